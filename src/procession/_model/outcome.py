@@ -1,0 +1,80 @@
+"""How one task of a run ended, or how it stands."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from procession._model.states import TaskState
+from procession._model.text import described, shown
+from procession.errors import ValueUnavailableError
+
+
+class _Missing:
+    __slots__ = ("why",)
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+
+NO_VALUE: Final = _Missing("it did not end well")
+HANDED_OVER: Final = _Missing(
+    "it belongs to the caller of execute(), and a run keeps no second reference to it; "
+    "read it from the list that execute() returned, or use start(), whose run keeps every value"
+)
+
+
+class Outcome:
+    """How one task of a run ended, or how it stands if it has not.
+
+    `index` is its place in the process, `name` its name, `state` one of `TaskState`, `error` the exception it ended
+    with or `None`, `attempts` how many times it was called, `start` when its first attempt began in seconds since
+    the run did, `duration` how long it took in seconds, waits between attempts included, `worker` the name of the
+    thread; the last three are `None` where there is nothing to say yet.
+    """
+
+    __slots__ = ("_again", "_value", "attempts", "duration", "error", "index", "name", "start", "state", "worker")
+
+    def __init__(
+        self,
+        *,
+        index: int,
+        name: str,
+        state: TaskState,
+        value: object,
+        error: BaseException | None,
+        attempts: int,
+        start: float | None,
+        duration: float | None,
+        worker: str | None,
+        again: Callable[[], Any],
+    ) -> None:
+        self.index: Final = index
+        self.name: Final = name
+        self.state: Final[TaskState] = state
+        self.error: Final = error
+        self.attempts: Final = attempts
+        self.start: Final = start
+        self.duration: Final = duration
+        self.worker: Final = worker
+        self._value = value
+        self._again = again
+
+    @property
+    def value(self) -> Any:
+        """What the task returned. `ValueUnavailableError` says why there is none."""
+        if isinstance(self._value, _Missing):
+            raise ValueUnavailableError(f"task {self.index} ({self.name}, {self.state}) has no value: {self._value.why}")
+        return self._value
+
+    def task(self) -> Any:
+        """Make the very same call again, here and now, and return what it returns; for a debugger."""
+        return self._again()
+
+    def __repr__(self) -> str:
+        parts = [f"Outcome {self.index} {shown(self.name)}: {self.state}"]
+        if self.duration is not None:
+            parts.append(f"in {self.duration:.3g} s")
+        if self.attempts > 1:
+            parts.append(f"after {self.attempts} attempts")
+        if self.error is not None:
+            parts.append(described(self.error))
+        return f"<{', '.join(parts)}>"

@@ -1,0 +1,166 @@
+"""A task: one call to make later, and the options that go with it."""
+
+import math
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from tenacity import Retrying
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+"""What a process keeps of a task: callable, positional and keyword arguments."""
+
+
+class Options(NamedTuple):
+    """How a task is to be attempted. See `task` for the meaning of each."""
+
+    retries: "int | Retrying" = 0
+    timeout: float | None = None
+    name: str | None = None
+    retry_on: tuple[type[Exception], ...] = (Exception,)
+
+
+PLAIN = Options()
+
+
+class Spec(NamedTuple):
+    """What a task has beyond its call: options, the tasks whose values it takes, whether it has a handle."""
+
+    call: Call
+    options: Options
+    needs: tuple[int, ...] = ()
+    handled: bool = False
+
+
+class Each:
+    """The callable of a `map` task: calls `function` once for each element of the iterables, in order.
+
+    It is an ordinary callable too, and then gives the same list. An element that is drawn from an iterator is
+    gone from it, so `spent` remembers that a run has drawn from one that can be drawn only once.
+    """
+
+    __slots__ = ("function", "spent")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.spent = False
+
+    def __call__(self, *iterables: Iterable[Any]) -> list[Any]:
+        return [self.function(*element) for element in zip(*iterables, strict=True)]
+
+    def __repr__(self) -> str:
+        return f"Each({self.function!r})"
+
+
+def task(
+    *,
+    retries: "int | Retrying" = 0,
+    timeout: float | None = None,
+    name: str | None = None,
+    retry_on: type[Exception] | Iterable[type[Exception]] = Exception,
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Give a function the options it has as a task; called directly, it stays the function it was.
+
+    `retries` is how many more attempts follow a first that failed, with exponential backoff and jitter between them
+    (0.1 s at first, at most 60 s), or a `tenacity.Retrying`, whose rules then hold. `retry_on` says which exceptions
+    are worth another attempt when `retries` is a number; one that is no `Exception` never is. `timeout` is the
+    time in seconds that one attempt may take: after it the attempt fails with `TaskTimeoutError`, and the thread it
+    runs in is abandoned, since threads cannot be stopped; no other attempt is made beside it. `name` is how the
+    task is called in logs, notes and tables.
+
+    Raises `TypeError` and `ValueError` for options that cannot be meant.
+
+    >>> @task(retries=3, timeout=30.0, name="fetch")
+    ... def fetch(url: str) -> str:
+    ...     return url.upper()
+    >>> fetch("a")
+    'A'
+    """
+    options = Options(_checked_retries(retries), _checked_timeout(timeout), _checked_name(name), _types(retry_on))
+    if retry_on is not Exception and not isinstance(retries, int):
+        raise TypeError("task(retry_on=...) goes with a number of retries; a Retrying has a retry= of its own")
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        if not callable(function):
+            raise TypeError(f"@task(...) decorates a callable; got {function!r}")
+        try:
+            function.__procession_options__ = options  # type: ignore[attr-defined]
+        except AttributeError:
+            raise TypeError(
+                f"@task(...) cannot mark {function!r}, which takes no attributes; wrap it in a function"
+            ) from None
+        return function
+
+    return decorate
+
+
+def options_of(function: Callable[..., Any]) -> Options:
+    """Return the options that `task` gave the callable, or the function that a partial or a bound method stands for."""
+    found: object = getattr(unwrapped(function), "__procession_options__", None)
+    return found if isinstance(found, Options) else PLAIN
+
+
+def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the callable inside any number of `functools.partial`."""
+    # No partial can exist before functools is there, and every partial has these three.
+    while type(function).__name__ == "partial" and isinstance(function, sys.modules["functools"].partial):
+        function = function.func
+    return function
+
+
+def name_of(function: Callable[..., Any], options: Options = PLAIN) -> str:
+    """Return how a task is called: by its option, else as its callable is, else by the type of that.
+
+    >>> name_of(len), name_of(Each(len))
+    ('len', 'map of len')
+    """
+    if options.name is not None:
+        return options.name
+    inner = unwrapped(function)
+    if isinstance(inner, Each):
+        return f"map of {name_of(inner.function, options_of(inner.function))}"
+    for attribute in "__qualname__", "__name__":
+        found: object = getattr(inner, attribute, None)
+        if isinstance(found, str):
+            return found
+    name: object = getattr(inner, "name", None)
+    return name if isinstance(name, str) else type(inner).__name__
+
+
+def _checked_retries(retries: Any) -> Any:
+    if isinstance(retries, int) and not isinstance(retries, bool):
+        if retries < 0:
+            raise ValueError(f"task(retries=...) takes a number of at least 0; got {retries}")
+        return retries
+    tenacity = sys.modules.get("tenacity")  # whoever has a Retrying has imported it
+    if tenacity is not None and isinstance(retries, tenacity.Retrying):
+        return retries
+    raise TypeError(f"task(retries=...) takes a number as an int, or a tenacity.Retrying; got {retries!r}")
+
+
+def _checked_timeout(timeout: Any) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"task(timeout=...) takes a number of seconds, or None; got {timeout!r}")
+    if not (0 < timeout < math.inf):
+        raise ValueError(f"task(timeout=...) takes a finite number of seconds above 0; got {timeout!r}")
+    return float(timeout)
+
+
+def _checked_name(name: Any) -> str | None:
+    if name is None or isinstance(name, str):
+        return name
+    raise TypeError(f"task(name=...) takes a str; got {name!r}")
+
+
+def _types(retry_on: Any) -> tuple[type[Exception], ...]:
+    types = (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
+    for each in types:
+        if not (isinstance(each, type) and issubclass(each, Exception)):
+            raise TypeError(f"task(retry_on=...) takes subclasses of Exception; got {each!r}")
+    return types

@@ -1,0 +1,44 @@
+"""Handles in arguments: which tasks they stand for, and their replacement by values."""
+
+from collections.abc import Callable
+from typing import Any
+
+from procession._model.handle import Handle, index_of
+
+HOLDERS = frozenset({Handle, list, tuple, dict})
+"""The types an argument must have to be, or to hold, a handle. Subclasses are values of their own and left alone."""
+
+
+def handles_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Handle]:
+    """Return the handles that stand as an argument, or directly inside a list, tuple or dict argument."""
+    found: list[Handle] = []
+    for value in (*args, *kwargs.values()):
+        kind = type(value)
+        if kind is Handle:
+            found.append(value)
+        elif kind is list or kind is tuple:
+            found += [item for item in value if type(item) is Handle]
+        elif kind is dict:
+            found += [item for item in value.values() if type(item) is Handle]
+    return found
+
+
+def bound(
+    args: tuple[Any, ...], kwargs: dict[str, Any], value_at: Callable[[int], Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments with `value_at(index)` in place of each handle; containers without handles stay themselves."""
+
+    def of(value: Any) -> Any:
+        return value_at(index_of(value)) if type(value) is Handle else value
+
+    def filled(value: Any) -> Any:
+        kind = type(value)
+        if kind is list and any(type(item) is Handle for item in value):
+            return [of(item) for item in value]
+        if kind is tuple and any(type(item) is Handle for item in value):
+            return tuple([of(item) for item in value])
+        if kind is dict and any(type(item) is Handle for item in value.values()):
+            return {key: of(item) for key, item in value.items()}
+        return of(value)
+
+    return tuple([filled(value) for value in args]), {key: filled(value) for key, value in kwargs.items()}

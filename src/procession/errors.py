@@ -1,0 +1,76 @@
+"""Every public exception.
+
+    ProcessionError
+    ├── HandleError              a handle used as if it were the value, or in another process   TypeError
+    ├── NestingError             a process that would contain itself                            ValueError
+    ├── ProcessRunningError      a process changed or executed while it runs                    RuntimeError
+    ├── RunCancelledError        the run was cancelled before it could end                      RuntimeError
+    ├── TaskSkippedError         a task that never started, because another one failed          RuntimeError
+    ├── TaskTimeoutError         an attempt took longer than the task's timeout                 TimeoutError
+    ├── ValueUnavailableError    the value of a task that has none to show                      LookupError
+    └── WorkersUnavailableError  not one worker thread could be started                         RuntimeError
+    TaskCancelled                the signal that reaches a task of a cancelled run              BaseException
+
+Each is also the built-in that a reader would catch. An argument that is wrong in itself (an unknown
+strategy, a task that cannot be called) is a plain `ValueError` or `TypeError`. What a task raises is
+never wrapped: it leaves as itself.
+"""
+
+__all__ = [
+    "HandleError",
+    "NestingError",
+    "ProcessRunningError",
+    "ProcessionError",
+    "RunCancelledError",
+    "TaskCancelled",
+    "TaskSkippedError",
+    "TaskTimeoutError",
+    "ValueUnavailableError",
+    "WorkersUnavailableError",
+]
+
+
+class ProcessionError(Exception):
+    """The root of all errors that are Procession's own."""
+
+
+class HandleError(ProcessionError, TypeError):
+    """A handle stands for a value that is not there yet, and was used where only the value would do.
+
+    Also raised for a handle that belongs to another process.
+    """
+
+
+class NestingError(ProcessionError, ValueError):
+    """The task is the process it is added to, or a process that already contains it."""
+
+
+class ProcessRunningError(ProcessionError, RuntimeError):
+    """The process is running, and what was asked of it can only be done when it is not."""
+
+
+class RunCancelledError(ProcessionError, RuntimeError):
+    """The run was cancelled; its outcomes say what had ended by then."""
+
+
+class TaskSkippedError(ProcessionError, RuntimeError):
+    """The task never started, because a task before it failed. Stands in the results of `on_error="return"`."""
+
+
+class TaskTimeoutError(ProcessionError, TimeoutError):
+    """An attempt took longer than the task's timeout, in seconds. The thread it ran in was abandoned."""
+
+
+class ValueUnavailableError(ProcessionError, LookupError):
+    """The task has no value to show: it did not end well, or its value belongs to the caller of `execute()`."""
+
+
+class WorkersUnavailableError(ProcessionError, RuntimeError):
+    """Not one worker thread could be started: the system has no more, or the interpreter is shutting down."""
+
+
+class TaskCancelled(BaseException):
+    """Raised inside a task whose run was cancelled, by `current_task().sleep()`.
+
+    It is no `Exception`, so that an `except Exception` in the task cannot swallow it.
+    """
