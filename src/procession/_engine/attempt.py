@@ -1,0 +1,265 @@
+"""Attempts of one call: with handles bound, under a timeout, again after a failure."""
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from procession._engine.current import SEAT, Conduct, Seat
+from procession._model.event import EventName
+from procession._model.task import Options
+from procession._model.text import shown
+from procession._plan.plan import Plan
+from procession._plan.wiring import bound
+from procession.errors import TaskTimeoutError, WorkersUnavailableError
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState, Retrying
+
+
+class Scene(Conduct, Protocol):
+    """What attempts need of the engine that runs them."""
+
+    plan: Plan
+    verbose: bool
+    attempts: dict[int, int]
+
+    def value_at(self, index: int) -> object:
+        """Return the value of a task that ended well."""
+        ...
+
+    def wait_halted(self, seconds: float) -> bool:
+        """Wait until nothing new may start, at most this long; return whether that is so."""
+        ...
+
+    def report(
+        self, name: EventName, index: int, attempt: int, duration: float | None, error: BaseException | None = None
+    ) -> None:
+        """Tell of something that happened to a task."""
+        ...
+
+
+class Attempts:
+    """The call of one task that has handles among its arguments, or options, or someone who follows each step."""
+
+    __slots__ = ("_index", "_options", "_scene")
+
+    def __init__(self, scene: Scene, index: int, options: Options) -> None:
+        self._scene = scene
+        self._index = index
+        self._options = options
+
+    def call(self) -> object:
+        """Make the call and return its value; raise what the last attempt raised."""
+        scene, index = self._scene, self._index
+        function, args, kwargs = scene.plan.calls[index]
+        if index in scene.plan.specs:
+            args, kwargs = bound(args, kwargs, scene.value_at)
+        if not scene.verbose:
+            return attempted(scene, index, self._options, function, args, kwargs)
+        start = time.perf_counter()
+        scene.report("task_started", index, 1, None)
+        value = attempted(scene, index, self._options, function, args, kwargs)
+        scene.report("task_completed", index, scene.attempts.get(index, 1), time.perf_counter() - start)
+        return value
+
+
+def attempted(
+    scene: Scene,
+    index: int,
+    options: Options,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Call the function as its options say; return its value, or raise what the last attempt raised."""
+    if options.retries == 0 and options.timeout is None:
+        return function(*args, **kwargs)
+    one = _Attempt(scene, index, options, function, args, kwargs)
+    if options.retries == 0:
+        return one()
+    error: BaseException | None
+    try:
+        return _retrying(scene, index, options, one)(one)
+    except _GiveUp as given_up:
+        error = given_up.error
+    # Outside of the handler, so that the error gets no context that leads back to it.
+    try:
+        raise error
+    finally:
+        error = None
+
+
+class _GiveUp(BaseException):
+    """There will be no other attempt, whatever the retry rules say. Carries how the last one ended."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _retrying(scene: Scene, index: int, options: Options, one: "_Attempt") -> "Retrying":
+    # Imported by the first run that has a task with retries: importing the package stays free of it.
+    import tenacity
+
+    rules = options.retries
+    if isinstance(rules, int):
+        rules = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(rules + 1),
+            wait=tenacity.wait_exponential_jitter(initial=0.1, max=60, jitter=0.1),
+            retry=tenacity.retry_if_exception_type(options.retry_on),
+        )
+    again = rules.retry
+
+    def worth_it(state: "RetryCallState") -> bool:
+        error = state.outcome.exception() if state.outcome is not None else None
+        return (error is None or isinstance(error, Exception)) and bool(again(state))
+
+    def sleep(seconds: float) -> None:
+        scene.report("task_retrying", index, one.made, None, one.error)
+        if scene.wait_halted(seconds) and one.error is not None:
+            raise _GiveUp(one.error)
+
+    return rules.copy(sleep=sleep, reraise=True, retry=worth_it)
+
+
+class _Attempt:
+    """Makes one attempt each time it is called, and never two at the same time."""
+
+    __slots__ = ("_args", "_function", "_hung", "_index", "_kwargs", "_options", "_scene", "error", "made")
+
+    def __init__(
+        self,
+        scene: Scene,
+        index: int,
+        options: Options,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self._scene = scene
+        self._index = index
+        self._options = options
+        self._function = function
+        self._args = args
+        self._kwargs = kwargs
+        self._hung: threading.Thread | None = None
+        self.made = 0
+        self.error: BaseException | None = None
+
+    def __call__(self) -> Any:
+        if self._hung is not None and self._hung.is_alive() and self.error is not None:
+            raise _GiveUp(self.error)
+        self.made += 1
+        self._scene.attempts[self._index] = self.made
+        seat = Seat(self._scene, threading.current_thread().name, self._index, self.made)
+        context = contextvars.copy_context()
+        context.run(SEAT.set, seat)
+        try:
+            if self._options.timeout is None:
+                return context.run(self._function, *self._args, **self._kwargs)
+            return self._within(self._options.timeout, seat, context)
+        except BaseException as error:
+            self.error = error
+            raise
+
+    def _within(self, timeout: float, seat: Seat, context: contextvars.Context) -> Any:
+        box = _Box(context, self._function, self._args, self._kwargs, self._late)
+        thread = threading.Thread(target=box.fill, name=f"{seat.worker}-attempt", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise WorkersUnavailableError(f"no thread could be started for an attempt with a timeout: {error}") from None
+        ended = False
+        try:
+            ended = box.wait(timeout)
+        finally:
+            if not ended and not (ended := not box.abandon()):
+                seat.abandoned = True
+                self._hung = thread
+        if not ended:
+            name = shown(self._scene.name(self._index))
+            raise TaskTimeoutError(f"task {self._index} ({name}) took longer than its timeout of {timeout:g} s")
+        thread.join()
+        return box.content()
+
+    def _late(self, error: BaseException | None) -> None:
+        self._scene.report("task_abandoned_ended", self._index, self.made, None, error)
+
+
+class _Box:
+    """Where a thread leaves what its call came to, unless nobody waits for it any more."""
+
+    __slots__ = ("_abandoned", "_call", "_error", "_filled", "_late", "_lock", "_value")
+
+    def __init__(
+        self,
+        context: contextvars.Context,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        late: Callable[[BaseException | None], None],
+    ) -> None:
+        self._call: Callable[[], Any] | None = lambda: context.run(function, *args, **kwargs)
+        self._late = late
+        self._lock = threading.Lock()
+        self._filled = threading.Event()
+        self._abandoned = False
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+    def fill(self) -> None:
+        """Make the call and keep what it came to."""
+        call, self._call = self._call, None
+        assert call is not None
+        value: Any = None
+        failure: BaseException | None = None
+        try:
+            value = call()
+        except BaseException as error:
+            failure = error
+        del call
+        with self._lock:
+            abandoned = self._abandoned
+            if not abandoned:
+                self._value, self._error = value, failure
+                self._filled.set()
+        if abandoned:
+            self._late(failure)
+        failure = None
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for the content, at most `timeout` seconds; return whether it is there."""
+        return self._filled.wait(timeout)
+
+    def abandon(self) -> bool:
+        """Give up waiting; return whether that came first."""
+        with self._lock:
+            self._abandoned = not self._filled.is_set()
+            return self._abandoned
+
+    def content(self) -> Any:
+        """Return the value, or raise the error."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            try:
+                raise error
+            finally:
+                error = None
+        value, self._value = self._value, None
+        return value
+
+
+def stripped(traceback: TracebackType | None) -> TracebackType | None:
+    """Return a traceback without its leading frames that are not the task's own.
+
+    They hold every argument and value of the run, and would keep them alive for as long as the exception lives.
+    """
+    while traceback is not None and _is_ours(traceback.tb_frame.f_globals.get("__name__", "")):
+        traceback = traceback.tb_next
+    return traceback
+
+
+def _is_ours(module: str) -> bool:
+    return module.startswith(("procession._engine.", "tenacity", "concurrent.futures"))

@@ -1,0 +1,94 @@
+"""What a running task can learn about itself."""
+
+import contextvars
+import time
+from typing import Protocol
+
+from procession.errors import TaskCancelled
+
+
+class Conduct(Protocol):
+    """What a task may know and ask of the engine that runs it."""
+
+    process_name: str
+    run_id: str
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run was cancelled."""
+        ...
+
+    def name(self, index: int) -> str:
+        """Return a task's name."""
+        ...
+
+    def wait_cancelled(self, seconds: float) -> bool:
+        """Wait until the run is cancelled, at most this long; return whether it is."""
+        ...
+
+
+class Seat:
+    """Where a task runs: a worker's loop, which moves from task to task, or one attempt of one task."""
+
+    __slots__ = ("abandoned", "attempt", "conduct", "index", "worker")
+
+    def __init__(self, conduct: Conduct, worker: str, index: int = -1, attempt: int = 1) -> None:
+        self.conduct = conduct
+        self.worker = worker
+        self.index = index
+        self.attempt = attempt
+        self.abandoned = False
+
+
+SEAT: contextvars.ContextVar[Seat] = contextvars.ContextVar("procession_seat")
+
+
+class CurrentTask:
+    """The task that the calling code is part of. Obtained from `current_task()`."""
+
+    __slots__ = ("_seat", "attempt", "index", "name", "process_name", "run_id")
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+        self.index = seat.index
+        self.attempt = seat.attempt
+        self.name = seat.conduct.name(seat.index)
+        self.process_name = seat.conduct.process_name
+        self.run_id = seat.conduct.run_id
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the task is asked to stop: its run was cancelled, or it ran into its timeout."""
+        return self._seat.abandoned or self._seat.conduct.cancelled
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, in seconds, but no longer than until the task is asked to stop: then raise `TaskCancelled`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            if self.cancelled:
+                raise TaskCancelled(f"task {self.index} ({self.name}) of process {self.process_name!r} was cancelled")
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            # A timeout abandons one attempt and wakes nobody, so look up now and then.
+            self._seat.conduct.wait_cancelled(min(left, 0.1))
+
+    def __repr__(self) -> str:
+        return f"<current task {self.index} ({self.name}) of process {self.process_name!r}, attempt {self.attempt}>"
+
+
+def current_task() -> CurrentTask:
+    """Return the task that the calling code is part of.
+
+    Raises `RuntimeError` outside of a task.
+
+    >>> from procession import Process
+    >>> process = Process("names")
+    >>> process.add_task(lambda: current_task().index)
+    >>> process.execute()
+    [0]
+    """
+    seat = SEAT.get(None)
+    if seat is None or seat.index < 0:
+        raise RuntimeError("current_task() was called outside of a task")
+    return CurrentTask(seat)

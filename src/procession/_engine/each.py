@@ -1,0 +1,223 @@
+"""A `map` task in a run: many workers draw from its iterables, one of them ends it.
+
+    iterables ──refill (one worker at a time)──▶ window ──popleft──▶ workers ──▶ results
+                                                 ≤ 64 elements drawn and not yet begun
+"""
+
+import contextvars
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sized
+from itertools import islice
+from typing import Any, Protocol
+
+from procession._engine.attempt import Scene, attempted, stripped
+from procession._engine.ledger import Ledger
+from procession._engine.note import annotate
+from procession._model.task import Each, Options
+from procession._plan.wiring import bound
+from procession.errors import TaskCancelled
+
+WINDOW = 64
+"""Elements drawn from the iterables and not yet begun, at most."""
+
+_QUICK_S = 0.001
+
+
+class Hall(Scene, Protocol):
+    """What a map needs of the engine that runs it."""
+
+    ledger: Ledger
+
+    def invite(self, index: int) -> None:
+        """Have one more worker join the task, if there is one."""
+        ...
+
+    def fail_early(self, index: int, error: BaseException) -> None:
+        """Record a failure inside a task that is still being worked on by others."""
+        ...
+
+
+class Left(Exception):
+    """A worker leaves a map to the others that are still on it."""
+
+
+class MapJob:
+    """The call of one map task, which any number of workers make together; the last to leave has its value."""
+
+    __slots__ = (
+        "_active",
+        "_began",
+        "_drawn",
+        "_each",
+        "_elements",
+        "_ended",
+        "_errors",
+        "_exhausted",
+        "_failure",
+        "_hall",
+        "_index",
+        "_lock",
+        "_options",
+        "_refill",
+        "_results",
+        "_window",
+    )
+
+    def __init__(self, hall: Hall, index: int, each: Each, options: Options) -> None:
+        self._hall = hall
+        self._index = index
+        self._each = each
+        self._options = options
+        self._lock = threading.Lock()
+        self._elements: Iterator[tuple[Any, ...]] | None = None
+        self._window: deque[tuple[int, tuple[Any, ...]]] = deque()
+        self._refill = 1
+        self._drawn = 0
+        self._results: list[Any] = []
+        self._errors: dict[int, BaseException] = {}
+        self._failure: BaseException | None = None
+        self._exhausted = False
+        self._ended = False
+        self._active = 0
+        self._began: float | None = None
+
+    def join(self) -> list[Any]:
+        """Work on the map; return its results if this is the last worker on it, else raise `Left`."""
+        with self._lock:
+            self._enter()
+        self._hall.invite(self._index)
+        context = contextvars.copy_context()
+        while (drawn := self._next()) is not None:
+            self._call(context.copy(), *drawn)
+            del drawn
+        with self._lock:
+            self._active -= 1
+            if self._active:
+                raise Left
+            self._ended = True
+        return self._concluded()
+
+    def _enter(self) -> None:
+        starts = self._hall.ledger.starts
+        if self._began is None:
+            self._began = starts[self._index]
+            try:
+                self._elements = self._opened()
+            except BaseException:
+                self._ended = True
+                raise
+            if self._hall.verbose:
+                self._hall.report("task_started", self._index, 1, None)
+        starts[self._index] = self._began
+        if self._ended or self._exhausted:
+            # With everything drawn there is nothing to join, and whoever is still on it ends it.
+            raise Left
+        self._active += 1
+
+    def _opened(self) -> Iterator[tuple[Any, ...]]:
+        iterables = bound(self._hall.plan.calls[self._index][1], {}, self._hall.value_at)[0]
+        check_iterables(iterables, f"process {self._hall.process_name!r}, task {self._index} ({self._hall.name(self._index)})")
+        iterators = [iter(iterable) for iterable in iterables]
+        if any(iterator is iterable for iterator, iterable in zip(iterators, iterables, strict=True)):
+            self._each.spent = True
+        return zip(*iterators, strict=True)
+
+    def _next(self) -> tuple[int, tuple[Any, ...]] | None:
+        """Return the next element with its place, or `None` when there is none or none may start."""
+        while not self._hall.ledger.halted and self._failure is None:
+            try:
+                return self._window.popleft()
+            except IndexError:
+                if not self._refilled():
+                    return None
+        return None
+
+    def _refilled(self) -> bool:
+        with self._lock:
+            if self._window:
+                return True
+            if self._exhausted or self._elements is None:
+                return False
+            start = time.perf_counter()
+            try:
+                # One at a time, so that what came before an error of the iterable is not lost with it.
+                for element in islice(self._elements, self._refill):
+                    self._results.append(None)
+                    self._window.append((self._drawn, element))
+                    self._drawn += 1
+                if self._drawn != len(self._results) or len(self._window) < 1:
+                    self._exhausted = not self._window
+            except BaseException as error:
+                self._exhausted = True
+                self._fail(self._clear(error))
+                return False
+            # A slow source gets to hand out each element as soon as there is one.
+            quick = time.perf_counter() - start < _QUICK_S
+            self._refill = min(WINDOW, self._refill * 2) if quick else 1
+            return not self._exhausted
+
+    def _clear(self, error: BaseException) -> BaseException:
+        if isinstance(error, ValueError) and str(error).startswith("zip() argument"):
+            return ValueError(
+                f"process {self._hall.process_name!r}, task {self._index} ({self._hall.name(self._index)}): "
+                f"the iterables of a map must be equally long; after {self._drawn} elements, {str(error)[6:]}"
+            )
+        return error
+
+    def _call(self, context: contextvars.Context, place: int, element: tuple[Any, ...]) -> None:
+        try:
+            self._results[place] = context.run(
+                attempted, self._hall, self._index, self._options, self._each.function, element, {}
+            )
+        except BaseException as error:
+            error.__traceback__ = stripped(error.__traceback__)
+            attempt = self._hall.attempts.get(self._index, 1)
+            annotate(error, self._hall.process_name, self._index, self._hall.name(self._index), attempt, place)
+            cancelled = isinstance(error, TaskCancelled) and self._hall.ledger.halted
+            if cancelled:
+                return
+            if self._hall.ledger.on_error == "stop" or not isinstance(error, Exception):
+                with self._lock:
+                    self._fail(error)
+            else:
+                self._errors[place] = error
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = error
+            self._window.clear()
+            self._hall.fail_early(self._index, error)
+
+    def _concluded(self) -> list[Any]:
+        results, self._results = self._results, []
+        errors, self._errors = self._errors, {}
+        failure, self._failure = self._failure, None
+        self._elements = None
+        try:
+            if failure is not None:
+                raise failure
+            if not self._exhausted:
+                raise TaskCancelled(f"a map was stopped after {self._drawn} elements")
+            if errors and self._hall.ledger.on_error == "continue":
+                text = f"{len(errors)} of {len(results)} elements of {self._hall.name(self._index)} failed"
+                raise BaseExceptionGroup(text, [errors[place] for place in sorted(errors)])
+            for place, error in errors.items():
+                results[place] = error
+            if self._hall.verbose:
+                began = self._began or 0.0
+                self._hall.report("task_completed", self._index, 1, time.perf_counter() - began)
+            return results
+        finally:
+            del failure, errors
+
+
+def check_iterables(iterables: tuple[object, ...], where: str) -> None:
+    """Raise `TypeError` for an argument that cannot be iterated, `ValueError` for known lengths that differ."""
+    for place, iterable in enumerate(iterables, start=1):
+        if not isinstance(iterable, Iterable) and not hasattr(type(iterable), "__getitem__"):
+            raise TypeError(f"{where}: argument {place} of map(callable, *iterables) cannot be iterated: {type(iterable).__name__}")
+    lengths = {len(iterable) for iterable in iterables if isinstance(iterable, Sized)}
+    if len(lengths) > 1:
+        raise ValueError(f"{where}: the iterables of a map must be equally long; got lengths {', '.join(map(str, sorted(lengths)))}")

@@ -1,0 +1,185 @@
+"""The ledger: the state of one run, and the only place that changes it. No thread, no clock, no I/O.
+
+    ready      tasks that may start now: whoever pops an index from it owns that task
+    values     what each task returned; written by its owner alone
+    starts     clock reading when the task was first called, or None; written by its owner alone
+    ends       clock reading when it ended, or None; written by its owner alone
+    errors     task → what it raised
+    skipped    tasks that will never start, because one they wait for did not end well
+    stopped    tasks that started and were told to stop before they could end
+
+    waiting ──open──▶ ready ──claim──▶ running ──settle──▶ completed ──▶ those that waited only for it: ready
+                        │                 └─────fail─────▶ failed    ──▶ those that wait for it: skipped
+                        └──halt──▶ skipped, or cancelled
+
+Claiming is `ready.popleft`: one atomic step on every build of CPython, so that each task has exactly one owner
+without a lock and, as each slot of a column is written by one owner only, neither have the columns. What several
+workers could change at the same time (failures, halting) is guarded by the one lock.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from procession._model.states import OnError, TaskState
+from procession._model.strategy import Stage
+
+
+class Ledger:
+    """The state of a run of `count` tasks, under the edges `needs` and the failure policy `on_error`."""
+
+    __slots__ = (
+        "_dependents",
+        "_lock",
+        "_waits",
+        "cancelled",
+        "ends",
+        "errors",
+        "failure",
+        "halted",
+        "needs",
+        "on_error",
+        "over",
+        "ready",
+        "skipped",
+        "starts",
+        "stopped",
+        "values",
+    )
+
+    def __init__(self, count: int, needs: Mapping[int, tuple[int, ...]], on_error: OnError) -> None:
+        self.ready: deque[int] = deque()
+        self.values: list[object] | dict[int, object] = [None] * count
+        self.starts: list[float | None] = [None] * count
+        self.ends: list[float | None] = [None] * count
+        self.errors: dict[int, BaseException] = {}
+        self.skipped: set[int] = set()
+        self.stopped: set[int] = set()
+        self.failure: BaseException | None = None
+        self.halted = False
+        self.cancelled = False
+        self.over = False
+        self.needs = needs
+        self.on_error = on_error
+        self._lock = threading.Lock()
+        # A task that waits for n others has a list of n marks, the first one True. Each of the n pops one when it
+        # ends: popping is atomic, so exactly one of them gets the True, and it is the last of them.
+        self._waits: dict[int, list[bool]] = {}
+        self._dependents: dict[int, list[int]] = {}
+        for index, needed in needs.items():
+            self._waits[index] = [True] + [False] * (len(needed) - 1)
+            for need in needed:
+                self._dependents.setdefault(need, []).append(index)
+
+    def open(self, stage: Stage) -> int:
+        """Make the tasks of a stage ready that wait for no other; return how many that are. None once halted."""
+        with self._lock:
+            if not self.halted:
+                waits = self._waits
+                if waits:
+                    self.ready.extend(index for index in range(stage.start, stage.stop) if index not in waits)
+                else:
+                    self.ready.extend(range(stage.start, stage.stop))
+            return len(self.ready)
+
+    def settle(self, index: int) -> int:
+        """Record that the task ended well; return how many tasks that waited for it became ready.
+
+        Those stand first in line, so that the worker that made them ready goes on with them: a chain never leaves
+        its thread.
+        """
+        dependents = self._dependents.get(index)
+        if dependents is None:
+            return 0
+        freed = [dependent for dependent in dependents if self._waits[dependent].pop()]
+        self.ready.extendleft(reversed(freed))
+        if self.halted:
+            # Halting clears `ready` after it sets the flag: whichever comes second of the two finds the other's work.
+            self.ready.clear()
+        return len(freed)
+
+    def fail(self, index: int, error: BaseException, *, in_order: bool = False) -> None:
+        """Record that the task raised. What waits for it is skipped; the policy says what it means for the rest.
+
+        In a stage that runs in order every later task waits for this one. An error that is no `Exception` stops the
+        run under every policy. The first error to stop the run is its `failure`.
+        """
+        with self._lock:
+            if index in self.errors:
+                return
+            self.errors[index] = error
+            if self.on_error == "stop" or not isinstance(error, Exception):
+                if self.failure is None and not self.cancelled:
+                    self.failure = error
+                self._halt()
+            elif in_order:
+                self._halt()
+            else:
+                self._skip_dependents(index)
+
+    def interrupt(self, error: BaseException) -> None:
+        """Record what stopped the run from outside of any task."""
+        with self._lock:
+            if self.failure is None:
+                self.failure = error
+            self._halt()
+
+    def stop(self, index: int) -> None:
+        """Record that a task that had started ended early because the run was halted."""
+        with self._lock:
+            self.stopped.add(index)
+            self._skip_dependents(index)
+
+    def cancel(self) -> bool:
+        """Let nothing new start; return whether that changes anything."""
+        with self._lock:
+            if self.over or self.cancelled:
+                return False
+            self.cancelled = True
+            self._halt()
+            return True
+
+    def finish(self) -> None:
+        """Close the books: whatever has not started by now never will."""
+        with self._lock:
+            self.over = True
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing has gone wrong so far, so that the next stage may open."""
+        return not self.halted and not self.errors
+
+    def state(self, index: int) -> TaskState:
+        """Return how a task stands."""
+        if index in self.stopped:
+            return "cancelled"
+        if index in self.errors:
+            return "failed"
+        if self.ends[index] is not None:
+            return "completed"
+        if self.starts[index] is not None:
+            return "running"
+        if index in self.skipped:
+            return "skipped"
+        if not self.over:
+            return "waiting"
+        return "cancelled" if self.cancelled else "skipped"
+
+    def release(self, keep: Callable[[list[object]], dict[int, object]]) -> list[object]:
+        """Hand the values over to the caller, and keep only the ones that `keep` chooses."""
+        values = self.values
+        assert isinstance(values, list)
+        self.values = keep(values)
+        return values
+
+    def _halt(self) -> None:
+        self.halted = True
+        self.ready.clear()
+
+    def _skip_dependents(self, index: int) -> None:
+        pending = [index]
+        while pending:
+            for dependent in self._dependents.get(pending.pop(), ()):
+                if dependent not in self.skipped:
+                    self.skipped.add(dependent)
+                    pending.append(dependent)
