@@ -49,6 +49,7 @@ class MapJob:
     __slots__ = (
         "_active",
         "_began",
+        "_cut_short",
         "_drawn",
         "_each",
         "_elements",
@@ -79,6 +80,7 @@ class MapJob:
         self._errors: dict[int, BaseException] = {}
         self._failure: BaseException | None = None
         self._exhausted = False
+        self._cut_short = False
         self._ended = False
         self._active = 0
         self._began: float | None = None
@@ -111,8 +113,8 @@ class MapJob:
             if self._hall.verbose:
                 self._hall.report("task_started", self._index, 1, None)
         starts[self._index] = self._began
-        if self._ended or self._exhausted:
-            # With everything drawn there is nothing to join, and whoever is still on it ends it.
+        if self._ended or (self._exhausted and not self._window):
+            # With everything begun there is nothing to join, and whoever is still on it ends it.
             raise Left
         self._active += 1
 
@@ -140,23 +142,22 @@ class MapJob:
                 return True
             if self._exhausted or self._elements is None:
                 return False
-            start = time.perf_counter()
+            start, before = time.perf_counter(), self._drawn
             try:
                 # One at a time, so that what came before an error of the iterable is not lost with it.
                 for element in islice(self._elements, self._refill):
                     self._results.append(None)
                     self._window.append((self._drawn, element))
                     self._drawn += 1
-                if self._drawn != len(self._results) or len(self._window) < 1:
-                    self._exhausted = not self._window
             except BaseException as error:
                 self._exhausted = True
                 self._fail(self._clear(error))
                 return False
+            self._exhausted = self._drawn - before < self._refill
             # A slow source gets to hand out each element as soon as there is one.
             quick = time.perf_counter() - start < _QUICK_S
             self._refill = min(WINDOW, self._refill * 2) if quick else 1
-            return not self._exhausted
+            return self._drawn > before
 
     def _clear(self, error: BaseException) -> BaseException:
         if isinstance(error, ValueError) and str(error).startswith("zip() argument"):
@@ -175,10 +176,9 @@ class MapJob:
             error.__traceback__ = stripped(error.__traceback__)
             attempt = self._hall.attempts.get(self._index, 1)
             annotate(error, self._hall.process_name, self._index, self._hall.name(self._index), attempt, place)
-            cancelled = isinstance(error, TaskCancelled) and self._hall.ledger.halted
-            if cancelled:
-                return
-            if self._hall.ledger.on_error == "stop" or not isinstance(error, Exception):
+            if isinstance(error, TaskCancelled) and self._hall.ledger.halted:
+                self._cut_short = True
+            elif self._hall.ledger.on_error == "stop" or not isinstance(error, Exception):
                 with self._lock:
                     self._fail(error)
             else:
@@ -198,7 +198,7 @@ class MapJob:
         try:
             if failure is not None:
                 raise failure
-            if not self._exhausted:
+            if self._cut_short or self._window or not self._exhausted:
                 raise TaskCancelled(f"a map was stopped after {self._drawn} elements")
             if errors and self._hall.ledger.on_error == "continue":
                 text = f"{len(errors)} of {len(results)} elements of {self._hall.name(self._index)} failed"

@@ -118,10 +118,11 @@ class Ledger:
                 self._skip_dependents(index)
 
     def interrupt(self, error: BaseException) -> None:
-        """Record what stopped the run from outside of any task."""
+        """Record what stopped the run from outside of any task; Ctrl-C cancels it."""
         with self._lock:
             if self.failure is None:
                 self.failure = error
+            self.cancelled = self.cancelled or isinstance(error, KeyboardInterrupt)
             self._halt()
 
     def stop(self, index: int) -> None:
@@ -165,7 +166,7 @@ class Ledger:
             return "waiting"
         return "cancelled" if self.cancelled else "skipped"
 
-    def release(self, keep: Callable[[list[object]], dict[int, object]]) -> list[object]:
+    def release(self, keep: Callable[[list[object]], list[object] | dict[int, object]]) -> list[object]:
         """Hand the values over to the caller, and keep only the ones that `keep` chooses."""
         values = self.values
         assert isinstance(values, list)

@@ -8,7 +8,6 @@ makes several tasks ready takes one itself and recruits others for the rest, up 
 """
 
 import contextvars
-import os
 import sys
 import threading
 import time
@@ -16,10 +15,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import thread as _pools
 
-from procession._engine.attempt import Attempts
+from procession._engine.attempt import Attempts, stripped
 from procession._engine.current import SEAT, Seat
 from procession._engine.each import Left, MapJob
 from procession._engine.ledger import Ledger
+from procession._engine.note import annotate
 from procession._model.event import Event, EventName
 from procession._model.states import OnError
 from procession._model.strategy import Stage
@@ -184,16 +184,16 @@ class ThreadEngine:
         # when Ctrl-C comes a second time. Later recruits are made by these workers, and so are daemons too.
         if threading.current_thread().daemon:
             self._recruit(count)
-        else:
-            starter = threading.Thread(target=self._recruit, args=(count,), daemon=True, name="procession-starter")
-            try:
-                starter.start()
-            except RuntimeError:
-                self._interrupt(self._no_workers())
-                self._vacant.set()
-                return
-            while starter.is_alive():
-                starter.join(SLICE_S)
+            return
+        starter = threading.Thread(target=self._recruit, args=(count,), daemon=True, name="procession-starter")
+        try:
+            starter.start()
+        except RuntimeError:
+            self._interrupt(self._no_workers())
+            self._vacant.set()
+            return
+        # It only starts threads; an interruption that came between would leave it behind uncounted.
+        starter.join()
 
     def _recruit(self, count: int) -> None:
         """Start up to `count` more workers, while there is something ready for them and room among `max_workers`."""
@@ -203,18 +203,18 @@ class ThreadEngine:
                     break
                 self._active += 1
                 pool = self._pool
+            ticket = [True]
             try:
-                pool.submit(self._serve)
+                pool.submit(self._serve, ticket)
             except RuntimeError:
                 # Out of threads, or the interpreter is shutting down: go on with the workers there are. The pool may
-                # have queued the call before it failed to start a thread, and a worker that is free then takes it,
-                # so it is counted out only where nobody is left to do so.
+                # have queued the call before it failed to start a thread for it; then it comes without a ticket.
                 with self._lock:
+                    ticket.clear()
                     self._active -= 1
-                    alone = self._active == 0
-                if alone:
-                    self.ledger.interrupt(self._no_workers())
-                    self._vacant.set()
+                    none = self._active == 0
+                if none:
+                    self._interrupt(self._no_workers())
                 break
         with self._lock:
             if self._active == 0:
@@ -224,8 +224,13 @@ class ThreadEngine:
         why = "the interpreter is shutting down" if sys.is_finalizing() or _pools._shutdown else "the system has no more threads"  # type: ignore[attr-defined]  # noqa: SLF001
         return WorkersUnavailableError(f"process {self.process_name!r}: no worker thread could be started: {why}")
 
-    def _serve(self) -> None:
-        """Work as one thread of the pool until there is nothing ready."""
+    def _serve(self, ticket: list[bool]) -> None:
+        """Work as one thread of the pool until there is nothing ready. Without a ticket, it is not yet counted."""
+        with self._lock:
+            if not ticket:
+                if not self.ledger.ready or self._active >= self.max_workers:
+                    return
+                self._active += 1
         seat = Seat(self, threading.current_thread().name)
         while True:
             try:
@@ -295,8 +300,7 @@ class ThreadEngine:
     def _raised(self, index: int, error: BaseException) -> None:
         if isinstance(error, Left):
             return
-        # The first frame is the loop above, which holds every argument and value of the run.
-        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+        error.__traceback__ = stripped(error.__traceback__)
         now = time.perf_counter()
         start = self.ledger.starts[index]
         if isinstance(error, TaskCancelled) and self.ledger.halted:
@@ -315,7 +319,6 @@ class ThreadEngine:
 
     def _interrupt(self, error: BaseException) -> None:
         self.ledger.interrupt(error)
-        self.ledger.cancelled = self.ledger.cancelled or isinstance(error, KeyboardInterrupt)
         self._halting.set()
         for cancel_child in list(self.children.values()):
             cancel_child()
@@ -360,16 +363,3 @@ class ThreadEngine:
         self.ledger.fail(index, error, in_order=self._in_order)
         if self.ledger.halted:
             self._halting.set()
-
-
-def annotate(error: BaseException, process_name: str, index: int, name: str, attempt: int, element: int | None = None) -> None:
-    """Add the note (PEP 678) that says where an exception comes from, once."""
-    place = "" if element is None else f", element {element}"
-    note = f"in process {shown(process_name)!r}, task {index} ({shown(name)}){place}, attempt {attempt}"
-    if note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
-
-
-def default_workers() -> int:
-    """Return how many workers there are when nobody says: as `ThreadPoolExecutor` has it."""
-    return min(32, (os.cpu_count() or 1) + 4)

@@ -1,0 +1,62 @@
+"""Run a list of callables as one process: in order, all at once, or the first half in order and the rest at once.
+
+How the rooms lie, each importing only from those below it:
+
+    cli                     the command line; uses public names only
+    _process                what users define
+    _run                    one execution of it: where the rooms meet
+    observe                 those who are told              _engine    the ledger, and the loops that drive it
+                                                            _plan      stages and edges (pure)
+    _model                  what is said: tasks, handles, strategies, events, outcomes
+    errors                  every public exception
+"""
+
+from procession._engine.current import CurrentTask, current_task
+from procession._model.handle import Handle
+from procession._model.outcome import Outcome
+from procession._model.states import OnError, ProcessStatus, RunStatus, TaskState
+from procession._model.strategy import Hybrid, Parallel, Sequential
+from procession._model.task import task
+from procession._process import Process
+from procession._run import Run
+from procession.errors import (
+    HandleError,
+    NestingError,
+    ProcessionError,
+    ProcessRunningError,
+    RunCancelledError,
+    TaskCancelled,
+    TaskSkippedError,
+    TaskTimeoutError,
+    ValueUnavailableError,
+    WorkersUnavailableError,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CurrentTask",
+    "Handle",
+    "HandleError",
+    "Hybrid",
+    "NestingError",
+    "OnError",
+    "Outcome",
+    "Parallel",
+    "Process",
+    "ProcessRunningError",
+    "ProcessStatus",
+    "ProcessionError",
+    "Run",
+    "RunCancelledError",
+    "RunStatus",
+    "Sequential",
+    "TaskCancelled",
+    "TaskSkippedError",
+    "TaskState",
+    "TaskTimeoutError",
+    "ValueUnavailableError",
+    "WorkersUnavailableError",
+    "current_task",
+    "task",
+]

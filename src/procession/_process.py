@@ -1,0 +1,340 @@
+"""A process: a named list of tasks and a strategy, which can be executed."""
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Final, ParamSpec, TypeVar, cast, get_args, overload
+
+from procession._engine.each import check_iterables
+from procession._model.handle import Handle, index_of, owner_of
+from procession._model.states import OnError, ProcessStatus
+from procession._model.strategy import Strategy, StrategyName, strategy_of
+from procession._model.task import PLAIN, Call, Each, Spec, name_of, options_of, unwrapped
+from procession._model.text import shown
+from procession._plan.plan import plan_of
+from procession._plan.wiring import HOLDERS, handles_in
+from procession._run import Run
+from procession.errors import HandleError, NestingError, ProcessRunningError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+
+_COROUTINE: Final = 0x80 | 0x100 | 0x200  # inspect.CO_COROUTINE, CO_ITERABLE_COROUTINE, CO_ASYNC_GENERATOR
+_SEARCHED: Final = 1000
+
+
+class Process:
+    """A named list of tasks and the strategy that says which of them wait for which.
+
+    `strategy` is `"sequential"` (one after another, in the caller's thread), `"parallel"` (all at once on at most
+    `max_workers` threads) or `"hybrid"` (the first half in order, then the rest at once), or one of `Sequential()`,
+    `Parallel()`, `Hybrid(first=...)`. `max_workers` is an `int` of at least 1; `None` is `min(32, cores + 4)`.
+    `on_error` says what a failed task means for the others: `"stop"` starts nothing new and raises the failure,
+    `"continue"` runs whatever does not wait for it and raises an `ExceptionGroup` of all failures, `"return"` does
+    the same and puts the exceptions into the results, at their places.
+
+    Raises `ValueError` and `TypeError` for arguments that cannot be meant.
+
+    >>> process = Process("squares", strategy="parallel", max_workers=4)
+    >>> for number in range(5):
+    ...     process.add_task(pow, number, 2)
+    >>> process.execute()
+    [0, 1, 4, 9, 16]
+    >>> process.status
+    'completed'
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_known",
+        "_last_run",
+        "_lock",
+        "_nested",
+        "_owner",
+        "_searched",
+        "_specs",
+        "max_workers",
+        "name",
+        "on_error",
+        "status",
+        "strategy",
+        "tasks",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        strategy: StrategyName | Strategy = "sequential",
+        max_workers: int | None = None,
+        *,
+        on_error: OnError = "stop",
+    ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"a process has a name of type str; got {name!r}")
+        where = f"process {shown(name)!r}"
+        try:
+            strategy_of(strategy)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        if on_error not in get_args(OnError):
+            raise ValueError(f"{where}: unknown on_error {on_error!r}; known are {', '.join(map(repr, get_args(OnError)))}")
+        self.name = name
+        self.strategy = strategy
+        self.max_workers: int = _checked_workers(max_workers, where)
+        self.on_error: OnError = on_error
+        self.tasks: list[Call] = []
+        self.status: ProcessStatus = "initialized"
+        self._owner = object()
+        self._specs: dict[int, Spec] = {}
+        self._nested: list[Process] = []
+        self._known: object = None
+        self._searched: tuple[int, int] = (0, 0)
+        self._last_run: Run | None = None
+        # Guards the definition and the passage from one status to the next.
+        self._lock = threading.Lock()
+
+    # Definition
+
+    def add_task(self, callable: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Add a call to make later. Every keyword reaches the callable, whatever its name.
+
+        Raises `TypeError` for what cannot be called and for a coroutine function, `HandleError` for a handle of
+        another process, `NestingError` where a process would contain itself, `ProcessRunningError` while it runs.
+        """
+        if callable is not self._known:
+            self._check(callable)
+        if kwargs or not HOLDERS.isdisjoint(map(type, args)) or self._known is None:
+            self._add(callable, args, kwargs, handled=False)
+            return
+        with self._lock:
+            if self.status == "running":
+                raise self._running("adding a task to it")
+            self.tasks.append((callable, args, kwargs))
+
+    add_step = add_task
+
+    def task(self, callable: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Add the same task as `add_task`, and return a handle that stands for the value it will have.
+
+        As an argument of a later task, or directly inside a list, tuple or dict argument, the handle becomes that
+        value, and the later task waits for this one. To type checkers it is the value already, so that they check
+        the wiring; used as the value before a run, it raises `HandleError`. Raises what `add_task` raises.
+
+        >>> process = Process("sum", strategy="parallel")
+        >>> one, two = process.task(int, "1"), process.task(int, "2")
+        >>> total = process.task(sum, [one, two])
+        >>> run = process.start()
+        >>> run[total]
+        3
+        """
+        self._check(callable)
+        return cast("T", self._add(callable, args, kwargs, handled=True))
+
+    @overload
+    def map(self, callable: Callable[[A], T], iterable: Iterable[A], /) -> list[T]: ...
+    @overload
+    def map(self, callable: Callable[[A, B], T], first: Iterable[A], second: Iterable[B], /) -> list[T]: ...
+    @overload
+    def map(
+        self, callable: Callable[[A, B, C], T], first: Iterable[A], second: Iterable[B], third: Iterable[C], /
+    ) -> list[T]: ...
+    @overload
+    def map(
+        self,
+        callable: Callable[..., T],
+        first: Iterable[Any],
+        second: Iterable[Any],
+        third: Iterable[Any],
+        fourth: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+    ) -> list[T]: ...
+    def map(self, callable: Callable[..., T], /, *iterables: Iterable[Any]) -> list[T]:
+        """Add one task that calls `callable` once for each element, and return the handle of the list of results.
+
+        Where tasks run at once, so do the elements, and the options of `callable` hold for each of them. An iterable
+        may be a handle, whose elements are known only when its task has ended. A lazy iterable is drawn by the
+        workers as they go, at most 64 elements ahead. Iterables of unequal length are an error, as in
+        `zip(strict=True)`: at once where their lengths are known, else when the shortest ends.
+
+        Raises `TypeError` for an argument that cannot be iterated, `ValueError` for unequal lengths, and what
+        `add_task` raises.
+
+        >>> process = Process("lengths")
+        >>> words = process.task(str.split, "one three")
+        >>> lengths = process.map(len, words)
+        >>> process.execute()
+        [['one', 'three'], [3, 5]]
+        """
+        self._check(callable)
+        where = self._where(callable)
+        if not iterables:
+            raise TypeError(f"{where}: map(callable, *iterables) takes at least one iterable")
+        check_iterables(tuple(item for item in iterables if type(item) is not Handle), where)
+        return cast("list[T]", self._add(Each(callable), iterables, {}, handled=True))
+
+    # Execution
+
+    def execute(self) -> list[Any]:
+        """Run all tasks and return the list of their results, in the order added.
+
+        Raises what the first failing task raised, as it raised it, with a note that says where;
+        `ProcessRunningError` while the process is running already. With an `on_error` other than `"stop"`, see there.
+        """
+        run = self._begin("executing it again")
+        try:
+            self._drive(run)
+            return run.take()
+        finally:
+            # An exception keeps this frame, and the last run keeps the exception: no cycle may stay.
+            del run, self
+
+    __call__ = execute
+
+    def start(self) -> Run:
+        """Start to run all tasks in a thread of their own, and return the run at once.
+
+        Sequential stages run in that thread. Call `result()` on the run to wait for its end; an interpreter that
+        exits lets it finish what it has begun. Raises `ProcessRunningError` while the process is running already.
+        """
+        run = self._begin("starting it again")
+        driver = threading.Thread(target=self._drive, args=(run,), name=f"procession-{shown(self.name, 40)}")
+        try:
+            driver.start()
+        except BaseException:
+            self.status = "failed"
+            raise
+        return run
+
+    @property
+    def last_run(self) -> Run | None:
+        """The run that was begun last, or `None`."""
+        return self._last_run
+
+    def __repr__(self) -> str:
+        return f"<Process {self.name!r}: {len(self.tasks):,} tasks, {self.strategy}, {self.status}>"
+
+    # Inside
+
+    def _begin(self, what: str) -> Run:
+        strategy = strategy_of(self.strategy)
+        with self._lock:
+            if self.status == "running":
+                raise self._running(what)
+            for index, spec in self._specs.items():
+                function = spec.call[0]
+                if index >= len(self.tasks) or self.tasks[index] is not spec.call:
+                    raise HandleError(
+                        f"process {shown(self.name)!r}: task {index} is no longer where it was added; handles and "
+                        "options go by place, so leave `tasks` as it is, or make a new process"
+                    )
+                if isinstance(function, Each) and function.spent:
+                    raise ValueError(
+                        f"process {shown(self.name)!r}, task {index} ({name_of(function)}): the run before has drawn from an "
+                        "iterator that can be drawn only once; give map a list, or an iterable that starts afresh"
+                    )
+            run = Run(
+                plan_of(self.tasks, self._specs, strategy),
+                process_name=self.name,
+                owner=self._owner,
+                max_workers=self.max_workers,
+                on_error=self.on_error,
+            )
+            self._last_run = run
+            self.status = "running"
+        return run
+
+    def _drive(self, run: Run) -> None:
+        completed = False
+        try:
+            run.drive()
+            completed = run.status == "completed"
+        finally:
+            self.status = "completed" if completed else "failed"
+            run.over.set()
+
+    def _check(self, function: Callable[..., Any]) -> None:
+        """Raise for what cannot be a task; remember a callable that needs no second look."""
+        self._known = None
+        if not callable(function):
+            raise TypeError(f"{self._where()}: a task is something to call; got {shown(repr(function))}")
+        inner = unwrapped(function)
+        code = getattr(getattr(inner, "__func__", inner), "__code__", None) or getattr(
+            getattr(type(inner).__call__, "__func__", type(inner).__call__), "__code__", None
+        )
+        flags: object = getattr(code, "co_flags", 0)
+        if isinstance(flags, int) and flags & _COROUTINE:
+            raise TypeError(
+                f"{self._where(function)}: it is a coroutine function, and nobody here would await it; "
+                "wrap the call: lambda: asyncio.run(function(...))"
+            )
+        inside = getattr(inner, "__self__", inner)
+        if isinstance(inside, Process):
+            if inside._contains(self):
+                raise NestingError(f"{self._where(function)}: the process would contain itself")
+            self._nested.append(inside)
+        if options_of(function) is PLAIN:
+            self._known = function
+
+    def _contains(self, wanted: "Process") -> bool:
+        """Return whether the process is the wanted one, or has it among its tasks at any depth."""
+        pending, seen = [self], {id(self)}
+        while pending:
+            process = pending.pop()
+            if process is wanted:
+                return True
+            new = [nested for nested in process._nested if id(nested) not in seen]
+            seen.update(map(id, new))
+            pending += new
+        return False
+
+    def _add(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, handled: bool) -> Handle | None:
+        """Add a task that has, or may have, more to it than a call; return its handle."""
+        handles = self._handles(function, args, kwargs)
+        options = options_of(function)
+        call: Call = (function, args, kwargs)
+        with self._lock:
+            if self.status == "running":
+                raise self._running("adding a task to it")
+            index = len(self.tasks)
+            self.tasks.append(call)
+            if not handled and not handles and options is PLAIN:
+                return None
+            needs = tuple(dict.fromkeys(map(index_of, handles)))
+            self._specs[index] = Spec(call, options, needs, handled)
+        return Handle(self._owner, self.name, index, shown(name_of(function, options))) if handled else None
+
+    def _handles(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Handle]:
+        # A large container that is passed to many tasks would be searched for each: once is enough while it stays as long.
+        large = args[0] if len(args) == 1 and not kwargs and type(args[0]) in (list, tuple) and len(args[0]) > _SEARCHED else None
+        if large is not None and self._searched == (id(large), len(large)):
+            return []
+        handles = handles_in(args, kwargs)
+        if large is not None and not handles:
+            self._searched = id(large), len(large)
+        for handle in handles:
+            if owner_of(handle) is not self._owner:
+                raise HandleError(f"{self._where(function)}: {handle!r} is of another process; its value can be no argument here")
+        return handles
+
+    def _where(self, function: Callable[..., Any] | None = None) -> str:
+        name = "" if function is None else f" ({shown(name_of(function, options_of(function)))})"
+        return f"process {shown(self.name)!r}, task {len(self.tasks)}{name}"
+
+    def _running(self, what: str) -> ProcessRunningError:
+        return ProcessRunningError(
+            f"process {shown(self.name)!r} is running; {what} has to wait until it has ended, or takes another process"
+        )
+
+
+def _checked_workers(max_workers: object, where: str) -> int:
+    if max_workers is None:
+        return min(32, (os.cpu_count() or 1) + 4)
+    if isinstance(max_workers, bool) or not isinstance(max_workers, int):
+        raise TypeError(f"{where}: max_workers is an int of at least 1, or None; got {max_workers!r}")
+    if max_workers < 1:
+        raise ValueError(f"{where}: max_workers is at least 1; got {max_workers}")
+    return max_workers

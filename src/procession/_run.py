@@ -1,0 +1,395 @@
+"""A run: one execution of a process. The one place where plan, engine and observers meet."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar, overload
+
+from procession._engine.current import SEAT
+from procession._engine.threads import SLICE_S, ThreadEngine
+from procession._model.event import Event, EventName
+from procession._model.handle import Handle, index_of, owner_of
+from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome
+from procession._model.states import OnError, RunStatus
+from procession._model.text import described, shown
+from procession._plan.plan import Plan
+from procession._plan.wiring import bound
+from procession.errors import HandleError, RunCancelledError, TaskSkippedError
+from procession.observe.log import log, verbose
+
+T = TypeVar("T")
+
+_LIGHT = frozenset({type(None), bool, int, float, complex})
+_LIGHT_BYTES = 1024
+
+
+class Run:
+    """One execution of a process, obtained from `Process.start()` or `Process.last_run`.
+
+    `id` names it, `started_at` is the moment it began (aware, UTC), `status` one of `RunStatus`. It can be waited
+    for with `result()`, iterated as tasks end, asked for `outcomes`, and cancelled, from any thread.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_began",
+        "_engine",
+        "_ended",
+        "_names",
+        "over",
+        "_owner",
+        "_plan",
+        "_results",
+        "id",
+        "process_name",
+        "started_at",
+    )
+
+    def __init__(
+        self, plan: Plan, *, process_name: str, owner: object, max_workers: int, on_error: OnError
+    ) -> None:
+        self.id = os.urandom(8).hex()
+        self.process_name = process_name
+        self.started_at = datetime.now(timezone.utc)
+        self._owner = owner
+        self._plan = plan
+        self._results: list[Any] | None = None
+        self.over = threading.Event()
+        self._ended: float | None = None
+        self._began = time.perf_counter()
+        self._engine = ThreadEngine(
+            plan,
+            process_name=process_name,
+            run_id=self.id,
+            max_workers=max_workers,
+            on_error=on_error,
+            tell=log,
+            verbose=verbose(),
+        )
+
+    # Driven by the process
+
+    def drive(self) -> None:
+        """Run all tasks, in this thread as far as their strategy says so. For `Process`; raises nothing of a task."""
+        engine = self._engine
+        seat = SEAT.get(None)
+        parent = seat.conduct if seat is not None else None
+        if isinstance(parent, ThreadEngine) and not parent.ledger.over:
+            # A nested run ends when the one around it is cancelled.
+            parent.children[self.id] = engine.cancel
+            if parent.cancelled:
+                engine.cancel()
+        else:
+            parent = None
+        self._tell("run_started")
+        try:
+            engine.drive()
+        finally:
+            if parent is not None:
+                parent.children.pop(self.id, None)
+            engine.ledger.finish()
+            self._conclude()
+            self._ended = time.perf_counter()
+            if self.status == "completed":
+                self._tell("run_completed")
+            else:
+                self._tell("run_cancelled" if self.status == "cancelled" else "run_failed")
+
+    def take(self) -> list[Any]:
+        """Return the results as the caller's alone, or raise what `result()` raises. For `Process.execute`."""
+        self._raise()
+        results = self._results
+        assert results is not None
+        self._results = None
+        ledger = self._engine.ledger
+        values = ledger.release(self._kept)
+        return results if ledger.errors else values
+
+    # For users
+
+    @property
+    def status(self) -> RunStatus:
+        """How the run stands: `"running"`, `"completed"`, `"failed"` or `"cancelled"`."""
+        ledger = self._engine.ledger
+        if not ledger.over:
+            return "running"
+        if ledger.cancelled and (ledger.failure is None or isinstance(ledger.failure, KeyboardInterrupt)):
+            return "cancelled"
+        if ledger.failure is not None or (ledger.errors and ledger.on_error != "return"):
+            return "failed"
+        return "completed"
+
+    @property
+    def duration(self) -> float:
+        """How long the run took, in seconds; until it ends, how long it has been running."""
+        return (self._ended or time.perf_counter()) - self._began
+
+    @property
+    def outcomes(self) -> "Outcomes":
+        """How each task ended or stands, in the order added."""
+        return Outcomes(self._outcome, len(self._plan.calls))
+
+    def result(self, timeout: float | None = None) -> list[Any]:
+        """Wait for the run to end; return the results in the order added, or raise what ended it.
+
+        Raises `TimeoutError` after `timeout` seconds, and the run goes on; `RunCancelledError` where it was
+        cancelled. Ctrl-C while waiting cancels the run and is raised when the tasks in flight have ended; a second
+        one is raised at once.
+        """
+        try:
+            self._wait(timeout)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                self.cancel()
+                self._wait(None)
+            raise
+        self._raise()
+        assert self._results is not None
+        return list(self._results)
+
+    def cancel(self) -> None:
+        """Let nothing new start. Tasks in flight are asked to stop: see `current_task().cancelled`. Returns at once.
+
+        Does nothing when the run has ended or was cancelled before.
+        """
+        self._engine.cancel()
+
+    def __iter__(self) -> Iterator[Outcome]:
+        """Yield the outcome of each task once, as they end; those that never started come last."""
+        ended: SimpleQueue[int | None] = SimpleQueue()
+        self._engine.watch(ended.put)
+        waiter = threading.Thread(target=lambda: (self.over.wait(), ended.put(None)), daemon=True)
+        try:
+            ledger = self._engine.ledger
+            # Watching began before this look, so that no task ends unseen between the two.
+            before = [(end, index) for index, end in enumerate(ledger.ends) if end is not None]
+            if not self.over.is_set():
+                waiter.start()
+            else:
+                ended.put(None)
+            seen = {index for _, index in before}
+            yield from (self._outcome(index) for _, index in sorted(before))
+            while (index := _get(ended)) is not None:
+                if index not in seen:
+                    seen.add(index)
+                    yield self._outcome(index)
+            yield from (self._outcome(index) for index in range(len(self._plan.calls)) if index not in seen)
+        finally:
+            self._engine.unwatch(ended.put)
+
+    @overload
+    def __getitem__(self, handle: Handle, /) -> Any: ...
+    @overload
+    def __getitem__(self, handle: T, /) -> T: ...
+    def __getitem__(self, handle: object, /) -> object:
+        """Return the value of a handle's task, waiting for it to end if it has not; raise what it raised instead.
+
+        Raises `HandleError` for what is no handle of this run's process.
+        """
+        if not isinstance(handle, Handle) or owner_of(handle) is not self._owner:
+            raise HandleError(f"run[...] takes a handle of process {self.process_name!r}; got {handle!r}")
+        index = index_of(handle)
+        if index >= len(self._plan.calls):
+            raise HandleError(f"{handle!r} was added after this run of process {self.process_name!r} began")
+        if self._engine.ledger.ends[index] is None and not self.over.is_set():
+            for outcome in self:
+                if outcome.index == index:
+                    break
+        outcome = self._outcome(index)
+        if outcome.error is not None:
+            raise outcome.error
+        if outcome.state in ("skipped", "cancelled"):
+            raise self._absent(index)
+        return outcome.value
+
+    def summary(self, limit: int = 20) -> str:
+        """Return a table for people: how the run went, then its tasks, failed ones first, then the slowest.
+
+        At most `limit` tasks are listed.
+        """
+        ledger = self._engine.ledger
+        states = [ledger.state(index) for index in range(len(self._plan.calls))]
+        counts = {state: states.count(state) for state in dict.fromkeys(states)}
+        told = ", ".join(f"{count:,} {state}" for state, count in counts.items()) or "no tasks"
+        lines = [f"{shown(self.process_name)}: {self.status} in {_seconds(self.duration)} ({told}) · run {self.id}"]
+        if ledger.failure is not None:
+            lines.append(f"stopped by {described(ledger.failure)}")
+
+        def weight(index: int) -> tuple[bool, float]:
+            start, end = ledger.starts[index], ledger.ends[index]
+            return states[index] != "failed", -(end - start) if start is not None and end is not None else 1.0
+
+        order = sorted(range(len(states)), key=weight)[:limit]
+        rows = [("#", "task", "state", "attempts", "start", "took", "error")]
+        for outcome in map(self._outcome, order):
+            rows.append(
+                (
+                    str(outcome.index),
+                    shown(outcome.name, 40),
+                    outcome.state,
+                    str(outcome.attempts),
+                    "" if outcome.start is None else _seconds(outcome.start),
+                    "" if outcome.duration is None else _seconds(outcome.duration),
+                    "" if outcome.error is None else shown(described(outcome.error), 60),
+                )
+            )
+        if order:
+            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+            right = {0, 3, 4, 5}
+            for row in rows:
+                cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+                lines.append("  ".join(cells).rstrip())
+        if len(states) > len(order):
+            lines.append(f"… and {len(states) - len(order):,} more")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        ledger = self._engine.ledger
+        ended = sum(end is not None for end in ledger.ends)
+        return f"<Run {self.id} of {self.process_name!r}: {self.status}, {ended:,} of {len(ledger.ends):,} tasks ended>"
+
+    # Inside
+
+    def _tell(self, name: EventName) -> None:
+        duration = None if self._ended is None else self._ended - self._began
+        log(Event(name, self.process_name, self.id, duration_s=duration, error=self._engine.ledger.failure))
+
+    def _wait(self, timeout: float | None) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.over.is_set():
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError(f"run {self.id} of process {self.process_name!r} goes on after {timeout:g} s")
+            self.over.wait(SLICE_S if left is None else min(left, SLICE_S or left))
+
+    def _conclude(self) -> None:
+        ledger = self._engine.ledger
+        if self.status != "completed":
+            return
+        assert isinstance(ledger.values, list)
+        self._results = ledger.values
+        if ledger.on_error == "return" and ledger.errors:
+            self._results = [
+                self._in_place(index, value)
+                for index, value in enumerate(ledger.values)
+            ]
+
+    def _in_place(self, index: int, value: object) -> object:
+        """Return what stands for a task in the results of `on_error="return"`."""
+        ledger = self._engine.ledger
+        if index in ledger.errors:
+            return ledger.errors[index]
+        return self._absent(index) if ledger.ends[index] is None else value
+
+    def _absent(self, index: int) -> Exception:
+        where = f"task {index} ({shown(self._engine.name(index))}) of process {self.process_name!r}"
+        if self._engine.ledger.cancelled:
+            return RunCancelledError(f"{where} did not end: the run was cancelled")
+        return TaskSkippedError(f"{where} was skipped, because a task before it failed")
+
+    def _raise(self) -> None:
+        """Raise what ended the run, if anything did."""
+        ledger = self._engine.ledger
+        status = self.status
+        if ledger.failure is not None:
+            try:
+                raise ledger.failure
+            finally:
+                # The frame is part of the traceback, and the run holds the error: no cycle may stay.
+                del self, ledger
+        if status == "cancelled":
+            ended = sum(end is not None for end in ledger.ends)
+            raise RunCancelledError(
+                f"run {self.id} of process {self.process_name!r} was cancelled when {ended:,} of {len(ledger.ends):,} "
+                "tasks had ended; process.last_run.outcomes has them"
+            )
+        if status == "failed":
+            errors = [ledger.errors[index] for index in sorted(ledger.errors)]
+            text = f"{len(errors):,} of {len(ledger.ends):,} tasks of process {self.process_name!r} failed"
+            try:
+                raise BaseExceptionGroup(text, errors)
+            finally:
+                del self, ledger, errors
+
+    def _kept(self, values: list[object]) -> list[object] | dict[int, object]:
+        """Choose what a run keeps once the results are the caller's: what has a handle, and what weighs next to nothing."""
+        if _LIGHT.issuperset(map(type, values)):
+            return values.copy()
+        specs = self._plan.specs
+        return {
+            index: value
+            for index, value in enumerate(values)
+            if type(value) in _LIGHT
+            or (type(value) in (str, bytes) and sys.getsizeof(value) <= _LIGHT_BYTES)
+            or (index in specs and specs[index].handled)
+        }
+
+    def _outcome(self, index: int) -> Outcome:
+        engine, ledger = self._engine, self._engine.ledger
+        state = ledger.state(index)
+        start, end, seat = ledger.starts[index], ledger.ends[index], engine.seats[index]
+        value: object = NO_VALUE
+        if state == "completed":
+            values = ledger.values
+            value = values.get(index, HANDED_OVER) if isinstance(values, dict) else values[index]
+        return Outcome(
+            index=index,
+            name=engine.name(index),
+            state=state,
+            value=value,
+            error=ledger.errors.get(index),
+            attempts=engine.attempts.get(index, 0 if start is None else 1),
+            start=None if start is None else start - self._began,
+            duration=None if start is None or end is None else end - start,
+            worker=None if seat is None else seat.worker,
+            again=lambda: self._again(index),
+        )
+
+    def _again(self, index: int) -> object:
+        function, args, kwargs = self._plan.calls[index]
+        if index in self._plan.specs:
+            args, kwargs = bound(args, kwargs, lambda need: self._outcome(need).value)
+        return function(*args, **kwargs)
+
+
+class Outcomes(Sequence[Outcome]):
+    """The outcomes of a run, in the order its tasks were added. Each is made when it is asked for."""
+
+    __slots__ = ("_count", "_outcome")
+
+    def __init__(self, outcome: Callable[[int], Outcome], count: int) -> None:
+        self._outcome = outcome
+        self._count = count
+
+    @overload
+    def __getitem__(self, place: int) -> Outcome: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Outcome]: ...
+    def __getitem__(self, place: int | slice) -> Outcome | list[Outcome]:
+        places = range(self._count)[place]
+        return [self._outcome(index) for index in places] if isinstance(places, range) else self._outcome(places)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __repr__(self) -> str:
+        head = ", ".join(map(repr, self[:10]))
+        return f"[{head}{', …' if self._count > 10 else ''}]"
+
+
+def _get(queue: "SimpleQueue[int | None]") -> int | None:
+    while True:
+        with suppress(Empty):
+            return queue.get(timeout=SLICE_S)
+
+
+def _seconds(seconds: float) -> str:
+    for unit, size in ("s", 1.0), ("ms", 1e-3):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}" if seconds < 1000 * size else f"{seconds / size:.0f} {unit}"
+    return f"{seconds * 1e6:.3g} µs"

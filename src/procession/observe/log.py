@@ -1,0 +1,51 @@
+"""Events as records of the standard library's logger `procession`.
+
+The message is the event's name; the fields are attributes of the record: `process_name`, `run_id`, and for a task
+`task_name`, `index`, `attempt`, `duration_s`, `error_type`. No record holds an argument, a value or an error's text.
+The root of the library has a `NullHandler`: nothing is shown until an application asks for it.
+"""
+
+import logging
+from typing import Final
+
+from procession._model.event import Event, EventName
+from procession._model.text import shown
+
+_LOGGER = logging.getLogger("procession")
+_LOGGER.addHandler(logging.NullHandler())
+
+LEVELS: Final[dict[EventName, int]] = {
+    "run_started": logging.INFO,
+    "run_completed": logging.INFO,
+    "run_failed": logging.ERROR,
+    "run_cancelled": logging.WARNING,
+    "task_started": logging.DEBUG,
+    "task_completed": logging.DEBUG,
+    "task_failed": logging.ERROR,
+    "task_retrying": logging.WARNING,
+    "task_abandoned_ended": logging.WARNING,
+}
+
+
+def verbose() -> bool:
+    """Return whether the start and end of each task is wanted. Asked once a run, for tasks are many."""
+    return _LOGGER.isEnabledFor(logging.DEBUG)
+
+
+def log(event: Event) -> None:
+    """Log an event. A handler that raises is the standard library's business, and never the run's."""
+    level = LEVELS[event.name]
+    if not _LOGGER.isEnabledFor(level):
+        return
+    fields: dict[str, object] = {"process_name": shown(event.process_name), "run_id": event.run_id}
+    if event.task_name is not None:
+        fields |= {"task_name": shown(event.task_name), "index": event.index, "attempt": event.attempt}
+    if event.duration_s is not None:
+        fields["duration_s"] = event.duration_s
+    if event.error is not None:
+        fields["error_type"] = type(event.error).__name__
+    try:
+        _LOGGER.log(level, event.name, extra=fields)
+    except Exception:
+        # A filter or handler that raises past logging's own guard must not change how a run ends.
+        logging.getLogger("procession.observe").debug("log_failed", exc_info=True)
