@@ -106,9 +106,13 @@ class Process:
         """
         if callable is not self._known:
             self._check(callable)
-        if kwargs or not HOLDERS.isdisjoint(map(type, args)) or self._known is None:
+        if kwargs or self._known is None:
             self._add(callable, args, kwargs, handled=False)
             return
+        for value in args:
+            if type(value) in HOLDERS:
+                self._add(callable, args, kwargs, handled=False)
+                return
         with self._lock:
             if self.status == "running":
                 raise self._running("adding a task to it")
@@ -130,7 +134,8 @@ class Process:
         >>> run[total]
         3
         """
-        self._check(callable)
+        if callable is not self._known:
+            self._check(callable)
         return cast("T", self._add(callable, args, kwargs, handled=True))
 
     @overload

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from procession._engine.current import SEAT, Conduct, Seat
 from procession._model.event import EventName
-from procession._model.task import Options
+from procession._model.task import PLAIN, Options
 from procession._model.text import shown
 from procession._plan.plan import Plan
 from procession._plan.wiring import bound
@@ -58,6 +58,8 @@ class Attempts:
         if index in scene.plan.specs:
             args, kwargs = bound(args, kwargs, scene.value_at)
         if not scene.verbose:
+            if self._options is PLAIN:
+                return function(*args, **kwargs)
             return attempted(scene, index, self._options, function, args, kwargs)
         start = time.perf_counter()
         scene.report("task_started", index, 1, None)

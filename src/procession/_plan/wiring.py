@@ -28,17 +28,22 @@ def bound(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments with `value_at(index)` in place of each handle; containers without handles stay themselves."""
 
-    def of(value: Any) -> Any:
-        return value_at(index_of(value)) if type(value) is Handle else value
+    filled = [
+        value_at(index_of(value)) if type(value) is Handle else _filled(value, value_at) if type(value) in HOLDERS else value
+        for value in args
+    ]
+    return tuple(filled), {key: _filled(value, value_at) for key, value in kwargs.items()} if kwargs else kwargs
 
-    def filled(value: Any) -> Any:
-        kind = type(value)
-        if kind is list and any(type(item) is Handle for item in value):
-            return [of(item) for item in value]
-        if kind is tuple and any(type(item) is Handle for item in value):
-            return tuple([of(item) for item in value])
-        if kind is dict and any(type(item) is Handle for item in value.values()):
-            return {key: of(item) for key, item in value.items()}
-        return of(value)
 
-    return tuple([filled(value) for value in args]), {key: filled(value) for key, value in kwargs.items()}
+def _filled(value: Any, value_at: Callable[[int], Any]) -> Any:
+    def of(item: Any) -> Any:
+        return value_at(index_of(item)) if type(item) is Handle else item
+
+    kind = type(value)
+    if kind is list and any(type(item) is Handle for item in value):
+        return [of(item) for item in value]
+    if kind is tuple and any(type(item) is Handle for item in value):
+        return tuple([of(item) for item in value])
+    if kind is dict and any(type(item) is Handle for item in value.values()):
+        return {key: of(item) for key, item in value.items()}
+    return of(value)
