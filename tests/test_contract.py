@@ -57,7 +57,9 @@ def test_a_failure_leaves_as_itself_with_a_note(strategy):
     assert threading.active_count() == before
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit, StopIteration, StopAsyncIteration, IndexError])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt, SystemExit, GeneratorExit, StopIteration, StopAsyncIteration, IndexError]
+)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_any_exception_is_raised_as_itself(strategy, error):
     """No exception is taken for the end of a loop."""
@@ -104,7 +106,9 @@ def test_hybrid_waits_for_its_first_half():
     assert sorted(seen) == list(range(7))
 
 
-@pytest.mark.parametrize(("workers", "error"), [(0, ValueError), (-1, ValueError), (True, TypeError), (2.5, TypeError), ("4", TypeError)])
+@pytest.mark.parametrize(
+    ("workers", "error"), [(0, ValueError), (-1, ValueError), (True, TypeError), (2.5, TypeError), ("4", TypeError)]
+)
 def test_wrong_max_workers_is_refused(workers, error):
     """At construction."""
     with pytest.raises(error, match="max_workers"):
@@ -141,7 +145,17 @@ def test_wrong_definitions_are_refused_at_once_and_harm_nothing():
 def test_a_handle_is_no_value():
     """Conditions, arithmetic, iteration, comparison and attributes are refused at that line."""
     handle = Process("x").task(same, 1)
-    for misuse in (bool, list, lambda h: h + 1, lambda h: 1 + h, lambda h: h < 1, lambda h: h == 1, lambda h: h.real, lambda h: h[0], lambda h: f"{h}"):
+    for misuse in (
+        bool,
+        list,
+        lambda h: h + 1,
+        lambda h: 1 + h,
+        lambda h: h < 1,
+        lambda h: h == 1,
+        lambda h: h.real,
+        lambda h: h[0],
+        lambda h: f"{h}",
+    ):
         with pytest.raises(HandleError):
             misuse(handle)
 

@@ -80,7 +80,9 @@ class Process:
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         if on_error not in get_args(OnError):
-            raise ValueError(f"{where}: unknown on_error {on_error!r}; known are {', '.join(map(repr, get_args(OnError)))}")
+            raise ValueError(
+                f"{where}: unknown on_error {on_error!r}; known are {', '.join(map(repr, get_args(OnError)))}"
+            )
         self.name = name
         self.strategy = strategy
         self.max_workers: int = _checked_workers(max_workers, where)
@@ -296,7 +298,9 @@ class Process:
             pending += new
         return False
 
-    def _add(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, handled: bool) -> Handle | None:
+    def _add(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, handled: bool
+    ) -> Handle | None:
         """Add a task that has, or may have, more to it than a call; return its handle."""
         handles = self._handles(function, args, kwargs)
         options = options_of(function)
@@ -314,7 +318,11 @@ class Process:
 
     def _handles(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Handle]:
         # A large container that is passed to many tasks would be searched for each: once is enough while it stays as long.
-        large = args[0] if len(args) == 1 and not kwargs and type(args[0]) in (list, tuple) and len(args[0]) > _SEARCHED else None
+        large = (
+            args[0]
+            if len(args) == 1 and not kwargs and type(args[0]) in (list, tuple) and len(args[0]) > _SEARCHED
+            else None
+        )
         if large is not None and self._searched == (id(large), len(large)):
             return []
         handles = handles_in(args, kwargs)
@@ -322,7 +330,9 @@ class Process:
             self._searched = id(large), len(large)
         for handle in handles:
             if owner_of(handle) is not self._owner:
-                raise HandleError(f"{self._where(function)}: {handle!r} is of another process; its value can be no argument here")
+                raise HandleError(
+                    f"{self._where(function)}: {handle!r} is of another process; its value can be no argument here"
+                )
         return handles
 
     def _where(self, function: Callable[..., Any] | None = None) -> str:

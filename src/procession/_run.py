@@ -50,9 +50,7 @@ class Run:
         "started_at",
     )
 
-    def __init__(
-        self, plan: Plan, *, process_name: str, owner: object, max_workers: int, on_error: OnError
-    ) -> None:
+    def __init__(self, plan: Plan, *, process_name: str, owner: object, max_workers: int, on_error: OnError) -> None:
         self.id = os.urandom(8).hex()
         self.process_name = process_name
         self.started_at = datetime.now(timezone.utc)
@@ -242,7 +240,9 @@ class Run:
             widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
             right = {0, 3, 4, 5}
             for row in rows:
-                cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+                cells = [
+                    c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+                ]
                 lines.append("  ".join(cells).rstrip())
         if len(states) > len(order):
             lines.append(f"… and {len(states) - len(order):,} more")
@@ -274,10 +274,7 @@ class Run:
         assert isinstance(ledger.values, list)
         self._results = ledger.values
         if ledger.on_error == "return" and ledger.errors:
-            self._results = [
-                self._in_place(index, value)
-                for index, value in enumerate(ledger.values)
-            ]
+            self._results = [self._in_place(index, value) for index, value in enumerate(ledger.values)]
 
     def _in_place(self, index: int, value: object) -> object:
         """Return what stands for a task in the results of `on_error="return"`."""

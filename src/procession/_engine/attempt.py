@@ -109,7 +109,7 @@ def _retrying(scene: Scene, index: int, options: Options, one: "_Attempt") -> "R
     if isinstance(rules, int):
         rules = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(rules + 1),
-            wait=tenacity.wait_exponential_jitter(initial=0.1, max=60, jitter=0.1),
+            wait=tenacity.wait_exponential(multiplier=0.1, max=60) + tenacity.wait_random(0, 0.1),
             retry=tenacity.retry_if_exception_type(options.retry_on),
         )
     again = rules.retry
@@ -172,7 +172,9 @@ class _Attempt:
         try:
             thread.start()
         except RuntimeError as error:
-            raise WorkersUnavailableError(f"no thread could be started for an attempt with a timeout: {error}") from None
+            raise WorkersUnavailableError(
+                f"no thread could be started for an attempt with a timeout: {error}"
+            ) from None
         ended = False
         try:
             ended = box.wait(timeout)

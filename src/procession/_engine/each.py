@@ -1,7 +1,7 @@
 """A `map` task in a run: many workers draw from its iterables, one of them ends it.
 
-    iterables ──refill (one worker at a time)──▶ window ──popleft──▶ workers ──▶ results
-                                                 ≤ 64 elements drawn and not yet begun
+iterables ──refill (one worker at a time)──▶ window ──popleft──▶ workers ──▶ results
+                                             ≤ 64 elements drawn and not yet begun
 """
 
 import contextvars
@@ -120,7 +120,9 @@ class MapJob:
 
     def _opened(self) -> Iterator[tuple[Any, ...]]:
         iterables = bound(self._hall.plan.calls[self._index][1], {}, self._hall.value_at)[0]
-        check_iterables(iterables, f"process {self._hall.process_name!r}, task {self._index} ({self._hall.name(self._index)})")
+        check_iterables(
+            iterables, f"process {self._hall.process_name!r}, task {self._index} ({self._hall.name(self._index)})"
+        )
         iterators = [iter(iterable) for iterable in iterables]
         if any(iterator is iterable for iterator, iterable in zip(iterators, iterables, strict=True)):
             self._each.spent = True
@@ -217,7 +219,11 @@ def check_iterables(iterables: tuple[object, ...], where: str) -> None:
     """Raise `TypeError` for an argument that cannot be iterated, `ValueError` for known lengths that differ."""
     for place, iterable in enumerate(iterables, start=1):
         if not isinstance(iterable, Iterable) and not hasattr(type(iterable), "__getitem__"):
-            raise TypeError(f"{where}: argument {place} of map(callable, *iterables) cannot be iterated: {type(iterable).__name__}")
+            raise TypeError(
+                f"{where}: argument {place} of map(callable, *iterables) cannot be iterated: {type(iterable).__name__}"
+            )
     lengths = {len(iterable) for iterable in iterables if isinstance(iterable, Sized)}
     if len(lengths) > 1:
-        raise ValueError(f"{where}: the iterables of a map must be equally long; got lengths {', '.join(map(str, sorted(lengths)))}")
+        raise ValueError(
+            f"{where}: the iterables of a map must be equally long; got lengths {', '.join(map(str, sorted(lengths)))}"
+        )

@@ -138,7 +138,9 @@ class ThreadEngine:
 
     # Events
 
-    def report(self, name: EventName, index: int, attempt: int, duration: float | None, error: BaseException | None = None) -> None:
+    def report(
+        self, name: EventName, index: int, attempt: int, duration: float | None, error: BaseException | None = None
+    ) -> None:
         """Tell of something that happened to a task."""
         self.tell(Event(name, self.process_name, self.run_id, self.name(index), index, attempt, duration, error))
 
@@ -152,7 +154,9 @@ class ThreadEngine:
             self._interrupt(error)
 
     def _drive_at_once(self, ready: int) -> None:
-        self._pool = pool = ThreadPoolExecutor(self.max_workers, thread_name_prefix=f"procession-{shown(self.process_name, 40)}")
+        self._pool = pool = ThreadPoolExecutor(
+            self.max_workers, thread_name_prefix=f"procession-{shown(self.process_name, 40)}"
+        )
         self._vacant.clear()
         abandoned = False
         try:
@@ -221,7 +225,11 @@ class ThreadEngine:
                 self._vacant.set()
 
     def _no_workers(self) -> WorkersUnavailableError:
-        why = "the interpreter is shutting down" if sys.is_finalizing() or _pools._shutdown else "the system has no more threads"  # type: ignore[attr-defined]  # noqa: SLF001
+        why = (
+            "the interpreter is shutting down"
+            if sys.is_finalizing() or _pools._shutdown
+            else "the system has no more threads"
+        )  # type: ignore[attr-defined]  # noqa: SLF001
         return WorkersUnavailableError(f"process {self.process_name!r}: no worker thread could be started: {why}")
 
     def _serve(self, ticket: list[bool]) -> None:
@@ -327,9 +335,15 @@ class ThreadEngine:
 
     def _prepared(self, calls: list[Call]) -> list[Call]:
         specs = self.plan.specs
-        special = range(len(calls)) if self.verbose else [
-            index for index, spec in specs.items() if spec.needs or spec.options is not PLAIN or isinstance(spec.call[0], Each)
-        ]
+        special = (
+            range(len(calls))
+            if self.verbose
+            else [
+                index
+                for index, spec in specs.items()
+                if spec.needs or spec.options is not PLAIN or isinstance(spec.call[0], Each)
+            ]
+        )
         if not special:
             return calls
         prepared = list(calls)

@@ -62,7 +62,9 @@ class Outcome:
     def value(self) -> Any:
         """What the task returned. `ValueUnavailableError` says why there is none."""
         if isinstance(self._value, _Missing):
-            raise ValueUnavailableError(f"task {self.index} ({self.name}, {self.state}) has no value: {self._value.why}")
+            raise ValueUnavailableError(
+                f"task {self.index} ({self.name}, {self.state}) has no value: {self._value.why}"
+            )
         return self._value
 
     def task(self) -> Any:

@@ -1,7 +1,7 @@
 """The plan: what a strategy and the handles make of a list of tasks.
 
-    tasks ──▶ stages            ranges of tasks, each in order or all at once, one range after the other
-    specs ──▶ needs             task → the earlier tasks of its own stage that it waits for
+tasks ──▶ stages            ranges of tasks, each in order or all at once, one range after the other
+specs ──▶ needs             task → the earlier tasks of its own stage that it waits for
 """
 
 from collections.abc import Mapping, Sequence

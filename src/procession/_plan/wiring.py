@@ -29,7 +29,11 @@ def bound(
     """Return the arguments with `value_at(index)` in place of each handle; containers without handles stay themselves."""
 
     filled = [
-        value_at(index_of(value)) if type(value) is Handle else _filled(value, value_at) if type(value) in HOLDERS else value
+        value_at(index_of(value))
+        if type(value) is Handle
+        else _filled(value, value_at)
+        if type(value) in HOLDERS
+        else value
         for value in args
     ]
     return tuple(filled), {key: _filled(value, value_at) for key, value in kwargs.items()} if kwargs else kwargs
