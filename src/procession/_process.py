@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, ParamSpec, TypeVar, cast, get_args, overload
 
 from procession._engine.each import check_iterables
-from procession._model.handle import Handle, index_of, owner_of
+from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.states import OnError, ProcessStatus
 from procession._model.strategy import Strategy, StrategyName, strategy_of
-from procession._model.task import PLAIN, Call, Each, Spec, name_of, options_of, unwrapped
+from procession._model.task import PLAIN, Call, Each, Options, name_of, options_of, unwrapped
 from procession._model.text import shown
 from procession._plan.plan import plan_of
 from procession._plan.wiring import HOLDERS, handles_in
@@ -23,7 +23,6 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 _COROUTINE: Final = 0x80 | 0x100 | 0x200  # inspect.CO_COROUTINE, CO_ITERABLE_COROUTINE, CO_ASYNC_GENERATOR
-_SEARCHED: Final = 1000
 
 
 class Process:
@@ -49,13 +48,15 @@ class Process:
 
     __slots__ = (
         "__weakref__",
-        "_known",
+        "_handled",
         "_last_run",
         "_lock",
+        "_needs",
         "_nested",
+        "_options",
         "_owner",
-        "_searched",
-        "_specs",
+        "_pinned",
+        "_plain",
         "max_workers",
         "name",
         "on_error",
@@ -89,11 +90,15 @@ class Process:
         self.on_error: OnError = on_error
         self.tasks: list[Call] = []
         self.status: ProcessStatus = "initialized"
-        self._owner = object()
-        self._specs: dict[int, Spec] = {}
+        self._owner = Owner(name)
+        # What is said of some tasks only, by index.
+        self._options: dict[int, Options] = {}
+        self._needs: dict[int, tuple[int, ...]] = {}
+        self._handled: set[int] = set()
+        self._pinned: dict[int, Call] = {}
         self._nested: list[Process] = []
-        self._known: object = None
-        self._searched: tuple[int, int] = (0, 0)
+        # The callable that was looked at last and has nothing to it: adding it again needs no second look.
+        self._plain: object = None
         self._last_run: Run | None = None
         # Guards the definition and the passage from one status to the next.
         self._lock = threading.Lock()
@@ -106,18 +111,15 @@ class Process:
         Raises `TypeError` for what cannot be called and for a coroutine function, `HandleError` for a handle of
         another process, `NestingError` where a process would contain itself, `ProcessRunningError` while it runs.
         """
-        if callable is not self._known:
-            self._check(callable)
-        if kwargs or self._known is None:
-            self._add(callable, args, kwargs, handled=False)
-            return
-        for value in args:
+        plain = callable is self._plain or self._is_plain(callable)
+        for value in (*args, *kwargs.values()) if kwargs else args:
             if type(value) in HOLDERS:
-                self._add(callable, args, kwargs, handled=False)
-                return
-        with self._lock:
-            if self.status == "running":
-                raise self._running("adding a task to it")
+                plain = False
+        if not plain:
+            self._add(callable, args, kwargs, options_of(callable), handled=False)
+        elif self.status == "running":
+            raise self._running("adding a task to it")
+        else:
             self.tasks.append((callable, args, kwargs))
 
     add_step = add_task
@@ -136,9 +138,8 @@ class Process:
         >>> run[total]
         3
         """
-        if callable is not self._known:
-            self._check(callable)
-        return cast("T", self._add(callable, args, kwargs, handled=True))
+        options = PLAIN if callable is self._plain or self._is_plain(callable) else options_of(callable)
+        return cast("T", self._add(callable, args, kwargs, options, handled=True))
 
     @overload
     def map(self, callable: Callable[[A], T], iterable: Iterable[A], /) -> list[T]: ...
@@ -176,12 +177,12 @@ class Process:
         >>> process.execute()
         [['one', 'three'], [3, 5]]
         """
-        self._check(callable)
+        self._is_plain(callable)
         where = self._where(callable)
         if not iterables:
             raise TypeError(f"{where}: map(callable, *iterables) takes at least one iterable")
         check_iterables(tuple(item for item in iterables if type(item) is not Handle), where)
-        return cast("list[T]", self._add(Each(callable), iterables, {}, handled=True))
+        return cast("list[T]", self._add(Each(callable), iterables, {}, options_of(callable), handled=True))
 
     # Execution
 
@@ -231,20 +232,22 @@ class Process:
         with self._lock:
             if self.status == "running":
                 raise self._running(what)
-            for index, spec in self._specs.items():
-                function = spec.call[0]
-                if index >= len(self.tasks) or self.tasks[index] is not spec.call:
+            for index, call in self._pinned.items():
+                if index >= len(self.tasks) or self.tasks[index] is not call:
                     raise HandleError(
                         f"process {shown(self.name)!r}: task {index} is no longer where it was added; handles and "
                         "options go by place, so leave `tasks` as it is, or make a new process"
                     )
+                function = call[0]
                 if isinstance(function, Each) and function.spent:
                     raise ValueError(
-                        f"process {shown(self.name)!r}, task {index} ({name_of(function)}): the run before has drawn from an "
-                        "iterator that can be drawn only once; give map a list, or an iterable that starts afresh"
+                        f"process {shown(self.name)!r}, task {index} ({shown(name_of(function))}): the run before has "
+                        "drawn from an iterator that can be drawn only once; give map a list, or an iterable that "
+                        "starts afresh"
                     )
+            plan = plan_of(self.tasks, strategy, options=self._options, needs=self._needs, handled=self._handled)
             run = Run(
-                plan_of(self.tasks, self._specs, strategy),
+                plan,
                 process_name=self.name,
                 owner=self._owner,
                 max_workers=self.max_workers,
@@ -263,9 +266,8 @@ class Process:
             self.status = "completed" if completed else "failed"
             run.over.set()
 
-    def _check(self, function: Callable[..., Any]) -> None:
-        """Raise for what cannot be a task; remember a callable that needs no second look."""
-        self._known = None
+    def _is_plain(self, function: Callable[..., Any]) -> bool:
+        """Return whether there is nothing to the callable but the call; raise for what cannot be a task."""
         if not callable(function):
             raise TypeError(f"{self._where()}: a task is something to call; got {shown(repr(function))}")
         inner = unwrapped(function)
@@ -278,13 +280,13 @@ class Process:
                 f"{self._where(function)}: it is a coroutine function, and nobody here would await it; "
                 "wrap the call: lambda: asyncio.run(function(...))"
             )
-        inside = getattr(inner, "__self__", inner)
-        if isinstance(inside, Process):
-            if inside._contains(self):
-                raise NestingError(f"{self._where(function)}: the process would contain itself")
-            self._nested.append(inside)
-        if options_of(function) is PLAIN:
-            self._known = function
+        inside = _process_in(inner)
+        if inside is not None and inside._contains(self):
+            raise NestingError(f"{self._where(function)}: the process would contain itself")
+        if inside is not None or options_of(function) is not PLAIN:
+            return False
+        self._plain = function
+        return True
 
     def _contains(self, wanted: "Process") -> bool:
         """Return whether the process is the wanted one, or has it among its tasks at any depth."""
@@ -299,50 +301,55 @@ class Process:
         return False
 
     def _add(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, handled: bool
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        *,
+        handled: bool,
     ) -> Handle | None:
         """Add a task that has, or may have, more to it than a call; return its handle."""
-        handles = self._handles(function, args, kwargs)
-        options = options_of(function)
-        call: Call = (function, args, kwargs)
-        with self._lock:
-            if self.status == "running":
-                raise self._running("adding a task to it")
-            index = len(self.tasks)
-            self.tasks.append(call)
-            if not handled and not handles and options is PLAIN:
-                return None
-            needs = tuple(dict.fromkeys(map(index_of, handles)))
-            self._specs[index] = Spec(call, options, needs, handled)
-        return Handle(self._owner, self.name, index, shown(name_of(function, options))) if handled else None
-
-    def _handles(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Handle]:
-        # A large container that is passed to many tasks would be searched for each: once is enough while it stays as long.
-        large = (
-            args[0]
-            if len(args) == 1 and not kwargs and type(args[0]) in (list, tuple) and len(args[0]) > _SEARCHED
-            else None
-        )
-        if large is not None and self._searched == (id(large), len(large)):
-            return []
         handles = handles_in(args, kwargs)
-        if large is not None and not handles:
-            self._searched = id(large), len(large)
         for handle in handles:
             if owner_of(handle) is not self._owner:
                 raise HandleError(
                     f"{self._where(function)}: {handle!r} is of another process; its value can be no argument here"
                 )
-        return handles
+        call: Call = (function, args, kwargs)
+        inside = _process_in(unwrapped(function))
+        with self._lock:
+            if self.status == "running":
+                raise self._running("adding a task to it")
+            index = len(self.tasks)
+            self.tasks.append(call)
+            while self.tasks[index] is not call:  # add_task appends plain calls without the lock
+                index += 1
+            if inside is not None:
+                self._nested.append(inside)
+            if handles:
+                self._needs[index] = tuple(dict.fromkeys(map(index_of, handles)))
+            if options is not PLAIN or isinstance(function, Each):
+                self._options[index] = options
+            if handled:
+                self._handled.add(index)
+            if handled or handles or options is not PLAIN:
+                self._pinned[index] = call
+        return Handle(self._owner, index, function) if handled else None
 
     def _where(self, function: Callable[..., Any] | None = None) -> str:
-        name = "" if function is None else f" ({shown(name_of(function, options_of(function)))})"
+        name = "" if function is None else f" ({shown(name_of(function))})"
         return f"process {shown(self.name)!r}, task {len(self.tasks)}{name}"
 
     def _running(self, what: str) -> ProcessRunningError:
         return ProcessRunningError(
             f"process {shown(self.name)!r} is running; {what} has to wait until it has ended, or takes another process"
         )
+
+
+def _process_in(inner: Callable[..., Any]) -> Process | None:
+    inside = getattr(inner, "__self__", inner)
+    return inside if isinstance(inside, Process) else None
 
 
 def _checked_workers(max_workers: object, where: str) -> int:

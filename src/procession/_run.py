@@ -13,7 +13,7 @@ from typing import Any, TypeVar, overload
 from procession._engine.current import SEAT
 from procession._engine.threads import SLICE_S, ThreadEngine
 from procession._model.event import Event, EventName
-from procession._model.handle import Handle, index_of, owner_of
+from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome
 from procession._model.states import OnError, RunStatus
 from procession._model.text import described, shown
@@ -50,7 +50,7 @@ class Run:
         "started_at",
     )
 
-    def __init__(self, plan: Plan, *, process_name: str, owner: object, max_workers: int, on_error: OnError) -> None:
+    def __init__(self, plan: Plan, *, process_name: str, owner: Owner, max_workers: int, on_error: OnError) -> None:
         self.id = os.urandom(8).hex()
         self.process_name = process_name
         self.started_at = datetime.now(timezone.utc)
@@ -317,13 +317,13 @@ class Run:
         """Choose what a run keeps once the results are the caller's: what has a handle, and what weighs next to nothing."""
         if _LIGHT.issuperset(map(type, values)):
             return values.copy()
-        specs = self._plan.specs
+        handled = self._plan.handled
         return {
             index: value
             for index, value in enumerate(values)
             if type(value) in _LIGHT
             or (type(value) in (str, bytes) and sys.getsizeof(value) <= _LIGHT_BYTES)
-            or (index in specs and specs[index].handled)
+            or index in handled
         }
 
     def _outcome(self, index: int) -> Outcome:
@@ -349,8 +349,8 @@ class Run:
 
     def _again(self, index: int) -> object:
         function, args, kwargs = self._plan.calls[index]
-        if index in self._plan.specs:
-            args, kwargs = bound(args, kwargs, lambda need: self._outcome(need).value)
+        if index in self._plan.needs:
+            args, kwargs = bound(args, kwargs, {need: self._outcome(need).value for need in self._plan.needs[index]})
         return function(*args, **kwargs)
 
 

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from procession._engine.current import SEAT, Conduct, Seat
 from procession._model.event import EventName
-from procession._model.task import PLAIN, Options
+from procession._model.task import Options
 from procession._model.text import shown
-from procession._plan.plan import Plan
-from procession._plan.wiring import bound
 from procession.errors import TaskTimeoutError, WorkersUnavailableError
 
 if TYPE_CHECKING:
@@ -22,13 +20,7 @@ if TYPE_CHECKING:
 class Scene(Conduct, Protocol):
     """What attempts need of the engine that runs them."""
 
-    plan: Plan
-    verbose: bool
     attempts: dict[int, int]
-
-    def value_at(self, index: int) -> object:
-        """Return the value of a task that ended well."""
-        ...
 
     def wait_halted(self, seconds: float) -> bool:
         """Wait until nothing new may start, at most this long; return whether that is so."""
@@ -39,33 +31,6 @@ class Scene(Conduct, Protocol):
     ) -> None:
         """Tell of something that happened to a task."""
         ...
-
-
-class Attempts:
-    """The call of one task that has handles among its arguments, or options, or someone who follows each step."""
-
-    __slots__ = ("_index", "_options", "_scene")
-
-    def __init__(self, scene: Scene, index: int, options: Options) -> None:
-        self._scene = scene
-        self._index = index
-        self._options = options
-
-    def call(self) -> object:
-        """Make the call and return its value; raise what the last attempt raised."""
-        scene, index = self._scene, self._index
-        function, args, kwargs = scene.plan.calls[index]
-        if index in scene.plan.specs:
-            args, kwargs = bound(args, kwargs, scene.value_at)
-        if not scene.verbose:
-            if self._options is PLAIN:
-                return function(*args, **kwargs)
-            return attempted(scene, index, self._options, function, args, kwargs)
-        start = time.perf_counter()
-        scene.report("task_started", index, 1, None)
-        value = attempted(scene, index, self._options, function, args, kwargs)
-        scene.report("task_completed", index, scene.attempts.get(index, 1), time.perf_counter() - start)
-        return value
 
 
 def attempted(

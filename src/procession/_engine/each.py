@@ -16,6 +16,7 @@ from procession._engine.attempt import Scene, attempted, stripped
 from procession._engine.ledger import Ledger
 from procession._engine.note import annotate
 from procession._model.task import Each, Options
+from procession._plan.plan import Plan
 from procession._plan.wiring import bound
 from procession.errors import TaskCancelled
 
@@ -28,7 +29,9 @@ _QUICK_S = 0.001
 class Hall(Scene, Protocol):
     """What a map needs of the engine that runs it."""
 
+    plan: Plan
     ledger: Ledger
+    verbose: bool
 
     def invite(self, index: int) -> None:
         """Have one more worker join the task, if there is one."""
@@ -119,7 +122,7 @@ class MapJob:
         self._active += 1
 
     def _opened(self) -> Iterator[tuple[Any, ...]]:
-        iterables = bound(self._hall.plan.calls[self._index][1], {}, self._hall.value_at)[0]
+        iterables = bound(self._hall.plan.calls[self._index][1], {}, self._hall.ledger.values)[0]
         check_iterables(
             iterables, f"process {self._hall.process_name!r}, task {self._index} ({self._hall.name(self._index)})"
         )

@@ -26,10 +26,11 @@ from procession._model.strategy import Stage
 
 
 class Ledger:
-    """The state of a run of `count` tasks, under the edges `needs` and the failure policy `on_error`."""
+    """The state of a run of `count` tasks, under the `edges` (task → tasks it waits for) and the failure policy `on_error`."""
 
     __slots__ = (
         "_dependents",
+        "_edges",
         "_lock",
         "_waits",
         "cancelled",
@@ -37,7 +38,6 @@ class Ledger:
         "errors",
         "failure",
         "halted",
-        "needs",
         "on_error",
         "over",
         "ready",
@@ -47,9 +47,10 @@ class Ledger:
         "values",
     )
 
-    def __init__(self, count: int, needs: Mapping[int, tuple[int, ...]], on_error: OnError) -> None:
+    def __init__(self, count: int, edges: Mapping[int, tuple[int, ...]], on_error: OnError) -> None:
         self.ready: deque[int] = deque()
-        self.values: list[object] | dict[int, object] = [None] * count
+        nothing: list[object] = [None]
+        self.values: list[object] | dict[int, object] = nothing * count
         self.starts: list[float | None] = [None] * count
         self.ends: list[float | None] = [None] * count
         self.errors: dict[int, BaseException] = {}
@@ -59,25 +60,33 @@ class Ledger:
         self.halted = False
         self.cancelled = False
         self.over = False
-        self.needs = needs
+        self._edges = edges
         self.on_error = on_error
         self._lock = threading.Lock()
-        # A task that waits for n others has a list of n marks, the first one True. Each of the n pops one when it
-        # ends: popping is atomic, so exactly one of them gets the True, and it is the last of them.
+        # A task that waits for n > 1 others has a list of n marks, the first one True. Each of the n pops one when
+        # it ends: popping is atomic, so exactly one of them gets the True, and it is the last of them.
         self._waits: dict[int, list[bool]] = {}
-        self._dependents: dict[int, list[int]] = {}
-        for index, needed in needs.items():
-            self._waits[index] = [True] + [False] * (len(needed) - 1)
+        # A task with one dependent has its index, not a list: every container costs the garbage collector, and with
+        # 100,000 of them that is what a run would spend most of its time on.
+        self._dependents: dict[int, int | list[int]] = {}
+        dependents = self._dependents
+        for index, needed in edges.items():
+            if len(needed) > 1:
+                self._waits[index] = [True] + [False] * (len(needed) - 1)
             for need in needed:
-                self._dependents.setdefault(need, []).append(index)
+                others = dependents.setdefault(need, index)
+                if isinstance(others, list):
+                    others.append(index)
+                elif others != index:
+                    dependents[need] = [others, index]
 
     def open(self, stage: Stage) -> int:
         """Make the tasks of a stage ready that wait for no other; return how many that are. None once halted."""
         with self._lock:
             if not self.halted:
-                waits = self._waits
-                if waits:
-                    self.ready.extend(index for index in range(stage.start, stage.stop) if index not in waits)
+                edges = self._edges
+                if edges:
+                    self.ready.extend(index for index in range(stage.start, stage.stop) if index not in edges)
                 else:
                     self.ready.extend(range(stage.start, stage.stop))
             return len(self.ready)
@@ -91,12 +100,20 @@ class Ledger:
         dependents = self._dependents.get(index)
         if dependents is None:
             return 0
-        freed = [dependent for dependent in dependents if self._waits[dependent].pop()]
-        self.ready.extendleft(reversed(freed))
+        waits = self._waits
+        if isinstance(dependents, int):
+            if dependents in waits and not waits[dependents].pop():
+                return 0
+            self.ready.appendleft(dependents)
+            freed = 1
+        else:
+            last = [dependent for dependent in dependents if dependent not in waits or waits[dependent].pop()]
+            self.ready.extendleft(reversed(last))
+            freed = len(last)
         if self.halted:
             # Halting clears `ready` after it sets the flag: whichever comes second of the two finds the other's work.
             self.ready.clear()
-        return len(freed)
+        return freed
 
     def fail(self, index: int, error: BaseException, *, in_order: bool = False) -> None:
         """Record that the task raised. What waits for it is skipped; the policy says what it means for the rest.
@@ -180,7 +197,8 @@ class Ledger:
     def _skip_dependents(self, index: int) -> None:
         pending = [index]
         while pending:
-            for dependent in self._dependents.get(pending.pop(), ()):
+            dependents = self._dependents.get(pending.pop(), ())
+            for dependent in (dependents,) if isinstance(dependents, int) else dependents:
                 if dependent not in self.skipped:
                     self.skipped.add(dependent)
                     pending.append(dependent)

@@ -15,17 +15,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import thread as _pools
 
-from procession._engine.attempt import Attempts, stripped
+from procession._engine.attempt import attempted, stripped
 from procession._engine.current import SEAT, Seat
 from procession._engine.each import Left, MapJob
 from procession._engine.ledger import Ledger
 from procession._engine.note import annotate
 from procession._model.event import Event, EventName
 from procession._model.states import OnError
-from procession._model.strategy import Stage
-from procession._model.task import PLAIN, Call, Each, Options, name_of, options_of
+from procession._model.task import PLAIN, Call, Each, name_of
 from procession._model.text import shown
 from procession._plan.plan import Plan
+from procession._plan.wiring import bound
 from procession.errors import TaskCancelled, WorkersUnavailableError
 
 # A wait without a timeout cannot be interrupted on Windows; elsewhere Ctrl-C ends it at once.
@@ -55,14 +55,15 @@ class ThreadEngine:
         self.max_workers = max_workers
         self.tell = tell
         self.verbose = verbose
-        self.ledger = Ledger(len(plan.calls), plan.needs, on_error)
+        self.ledger = Ledger(len(plan.calls), plan.edges, on_error)
         self.attempts: dict[int, int] = {}
         self.seats: list[Seat | None] = [None] * len(plan.calls)
-        self.watchers: list[Callable[[int], None]] = []
         self.children: dict[object, Callable[[], object]] = {}
+        self._watchers: list[Callable[[int], None]] = []
         # Not empty when a worker has more to do after a task than to note its end. One list, so that one test of
-        # its truth is all that a task pays when nothing depends on anything and nobody watches.
-        self._attentive: list[object] = [plan.needs] if plan.needs else []
+        # its truth is all that a task pays where nothing depends on anything and nobody watches.
+        self._attentive: list[object] = [plan.edges] if plan.edges else []
+        self._maps: dict[int, MapJob] = {}
         self._context = contextvars.copy_context()
         self._halting = threading.Event()
         self._lock = threading.Lock()
@@ -71,7 +72,7 @@ class ThreadEngine:
         self._pool: ThreadPoolExecutor | None = None
         self._in_order = True
         self._interruption: BaseException | None = None
-        self._calls = self._prepared(plan.calls)
+        self._calls = self._prepared(plan)
 
     # What the caller's side asks
 
@@ -102,13 +103,13 @@ class ThreadEngine:
     def watch(self, watcher: Callable[[int], None]) -> None:
         """Have `watcher` called, in the worker, with the index of each task that ends from now on."""
         with self._lock:
-            self.watchers.append(watcher)
+            self._watchers.append(watcher)
             self._attentive.append(watcher)
 
     def unwatch(self, watcher: Callable[[int], None]) -> None:
         """End what `watch` began."""
         with self._lock:
-            self.watchers.remove(watcher)
+            self._watchers.remove(watcher)
             self._attentive.remove(watcher)
 
     # What tasks may know
@@ -120,12 +121,7 @@ class ThreadEngine:
 
     def name(self, index: int) -> str:
         """Return a task's name."""
-        return name_of(self.plan.calls[index][0], self.options(index))
-
-    def options(self, index: int) -> Options:
-        """Return a task's options."""
-        spec = self.plan.specs.get(index)
-        return PLAIN if spec is None else spec.options
+        return name_of(self.plan.calls[index][0])
 
     def wait_cancelled(self, seconds: float) -> bool:
         """Wait until the run is cancelled, at most this long; return whether it is."""
@@ -160,7 +156,7 @@ class ThreadEngine:
         self._vacant.clear()
         abandoned = False
         try:
-            self._recruit_from_daemon(1 if self.plan.needs else min(ready, self.max_workers))
+            self._recruit_from_daemon(1 if self.plan.edges else min(ready, self.max_workers))
             interrupted = False
             while not self._vacant.is_set():
                 try:
@@ -300,10 +296,10 @@ class ThreadEngine:
 
     def _ended(self, index: int) -> None:
         freed = self.ledger.settle(index)
-        for watcher in list(self.watchers):
-            watcher(index)
         if freed > 1:
             self._recruit(freed - 1)
+        if self._watchers:
+            self._notify(index)
 
     def _raised(self, index: int, error: BaseException) -> None:
         if isinstance(error, Left):
@@ -322,7 +318,10 @@ class ThreadEngine:
             if self.ledger.halted:
                 self._halting.set()
             self.report("task_failed", index, attempt, None if start is None else now - start, error)
-        for watcher in list(self.watchers):
+        self._notify(index)
+
+    def _notify(self, index: int) -> None:
+        for watcher in list(self._watchers):
             watcher(index)
 
     def _interrupt(self, error: BaseException) -> None:
@@ -333,31 +332,39 @@ class ThreadEngine:
 
     # Calls with more to them than a call
 
-    def _prepared(self, calls: list[Call]) -> list[Call]:
-        specs = self.plan.specs
-        special = (
-            range(len(calls))
-            if self.verbose
-            else [
-                index
-                for index, spec in specs.items()
-                if spec.needs or spec.options is not PLAIN or isinstance(spec.call[0], Each)
-            ]
-        )
-        if not special:
-            return calls
-        prepared = list(calls)
-        for index in special:
-            function = calls[index][0]
-            if isinstance(function, Each):
-                prepared[index] = (MapJob(self, index, function, options_of(function.function)).join, (), {})
-            else:
-                prepared[index] = (Attempts(self, index, self.options(index)).call, (), {})
+    def _prepared(self, plan: Plan) -> list[Call]:
+        """Return the calls that the loop makes: the plan's own, or `_call_specially` where there is more to one."""
+        special: Call = (self._call_specially, (), {})
+        if self.verbose:
+            return [special] * len(plan.calls)
+        if not plan.needs and not plan.options:
+            return plan.calls
+        prepared = list(plan.calls)
+        for indexes in plan.needs, plan.options:
+            for index in indexes:
+                prepared[index] = special
         return prepared
 
-    def value_at(self, index: int) -> object:
-        """Return the value of a task that ended well."""
-        return self.ledger.values[index]
+    def _call_specially(self) -> object:
+        """Make the call of a task with handles among its arguments, or options, or someone who follows each step."""
+        index = SEAT.get().index
+        function, args, kwargs = self.plan.calls[index]
+        options = self.plan.options.get(index, PLAIN)
+        if isinstance(function, Each):
+            with self._lock:
+                job = self._maps.get(index)
+                if job is None:
+                    job = self._maps[index] = MapJob(self, index, function, options)
+            return job.join()
+        if index in self.plan.needs:
+            args, kwargs = bound(args, kwargs, self.ledger.values)
+        if not self.verbose:
+            return attempted(self, index, options, function, args, kwargs)
+        start = time.perf_counter()
+        self.report("task_started", index, 1, None)
+        value = attempted(self, index, options, function, args, kwargs)
+        self.report("task_completed", index, self.attempts.get(index, 1), time.perf_counter() - start)
+        return value
 
     def invite(self, index: int) -> None:
         """Have one more worker join the task, if there is one."""

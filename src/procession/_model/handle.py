@@ -1,8 +1,20 @@
 """A stand-in for the value that a task will have."""
 
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, ClassVar, NoReturn
 
+from procession._model.task import name_of
+from procession._model.text import shown
 from procession.errors import HandleError
+
+
+class Owner:
+    """Whom handles belong to. Only a process, its handles and its runs hold it: handles keep no process alive."""
+
+    __slots__ = ("process_name",)
+
+    def __init__(self, process_name: str) -> None:
+        self.process_name = process_name
 
 
 class Handle:
@@ -15,16 +27,20 @@ class Handle:
     with it (a condition, arithmetic, iteration, an attribute) is refused here, with `HandleError`, at that line.
     """
 
-    __slots__ = ("_index", "_name", "_owner")
+    __slots__ = ("_function", "_index", "_owner")
 
-    def __init__(self, owner: object, process: str, index: int, task: str) -> None:
-        # The owner is a token that only the process and its handles hold: handles keep no process alive.
+    _made: ClassVar[bool] = False
+
+    def __init__(self, owner: Owner, index: int, function: Callable[..., Any]) -> None:
         self._owner = owner
         self._index = index
-        self._name = f"task {index} ({task}) of process {process!r}"
+        self._function = function
+        if not Handle._made:
+            Handle._made = True
 
     def __repr__(self) -> str:
-        return f"<handle of {self._name}>"
+        task, process = shown(name_of(self._function)), shown(self._owner.process_name)
+        return f"<handle of task {self._index} ({task}) of process {process!r}>"
 
     def __getattr__(self, name: str) -> NoReturn:
         # Dunders that do not exist must look absent: copy, pickle and isinstance probe for them.
@@ -51,17 +67,22 @@ class Handle:
 
 def index_of(handle: Handle) -> int:
     """Return the place of the handle's task in its process."""
-    return handle._index  # pyright: ignore[reportPrivateUsage]
+    return handle._index
 
 
-def owner_of(handle: Handle) -> object:
-    """Return the token of the process that made the handle."""
-    return handle._owner  # pyright: ignore[reportPrivateUsage]
+def owner_of(handle: Handle) -> Owner:
+    """Return whom the handle belongs to."""
+    return handle._owner
+
+
+def any_made() -> bool:
+    """Return whether any process has given out a handle yet: if not, no argument needs to be searched for one."""
+    return Handle._made
 
 
 def _refuse(operation: str) -> Any:
     def refused(self: Handle, *_: object) -> NoReturn:
-        raise self._misused(f"was used in {operation}")  # pyright: ignore[reportPrivateUsage]
+        raise self._misused(f"was used in {operation}")
 
     return refused
 

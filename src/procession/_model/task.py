@@ -27,15 +27,6 @@ class Options(NamedTuple):
 PLAIN = Options()
 
 
-class Spec(NamedTuple):
-    """What a task has beyond its call: options, the tasks whose values it takes, whether it has a handle."""
-
-    call: Call
-    options: Options
-    needs: tuple[int, ...] = ()
-    handled: bool = False
-
-
 class Each:
     """The callable of a `map` task: calls `function` once for each element of the iterables, in order.
 
@@ -112,17 +103,18 @@ def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def name_of(function: Callable[..., Any], options: Options = PLAIN) -> str:
+def name_of(function: Callable[..., Any]) -> str:
     """Return how a task is called: by its option, else as its callable is, else by the type of that.
 
     >>> name_of(len), name_of(Each(len))
     ('len', 'map of len')
     """
-    if options.name is not None:
-        return options.name
     inner = unwrapped(function)
+    options: object = getattr(inner, "__procession_options__", None)
+    if isinstance(options, Options) and options.name is not None:
+        return options.name
     if isinstance(inner, Each):
-        return f"map of {name_of(inner.function, options_of(inner.function))}"
+        return f"map of {name_of(inner.function)}"
     for attribute in "__qualname__", "__name__":
         found: object = getattr(inner, attribute, None)
         if isinstance(found, str):

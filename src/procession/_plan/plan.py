@@ -1,40 +1,56 @@
 """The plan: what a strategy and the handles make of a list of tasks.
 
 tasks ──▶ stages            ranges of tasks, each in order or all at once, one range after the other
-specs ──▶ needs             task → the earlier tasks of its own stage that it waits for
+needs ──▶ edges             task → the earlier tasks of its own stage that it waits for
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 from procession._model.strategy import Stage, Strategy
-from procession._model.task import Call, Spec
+from procession._model.task import Call, Options
 
 
 class Plan(NamedTuple):
-    """One run's work. `needs` names only edges inside a stage that runs at once: all others hold by the stages."""
+    """One run's work. All but `calls` and `stages` say only what is special: most tasks stand in none of them."""
 
     calls: list[Call]
-    specs: Mapping[int, Spec]
+    """Every task, in the order added."""
     stages: tuple[Stage, ...]
+    options: Mapping[int, Options]
+    """Tasks with options, and every map."""
     needs: Mapping[int, tuple[int, ...]]
+    """Task → the tasks whose values it takes."""
+    edges: Mapping[int, tuple[int, ...]]
+    """Those of the needs that lie inside a stage that runs at once: all others hold by the order of things."""
+    handled: Set[int]
+    """Tasks that have a handle."""
 
 
-def plan_of(tasks: Sequence[Call], specs: Mapping[int, Spec], strategy: Strategy) -> Plan:
+def plan_of(
+    tasks: Sequence[Call],
+    strategy: Strategy,
+    *,
+    options: Mapping[int, Options],
+    needs: Mapping[int, tuple[int, ...]],
+    handled: Set[int],
+) -> Plan:
     """Return the plan of the tasks.
 
-    >>> tasks = [(len, ("a",), {})] * 3
     >>> from procession._model.strategy import Hybrid
-    >>> plan_of(tasks, {}, Hybrid(first=1)).stages
-    (Stage(start=0, stop=1, at_once=False), Stage(start=1, stop=3, at_once=True))
+    >>> tasks = [(len, ("a",), {})] * 4
+    >>> plan = plan_of(tasks, Hybrid(), options={}, needs={2: (0,), 3: (0, 2)}, handled={0, 2})
+    >>> plan.stages
+    (Stage(start=0, stop=2, at_once=False), Stage(start=2, stop=4, at_once=True))
+    >>> plan.edges
+    {3: (2,)}
     """
     stages = strategy.stages(len(tasks))
-    needs: dict[int, tuple[int, ...]] = {}
     # At most one stage runs at once, and it is the last: see the strategies.
-    first_at_once = next((stage.start for stage in stages if stage.at_once), len(tasks))
-    for index, spec in specs.items():
-        if index >= first_at_once:
-            inside = tuple(need for need in spec.needs if need >= first_at_once)
-            if inside:
-                needs[index] = inside
-    return Plan(list(tasks), dict(specs), stages, needs)
+    first = next((stage.start for stage in stages if stage.at_once), len(tasks))
+    needs = dict(needs)
+    edges = needs
+    if first:
+        inside = {index: tuple(n for n in needed if n >= first) for index, needed in needs.items() if index >= first}
+        edges = {index: needed for index, needed in inside.items() if needed}
+    return Plan(list(tasks), stages, dict(options), needs, edges, frozenset(handled))

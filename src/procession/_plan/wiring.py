@@ -1,19 +1,24 @@
 """Handles in arguments: which tasks they stand for, and their replacement by values."""
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from procession._model.handle import Handle, index_of
+from procession._model.handle import Handle, any_made, index_of
 
 HOLDERS = frozenset({Handle, list, tuple, dict})
 """The types an argument must have to be, or to hold, a handle. Subclasses are values of their own and left alone."""
+
+Values = Sequence[object] | Mapping[int, object]
+"""The values of tasks, by index."""
 
 
 def handles_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Handle]:
     """Return the handles that stand as an argument, or directly inside a list, tuple or dict argument."""
     found: list[Handle] = []
-    for value in (*args, *kwargs.values()):
-        kind = type(value)
+    if not any_made():
+        return found
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        kind: type[object] = type(value)
         if kind is Handle:
             found.append(value)
         elif kind is list or kind is tuple:
@@ -23,27 +28,24 @@ def handles_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Handle]:
     return found
 
 
-def bound(
-    args: tuple[Any, ...], kwargs: dict[str, Any], value_at: Callable[[int], Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments with `value_at(index)` in place of each handle; containers without handles stay themselves."""
-
+def bound(args: tuple[Any, ...], kwargs: dict[str, Any], values: Values) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments with the values in place of handles; containers without a handle stay the same object."""
     filled = [
-        value_at(index_of(value))
+        value
+        if type(value) not in HOLDERS
+        else values[index_of(value)]
         if type(value) is Handle
-        else _filled(value, value_at)
-        if type(value) in HOLDERS
-        else value
+        else _filled(value, values)
         for value in args
     ]
-    return tuple(filled), {key: _filled(value, value_at) for key, value in kwargs.items()} if kwargs else kwargs
+    return tuple(filled), {key: _filled(value, values) for key, value in kwargs.items()} if kwargs else kwargs
 
 
-def _filled(value: Any, value_at: Callable[[int], Any]) -> Any:
+def _filled(value: Any, values: Values) -> Any:
     def of(item: Any) -> Any:
-        return value_at(index_of(item)) if type(item) is Handle else item
+        return values[index_of(item)] if type(item) is Handle else item
 
-    kind = type(value)
+    kind: type[object] = type(value)
     if kind is list and any(type(item) is Handle for item in value):
         return [of(item) for item in value]
     if kind is tuple and any(type(item) is Handle for item in value):
