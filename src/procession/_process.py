@@ -181,7 +181,7 @@ class Process:
         where = self._where(callable)
         if not iterables:
             raise TypeError(f"{where}: map(callable, *iterables) takes at least one iterable")
-        check_iterables(tuple(item for item in iterables if type(item) is not Handle), where)
+        check_iterables(tuple(item for item in iterables if not isinstance(item, Handle)), where)
         return cast("list[T]", self._add(Each(callable), iterables, {}, options_of(callable), handled=True))
 
     # Execution
@@ -195,7 +195,7 @@ class Process:
         run = self._begin("executing it again")
         try:
             self._drive(run)
-            return run.take()
+            return run._take()
         finally:
             # An exception keeps this frame, and the last run keeps the exception: no cycle may stay.
             del run, self
@@ -260,11 +260,11 @@ class Process:
     def _drive(self, run: Run) -> None:
         completed = False
         try:
-            run.drive()
+            run._drive()
             completed = run.status == "completed"
         finally:
             self.status = "completed" if completed else "failed"
-            run.over.set()
+            run._close()
 
     def _is_plain(self, function: Callable[..., Any]) -> bool:
         """Return whether there is nothing to the callable but the call; raise for what cannot be a task."""

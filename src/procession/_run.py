@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar, overload
 
@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 _LIGHT = frozenset({type(None), bool, int, float, complex})
 _LIGHT_BYTES = 1024
+_HEAD = 10
 
 
 class Run:
@@ -38,10 +39,10 @@ class Run:
     __slots__ = (
         "__weakref__",
         "_began",
-        "_engine",
         "_ended",
+        "_engine",
         "_names",
-        "over",
+        "_over",
         "_owner",
         "_plan",
         "_results",
@@ -53,11 +54,11 @@ class Run:
     def __init__(self, plan: Plan, *, process_name: str, owner: Owner, max_workers: int, on_error: OnError) -> None:
         self.id = os.urandom(8).hex()
         self.process_name = process_name
-        self.started_at = datetime.now(timezone.utc)
+        self.started_at = datetime.now(UTC)
         self._owner = owner
         self._plan = plan
         self._results: list[Any] | None = None
-        self.over = threading.Event()
+        self._over = threading.Event()
         self._ended: float | None = None
         self._began = time.perf_counter()
         self._engine = ThreadEngine(
@@ -70,10 +71,10 @@ class Run:
             verbose=verbose(),
         )
 
-    # Driven by the process
+    # For Process
 
-    def drive(self) -> None:
-        """Run all tasks, in this thread as far as their strategy says so. For `Process`; raises nothing of a task."""
+    def _drive(self) -> None:
+        """Run all tasks, in this thread as far as their strategy says so. Raises nothing of a task."""
         engine = self._engine
         seat = SEAT.get(None)
         parent = seat.conduct if seat is not None else None
@@ -98,8 +99,8 @@ class Run:
             else:
                 self._tell("run_cancelled" if self.status == "cancelled" else "run_failed")
 
-    def take(self) -> list[Any]:
-        """Return the results as the caller's alone, or raise what `result()` raises. For `Process.execute`."""
+    def _take(self) -> list[Any]:
+        """Return the results as the caller's alone, or raise what `result()` raises."""
         self._raise()
         results = self._results
         assert results is not None
@@ -107,6 +108,11 @@ class Run:
         ledger = self._engine.ledger
         values = ledger.release(self._kept)
         return results if ledger.errors else values
+
+    def _close(self) -> None:
+        """Let go whoever waits for the end."""
+        self._over.set()
+        self._engine.notify(None)
 
     # For users
 
@@ -161,14 +167,11 @@ class Run:
         """Yield the outcome of each task once, as they end; those that never started come last."""
         ended: SimpleQueue[int | None] = SimpleQueue()
         self._engine.watch(ended.put)
-        waiter = threading.Thread(target=lambda: (self.over.wait(), ended.put(None)), daemon=True)
         try:
             ledger = self._engine.ledger
             # Watching began before this look, so that no task ends unseen between the two.
             before = [(end, index) for index, end in enumerate(ledger.ends) if end is not None]
-            if not self.over.is_set():
-                waiter.start()
-            else:
+            if self._over.is_set():
                 ended.put(None)
             seen = {index for _, index in before}
             yield from (self._outcome(index) for _, index in sorted(before))
@@ -194,7 +197,7 @@ class Run:
         index = index_of(handle)
         if index >= len(self._plan.calls):
             raise HandleError(f"{handle!r} was added after this run of process {self.process_name!r} began")
-        if self._engine.ledger.ends[index] is None and not self.over.is_set():
+        if self._engine.ledger.ends[index] is None and not self._over.is_set():
             for outcome in self:
                 if outcome.index == index:
                     break
@@ -224,18 +227,18 @@ class Run:
 
         order = sorted(range(len(states)), key=weight)[:limit]
         rows = [("#", "task", "state", "attempts", "start", "took", "error")]
-        for outcome in map(self._outcome, order):
-            rows.append(
-                (
-                    str(outcome.index),
-                    shown(outcome.name, 40),
-                    outcome.state,
-                    str(outcome.attempts),
-                    "" if outcome.start is None else _seconds(outcome.start),
-                    "" if outcome.duration is None else _seconds(outcome.duration),
-                    "" if outcome.error is None else shown(described(outcome.error), 60),
-                )
+        rows += [
+            (
+                str(outcome.index),
+                shown(outcome.name, 40),
+                outcome.state,
+                str(outcome.attempts),
+                "" if outcome.start is None else _seconds(outcome.start),
+                "" if outcome.duration is None else _seconds(outcome.duration),
+                "" if outcome.error is None else shown(described(outcome.error), 60),
             )
+            for outcome in map(self._outcome, order)
+        ]
         if order:
             widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
             right = {0, 3, 4, 5}
@@ -261,11 +264,11 @@ class Run:
 
     def _wait(self, timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not self.over.is_set():
+        while not self._over.is_set():
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise TimeoutError(f"run {self.id} of process {self.process_name!r} goes on after {timeout:g} s")
-            self.over.wait(SLICE_S if left is None else min(left, SLICE_S or left))
+            self._over.wait(SLICE_S if left is None else min(left, SLICE_S or left))
 
     def _conclude(self) -> None:
         ledger = self._engine.ledger
@@ -314,7 +317,7 @@ class Run:
                 del self, ledger, errors
 
     def _kept(self, values: list[object]) -> list[object] | dict[int, object]:
-        """Choose what a run keeps once the results are the caller's: what has a handle, and what weighs next to nothing."""
+        """Choose what a run keeps of results that are the caller's: what has a handle, or weighs next to nothing."""
         if _LIGHT.issuperset(map(type, values)):
             return values.copy()
         handled = self._plan.handled
@@ -375,8 +378,8 @@ class Outcomes(Sequence[Outcome]):
         return self._count
 
     def __repr__(self) -> str:
-        head = ", ".join(map(repr, self[:10]))
-        return f"[{head}{', …' if self._count > 10 else ''}]"
+        head = ", ".join(map(repr, self[:_HEAD]))
+        return f"[{head}{', …' if self._count > _HEAD else ''}]"
 
 
 def _get(queue: "SimpleQueue[int | None]") -> int | None:

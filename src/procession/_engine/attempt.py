@@ -2,7 +2,6 @@
 
 import contextvars
 import threading
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -210,8 +209,8 @@ class _Box:
 
     def content(self) -> Any:
         """Return the value, or raise the error."""
-        if self._error is not None:
-            error, self._error = self._error, None
+        error, self._error = self._error, None
+        if error is not None:
             try:
                 raise error
             finally:

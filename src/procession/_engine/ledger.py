@@ -26,7 +26,7 @@ from procession._model.strategy import Stage
 
 
 class Ledger:
-    """The state of a run of `count` tasks, under the `edges` (task → tasks it waits for) and the failure policy `on_error`."""
+    """The state of a run of `count` tasks under the failure policy `on_error`; `edges` say what each one waits for."""
 
     __slots__ = (
         "_dependents",

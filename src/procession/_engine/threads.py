@@ -1,7 +1,7 @@
-"""The engine for threads: sequential stages in the caller's thread, stages at once on a pool that draws from the ledger.
+"""The engine for threads: stages in order in the caller's thread, stages at once on a pool that draws from the ledger.
 
     caller ──▶ drive ──┬─ in order ──▶ _work ─┐
-                       └─ at once ──▶ pool of _work ×n ─┴──▶ pop an index, call, note the time, settle
+                       └─ at once ──▶ n workers, each _work ─┴──▶ pop an index, call, note the time, settle
 
 No Future a task: a pool's thread gets one call of `_work` and keeps drawing until nothing is ready. A worker that
 makes several tasks ready takes one itself and recruits others for the rest, up to `max_workers`.
@@ -59,7 +59,7 @@ class ThreadEngine:
         self.attempts: dict[int, int] = {}
         self.seats: list[Seat | None] = [None] * len(plan.calls)
         self.children: dict[object, Callable[[], object]] = {}
-        self._watchers: list[Callable[[int], None]] = []
+        self._watchers: list[Callable[[int | None], None]] = []
         # Not empty when a worker has more to do after a task than to note its end. One list, so that one test of
         # its truth is all that a task pays where nothing depends on anything and nobody watches.
         self._attentive: list[object] = [plan.edges] if plan.edges else []
@@ -100,17 +100,22 @@ class ThreadEngine:
             cancel_child()
         return changed
 
-    def watch(self, watcher: Callable[[int], None]) -> None:
+    def watch(self, watcher: Callable[[int | None], None]) -> None:
         """Have `watcher` called, in the worker, with the index of each task that ends from now on."""
         with self._lock:
             self._watchers.append(watcher)
             self._attentive.append(watcher)
 
-    def unwatch(self, watcher: Callable[[int], None]) -> None:
+    def unwatch(self, watcher: Callable[[int | None], None]) -> None:
         """End what `watch` began."""
         with self._lock:
             self._watchers.remove(watcher)
             self._attentive.remove(watcher)
+
+    def notify(self, index: int | None) -> None:
+        """Tell those who watch that a task has ended, or, with `None`, that the run has."""
+        for watcher in list(self._watchers):
+            watcher(index)
 
     # What tasks may know
 
@@ -138,7 +143,18 @@ class ThreadEngine:
         self, name: EventName, index: int, attempt: int, duration: float | None, error: BaseException | None = None
     ) -> None:
         """Tell of something that happened to a task."""
-        self.tell(Event(name, self.process_name, self.run_id, self.name(index), index, attempt, duration, error))
+        self.tell(
+            Event(
+                name,
+                self.process_name,
+                self.run_id,
+                task_name=self.name(index),
+                index=index,
+                attempt=attempt,
+                duration_s=duration,
+                error=error,
+            )
+        )
 
     # The loops
 
@@ -173,8 +189,8 @@ class ThreadEngine:
             if abandoned:
                 pool.shutdown(wait=False, cancel_futures=True)
                 # The interpreter joins the threads of every pool when it exits. These were left on purpose.
-                for thread in pool._threads:  # noqa: SLF001
-                    _pools._threads_queues.pop(thread, None)  # type: ignore[attr-defined]  # noqa: SLF001
+                for thread in pool._threads:
+                    _pools._threads_queues.pop(thread, None)  # type: ignore[attr-defined]
             else:
                 pool.shutdown(wait=True)
             self._pool = None
@@ -225,7 +241,7 @@ class ThreadEngine:
             "the interpreter is shutting down"
             if sys.is_finalizing() or _pools._shutdown
             else "the system has no more threads"
-        )  # type: ignore[attr-defined]  # noqa: SLF001
+        )
         return WorkersUnavailableError(f"process {self.process_name!r}: no worker thread could be started: {why}")
 
     def _serve(self, ticket: list[bool]) -> None:
@@ -299,7 +315,7 @@ class ThreadEngine:
         if freed > 1:
             self._recruit(freed - 1)
         if self._watchers:
-            self._notify(index)
+            self.notify(index)
 
     def _raised(self, index: int, error: BaseException) -> None:
         if isinstance(error, Left):
@@ -318,11 +334,7 @@ class ThreadEngine:
             if self.ledger.halted:
                 self._halting.set()
             self.report("task_failed", index, attempt, None if start is None else now - start, error)
-        self._notify(index)
-
-    def _notify(self, index: int) -> None:
-        for watcher in list(self._watchers):
-            watcher(index)
+        self.notify(index)
 
     def _interrupt(self, error: BaseException) -> None:
         self.ledger.interrupt(error)

@@ -1,6 +1,6 @@
 """What happens in a run, as a record."""
 
-from typing import Literal, NamedTuple
+from typing import Final, Literal
 
 EventName = Literal[
     "run_started",
@@ -15,14 +15,28 @@ EventName = Literal[
 ]
 
 
-class Event(NamedTuple):
+class Event:
     """One thing that happened in a run. The fields from `task_name` on are for tasks; `duration_s` is in seconds."""
 
-    name: EventName
-    process_name: str
-    run_id: str
-    task_name: str | None = None
-    index: int | None = None
-    attempt: int | None = None
-    duration_s: float | None = None
-    error: BaseException | None = None
+    __slots__ = ("attempt", "duration_s", "error", "index", "name", "process_name", "run_id", "task_name")
+
+    def __init__(
+        self,
+        name: EventName,
+        process_name: str,
+        run_id: str,
+        *,
+        task_name: str | None = None,
+        index: int | None = None,
+        attempt: int | None = None,
+        duration_s: float | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        self.name: Final[EventName] = name
+        self.process_name: Final = process_name
+        self.run_id: Final = run_id
+        self.task_name: Final = task_name
+        self.index: Final = index
+        self.attempt: Final = attempt
+        self.duration_s: Final = duration_s
+        self.error: Final = error

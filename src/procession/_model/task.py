@@ -3,7 +3,11 @@
 import math
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from functools import partial, update_wrapper
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, cast
+
+from procession._model.text import shown
 
 if TYPE_CHECKING:
     from tenacity import Retrying
@@ -54,14 +58,17 @@ def task(
     name: str | None = None,
     retry_on: type[Exception] | Iterable[type[Exception]] = Exception,
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Give a function the options it has as a task; called directly, it stays the function it was.
+    """Give a function the options it has as a task; called directly, it stays an ordinary function.
 
     `retries` is how many more attempts follow a first that failed, with exponential backoff and jitter between them
     (0.1 s at first, at most 60 s), or a `tenacity.Retrying`, whose rules then hold. `retry_on` says which exceptions
     are worth another attempt when `retries` is a number; one that is no `Exception` never is. `timeout` is the
     time in seconds that one attempt may take: after it the attempt fails with `TaskTimeoutError`, and the thread it
     runs in is abandoned, since threads cannot be stopped; no other attempt is made beside it. `name` is how the
-    task is called in logs, notes and tables.
+    task is called in logs, notes and tables. Given to a function that has options, it changes only those it names.
+
+    What was decorated stays without these options, and is the result's `__wrapped__` if it is a function; any other
+    callable is wrapped in a `functools.partial`.
 
     Raises `TypeError` and `ValueError` for options that cannot be meant.
 
@@ -71,34 +78,41 @@ def task(
     >>> fetch("a")
     'A'
     """
-    options = Options(_checked_retries(retries), _checked_timeout(timeout), _checked_name(name), _types(retry_on))
     if retry_on is not Exception and not isinstance(retries, int):
         raise TypeError("task(retry_on=...) goes with a number of retries; a Retrying has a retry= of its own")
+    given = Options(_checked_retries(retries), _checked_timeout(timeout), _checked_name(name), _types(retry_on))
+    changes = {field: value for field, value in given._asdict().items() if value != PLAIN._asdict()[field]}
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         if not callable(function):
-            raise TypeError(f"@task(...) decorates a callable; got {function!r}")
-        try:
-            function.__procession_options__ = options  # type: ignore[attr-defined]
-        except AttributeError:
-            raise TypeError(
-                f"@task(...) cannot mark {function!r}, which takes no attributes; wrap it in a function"
-            ) from None
-        return function
+            raise TypeError(f"@task(...) decorates a callable; got {shown(repr(function))}")
+        # A copy, so that the function that was given keeps what it had; and not a wrapper, which would cost a call.
+        marked: Any = _copied(function) if isinstance(function, FunctionType) else partial(function)
+        marked.__procession_options__ = options_of(function)._replace(**changes)
+        return cast("Callable[P, T]", marked)
 
     return decorate
 
 
+def _copied(function: FunctionType) -> FunctionType:
+    copy = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return cast("FunctionType", update_wrapper(copy, function))
+
+
 def options_of(function: Callable[..., Any]) -> Options:
-    """Return the options that `task` gave the callable, or the function that a partial or a bound method stands for."""
-    found: object = getattr(unwrapped(function), "__procession_options__", None)
-    return found if isinstance(found, Options) else PLAIN
+    """Return the options that `task` gave the callable, or the one that a partial or a bound method stands for."""
+    found: object = getattr(function, "__procession_options__", None)
+    if isinstance(found, Options):
+        return found
+    return options_of(function.func) if isinstance(function, partial) else PLAIN
 
 
 def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the callable inside any number of `functools.partial`."""
-    # No partial can exist before functools is there, and every partial has these three.
-    while type(function).__name__ == "partial" and isinstance(function, sys.modules["functools"].partial):
+    while isinstance(function, partial):
         function = function.func
     return function
 
@@ -109,10 +123,10 @@ def name_of(function: Callable[..., Any]) -> str:
     >>> name_of(len), name_of(Each(len))
     ('len', 'map of len')
     """
+    given = options_of(function).name
+    if given is not None:
+        return given
     inner = unwrapped(function)
-    options: object = getattr(inner, "__procession_options__", None)
-    if isinstance(options, Options) and options.name is not None:
-        return options.name
     if isinstance(inner, Each):
         return f"map of {name_of(inner.function)}"
     for attribute in "__qualname__", "__name__":

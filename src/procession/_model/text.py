@@ -4,12 +4,12 @@ _LIMIT = 200
 
 
 def shown(text: str, limit: int = _LIMIT) -> str:
-    """Return `text` on one line of at most `limit` characters, with every control character escaped.
+    r"""Return `text` on one line of at most `limit` characters, with every control character escaped.
 
     Terminal escapes, newlines and marks that turn the writing direction would otherwise act on the reader's screen.
 
-    >>> shown("all\\x1b[31m red")
-    'all\\\\x1b[31m red'
+    >>> shown("all\x1b[31m red")
+    'all\\x1b[31m red'
     """
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
     if cut.isprintable():

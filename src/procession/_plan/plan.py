@@ -4,7 +4,8 @@ tasks ──▶ stages            ranges of tasks, each in order or all at once,
 needs ──▶ edges             task → the earlier tasks of its own stage that it waits for
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from procession._model.strategy import Stage, Strategy
@@ -23,7 +24,7 @@ class Plan(NamedTuple):
     """Task → the tasks whose values it takes."""
     edges: Mapping[int, tuple[int, ...]]
     """Those of the needs that lie inside a stage that runs at once: all others hold by the order of things."""
-    handled: Set[int]
+    handled: AbstractSet[int]
     """Tasks that have a handle."""
 
 
@@ -33,7 +34,7 @@ def plan_of(
     *,
     options: Mapping[int, Options],
     needs: Mapping[int, tuple[int, ...]],
-    handled: Set[int],
+    handled: AbstractSet[int],
 ) -> Plan:
     """Return the plan of the tasks.
 

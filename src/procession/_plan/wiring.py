@@ -1,6 +1,6 @@
 """Handles in arguments: which tasks they stand for, and their replacement by values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from procession._model.handle import Handle, any_made, index_of
@@ -18,13 +18,11 @@ def handles_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Handle]:
     if not any_made():
         return found
     for value in (*args, *kwargs.values()) if kwargs else args:
-        kind: type[object] = type(value)
-        if kind is Handle:
+        if type(value) is Handle:
             found.append(value)
-        elif kind is list or kind is tuple:
-            found += [item for item in value if type(item) is Handle]
-        elif kind is dict:
-            found += [item for item in value.values() if type(item) is Handle]
+        elif type(value) in HOLDERS:
+            items: Iterable[Any] = value.values() if isinstance(value, dict) else value
+            found += [item for item in items if type(item) is Handle]
     return found
 
 
@@ -45,11 +43,12 @@ def _filled(value: Any, values: Values) -> Any:
     def of(item: Any) -> Any:
         return values[index_of(item)] if type(item) is Handle else item
 
-    kind: type[object] = type(value)
-    if kind is list and any(type(item) is Handle for item in value):
-        return [of(item) for item in value]
-    if kind is tuple and any(type(item) is Handle for item in value):
-        return tuple([of(item) for item in value])
-    if kind is dict and any(type(item) is Handle for item in value.values()):
-        return {key: of(item) for key, item in value.items()}
-    return of(value)
+    if type(value) not in HOLDERS or not handles_in((value,), {}):
+        return value
+    if isinstance(value, Handle):
+        return of(value)
+    if isinstance(value, dict):
+        items: dict[Any, Any] = value
+        return {key: of(item) for key, item in items.items()}
+    filled = map(of, value)
+    return list(filled) if isinstance(value, list) else tuple(filled)
