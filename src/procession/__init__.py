@@ -14,6 +14,7 @@ How the rooms lie, each importing only from those below it:
 from procession._engine.current import CurrentTask, current_task
 from procession._model.handle import Handle
 from procession._model.outcome import Outcome
+from procession._model.progress import Progress
 from procession._model.states import OnError, ProcessStatus, RunStatus, TaskState
 from procession._model.strategy import Hybrid, Parallel, Sequential
 from procession._model.task import task
@@ -47,6 +48,7 @@ __all__ = [
     "ProcessRunningError",
     "ProcessStatus",
     "ProcessionError",
+    "Progress",
     "Run",
     "RunCancelledError",
     "RunStatus",

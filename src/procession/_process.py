@@ -76,17 +76,12 @@ class Process:
         if not isinstance(name, str):
             raise TypeError(f"a process has a name of type str; got {name!r}")
         where = f"process {shown(name)!r}"
-        try:
-            strategy_of(strategy)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
-        if on_error not in get_args(OnError):
-            raise ValueError(
-                f"{where}: unknown on_error {on_error!r}; known are {', '.join(map(repr, get_args(OnError)))}"
-            )
+        if max_workers is None:
+            max_workers = min(32, (os.cpu_count() or 1) + 4)
+        _checked(where, strategy, max_workers, on_error)
         self.name = name
         self.strategy = strategy
-        self.max_workers: int = _checked_workers(max_workers, where)
+        self.max_workers: int = max_workers
         self.on_error: OnError = on_error
         self.tasks: list[Call] = []
         self.status: ProcessStatus = "initialized"
@@ -228,7 +223,8 @@ class Process:
     # Inside
 
     def _begin(self, what: str) -> Run:
-        strategy = strategy_of(self.strategy)
+        # Attributes can be assigned, so they are looked at again.
+        strategy = _checked(f"process {shown(self.name)!r}", self.strategy, self.max_workers, self.on_error)
         with self._lock:
             if self.status == "running":
                 raise self._running(what)
@@ -352,11 +348,16 @@ def _process_in(inner: Callable[..., Any]) -> Process | None:
     return inside if isinstance(inside, Process) else None
 
 
-def _checked_workers(max_workers: object, where: str) -> int:
-    if max_workers is None:
-        return min(32, (os.cpu_count() or 1) + 4)
+def _checked(where: str, strategy: object, max_workers: object, on_error: object) -> Strategy:
+    """Return the strategy that is meant; raise for what cannot be."""
+    try:
+        known = strategy_of(strategy)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    if on_error not in get_args(OnError):
+        raise ValueError(f"{where}: unknown on_error {on_error!r}; known are {', '.join(map(repr, get_args(OnError)))}")
     if isinstance(max_workers, bool) or not isinstance(max_workers, int):
         raise TypeError(f"{where}: max_workers is an int of at least 1, or None; got {max_workers!r}")
     if max_workers < 1:
         raise ValueError(f"{where}: max_workers is at least 1; got {max_workers}")
-    return max_workers
+    return known

@@ -15,6 +15,7 @@ from procession._engine.threads import SLICE_S, ThreadEngine
 from procession._model.event import Event, EventName
 from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome
+from procession._model.progress import Progress
 from procession._model.states import OnError, RunStatus
 from procession._model.text import described, shown
 from procession._plan.plan import Plan
@@ -134,6 +135,11 @@ class Run:
         return (self._ended or time.perf_counter()) - self._began
 
     @property
+    def progress(self) -> Progress:
+        """How far the run has come: how many tasks ended, failed, and how many there are. Cheap enough to poll."""
+        return self._engine.progress()
+
+    @property
     def outcomes(self) -> "Outcomes":
         """How each task ended or stands, in the order added."""
         return Outcomes(self._outcome, len(self._plan.calls))
@@ -146,15 +152,26 @@ class Run:
         one is raised at once.
         """
         try:
-            self._wait(timeout)
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                self.cancel()
-                self._wait(None)
+            ended = self.wait(timeout)
+        except KeyboardInterrupt:
+            self.cancel()
+            self.wait()
             raise
+        if not ended:
+            raise TimeoutError(f"run {self.id} of process {self.process_name!r} goes on after {timeout:g} s")
         self._raise()
         assert self._results is not None
         return list(self._results)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the run to end, at most `timeout` seconds; return whether it has. Raises nothing of the run."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._over.is_set():
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            self._over.wait(SLICE_S if left is None else min(left, SLICE_S or left))
+        return True
 
     def cancel(self) -> None:
         """Let nothing new start. Tasks in flight are asked to stop: see `current_task().cancelled`. Returns at once.
@@ -252,23 +269,14 @@ class Run:
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        ledger = self._engine.ledger
-        ended = sum(end is not None for end in ledger.ends)
-        return f"<Run {self.id} of {self.process_name!r}: {self.status}, {ended:,} of {len(ledger.ends):,} tasks ended>"
+        ended, _, total = self.progress
+        return f"<Run {self.id} of {self.process_name!r}: {self.status}, {ended:,} of {total:,} tasks ended>"
 
     # Inside
 
     def _tell(self, name: EventName) -> None:
         duration = None if self._ended is None else self._ended - self._began
         log(Event(name, self.process_name, self.id, duration_s=duration, error=self._engine.ledger.failure))
-
-    def _wait(self, timeout: float | None) -> None:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not self._over.is_set():
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                raise TimeoutError(f"run {self.id} of process {self.process_name!r} goes on after {timeout:g} s")
-            self._over.wait(SLICE_S if left is None else min(left, SLICE_S or left))
 
     def _conclude(self) -> None:
         ledger = self._engine.ledger

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from procession._engine.attempt import Scene, attempted, stripped
 from procession._engine.ledger import Ledger
 from procession._engine.note import annotate
+from procession._model.progress import Progress
 from procession._model.task import Each, Options
 from procession._plan.plan import Plan
 from procession._plan.wiring import bound
@@ -53,15 +54,18 @@ class MapJob:
         "_active",
         "_began",
         "_cut_short",
+        "_done",
         "_drawn",
         "_each",
         "_elements",
         "_ended",
         "_errors",
         "_exhausted",
+        "_failed",
         "_failure",
         "_hall",
         "_index",
+        "_length",
         "_lock",
         "_options",
         "_refill",
@@ -79,6 +83,9 @@ class MapJob:
         self._window: deque[tuple[int, tuple[Any, ...]]] = deque()
         self._refill = 1
         self._drawn = 0
+        self._length = 0
+        self._done = 0
+        self._failed = 0
         self._results: list[Any] = []
         self._errors: dict[int, BaseException] = {}
         self._failure: BaseException | None = None
@@ -104,6 +111,12 @@ class MapJob:
             self._ended = True
         return self._concluded()
 
+    @property
+    def progress(self) -> Progress:
+        """How far the map has come, in elements."""
+        with self._lock:
+            return Progress(self._done, self._failed, max(self._drawn, self._length))
+
     def _enter(self) -> None:
         starts = self._hall.ledger.starts
         if self._began is None:
@@ -126,6 +139,7 @@ class MapJob:
         check_iterables(
             iterables, f"process {self._hall.process_name!r}, task {self._index} ({self._hall.name(self._index)})"
         )
+        self._length = max((len(iterable) for iterable in iterables if isinstance(iterable, Sized)), default=0)
         iterators = [iter(iterable) for iterable in iterables]
         if any(iterator is iterable for iterator, iterable in zip(iterators, iterables, strict=True)):
             self._each.spent = True
@@ -188,6 +202,10 @@ class MapJob:
                     self._fail(error)
             else:
                 self._errors[place] = error
+            with self._lock:
+                self._failed += 1
+        with self._lock:
+            self._done += 1
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:

@@ -21,6 +21,7 @@ from procession._engine.each import Left, MapJob
 from procession._engine.ledger import Ledger
 from procession._engine.note import annotate
 from procession._model.event import Event, EventName
+from procession._model.progress import Progress
 from procession._model.states import OnError
 from procession._model.task import PLAIN, Call, Each, name_of
 from procession._model.text import shown
@@ -99,6 +100,18 @@ class ThreadEngine:
         for cancel_child in list(self.children.values()):
             cancel_child()
         return changed
+
+    def progress(self) -> Progress:
+        """Return how far the run has come."""
+        ends = self.ledger.ends
+        ended, failed, total = len(ends) - ends.count(None), len(self.ledger.errors), len(ends)
+        for index, job in list(self._maps.items()):
+            part = job.progress
+            over = ends[index] is not None
+            ended += part.ended - over
+            failed += part.failed - (index in self.ledger.errors) if part.failed else 0
+            total += part.total - 1
+        return Progress(ended, failed, total)
 
     def watch(self, watcher: Callable[[int | None], None]) -> None:
         """Have `watcher` called, in the worker, with the index of each task that ends from now on."""

@@ -1,7 +1,7 @@
 """Handles in arguments: which tasks they stand for, and their replacement by values."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from procession._model.handle import Handle, any_made, index_of
 
@@ -21,7 +21,7 @@ def handles_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Handle]:
         if type(value) is Handle:
             found.append(value)
         elif type(value) in HOLDERS:
-            items: Iterable[Any] = value.values() if isinstance(value, dict) else value
+            items = cast("Iterable[Any]", value.values() if type(value) is dict else value)
             found += [item for item in items if type(item) is Handle]
     return found
 
@@ -48,7 +48,7 @@ def _filled(value: Any, values: Values) -> Any:
     if isinstance(value, Handle):
         return of(value)
     if isinstance(value, dict):
-        items: dict[Any, Any] = value
+        items = cast("dict[Any, Any]", value)  # type: ignore[redundant-cast]  # pyright sees it as partly unknown
         return {key: of(item) for key, item in items.items()}
     filled = map(of, value)
     return list(filled) if isinstance(value, list) else tuple(filled)

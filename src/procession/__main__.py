@@ -1,0 +1,5 @@
+"""`python -m procession` is the command `procession`."""
+
+from procession.cli.main import console
+
+console()

@@ -1,0 +1,1 @@
+"""The command line. Uses nothing of the library that any user of it could not."""
