@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import thread as _pools
+from contextlib import suppress
 
 from procession._engine.attempt import attempted, stripped
 from procession._engine.current import SEAT, Seat
@@ -66,9 +67,11 @@ class ThreadEngine:
         self._attentive: list[object] = [plan.edges] if plan.edges else []
         self._maps: dict[int, MapJob] = {}
         self._context = contextvars.copy_context()
-        self._halting = threading.Event()
+        self._halted = threading.Event()
+        self._cancelled = threading.Event()
         self._lock = threading.Lock()
         self._active = 0
+        self._opening = False
         self._vacant = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
         self._in_order = True
@@ -82,21 +85,27 @@ class ThreadEngine:
 
         Raises the second `KeyboardInterrupt` at once, with workers still busy.
         """
-        for stage in self.plan.stages:
-            if not self.ledger.well:
-                break
-            self._in_order = not stage.at_once
-            ready = self.ledger.open(stage)
-            if not stage.at_once:
-                self._drive_in_order()
-            elif ready:
-                self._drive_at_once(ready)
-        self.ledger.finish()
+        try:
+            for stage in self.plan.stages:
+                if not self.ledger.well:
+                    break
+                self._in_order = not stage.at_once
+                ready = self.ledger.open(stage)
+                if not stage.at_once:
+                    self._drive_in_order()
+                elif ready:
+                    self._drive_at_once(ready)
+        except BaseException as error:
+            self._interrupt(error)
+            raise
+        finally:
+            self.ledger.finish()
 
     def cancel(self) -> bool:
         """Let nothing new start, here and in the runs that tasks of this one have started."""
         changed = self.ledger.cancel()
-        self._halting.set()
+        self._cancelled.set()
+        self._halted.set()
         for cancel_child in list(self.children.values()):
             cancel_child()
         return changed
@@ -143,12 +152,11 @@ class ThreadEngine:
 
     def wait_cancelled(self, seconds: float) -> bool:
         """Wait until the run is cancelled, at most this long; return whether it is."""
-        self._halting.wait(seconds)
-        return self.cancelled
+        return self._cancelled.wait(seconds)
 
     def wait_halted(self, seconds: float) -> bool:
         """Wait until nothing new may start, at most this long; return whether that is so."""
-        return self._halting.wait(seconds)
+        return self._halted.wait(seconds)
 
     # Events
 
@@ -183,10 +191,14 @@ class ThreadEngine:
             self.max_workers, thread_name_prefix=f"procession-{shown(self.process_name, 40)}"
         )
         self._vacant.clear()
-        abandoned = False
+        self._opening = True
+        interrupted = abandoned = False
         try:
-            self._recruit_from_daemon(1 if self.plan.edges else min(ready, self.max_workers))
-            interrupted = False
+            try:
+                self._recruit_from_daemon(1 if self.plan.edges else min(ready, self.max_workers))
+            except BaseException as error:
+                self._interrupt(error)
+                interrupted = True
             while not self._vacant.is_set():
                 try:
                     self._vacant.wait(SLICE_S)
@@ -213,16 +225,40 @@ class ThreadEngine:
         # when Ctrl-C comes a second time. Later recruits are made by these workers, and so are daemons too.
         if threading.current_thread().daemon:
             self._recruit(count)
+            self._end_opening()
             return
-        starter = threading.Thread(target=self._recruit, args=(count,), daemon=True, name="procession-starter")
+        # Whoever pops the ticket ends the opening: the starter, or who failed to start it.
+        ticket = [True]
+
+        def begin() -> None:
+            try:
+                ticket.pop()
+            except IndexError:
+                return
+            self._recruit(count)
+            self._end_opening()
+
+        starter = threading.Thread(target=begin, daemon=True, name="procession-starter")
         try:
             starter.start()
-        except RuntimeError:
-            self._interrupt(self._no_workers())
+            starter.join()
+        except BaseException as error:
+            with suppress(IndexError):
+                ticket.pop()
+                self._interrupt(self._no_workers() if isinstance(error, RuntimeError) else error)
+                self._end_opening()
+                return
+            raise
+
+    def _end_opening(self) -> None:
+        with self._lock:
+            self._opening = False
+            self._note_vacancy()
+
+    def _note_vacancy(self) -> None:
+        """End the stage if its last worker has left. With the lock held."""
+        if self._active == 0 and not self._opening:
             self._vacant.set()
-            return
-        # It only starts threads; an interruption that came between would leave it behind uncounted.
-        starter.join()
 
     def _recruit(self, count: int) -> None:
         """Start up to `count` more workers, while there is something ready for them and room among `max_workers`."""
@@ -245,9 +281,6 @@ class ThreadEngine:
                 if none:
                     self._interrupt(self._no_workers())
                 break
-        with self._lock:
-            if self._active == 0:
-                self._vacant.set()
 
     def _no_workers(self) -> WorkersUnavailableError:
         why = (
@@ -275,8 +308,7 @@ class ThreadEngine:
                 # Whoever makes tasks ready is active and comes by here, so none is left lying.
                 if not self.ledger.ready:
                     self._active -= 1
-                    if self._active == 0:
-                        self._vacant.set()
+                    self._note_vacancy()
                     return
 
     def _work(self, seat: Seat) -> None:
@@ -345,13 +377,15 @@ class ThreadEngine:
             self.ledger.fail(index, error, in_order=self._in_order)
             self.ledger.ends[index] = now
             if self.ledger.halted:
-                self._halting.set()
+                self._halted.set()
             self.report("task_failed", index, attempt, None if start is None else now - start, error)
         self.notify(index)
 
     def _interrupt(self, error: BaseException) -> None:
         self.ledger.interrupt(error)
-        self._halting.set()
+        if self.ledger.cancelled:
+            self._cancelled.set()
+        self._halted.set()
         for cancel_child in list(self.children.values()):
             cancel_child()
 
@@ -408,4 +442,4 @@ class ThreadEngine:
         """Record a failure inside a task that is still being worked on by others."""
         self.ledger.fail(index, error, in_order=self._in_order)
         if self.ledger.halted:
-            self._halting.set()
+            self._halted.set()

@@ -1,0 +1,211 @@
+"""The command line, as a person meets it: in a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PIPELINE = """
+import sys, threading
+from procession import Process
+
+good = Process("good", "parallel", 2)
+good.add_task(print, "hello")
+good.add_task(len, "four")
+
+bad = Process("bad")
+bad.add_task(int, "1")
+bad.add_task(int, "x")
+bad.add_task(int, "3")
+
+number = 3
+
+class Holder:
+    inside = good
+
+def build():
+    return good
+
+def build_number():
+    return 3
+
+def build_badly():
+    raise LookupError("no such thing")
+
+def wait_for_signal():
+    print("ready", flush=True)
+    threading.Event().wait(0.5)
+    print("let end", flush=True)
+
+def never():
+    print("ready", flush=True)
+    threading.Event().wait()
+
+waiting = Process("waiting", "parallel", 1)
+waiting.add_task(wait_for_signal)
+waiting.add_task(print, "never printed")
+
+hanging = Process("hanging", "parallel", 1)
+hanging.add_task(never)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "pipeline.py").write_text(PIPELINE)
+    return tmp_path
+
+
+def procession(*arguments: str, cwd: Path, **options: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "procession", *arguments], cwd=cwd, capture_output=True, encoding="utf-8", **options
+    )
+
+
+@pytest.mark.parametrize("target", ["pipeline.py:good", "pipeline:good", "pipeline.py:build", "pipeline:Holder.inside"])
+def test_run_takes_a_file_or_a_module_and_a_process_or_a_function(folder: Path, target: str) -> None:
+    done = procession("run", target, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "hello\n"
+    assert "good: completed in" in done.stderr
+    assert "2 completed" in done.stderr
+
+
+def test_run_takes_a_file_in_another_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    done = procession("run", f"{folder / 'pipeline.py'}:good", cwd=tmp_path_factory.mktemp("elsewhere"))
+    assert (done.returncode, done.stdout) == (0, "hello\n")
+
+
+def test_a_failure_is_exit_status_1_with_traceback_note_and_summary(folder: Path) -> None:
+    done = procession("run", "pipeline.py:bad", cwd=folder)
+    assert done.returncode == 1
+    assert "ValueError: invalid literal for int() with base 10: 'x'" in done.stderr
+    assert "in process 'bad', task 1 (int), attempt 1" in done.stderr
+    assert "bad: failed in" in done.stderr
+    assert "1 completed, 1 failed, 1 skipped" in done.stderr
+    assert "_engine" not in done.stderr
+
+
+def test_options_override_the_process(folder: Path) -> None:
+    command = ["run", "pipeline.py:bad", "--on-error", "return", "--strategy", "parallel", "--max-workers", "1"]
+    done = procession(*command, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "2 completed, 1 failed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "pipeline.py"], "is not FILE_OR_MODULE:NAME"),
+        (["run", "nowhere.py:good"], "there is no file nowhere.py"),
+        (["run", "nowhere:good"], "there is no module 'nowhere'"),
+        (["run", "pipeline.py:missing"], "has no 'missing'; processes in it: bad, good, hanging, waiting"),
+        (["run", "pipeline.py:number"], "is a int, and neither a Process nor a function that returns one"),
+        (["run", "pipeline.py:build_number"], "is a int, and neither"),
+        (["run", "pipeline.py:good", "--max-workers", "0"], "a number of at least 1 is needed, not '0'"),
+        (["run", "pipeline.py:good", "--strategy", "both"], "invalid choice: 'both'"),
+        (["fly"], "invalid choice: 'fly'"),
+        ([], "the following arguments are required: COMMAND"),
+    ],
+)
+def test_a_wrong_command_line_is_exit_status_2_and_says_what_is_wrong(
+    folder: Path, arguments: list[str], said: str
+) -> None:
+    done = procession(*arguments, cwd=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_code_that_cannot_be_loaded_is_exit_status_1_with_its_traceback(folder: Path) -> None:
+    done = procession("run", "pipeline.py:build_badly", cwd=folder)
+    assert done.returncode == 1
+    assert "LookupError: no such thing" in done.stderr
+    assert "pipeline.py:build_badly could not be loaded" in done.stderr
+
+
+def test_help_and_version(tmp_path: Path) -> None:
+    asked = procession("--help", cwd=tmp_path)
+    assert asked.returncode == 0
+    for word in "run", "demo", "exit status", "130":
+        assert word in asked.stdout
+    for option in "FILE_OR_MODULE:NAME", "--strategy", "--max-workers", "--on-error":
+        assert option in procession("run", "--help", cwd=tmp_path).stdout
+    assert procession("--version", cwd=tmp_path).stdout.startswith("procession 0.")
+
+
+def test_demo_runs_the_main_example(tmp_path: Path) -> None:
+    done = procession("demo", "--max-workers", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "asyncio" in done.stdout
+    assert "source_audit: completed in" in done.stderr
+
+
+def begin(folder: Path, target: str) -> "subprocess.Popen[str]":
+    child = subprocess.Popen(
+        [sys.executable, "-m", "procession", "run", target],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        start_new_session=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    return child
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_lets_what_runs_end_and_starts_nothing_new(folder: Path, number: int, status: int) -> None:
+    child = begin(folder, "pipeline.py:waiting")
+    os.kill(child.pid, number)
+    out, err = child.communicate(timeout=30)
+    assert out == "let end\n"
+    assert child.returncode == status
+    assert "waiting: cancelled in" in err
+    assert "1 completed, 1 cancelled" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_second_ctrl_c_leaves_at_once(folder: Path) -> None:
+    child = begin(folder, "pipeline.py:hanging")
+    while child.poll() is None:  # the first one may not have been seen when the second comes: then they are one
+        os.kill(child.pid, signal.SIGINT)
+        try:
+            child.wait(0.2)
+        except subprocess.TimeoutExpired:
+            continue
+    assert child.returncode == 130
+    child.communicate()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal")
+def test_progress_shows_on_a_terminal_and_nowhere_else(folder: Path) -> None:
+    import pty
+
+    leader, follower = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "procession", "run", "pipeline.py:waiting"],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=follower,
+        start_new_session=True,
+    )
+    os.close(follower)
+    seen = b""
+    try:
+        while chunk := os.read(leader, 4096):
+            seen += chunk
+    except OSError:  # how Linux says that the other side is closed
+        pass
+    os.close(leader)
+    assert child.wait() == 0
+    assert "of 2 tasks".encode() in seen
+    assert b"waiting: completed in" in seen
+    quiet = procession("run", "pipeline.py:waiting", cwd=folder)
+    assert "of 2 tasks" not in quiet.stderr
