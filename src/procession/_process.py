@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Final, ParamSpec, TypeVar, cast, get_args, overload
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar, cast, get_args, overload
 
 from procession._engine.each import check_iterables
 from procession._model.handle import Handle, Owner, index_of, owner_of
@@ -207,8 +207,9 @@ class Process:
         driver = threading.Thread(target=self._drive, args=(run,), name=f"procession-{shown(self.name, 40)}")
         try:
             driver.start()
-        except BaseException:
+        except BaseException as error:
             self.status = "failed"
+            run._abort(error)
             raise
         return run
 
@@ -216,6 +217,12 @@ class Process:
     def last_run(self) -> Run | None:
         """The run that was begun last, or `None`."""
         return self._last_run
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"process {shown(self.name)!r} cannot be copied or pickled: it belongs to its handles and runs; "
+            "write a function that builds it, and call that again"
+        )
 
     def __repr__(self) -> str:
         return f"<Process {self.name!r}: {len(self.tasks):,} tasks, {self.strategy}, {self.status}>"

@@ -45,6 +45,7 @@ class Run:
         "_names",
         "_over",
         "_owner",
+        "_parent",
         "_plan",
         "_results",
         "id",
@@ -62,6 +63,8 @@ class Run:
         self._over = threading.Event()
         self._ended: float | None = None
         self._began = time.perf_counter()
+        seat = SEAT.get(None)
+        self._parent = seat.conduct if seat is not None and isinstance(seat.conduct, ThreadEngine) else None
         self._engine = ThreadEngine(
             plan,
             process_name=process_name,
@@ -77,21 +80,19 @@ class Run:
     def _drive(self) -> None:
         """Run all tasks, in this thread as far as their strategy says so. Raises nothing of a task."""
         engine = self._engine
-        seat = SEAT.get(None)
-        parent = seat.conduct if seat is not None else None
-        if isinstance(parent, ThreadEngine) and not parent.ledger.over:
-            # A nested run ends when the one around it is cancelled.
+        parent = self._parent
+        if parent is not None:
+            # A nested run is cancelled with the one around it.
             parent.children[self.id] = engine.cancel
             if parent.cancelled:
                 engine.cancel()
-        else:
-            parent = None
         self._tell("run_started")
         try:
             engine.drive()
         finally:
             if parent is not None:
                 parent.children.pop(self.id, None)
+                self._parent = None  # or a nested process would keep alive whatever was around it
             engine.ledger.finish()
             self._conclude()
             self._ended = time.perf_counter()
@@ -109,6 +110,11 @@ class Run:
         ledger = self._engine.ledger
         values = ledger.release(self._kept)
         return results if ledger.errors else values
+
+    def _abort(self, error: BaseException) -> None:
+        """End a run that could not begin."""
+        self._engine.abort(error)
+        self._close()
 
     def _close(self) -> None:
         """Let go whoever waits for the end."""
@@ -214,10 +220,7 @@ class Run:
         index = index_of(handle)
         if index >= len(self._plan.calls):
             raise HandleError(f"{handle!r} was added after this run of process {self.process_name!r} began")
-        if self._engine.ledger.ends[index] is None and not self._over.is_set():
-            for outcome in self:
-                if outcome.index == index:
-                    break
+        self._wait_for(index)
         outcome = self._outcome(index)
         if outcome.error is not None:
             raise outcome.error
@@ -277,6 +280,22 @@ class Run:
     def _tell(self, name: EventName) -> None:
         duration = None if self._ended is None else self._ended - self._began
         log(Event(name, self.process_name, self.id, duration_s=duration, error=self._engine.ledger.failure))
+
+    def _wait_for(self, index: int) -> None:
+        """Wait until a task has ended, or the run has."""
+        ended = threading.Event()
+
+        def watch(other: int | None) -> None:
+            if other == index or other is None:
+                ended.set()
+
+        self._engine.watch(watch)
+        try:
+            # Watching began before this look, so that neither can end unseen between the two.
+            while self._engine.ledger.ends[index] is None and not self._over.is_set() and not ended.wait(SLICE_S):
+                pass
+        finally:
+            self._engine.unwatch(watch)
 
     def _conclude(self) -> None:
         ledger = self._engine.ledger

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Scene(Conduct, Protocol):
     """What attempts need of the engine that runs them."""
 
-    attempts: dict[int, int]
+    attempts: dict[int | tuple[int, int], int]
+    """How many were made for a task, or, while it runs, for an element of a map."""
 
     def wait_halted(self, seconds: float) -> bool:
         """Wait until nothing new may start, at most this long; return whether that is so."""
@@ -39,11 +40,12 @@ def attempted(
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    element: int | None = None,
 ) -> Any:
     """Call the function as its options say; return its value, or raise what the last attempt raised."""
     if options.retries == 0 and options.timeout is None:
         return function(*args, **kwargs)
-    one = _Attempt(scene, index, options, function, args, kwargs)
+    one = _Attempt(scene, index, options, function, args, kwargs, element)
     if options.retries == 0:
         return one()
     error: BaseException | None
@@ -93,7 +95,7 @@ def _retrying(scene: Scene, index: int, options: Options, one: "_Attempt") -> "R
 class _Attempt:
     """Makes one attempt each time it is called, and never two at the same time."""
 
-    __slots__ = ("_args", "_function", "_hung", "_index", "_kwargs", "_options", "_scene", "error", "made")
+    __slots__ = ("_args", "_counted", "_function", "_hung", "_index", "_kwargs", "_options", "_scene", "error", "made")
 
     def __init__(
         self,
@@ -103,9 +105,11 @@ class _Attempt:
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        element: int | None,
     ) -> None:
         self._scene = scene
         self._index = index
+        self._counted = index if element is None else (index, element)
         self._options = options
         self._function = function
         self._args = args
@@ -118,7 +122,7 @@ class _Attempt:
         if self._hung is not None and self._hung.is_alive() and self.error is not None:
             raise _GiveUp(self.error)
         self.made += 1
-        self._scene.attempts[self._index] = self.made
+        self._scene.attempts[self._counted] = self.made
         seat = Seat(self._scene, threading.current_thread().name, self._index, self.made)
         context = contextvars.copy_context()
         context.run(SEAT.set, seat)

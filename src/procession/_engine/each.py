@@ -189,11 +189,11 @@ class MapJob:
     def _call(self, context: contextvars.Context, place: int, element: tuple[Any, ...]) -> None:
         try:
             self._results[place] = context.run(
-                attempted, self._hall, self._index, self._options, self._each.function, element, {}
+                attempted, self._hall, self._index, self._options, self._each.function, element, {}, place
             )
         except BaseException as error:
             error.__traceback__ = stripped(error.__traceback__)
-            attempt = self._hall.attempts.get(self._index, 1)
+            attempt = self._hall.attempts.get((self._index, place), 1)
             annotate(error, self._hall.process_name, self._index, self._hall.name(self._index), attempt, place)
             if isinstance(error, TaskCancelled) and self._hall.ledger.halted:
                 self._cut_short = True
@@ -204,8 +204,11 @@ class MapJob:
                 self._errors[place] = error
             with self._lock:
                 self._failed += 1
+        made = self._hall.attempts.pop((self._index, place), 1)
         with self._lock:
             self._done += 1
+            if made > self._hall.attempts.get(self._index, 1):
+                self._hall.attempts[self._index] = made
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:

@@ -119,14 +119,15 @@ class Ledger:
         """Record that the task raised. What waits for it is skipped; the policy says what it means for the rest.
 
         In a stage that runs in order every later task waits for this one. An error that is no `Exception` stops the
-        run under every policy. The first error to stop the run is its `failure`.
+        run under every policy, and Ctrl-C cancels it. The first error to stop the run is its `failure`.
         """
         with self._lock:
             if index in self.errors:
                 return
             self.errors[index] = error
+            self.cancelled = self.cancelled or isinstance(error, KeyboardInterrupt)
             if self.on_error == "stop" or not isinstance(error, Exception):
-                if self.failure is None and not self.cancelled:
+                if self.failure is None and (not self.cancelled or isinstance(error, KeyboardInterrupt)):
                     self.failure = error
                 self._halt()
             elif in_order:

@@ -58,7 +58,7 @@ class ThreadEngine:
         self.tell = tell
         self.verbose = verbose
         self.ledger = Ledger(len(plan.calls), plan.edges, on_error)
-        self.attempts: dict[int, int] = {}
+        self.attempts: dict[int | tuple[int, int], int] = {}
         self.seats: list[Seat | None] = [None] * len(plan.calls)
         self.children: dict[object, Callable[[], object]] = {}
         self._watchers: list[Callable[[int | None], None]] = []
@@ -100,6 +100,11 @@ class ThreadEngine:
             raise
         finally:
             self.ledger.finish()
+
+    def abort(self, error: BaseException) -> None:
+        """End the run before it has begun."""
+        self._interrupt(error)
+        self.ledger.finish()
 
     def cancel(self) -> bool:
         """Let nothing new start, here and in the runs that tasks of this one have started."""
@@ -182,7 +187,7 @@ class ThreadEngine:
     def _drive_in_order(self) -> None:
         seat = Seat(self, threading.current_thread().name)
         try:
-            self._work(seat)
+            self._context.copy().run(self._work, seat)
         except BaseException as error:
             self._interrupt(error)
 
@@ -376,16 +381,20 @@ class ThreadEngine:
             annotate(error, self.process_name, index, self.name(index), attempt)
             self.ledger.fail(index, error, in_order=self._in_order)
             self.ledger.ends[index] = now
-            if self.ledger.halted:
-                self._halted.set()
+            self._note_halt()
             self.report("task_failed", index, attempt, None if start is None else now - start, error)
         self.notify(index)
 
-    def _interrupt(self, error: BaseException) -> None:
-        self.ledger.interrupt(error)
+    def _note_halt(self) -> None:
+        """Wake whoever waits for what the ledger has come to."""
         if self.ledger.cancelled:
             self._cancelled.set()
-        self._halted.set()
+        if self.ledger.halted:
+            self._halted.set()
+
+    def _interrupt(self, error: BaseException) -> None:
+        self.ledger.interrupt(error)
+        self._note_halt()
         for cancel_child in list(self.children.values()):
             cancel_child()
 
@@ -441,5 +450,4 @@ class ThreadEngine:
     def fail_early(self, index: int, error: BaseException) -> None:
         """Record a failure inside a task that is still being worked on by others."""
         self.ledger.fail(index, error, in_order=self._in_order)
-        if self.ledger.halted:
-            self._halted.set()
+        self._note_halt()

@@ -26,9 +26,9 @@ class Outcome:
     """How one task of a run ended, or how it stands if it has not.
 
     `index` is its place in the process, `name` its name, `state` one of `TaskState`, `error` the exception it ended
-    with or `None`, `attempts` how many times it was called, `start` when its first attempt began in seconds since
-    the run did, `duration` how long it took in seconds, waits between attempts included, `worker` the name of the
-    thread; the last three are `None` where there is nothing to say yet.
+    with or `None`, `attempts` how many times it was called (of a map, the element that took most), `start` when its
+    first attempt began in seconds since the run did, `duration` how long it took in seconds, waits between attempts
+    included, `worker` the name of the thread; the last three are `None` where there is nothing to say yet.
     """
 
     __slots__ = ("_again", "_value", "attempts", "duration", "error", "index", "name", "start", "state", "worker")
