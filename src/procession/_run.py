@@ -2,7 +2,6 @@
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -11,7 +10,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar, overload
 
 from procession._engine.current import SEAT
-from procession._engine.threads import SLICE_S, ThreadEngine
+from procession._engine.latch import SLICE_S, Latch
+from procession._engine.threads import ThreadEngine
 from procession._model.event import Event, EventName
 from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome
@@ -60,7 +60,7 @@ class Run:
         self._owner = owner
         self._plan = plan
         self._results: list[Any] | None = None
-        self._over = threading.Event()
+        self._over = Latch()
         self._ended: float | None = None
         self._began = time.perf_counter()
         seat = SEAT.get(None)
@@ -118,7 +118,7 @@ class Run:
 
     def _close(self) -> None:
         """Let go whoever waits for the end."""
-        self._over.set()
+        self._over.open()
         self._engine.notify(None)
 
     # For users
@@ -171,13 +171,7 @@ class Run:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the run to end, at most `timeout` seconds; return whether it has. Raises nothing of the run."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not self._over.is_set():
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return False
-            self._over.wait(SLICE_S if left is None else min(left, SLICE_S or left))
-        return True
+        return self._over.wait(timeout)
 
     def cancel(self) -> None:
         """Let nothing new start. Tasks in flight are asked to stop: see `current_task().cancelled`. Returns at once.
@@ -194,7 +188,7 @@ class Run:
             ledger = self._engine.ledger
             # Watching began before this look, so that no task ends unseen between the two.
             before = [(end, index) for index, end in enumerate(ledger.ends) if end is not None]
-            if self._over.is_set():
+            if self._over.is_open:
                 ended.put(None)
             seen = {index for _, index in before}
             yield from (self._outcome(index) for _, index in sorted(before))
@@ -283,17 +277,17 @@ class Run:
 
     def _wait_for(self, index: int) -> None:
         """Wait until a task has ended, or the run has."""
-        ended = threading.Event()
+        ended = Latch()
 
         def watch(other: int | None) -> None:
             if other == index or other is None:
-                ended.set()
+                ended.open()
 
         self._engine.watch(watch)
         try:
             # Watching began before this look, so that neither can end unseen between the two.
-            while self._engine.ledger.ends[index] is None and not self._over.is_set() and not ended.wait(SLICE_S):
-                pass
+            if self._engine.ledger.ends[index] is None and not self._over.is_open:
+                ended.wait()
         finally:
             self._engine.unwatch(watch)
 

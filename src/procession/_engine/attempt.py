@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from procession._engine.current import SEAT, Conduct, Seat
+from procession._engine.latch import Latch
 from procession._model.event import EventName
 from procession._model.task import Options
 from procession._model.text import shown
@@ -176,7 +177,7 @@ class _Box:
         self._call: Callable[[], Any] | None = lambda: context.run(function, *args, **kwargs)
         self._late = late
         self._lock = threading.Lock()
-        self._filled = threading.Event()
+        self._filled = Latch()
         self._abandoned = False
         self._value: Any = None
         self._error: BaseException | None = None
@@ -196,7 +197,7 @@ class _Box:
             abandoned = self._abandoned
             if not abandoned:
                 self._value, self._error = value, failure
-                self._filled.set()
+                self._filled.open()
         if abandoned:
             self._late(failure)
         failure = None
@@ -208,7 +209,7 @@ class _Box:
     def abandon(self) -> bool:
         """Give up waiting; return whether that came first."""
         with self._lock:
-            self._abandoned = not self._filled.is_set()
+            self._abandoned = not self._filled.is_open
             return self._abandoned
 
     def content(self) -> Any:

@@ -19,6 +19,7 @@ from contextlib import suppress
 from procession._engine.attempt import attempted, stripped
 from procession._engine.current import SEAT, Seat
 from procession._engine.each import Left, MapJob
+from procession._engine.latch import Latch
 from procession._engine.ledger import Ledger
 from procession._engine.note import annotate
 from procession._model.event import Event, EventName
@@ -29,9 +30,6 @@ from procession._model.text import shown
 from procession._plan.plan import Plan
 from procession._plan.wiring import bound
 from procession.errors import TaskCancelled, WorkersUnavailableError
-
-# A wait without a timeout cannot be interrupted on Windows; elsewhere Ctrl-C ends it at once.
-SLICE_S = 0.05 if sys.platform == "win32" else None
 
 
 class ThreadEngine:
@@ -67,12 +65,13 @@ class ThreadEngine:
         self._attentive: list[object] = [plan.edges] if plan.edges else []
         self._maps: dict[int, MapJob] = {}
         self._context = contextvars.copy_context()
-        self._halted = threading.Event()
-        self._cancelled = threading.Event()
+        self._halted = Latch()
+        self._cancelled = Latch()
         self._lock = threading.Lock()
         self._active = 0
         self._opening = False
-        self._vacant = threading.Event()
+        self._vacant = Latch()
+        self._starter: threading.Thread | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._in_order = True
         self._interruption: BaseException | None = None
@@ -109,8 +108,8 @@ class ThreadEngine:
     def cancel(self) -> bool:
         """Let nothing new start, here and in the runs that tasks of this one have started."""
         changed = self.ledger.cancel()
-        self._cancelled.set()
-        self._halted.set()
+        self._cancelled.open()
+        self._halted.open()
         for cancel_child in list(self.children.values()):
             cancel_child()
         return changed
@@ -195,34 +194,25 @@ class ThreadEngine:
         self._pool = pool = ThreadPoolExecutor(
             self.max_workers, thread_name_prefix=f"procession-{shown(self.process_name, 40)}"
         )
-        self._vacant.clear()
+        self._vacant = Latch()
         self._opening = True
-        interrupted = abandoned = False
         try:
             try:
                 self._recruit_from_daemon(1 if self.plan.edges else min(ready, self.max_workers))
+                self._vacant.wait()
             except BaseException as error:
                 self._interrupt(error)
-                interrupted = True
-            while not self._vacant.is_set():
-                try:
-                    self._vacant.wait(SLICE_S)
-                except BaseException as error:
-                    self._interrupt(error)
-                    if interrupted:
-                        abandoned = True
-                        raise
-                    interrupted = True
+                self._vacant.wait()  # a second Ctrl-C is raised from here
             if self._interruption is not None:
                 self._interrupt(self._interruption)
         finally:
-            if abandoned:
+            if self._vacant.is_open:
+                pool.shutdown(wait=True)
+            else:
                 pool.shutdown(wait=False, cancel_futures=True)
                 # The interpreter joins the threads of every pool when it exits. These were left on purpose.
                 for thread in pool._threads:
                     _pools._threads_queues.pop(thread, None)  # type: ignore[attr-defined]
-            else:
-                pool.shutdown(wait=True)
             self._pool = None
 
     def _recruit_from_daemon(self, count: int) -> None:
@@ -243,10 +233,11 @@ class ThreadEngine:
             self._recruit(count)
             self._end_opening()
 
-        starter = threading.Thread(target=begin, daemon=True, name="procession-starter")
+        # Kept, because a signal that comes while a thread object is taken apart is lost in a weak reference's callback.
+        self._starter = threading.Thread(target=begin, daemon=True, name="procession-starter")
         try:
-            starter.start()
-            starter.join()
+            self._starter.start()
+            self._starter.join()
         except BaseException as error:
             with suppress(IndexError):
                 ticket.pop()
@@ -263,7 +254,7 @@ class ThreadEngine:
     def _note_vacancy(self) -> None:
         """End the stage if its last worker has left. With the lock held."""
         if self._active == 0 and not self._opening:
-            self._vacant.set()
+            self._vacant.open()
 
     def _recruit(self, count: int) -> None:
         """Start up to `count` more workers, while there is something ready for them and room among `max_workers`."""
@@ -388,9 +379,9 @@ class ThreadEngine:
     def _note_halt(self) -> None:
         """Wake whoever waits for what the ledger has come to."""
         if self.ledger.cancelled:
-            self._cancelled.set()
+            self._cancelled.open()
         if self.ledger.halted:
-            self._halted.set()
+            self._halted.open()
 
     def _interrupt(self, error: BaseException) -> None:
         self.ledger.interrupt(error)
