@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar, overload
 
+from procession._engine.course import Course
 from procession._engine.current import SEAT
 from procession._engine.latch import SLICE_S, Latch
 from procession._engine.threads import ThreadEngine
@@ -39,7 +40,7 @@ class Run:
 
     __slots__ = (
         "__weakref__",
-        "_began",
+        "_course",
         "_ended",
         "_engine",
         "_names",
@@ -62,10 +63,9 @@ class Run:
         self._results: list[Any] | None = None
         self._over = Latch()
         self._ended: float | None = None
-        self._began = time.perf_counter()
         seat = SEAT.get(None)
-        self._parent = seat.conduct if seat is not None and isinstance(seat.conduct, ThreadEngine) else None
-        self._engine = ThreadEngine(
+        self._parent = seat.conduct if seat is not None and isinstance(seat.conduct, Course) else None
+        self._course = Course(
             plan,
             process_name=process_name,
             run_id=self.id,
@@ -74,26 +74,27 @@ class Run:
             tell=log,
             verbose=verbose(),
         )
+        self._engine = ThreadEngine(self._course)
 
     # For Process
 
     def _drive(self) -> None:
         """Run all tasks, in this thread as far as their strategy says so. Raises nothing of a task."""
-        engine = self._engine
+        course = self._course
         parent = self._parent
         if parent is not None:
             # A nested run is cancelled with the one around it.
-            parent.children[self.id] = engine.cancel
+            parent.children[self.id] = course.cancel
             if parent.cancelled:
-                engine.cancel()
+                course.cancel()
         self._tell("run_started")
         try:
-            engine.drive()
+            self._engine.drive()
         finally:
             if parent is not None:
                 parent.children.pop(self.id, None)
                 self._parent = None  # or a nested process would keep alive whatever was around it
-            engine.ledger.finish()
+            course.close()
             self._conclude()
             self._ended = time.perf_counter()
             if self.status == "completed":
@@ -107,26 +108,27 @@ class Run:
         results = self._results
         assert results is not None
         self._results = None
-        ledger = self._engine.ledger
+        ledger = self._course.ledger
         values = ledger.release(self._kept)
         return results if ledger.errors else values
 
     def _abort(self, error: BaseException) -> None:
         """End a run that could not begin."""
-        self._engine.abort(error)
+        self._course.interrupt(error)
+        self._course.close()
         self._close()
 
     def _close(self) -> None:
         """Let go whoever waits for the end."""
         self._over.open()
-        self._engine.notify(None)
+        self._course.notify(None)
 
     # For users
 
     @property
     def status(self) -> RunStatus:
         """How the run stands: `"running"`, `"completed"`, `"failed"` or `"cancelled"`."""
-        ledger = self._engine.ledger
+        ledger = self._course.ledger
         if not ledger.over:
             return "running"
         if ledger.cancelled and (ledger.failure is None or isinstance(ledger.failure, KeyboardInterrupt)):
@@ -138,12 +140,12 @@ class Run:
     @property
     def duration(self) -> float:
         """How long the run took, in seconds; until it ends, how long it has been running."""
-        return (self._ended or time.perf_counter()) - self._began
+        return (self._ended or time.perf_counter()) - self._course.began
 
     @property
     def progress(self) -> Progress:
         """How far the run has come: how many tasks ended, failed, and how many there are. Cheap enough to poll."""
-        return self._engine.progress()
+        return self._course.progress()
 
     @property
     def outcomes(self) -> "Outcomes":
@@ -178,14 +180,14 @@ class Run:
 
         Does nothing when the run has ended or was cancelled before.
         """
-        self._engine.cancel()
+        self._course.cancel()
 
     def __iter__(self) -> Iterator[Outcome]:
         """Yield the outcome of each task once, as they end; those that never started come last."""
         ended: SimpleQueue[int | None] = SimpleQueue()
-        self._engine.watch(ended.put)
+        self._course.watch(ended.put)
         try:
-            ledger = self._engine.ledger
+            ledger = self._course.ledger
             # Watching began before this look, so that no task ends unseen between the two.
             before = [(end, index) for index, end in enumerate(ledger.ends) if end is not None]
             if self._over.is_open:
@@ -198,7 +200,7 @@ class Run:
                     yield self._outcome(index)
             yield from (self._outcome(index) for index in range(len(self._plan.calls)) if index not in seen)
         finally:
-            self._engine.unwatch(ended.put)
+            self._course.unwatch(ended.put)
 
     @overload
     def __getitem__(self, handle: Handle, /) -> Any: ...
@@ -227,7 +229,7 @@ class Run:
 
         At most `limit` tasks are listed.
         """
-        ledger = self._engine.ledger
+        ledger = self._course.ledger
         states = [ledger.state(index) for index in range(len(self._plan.calls))]
         counts = {state: states.count(state) for state in dict.fromkeys(states)}
         told = ", ".join(f"{count:,} {state}" for state, count in counts.items()) or "no tasks"
@@ -272,8 +274,8 @@ class Run:
     # Inside
 
     def _tell(self, name: EventName) -> None:
-        duration = None if self._ended is None else self._ended - self._began
-        log(Event(name, self.process_name, self.id, duration_s=duration, error=self._engine.ledger.failure))
+        duration = None if self._ended is None else self._ended - self._course.began
+        log(Event(name, self.process_name, self.id, duration_s=duration, error=self._course.ledger.failure))
 
     def _wait_for(self, index: int) -> None:
         """Wait until a task has ended, or the run has."""
@@ -283,16 +285,16 @@ class Run:
             if other == index or other is None:
                 ended.open()
 
-        self._engine.watch(watch)
+        self._course.watch(watch)
         try:
             # Watching began before this look, so that neither can end unseen between the two.
-            if self._engine.ledger.ends[index] is None and not self._over.is_open:
+            if self._course.ledger.ends[index] is None and not self._over.is_open:
                 ended.wait()
         finally:
-            self._engine.unwatch(watch)
+            self._course.unwatch(watch)
 
     def _conclude(self) -> None:
-        ledger = self._engine.ledger
+        ledger = self._course.ledger
         if self.status != "completed":
             return
         assert isinstance(ledger.values, list)
@@ -302,20 +304,20 @@ class Run:
 
     def _in_place(self, index: int, value: object) -> object:
         """Return what stands for a task in the results of `on_error="return"`."""
-        ledger = self._engine.ledger
+        ledger = self._course.ledger
         if index in ledger.errors:
             return ledger.errors[index]
         return self._absent(index) if ledger.ends[index] is None else value
 
     def _absent(self, index: int) -> Exception:
-        where = f"task {index} ({shown(self._engine.name(index))}) of process {self.process_name!r}"
-        if self._engine.ledger.cancelled:
+        where = f"task {index} ({shown(self._course.name(index))}) of process {self.process_name!r}"
+        if self._course.ledger.cancelled:
             return RunCancelledError(f"{where} did not end: the run was cancelled")
         return TaskSkippedError(f"{where} was skipped, because a task before it failed")
 
     def _raise(self) -> None:
         """Raise what ended the run, if anything did."""
-        ledger = self._engine.ledger
+        ledger = self._course.ledger
         status = self.status
         if ledger.failure is not None:
             try:
@@ -351,21 +353,21 @@ class Run:
         }
 
     def _outcome(self, index: int) -> Outcome:
-        engine, ledger = self._engine, self._engine.ledger
+        course, ledger = self._course, self._course.ledger
         state = ledger.state(index)
-        start, end, seat = ledger.starts[index], ledger.ends[index], engine.seats[index]
+        start, end, seat = ledger.starts[index], ledger.ends[index], course.seats[index]
         value: object = NO_VALUE
         if state == "completed":
             values = ledger.values
             value = values.get(index, HANDED_OVER) if isinstance(values, dict) else values[index]
         return Outcome(
             index=index,
-            name=engine.name(index),
+            name=course.name(index),
             state=state,
             value=value,
             error=ledger.errors.get(index),
-            attempts=engine.attempts.get(index, 0 if start is None else 1),
-            start=None if start is None else start - self._began,
+            attempts=course.attempts.get(index, 0 if start is None else 1),
+            start=None if start is None else start - self._course.began,
             duration=None if start is None or end is None else end - start,
             worker=None if seat is None else seat.worker,
             again=lambda: self._again(index),

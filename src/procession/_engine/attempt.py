@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from procession._engine.current import SEAT, Conduct, Seat
 from procession._engine.latch import Latch
 from procession._model.event import EventName
+from procession._model.record import WHOLE
 from procession._model.task import Options
 from procession._model.text import shown
 from procession.errors import TaskTimeoutError, WorkersUnavailableError
@@ -41,7 +42,7 @@ def attempted(
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    element: int | None = None,
+    element: int = WHOLE,
 ) -> Any:
     """Call the function as its options say; return its value, or raise what the last attempt raised."""
     if options.retries == 0 and options.timeout is None:
@@ -96,7 +97,19 @@ def _retrying(scene: Scene, index: int, options: Options, one: "_Attempt") -> "R
 class _Attempt:
     """Makes one attempt each time it is called, and never two at the same time."""
 
-    __slots__ = ("_args", "_counted", "_function", "_hung", "_index", "_kwargs", "_options", "_scene", "error", "made")
+    __slots__ = (
+        "_args",
+        "_counted",
+        "_element",
+        "_function",
+        "_hung",
+        "_index",
+        "_kwargs",
+        "_options",
+        "_scene",
+        "error",
+        "made",
+    )
 
     def __init__(
         self,
@@ -106,11 +119,12 @@ class _Attempt:
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        element: int | None,
+        element: int,
     ) -> None:
         self._scene = scene
         self._index = index
-        self._counted = index if element is None else (index, element)
+        self._counted = index if element == WHOLE else (index, element)
+        self._element = element
         self._options = options
         self._function = function
         self._args = args
@@ -124,7 +138,7 @@ class _Attempt:
             raise _GiveUp(self.error)
         self.made += 1
         self._scene.attempts[self._counted] = self.made
-        seat = Seat(self._scene, threading.current_thread().name, self._index, self.made)
+        seat = Seat(self._scene, threading.current_thread().name, self._index, self.made, self._element)
         context = contextvars.copy_context()
         context.run(SEAT.set, seat)
         try:

@@ -30,13 +30,14 @@ class Conduct(Protocol):
 class Seat:
     """Where a task runs: a worker's loop, which moves from task to task, or one attempt of one task."""
 
-    __slots__ = ("abandoned", "attempt", "conduct", "index", "worker")
+    __slots__ = ("abandoned", "attempt", "conduct", "element", "index", "worker")
 
-    def __init__(self, conduct: Conduct, worker: str, index: int = -1, attempt: int = 1) -> None:
+    def __init__(self, conduct: Conduct, worker: str, index: int = -1, attempt: int = 1, element: int = -1) -> None:
         self.conduct = conduct
         self.worker = worker
         self.index = index
         self.attempt = attempt
+        self.element = element
         self.abandoned = False
 
 

@@ -8,16 +8,17 @@ import contextvars
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
-from procession._engine.attempt import Scene, attempted, stripped
-from procession._engine.ledger import Ledger
+from procession._engine.attempt import attempted, stripped
+from procession._engine.course import Course
+from procession._engine.current import SEAT
 from procession._engine.note import annotate
 from procession._model.progress import Progress
+from procession._model.record import WHOLE
 from procession._model.task import Each, Options
-from procession._plan.plan import Plan
 from procession._plan.wiring import bound
 from procession.errors import TaskCancelled
 
@@ -25,22 +26,6 @@ WINDOW = 64
 """Elements drawn from the iterables and not yet begun, at most."""
 
 _QUICK_S = 0.001
-
-
-class Hall(Scene, Protocol):
-    """What a map needs of the engine that runs it."""
-
-    plan: Plan
-    ledger: Ledger
-    verbose: bool
-
-    def invite(self, index: int) -> None:
-        """Have one more worker join the task, if there is one."""
-        ...
-
-    def fail_early(self, index: int, error: BaseException) -> None:
-        """Record a failure inside a task that is still being worked on by others."""
-        ...
 
 
 class Left(Exception):
@@ -53,6 +38,7 @@ class MapJob:
     __slots__ = (
         "_active",
         "_began",
+        "_course",
         "_cut_short",
         "_done",
         "_drawn",
@@ -63,19 +49,33 @@ class MapJob:
         "_exhausted",
         "_failed",
         "_failure",
-        "_hall",
+        "_in_order",
         "_index",
+        "_invite",
         "_length",
         "_lock",
         "_options",
+        "_recorded",
         "_refill",
         "_results",
         "_window",
     )
 
-    def __init__(self, hall: Hall, index: int, each: Each, options: Options) -> None:
-        self._hall = hall
+    def __init__(
+        self,
+        course: Course,
+        index: int,
+        each: Each,
+        options: Options,
+        *,
+        in_order: bool,
+        invite: Callable[[int], object],
+    ) -> None:
+        self._course = course
+        self._in_order = in_order
         self._index = index
+        self._invite = invite
+        self._recorded = {} if course.recorder is None else dict(course.recorder.elements(index))
         self._each = each
         self._options = options
         self._lock = threading.Lock()
@@ -99,16 +99,20 @@ class MapJob:
         """Work on the map; return its results if this is the last worker on it, else raise `Left`."""
         with self._lock:
             self._enter()
-        self._hall.invite(self._index)
+        self._invite(self._index)
         context = contextvars.copy_context()
+        seat = SEAT.get()
         while (drawn := self._next()) is not None:
+            seat.element = drawn[0]
             self._call(context.copy(), *drawn)
             del drawn
+        seat.element = WHOLE
         with self._lock:
             self._active -= 1
             if self._active:
                 raise Left
             self._ended = True
+        self._course.flush()
         return self._concluded()
 
     @property
@@ -118,7 +122,7 @@ class MapJob:
             return Progress(self._done, self._failed, max(self._drawn, self._length))
 
     def _enter(self) -> None:
-        starts = self._hall.ledger.starts
+        starts = self._course.ledger.starts
         if self._began is None:
             self._began = starts[self._index]
             try:
@@ -126,8 +130,8 @@ class MapJob:
             except BaseException:
                 self._ended = True
                 raise
-            if self._hall.verbose:
-                self._hall.report("task_started", self._index, 1, None)
+            if self._course.verbose:
+                self._course.report("task_started", self._index, 1, None)
         starts[self._index] = self._began
         if self._ended or (self._exhausted and not self._window):
             # With everything begun there is nothing to join, and whoever is still on it ends it.
@@ -135,9 +139,9 @@ class MapJob:
         self._active += 1
 
     def _opened(self) -> Iterator[tuple[Any, ...]]:
-        iterables = bound(self._hall.plan.calls[self._index][1], {}, self._hall.ledger.values)[0]
+        iterables = bound(self._course.plan.calls[self._index][1], {}, self._course.ledger.values)[0]
         check_iterables(
-            iterables, f"process {self._hall.process_name!r}, task {self._index} ({self._hall.name(self._index)})"
+            iterables, f"process {self._course.process_name!r}, task {self._index} ({self._course.name(self._index)})"
         )
         self._length = max((len(iterable) for iterable in iterables if isinstance(iterable, Sized)), default=0)
         iterators = [iter(iterable) for iterable in iterables]
@@ -147,7 +151,7 @@ class MapJob:
 
     def _next(self) -> tuple[int, tuple[Any, ...]] | None:
         """Return the next element with its place, or `None` when there is none or none may start."""
-        while not self._hall.ledger.halted and self._failure is None:
+        while not self._course.ledger.halted and self._failure is None:
             try:
                 return self._window.popleft()
             except IndexError:
@@ -181,40 +185,48 @@ class MapJob:
     def _clear(self, error: BaseException) -> BaseException:
         if isinstance(error, ValueError) and str(error).startswith("zip() argument"):
             return ValueError(
-                f"process {self._hall.process_name!r}, task {self._index} ({self._hall.name(self._index)}): "
+                f"process {self._course.process_name!r}, task {self._index} ({self._course.name(self._index)}): "
                 f"the iterables of a map must be equally long; after {self._drawn} elements, {str(error)[6:]}"
             )
         return error
 
     def _call(self, context: contextvars.Context, place: int, element: tuple[Any, ...]) -> None:
+        course, key = self._course, (self._index, place)
+        start = time.perf_counter()
         try:
-            self._results[place] = context.run(
-                attempted, self._hall, self._index, self._options, self._each.function, element, {}, place
-            )
+            if place in self._recorded:
+                self._results[place] = self._recorded[place].value
+            else:
+                value = context.run(
+                    attempted, course, self._index, self._options, self._each.function, element, {}, place
+                )
+                course.element_finished(self._index, place, b"", value, start, course.attempts.get(key, 1))
+                self._results[place] = value
         except BaseException as error:
             error.__traceback__ = stripped(error.__traceback__)
-            attempt = self._hall.attempts.get((self._index, place), 1)
-            annotate(error, self._hall.process_name, self._index, self._hall.name(self._index), attempt, place)
-            if isinstance(error, TaskCancelled) and self._hall.ledger.halted:
+            attempt = course.attempts.get(key, 1)
+            annotate(error, course.process_name, self._index, course.name(self._index), attempt, place)
+            course.element_raised(self._index, place, error, start, attempt)
+            if isinstance(error, TaskCancelled) and course.ledger.halted:
                 self._cut_short = True
-            elif self._hall.ledger.on_error == "stop" or not isinstance(error, Exception):
+            elif course.ledger.on_error == "stop" or not isinstance(error, Exception):
                 with self._lock:
                     self._fail(error)
             else:
                 self._errors[place] = error
             with self._lock:
                 self._failed += 1
-        made = self._hall.attempts.pop((self._index, place), 1)
+        made = course.attempts.pop(key, 1)
         with self._lock:
             self._done += 1
-            if made > self._hall.attempts.get(self._index, 1):
-                self._hall.attempts[self._index] = made
+            if made > course.attempts.get(self._index, 1):
+                course.attempts[self._index] = made
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:
             self._failure = error
             self._window.clear()
-            self._hall.fail_early(self._index, error)
+            self._course.fail_early(self._index, error, in_order=self._in_order)
 
     def _concluded(self) -> list[Any]:
         results, self._results = self._results, []
@@ -226,14 +238,14 @@ class MapJob:
                 raise failure
             if self._cut_short or self._window or not self._exhausted:
                 raise TaskCancelled(f"a map was stopped after {self._drawn} elements")
-            if errors and self._hall.ledger.on_error == "continue":
-                text = f"{len(errors)} of {len(results)} elements of {self._hall.name(self._index)} failed"
+            if errors and self._course.ledger.on_error == "continue":
+                text = f"{len(errors)} of {len(results)} elements of {self._course.name(self._index)} failed"
                 raise BaseExceptionGroup(text, [errors[place] for place in sorted(errors)])
             for place, error in errors.items():
                 results[place] = error
-            if self._hall.verbose:
+            if self._course.verbose:
                 began = self._began or 0.0
-                self._hall.report("task_completed", self._index, 1, time.perf_counter() - began)
+                self._course.report("task_completed", self._index, 1, time.perf_counter() - began)
             return results
         finally:
             del failure, errors

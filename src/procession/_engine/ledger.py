@@ -19,17 +19,21 @@ workers could change at the same time (failures, halting) is guarded by the one 
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 from procession._model.states import OnError, TaskState
 from procession._model.strategy import Stage
 
 
 class Ledger:
-    """The state of a run of `count` tasks under the failure policy `on_error`; `edges` say what each one waits for."""
+    """The state of a run of `count` tasks under the failure policy `on_error`; `edges` say what each one waits for.
+
+    Those in `done` have ended well before the run began: they are never ready, and no edge leads from or to them.
+    """
 
     __slots__ = (
         "_dependents",
+        "_done",
         "_edges",
         "_lock",
         "_waits",
@@ -47,7 +51,9 @@ class Ledger:
         "values",
     )
 
-    def __init__(self, count: int, edges: Mapping[int, tuple[int, ...]], on_error: OnError) -> None:
+    def __init__(
+        self, count: int, edges: Mapping[int, tuple[int, ...]], on_error: OnError, *, done: Container[int] = ()
+    ) -> None:
         self.ready: deque[int] = deque()
         nothing: list[object] = [None]
         self.values: list[object] | dict[int, object] = nothing * count
@@ -61,6 +67,7 @@ class Ledger:
         self.cancelled = False
         self.over = False
         self._edges = edges
+        self._done = done
         self.on_error = on_error
         self._lock = threading.Lock()
         # A task that waits for n > 1 others has a list of n marks, the first one True. Each of the n pops one when
@@ -84,11 +91,11 @@ class Ledger:
         """Make the tasks of a stage ready that wait for no other; return how many that are. None once halted."""
         with self._lock:
             if not self.halted:
-                edges = self._edges
-                if edges:
-                    self.ready.extend(index for index in range(stage.start, stage.stop) if index not in edges)
+                edges, done, indexes = self._edges, self._done, range(stage.start, stage.stop)
+                if edges or done:
+                    self.ready.extend(index for index in indexes if index not in edges and index not in done)
                 else:
-                    self.ready.extend(range(stage.start, stage.stop))
+                    self.ready.extend(indexes)
             return len(self.ready)
 
     def settle(self, index: int) -> int:

@@ -1,0 +1,376 @@
+"""The course of one run, wherever its tasks run: its ledger, what is recorded and told of it, who asks it to stop.
+
+    engine ──finished, raised──▶ Course ──▶ ledger
+                                   ├──▶ journal, if there is one: a task counts as ended once its record is committed
+                                   └──▶ those who watch
+
+An engine claims tasks from the ledger, has them run, and says here how they ended.
+"""
+
+import contextvars
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Protocol
+
+from procession._engine.attempt import stripped
+from procession._engine.commit import GroupCommit, Recorder
+from procession._engine.current import Seat
+from procession._engine.latch import Latch
+from procession._engine.ledger import Ledger
+from procession._engine.note import annotate
+from procession._model.event import Event, EventName
+from procession._model.progress import Progress
+from procession._model.record import WHOLE, Record, Recorded
+from procession._model.states import OnError
+from procession._model.task import PLAIN, Call, Each, Options, name_of
+from procession._plan.plan import Plan
+from procession._plan.wiring import bound
+from procession.errors import TaskCancelled
+
+_ERROR_LIMIT = 20_000
+
+
+class Part(Protocol):
+    """A task that counts as several in the progress of a run."""
+
+    @property
+    def progress(self) -> Progress:
+        """How far it has come."""
+        ...
+
+
+class Course:
+    """One run of a plan. `tell` is called with each event; `verbose` says whether it wants each start and end too."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        process_name: str,
+        run_id: str,
+        max_workers: int,
+        on_error: OnError,
+        tell: Callable[[Event], None],
+        verbose: bool,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.plan = plan
+        self.process_name = process_name
+        self.run_id = run_id
+        self.max_workers = max_workers
+        self.tell = tell
+        self.verbose = verbose
+        self.recorder = recorder
+        self.recorded: Mapping[int, Recorded] = {} if recorder is None else recorder.recorded
+        count = len(plan.calls)
+        edges = plan.edges
+        if self.recorded and edges:
+            left = {
+                index: tuple(need for need in needed if need not in self.recorded)
+                for index, needed in edges.items()
+                if index not in self.recorded
+            }
+            edges = {index: needed for index, needed in left.items() if needed}
+        self.edges = edges
+        self.ledger = Ledger(count, edges, on_error, done=self.recorded)
+        self.attempts: dict[int | tuple[int, int], int] = {}
+        self.seats: list[Seat | None] = [None] * count
+        self.maps: dict[int, Part] = {}
+        self.children: dict[object, Callable[[], object]] = {}
+        self.context = contextvars.copy_context()
+        self.epoch = time.time()
+        self.began = time.perf_counter()
+        self._commits = None if recorder is None else GroupCommit(recorder.commit, self._unrecorded)
+        self._recruit: Callable[[int], object] = lambda _: None
+        self._watchers: list[Callable[[int | None], None]] = []
+        # Not empty when there is more to do after a task than to note its end. One list, so that one test of
+        # its truth is all that a task pays where nothing depends on anything and nobody watches.
+        self.attentive: list[object] = [edges] if edges else []
+        self._halted = Latch()
+        self._cancelled = Latch()
+        self._lock = threading.Lock()
+        for index, recorded in self.recorded.items():
+            self.ledger.values[index] = self._value(index, recorded)
+            self.ledger.ends[index] = self.began
+            self.attempts[index] = recorded.attempts
+            self.seats[index] = Seat(self, recorded.worker)
+
+    # What engines say
+
+    def staffed_by(self, recruit: Callable[[int], object]) -> None:
+        """Have `recruit` called with the number of tasks that became ready and for which nobody has come yet."""
+        self._recruit = recruit
+
+    def ended(self, index: int) -> None:
+        """Go on from a task that has ended well, in the worker that goes on with one of those it made ready."""
+        freed = self.ledger.settle(index)
+        if freed > 1:
+            self._recruit(freed - 1)
+        if self._watchers:
+            self.notify(index)
+
+    def finished(self, index: int, value: object, end: float, *, in_order: bool) -> None:
+        """Record that a task returned; it has ended, for the ledger and everyone else, when that is committed.
+
+        In order, that is so when this returns. Raises for a value that cannot be recorded.
+        """
+        commits = self._commits
+        if commits is None:
+            self.ledger.values[index] = value
+            self.ledger.ends[index] = end
+            if self.attentive:
+                self.ended(index)
+            return
+        commits.add(self._record(index, value, end), partial(self._committed, index, value, end))
+        if in_order:
+            commits.flush()
+        else:
+            commits.offer()
+
+    def element_finished(
+        self, index: int, place: int, digest: bytes, value: object, start: float, attempts: int
+    ) -> None:
+        """Record that an element of a map returned."""
+        if self._commits is None or self.recorder is None:
+            return
+        seat = self.seats[index]
+        record = Record(
+            index,
+            place,
+            "completed",
+            self.name(index),
+            digest,
+            self.recorder.encode(value),
+            None,
+            attempts,
+            self.epoch + start - self.began,
+            time.perf_counter() - start,
+            "" if seat is None else seat.worker,
+        )
+        self._commits.add(record, _nothing)
+        self._commits.offer()
+
+    def element_raised(self, index: int, place: int, error: BaseException, start: float, attempts: int) -> None:
+        """Record that an element of a map raised."""
+        if self._commits is not None:
+            self._commits.add(self._failure(index, place, error, start, time.perf_counter(), attempts), _nothing)
+            self._commits.offer()
+
+    def flush(self) -> None:
+        """Return when all that was recorded so far is committed."""
+        if self._commits is not None:
+            self._commits.flush()
+
+    def raised(self, index: int, error: BaseException, *, in_order: bool) -> None:
+        """Record that a task raised."""
+        error.__traceback__ = stripped(error.__traceback__)
+        now = time.perf_counter()
+        start = self.ledger.starts[index]
+        if isinstance(error, TaskCancelled) and self.ledger.halted:
+            self.ledger.stop(index)
+            self.ledger.ends[index] = now
+        else:
+            attempt = self.attempts.get(index, 1)
+            annotate(error, self.process_name, index, self.name(index), attempt)
+            self.ledger.fail(index, error, in_order=in_order)
+            self.ledger.ends[index] = now
+            self._note_halt()
+            self.report("task_failed", index, attempt, None if start is None else now - start, error)
+            if self._commits is not None:
+                record = self._failure(index, WHOLE, error, now if start is None else start, now, attempt)
+                self._commits.add(record, _nothing)
+                self._commits.offer()
+        self.notify(index)
+
+    def fail_early(self, index: int, error: BaseException, *, in_order: bool) -> None:
+        """Record a failure inside a task that is still being worked on by others."""
+        self.ledger.fail(index, error, in_order=in_order)
+        self._note_halt()
+
+    def interrupt(self, error: BaseException) -> None:
+        """Record what stopped the run from outside of any task."""
+        self.ledger.interrupt(error)
+        self._note_halt()
+        for cancel_child in list(self.children.values()):
+            cancel_child()
+
+    def close(self) -> None:
+        """Close the books: whatever has not started by now never will."""
+        self.flush()
+        self.ledger.finish()
+
+    # What the caller's side asks
+
+    def cancel(self) -> bool:
+        """Let nothing new start, here and in the runs that tasks of this one have started."""
+        changed = self.ledger.cancel()
+        self._cancelled.open()
+        self._halted.open()
+        for cancel_child in list(self.children.values()):
+            cancel_child()
+        return changed
+
+    def progress(self) -> Progress:
+        """Return how far the run has come."""
+        ends = self.ledger.ends
+        ended, failed, total = len(ends) - ends.count(None), len(self.ledger.errors), len(ends)
+        for index, job in list(self.maps.items()):
+            part = job.progress
+            over = ends[index] is not None
+            ended += part.ended - over
+            failed += part.failed - (index in self.ledger.errors) if part.failed else 0
+            total += part.total - 1
+        return Progress(ended, failed, total)
+
+    def watch(self, watcher: Callable[[int | None], None]) -> None:
+        """Have `watcher` called, in the worker, with the index of each task that ends from now on."""
+        with self._lock:
+            self._watchers.append(watcher)
+            self.attentive.append(watcher)
+
+    def unwatch(self, watcher: Callable[[int | None], None]) -> None:
+        """End what `watch` began."""
+        with self._lock:
+            self._watchers.remove(watcher)
+            self.attentive.remove(watcher)
+
+    def notify(self, index: int | None) -> None:
+        """Tell those who watch that a task has ended, or, with `None`, that the run has."""
+        for watcher in list(self._watchers):
+            watcher(index)
+
+    # What tasks may know
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run was cancelled."""
+        return self.ledger.cancelled
+
+    def name(self, index: int) -> str:
+        """Return a task's name."""
+        return name_of(self.plan.calls[index][0])
+
+    def wait_cancelled(self, seconds: float) -> bool:
+        """Wait until the run is cancelled, at most this long; return whether it is."""
+        return self._cancelled.wait(seconds)
+
+    def wait_halted(self, seconds: float) -> bool:
+        """Wait until nothing new may start, at most this long; return whether that is so."""
+        return self._halted.wait(seconds)
+
+    # What engines ask
+
+    def call(self, index: int) -> tuple[Call, Options]:
+        """Return a task's call with values in place of handles, and its options."""
+        function, args, kwargs = self.plan.calls[index]
+        if index in self.plan.needs:
+            args, kwargs = bound(args, kwargs, self.ledger.values)
+        return (function, args, kwargs), self.plan.options.get(index, PLAIN)
+
+    # Events
+
+    def report(
+        self, name: EventName, index: int, attempt: int, duration: float | None, error: BaseException | None = None
+    ) -> None:
+        """Tell of something that happened to a task."""
+        self.tell(
+            Event(
+                name,
+                self.process_name,
+                self.run_id,
+                task_name=self.name(index),
+                index=index,
+                attempt=attempt,
+                duration_s=duration,
+                error=error,
+            )
+        )
+
+    # Inside
+
+    def _value(self, index: int, recorded: Recorded) -> object:
+        if self.recorder is None or not isinstance(self.plan.calls[index][0], Each):
+            return recorded.value
+        elements = self.recorder.elements(index)
+        return [elements[place].value for place in range(len(elements))]
+
+    def _committed(self, index: int, value: object, end: float) -> None:
+        self.ledger.values[index] = value
+        self.ledger.ends[index] = end
+        # Who commits may be busy with the next group for a while: all that became ready is for others.
+        freed = self.ledger.settle(index)
+        if freed:
+            self._recruit(freed)
+        self.notify(index)
+
+    def _record(self, index: int, value: object, end: float) -> Record:
+        assert self.recorder is not None
+        function = self.plan.calls[index][0]
+        start, seat = self.ledger.starts[index], self.seats[index]
+        assert start is not None
+        assert seat is not None
+        part = self.maps.get(index)
+        # The elements of a map have been recorded one by one. One with failures among them is not done.
+        failed = part is not None and part.progress.failed
+        return Record(
+            index,
+            WHOLE,
+            "failed" if failed else "completed",
+            self.name(index),
+            b"",
+            None if isinstance(function, Each) else self.recorder.encode(value),
+            f"{failed} elements failed" if failed else None,
+            self.attempts.get(index, 1),
+            self.epoch + start - self.began,
+            end - start,
+            seat.worker,
+        )
+
+    def _failure(
+        self, index: int, element: int, error: BaseException, start: float, end: float, attempts: int
+    ) -> Record:
+        seat = self.seats[index]
+        return Record(
+            index,
+            element,
+            "failed",
+            self.name(index),
+            b"",
+            None,
+            _text(error),
+            attempts,
+            self.epoch + start - self.began,
+            end - start,
+            "" if seat is None else seat.worker,
+        )
+
+    def _unrecorded(self, error: BaseException, records: Sequence[Record]) -> None:
+        """Fail the run, and the tasks of which nobody can know any more that they ended well."""
+        for record in records:
+            if record.element == WHOLE and record.state == "completed":
+                self.ledger.fail(record.task, error)
+                self.ledger.ends[record.task] = time.perf_counter()
+                self.notify(record.task)
+        self.interrupt(error)
+
+    def _note_halt(self) -> None:
+        """Wake whoever waits for what the ledger has come to."""
+        if self.ledger.cancelled:
+            self._cancelled.open()
+        if self.ledger.halted:
+            self._halted.open()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _text(error: BaseException) -> str:
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception as failure:
+        text = f"{type(error).__name__} <no text: {type(failure).__name__}>"
+    return text if len(text) <= _ERROR_LIMIT else f"{text[: _ERROR_LIMIT // 2]}\n…\n{text[-_ERROR_LIMIT // 2 :]}"
