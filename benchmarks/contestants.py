@@ -123,7 +123,7 @@ def joblib_threads(count: int) -> float:
     return timed(lambda: Parallel(n_jobs=WORKERS, prefer="threads")(work), list(range(count)))
 
 
-def dask_get(graph: Mapping[str, object], keys: object, expected: object) -> float:
+def dask_get(graph: Mapping[str, object], keys: str | list[str], expected: object) -> float:
     """Run a graph on dask's threads; building it does not count."""
     from dask.threaded import get
 
