@@ -12,14 +12,7 @@ rounds' ratios. What is measured is the run; where building is measured, it says
 """
 
 import argparse
-import os
-import platform
-import re
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from statistics import median
-from typing import NamedTuple
 
 from contestants import (
     SLEEP_S,
@@ -47,44 +40,21 @@ from contestants import (
     waiting_in_executor,
     waiting_in_process,
 )
-
-ROOT = Path(__file__).parents[1]
-
-Timed = Callable[[], float]
-"""Does the work once and returns the seconds that count."""
-
-
-class Work(NamedTuple):
-    """One piece of work of so many `parts`, done by several; figures are in `unit` for each part."""
-
-    title: str
-    parts: int
-    unit: str
-    contestants: dict[str, Timed]
-    goals: dict[str, Callable[[dict[str, float]], tuple[bool, str]]]
-    slow: frozenset[str] = frozenset()
-    """Contestants that would take minutes: they run in the first three rounds only."""
-
+from measuring import (
+    ROOT,
+    Measured,
+    Work,
+    at_most,
+    between,
+    machine,
+    measure,
+    ratio_at_least,
+    ratio_at_most,
+    shown,
+    table,
+)
 
 # What is compared
-
-
-def at_most(limit: float, name: str = "procession") -> Callable[[dict[str, float]], tuple[bool, str]]:
-    """Return the goal that a figure is no more than the limit."""
-    return lambda figures: (figures[name] <= limit, f"{shown(figures[name])}")
-
-
-def ratio_at_most(limit: float, other: str, name: str = "procession") -> Callable[[dict[str, float]], tuple[bool, str]]:
-    """Return the goal that a figure is no more than so many times that of another."""
-    return lambda figures: (figures[f"{name}/{other}"] <= limit, f"{figures[f'{name}/{other}']:.3f} times")
-
-
-def ratio_at_least(limit: float, other: str) -> Callable[[dict[str, float]], tuple[bool, str]]:
-    """Return the goal that another's figure is at least so many times ours."""
-    return lambda figures: (
-        1 / figures[f"procession/{other}"] >= limit,
-        f"{1 / figures[f'procession/{other}']:.0f} times",
-    )
 
 
 def works(n: int) -> list[Work]:
@@ -217,67 +187,6 @@ def works(n: int) -> list[Work]:
     ]
 
 
-SCALES = {"µs a task": 1e6, "ms": 1e3, "bytes a task": 1.0, "kB": 1e-3}
-
-
-class Measured(NamedTuple):
-    """What came of one work: medians and ratios by name, and the spread of each contestant."""
-
-    work: Work
-    figures: dict[str, float]
-    spread: dict[str, tuple[float, float]]
-    rounds: dict[str, int]
-
-
-def measure(work: Work, rounds: int) -> Measured:
-    """Run every contestant in every round."""
-    taken: dict[str, dict[int, float]] = {name: {} for name in work.contestants}
-    names = list(work.contestants)
-    for number in range(rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            if number < 3 or name not in work.slow:
-                taken[name][number] = work.contestants[name]() / work.parts * SCALES[work.unit]
-                print(f"  {name}: {shown(taken[name][number])} {work.unit}", file=sys.stderr)
-    figures = {name: median(times.values()) for name, times in taken.items()}
-    for one in names:
-        for other in names:
-            both = taken[one].keys() & taken[other].keys()
-            figures[f"{one}/{other}"] = median(taken[one][number] / taken[other][number] for number in both)
-    spread = {name: (min(times.values()), max(times.values())) for name, times in taken.items()}
-    return Measured(work, figures, spread, {name: len(times) for name, times in taken.items()})
-
-
-def shown(figure: float) -> str:
-    """Return a figure with three digits."""
-    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"
-
-
-def table(results: list[Measured]) -> str:
-    """Return the results as Markdown."""
-    lines: list[str] = []
-    for work, figures, spread, rounds in results:
-        first = next(iter(work.contestants))
-        lines += [
-            "",
-            f"### {work.title}",
-            "",
-            f"| | {work.unit} | least to most | rounds | times {first} |",
-            "|---|--:|--:|--:|--:|",
-        ]
-        lines += [
-            f"| {name} | {shown(figures[name])} | {' to '.join(map(shown, spread[name]))} | {rounds[name]} "
-            f"| {figures[f'{name}/{first}']:.3g} |"
-            for name in work.contestants
-        ]
-        if work.goals:
-            lines.append("")
-        for goal, check in work.goals.items():
-            reached, what = check(figures)
-            lines.append(f"- {'reached' if reached else '**missed**'}: {goal} ({what})")
-    return "\n".join(lines)
-
-
 def headline(results: list[Measured], where: str) -> str:
     """Return the few figures that the README shows."""
     lines = [f"| {where} | Procession | beside it |", "|---|--:|---|"]
@@ -288,16 +197,6 @@ def headline(results: list[Measured], where: str) -> str:
             )
             lines.append(f"| {work.title} | {shown(figures['procession'])} {work.unit} | {others} |")
     return "\n".join(lines)
-
-
-def between(text: str, start: str, end: str, new: str) -> str:
-    """Return the text with what stands between two marks replaced."""
-    changed, count = re.subn(
-        f"(?s)({re.escape(start)}).*?({re.escape(end)})", lambda found: found[1] + new + found[2], text
-    )
-    if count != 1:
-        raise AssertionError(f"{start} ... {end} stands {count} times in the text")
-    return changed
 
 
 def write(results: list[Measured], where: str) -> None:
@@ -322,7 +221,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only works whose title contains this")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md and the README")
     options = parser.parse_args()
-    where = f"{platform.python_implementation()} {platform.python_version()} on {platform.system()}, {cores()} cores"
+    where = machine()
     results: list[Measured] = []
     for work in works(options.tasks):
         if options.only in work.title:
@@ -332,11 +231,6 @@ def main() -> None:
     print(table(results))
     if options.write:
         write(results, where)
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":
