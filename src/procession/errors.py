@@ -1,10 +1,16 @@
 """Every public exception.
 
     ProcessionError
+    ├── DigestError              arguments that cannot be told apart from others                TypeError
     ├── HandleError              a handle used as if it were the value, or in another process   TypeError
+    ├── JournalError             a journal that cannot be opened, read or written               OSError
     ├── NestingError             a process that would contain itself                            ValueError
+    ├── PlanChangedError         a definition that is not the one the run began with            ValueError
     ├── ProcessRunningError      a process changed or executed while it runs                    RuntimeError
+    ├── ResultError              a value that cannot be recorded or read back                   TypeError
     ├── RunCancelledError        the run was cancelled before it could end                      RuntimeError
+    ├── RunInUseError            a run that somebody else executes                              RuntimeError
+    ├── RunUnknownError          a run that the journal does not have                           LookupError
     ├── TaskSkippedError         a task that never started, because another one failed          RuntimeError
     ├── TaskTimeoutError         an attempt took longer than the task's timeout                 TimeoutError
     ├── ValueUnavailableError    the value of a task that has none to show                      LookupError
@@ -17,11 +23,17 @@ never wrapped: it leaves as itself.
 """
 
 __all__ = [
+    "DigestError",
     "HandleError",
+    "JournalError",
     "NestingError",
+    "PlanChangedError",
     "ProcessRunningError",
     "ProcessionError",
+    "ResultError",
     "RunCancelledError",
+    "RunInUseError",
+    "RunUnknownError",
     "TaskCancelled",
     "TaskSkippedError",
     "TaskTimeoutError",
@@ -34,6 +46,13 @@ class ProcessionError(Exception):
     """The root of all errors that are Procession's own."""
 
 
+class DigestError(ProcessionError, TypeError):
+    """An argument has no digest that would be the same in another interpreter.
+
+    Without one, a run that goes on could not tell whether a task is still the one that was recorded.
+    """
+
+
 class HandleError(ProcessionError, TypeError):
     """A handle stands for a value that is not there yet, and was used where only the value would do.
 
@@ -41,16 +60,39 @@ class HandleError(ProcessionError, TypeError):
     """
 
 
+class JournalError(ProcessionError, OSError):
+    """The journal cannot be opened, read or written: what the system or the database said stands in the message.
+
+    What was recorded before is not touched.
+    """
+
+
 class NestingError(ProcessionError, ValueError):
     """The task is the process it is added to, or a process that already contains it."""
+
+
+class PlanChangedError(ProcessionError, ValueError):
+    """The run was begun with another definition; the first difference stands in the message."""
 
 
 class ProcessRunningError(ProcessionError, RuntimeError):
     """The process is running, and what was asked of it can only be done when it is not."""
 
 
+class ResultError(ProcessionError, TypeError):
+    """A value cannot be recorded in the journal, or what was recorded cannot be read back."""
+
+
 class RunCancelledError(ProcessionError, RuntimeError):
     """The run was cancelled; its outcomes say what had ended by then."""
+
+
+class RunInUseError(ProcessionError, RuntimeError):
+    """Somebody else executes the run, here or elsewhere; or has taken it over from this process."""
+
+
+class RunUnknownError(ProcessionError, LookupError):
+    """The journal has no run of that id."""
 
 
 class TaskSkippedError(ProcessionError, RuntimeError):
