@@ -1,0 +1,273 @@
+"""Where a journal is kept, and the connections to it."""
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+try:
+    from sqlalchemy import Connection, Engine, create_engine, event, func, select
+    from sqlalchemy.engine import URL, make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+    from sqlalchemy.pool import NullPool, StaticPool
+except ImportError as error:
+    raise ImportError('a journal needs SQLAlchemy: pip install "procession[journal]"') from error
+
+from procession.errors import JournalError
+from procession.journal import access, schema
+
+Durability = Literal["process", "power"]
+
+BUSY_S = 30.0
+"""How long a write waits for another program that has locked an SQLite database."""
+
+MEMORY = ":memory:"
+
+_SCHEMA_LOCK = 0x70726F63  # any number that other programs are unlikely to lock in PostgreSQL
+
+
+class Channel:
+    """One connection, which several threads use in turn, and only those of the process that made it."""
+
+    def __init__(self, connection: Connection, where: str, begin: str) -> None:
+        self._connection = connection
+        self._where = where
+        self._begin = begin
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+
+    @contextmanager
+    def open(self) -> Generator[Connection]:
+        """Hand out the connection to one thread at a time. Each statement is a transaction of its own."""
+        if os.getpid() != self._process:
+            # The lock may be held for ever in a forked child, and the database knows of one client, not of two.
+            raise JournalError(f"the journal {self._where} was opened by another process: open it again in this one")
+        with self._lock, failing_plainly(self._where):
+            yield self._connection
+
+    @contextmanager
+    def transaction(self) -> Generator[Connection]:
+        """Do the same, in one transaction: it is committed at the end, or, after any exception, nothing is done."""
+        with self.open() as connection:
+            connection.exec_driver_sql(self._begin)
+            try:
+                yield connection
+                connection.exec_driver_sql("COMMIT")
+            except BaseException:
+                # After some failures SQLite has rolled back already. Either way, the one before is what matters.
+                with suppress(SQLAlchemyError, sqlite3.Error):
+                    connection.exec_driver_sql("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Close the connection."""
+        with failing_plainly(self._where):
+            self._connection.close()
+
+
+class Database:
+    """A database that journals are kept in: an SQLite file, one in memory, or a server."""
+
+    def __init__(self, where: str | os.PathLike[str], durability: Durability) -> None:
+        if durability not in ("process", "power"):
+            raise ValueError(f"unknown durability {durability!r}; known are 'process' and 'power'")
+        self.url = _url(where)
+        self.where = self.url.render_as_string(hide_password=True)
+        self.busy_s = BUSY_S
+        self.clock: Callable[[], float] = time.time
+        self._durability: Durability = durability
+        self._path: Path | None = None
+        self._shared: Channel | None = None
+        self._engine: Engine | None = None
+        self._ready = False
+        self._lock = threading.Lock()
+        self.sqlite = self.url.get_backend_name() == "sqlite"
+        if self.sqlite and self.url.database not in (None, "", MEMORY):
+            self._path = Path(os.path.abspath(str(self.url.database)))  # noqa: PTH100  # resolve() follows links
+            self.url = self.url.set(database=str(self._path))
+            self.where = repr(str(self._path))
+
+    @contextmanager
+    def reading(self) -> Generator[Connection]:
+        """Hand out a connection to a journal that is there; `JournalError` if there is none."""
+        channel = self.channel(create=False)
+        try:
+            with channel.open() as connection:
+                yield connection
+        finally:
+            self.release(channel)
+
+    @contextmanager
+    def writing(self) -> Generator[Connection]:
+        """Hand out a connection to a journal that is there, in a transaction."""
+        channel = self.channel(create=False)
+        try:
+            with channel.transaction() as connection:
+                yield connection
+        finally:
+            self.release(channel)
+
+    def channel(self, *, create: bool) -> Channel:
+        """Return a channel to the journal, making one where there is none if `create` says so."""
+        if self._path is not None:
+            if create:
+                access.create(self._path)
+            elif not self._path.exists():
+                raise JournalError(f"there is no journal {self.where}")
+            access.check(self._path)
+        with self._lock:
+            channel = self._shared or self._connected()
+            if self.url.database in (None, "", MEMORY) and self.sqlite:
+                self._shared = channel
+        try:
+            if self._path is not None:
+                access.check(self._path)
+            if not self._ready:
+                self._prepare(channel, create=create)
+        except BaseException:
+            self.release(channel)
+            raise
+        return channel
+
+    def release(self, channel: Channel) -> None:
+        """Close a channel that is no longer needed, unless it is the only one there can be."""
+        if channel is not self._shared:
+            channel.close()
+
+    def now(self, connection: Connection) -> float:
+        """Return the time in seconds since the epoch: a server's, as its clients may differ, and else this system's."""
+        if connection.dialect.name == "postgresql":
+            return float(connection.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one())
+        return self.clock()
+
+    def close(self) -> None:
+        """Close what is open. A database in memory is gone then."""
+        with self._lock:
+            if self._shared is not None:
+                self._shared.close()
+            if self._engine is not None:
+                self._engine.dispose()
+            self._shared = self._engine = None
+            self._ready = False
+
+    def _connected(self) -> Channel:
+        with failing_plainly(self.where):
+            if self._engine is None:
+                self._engine = self._made()
+            # SQLAlchemy is told to leave transactions alone: a single statement is one already, and for the others
+            # the channel says how they begin.
+            connection = self._engine.connect()
+        return Channel(connection, self.where, "BEGIN IMMEDIATE" if self.sqlite else "BEGIN")
+
+    def _made(self) -> Engine:
+        try:
+            if not self.sqlite:
+                engine = create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+            else:
+                arguments = {"timeout": self.busy_s, "check_same_thread": False}
+                pool = NullPool if self._path is not None else StaticPool
+                engine = create_engine(self.url, poolclass=pool, isolation_level="AUTOCOMMIT", connect_args=arguments)
+        except (ArgumentError, NoSuchModuleError) as error:
+            raise ValueError(f"the journal {self.where} cannot be opened: {error}") from error
+        except ImportError as error:
+            raise ImportError(f"the journal {self.where} needs a driver that is not installed: {error}") from error
+        event.listen(engine, "connect", self._connected_anew)
+        return engine
+
+    def _connected_anew(self, driver_connection: Any, _record: object) -> None:
+        cursor = driver_connection.cursor()
+        for statement in self._settings():
+            cursor.execute(statement)
+        cursor.close()
+
+    def _settings(self) -> list[str]:
+        power = self._durability == "power"
+        if self.sqlite:
+            # In WAL mode NORMAL syncs at checkpoints only: the death of a process loses nothing, and that of the
+            # system may lose the last commits, but no more than those.
+            return [f"PRAGMA synchronous={'FULL' if power else 'NORMAL'}", f"PRAGMA fullfsync={int(power)}"]
+        if self.url.get_backend_name() == "postgresql":
+            return [f"SET synchronous_commit TO {'on' if power else 'off'}"]
+        return []
+
+    def _prepare(self, channel: Channel, *, create: bool) -> None:
+        with channel.open() as connection:
+            version = schema.version_of(connection)
+        if version is None and not create:
+            raise JournalError(f"there is no journal in {self.where}")
+        if self._path is not None:
+            self._use_wal(channel)
+        if version != schema.VERSION:
+            with channel.transaction() as connection:
+                if connection.dialect.name == "postgresql":
+                    connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+                schema.create(connection)
+        self._ready = True
+
+    def _use_wal(self, channel: Channel) -> None:
+        # The switch needs the file for itself and does not wait for it as other statements do.
+        until = time.monotonic() + self.busy_s
+        while True:
+            try:
+                with channel.open() as connection:
+                    connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                return
+            except JournalError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+
+
+@contextmanager
+def failing_plainly(where: str) -> Generator[None]:
+    """Raise what a database says as `JournalError`."""
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        raise plainly(where, error) from error
+    except JournalError as error:
+        if where in str(error):
+            raise
+        raise JournalError(f"the journal {where} cannot be used: {error}") from error.__cause__
+
+
+def plainly(where: str, error: Exception) -> JournalError:
+    """Return what a database said, in words that say what to do."""
+    said = getattr(error, "orig", None) or error
+    code = str(getattr(said, "sqlite_errorname", ""))
+    for start, meaning in _MEANINGS.items():
+        if code.startswith(start):
+            return JournalError(f"the journal {where}: {meaning} ({said})")
+    return JournalError(f"the journal {where} cannot be used: {' '.join(str(said).split())}")
+
+
+_MEANINGS = {
+    "SQLITE_FULL": "there is no room left on its disk; what was recorded so far is safe",
+    "SQLITE_IOERR": "it cannot be written or read; its disk may be full, or a limit reached",
+    "SQLITE_READONLY": "it, or its folder, is read-only",
+    "SQLITE_CANTOPEN": "it cannot be opened; SQLite writes to its folder, too",
+    "SQLITE_BUSY": "another program has locked it for longer than we wait",
+    "SQLITE_LOCKED": "another program has locked it for longer than we wait",
+    "SQLITE_NOTADB": "it is not a database, or damaged",
+    "SQLITE_CORRUPT": "it is damaged or cut short; put back a copy, or use another file",
+}
+
+
+def _url(where: str | os.PathLike[str]) -> URL:
+    text = os.fspath(where)
+    if not isinstance(where, str) or "://" not in text:
+        if not text:
+            raise ValueError("a journal needs a path or a URL, and not an empty string")
+        return URL.create("sqlite", database=text)
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise ValueError(
+            "the journal's URL cannot be understood; one looks like postgresql://user@host/name"
+        ) from error
+    # The driver that the extra installs, whatever this version of SQLAlchemy prefers.
+    return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url

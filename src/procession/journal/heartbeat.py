@@ -1,0 +1,77 @@
+"""A thread that keeps a run's lease, says how far the run is, and looks whether somebody wants it to stop."""
+
+import json
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from procession._model.progress import Progress
+from procession.errors import JournalError, RunInUseError
+from procession.journal.lease import RENEWAL_S
+
+if TYPE_CHECKING:
+    from procession.journal.recorder import Recorder
+
+Snapshot = tuple[Progress, list[tuple[int, str, str, float]]]
+"""How far a run has come; and the tasks that run now: place, name, worker, start in seconds since the epoch."""
+
+LOOK_S = 0.25
+WRITE_S = 1.0
+
+
+class Heartbeat:
+    """Beats from `start` to `stop`."""
+
+    def __init__(
+        self,
+        recorder: "Recorder",
+        snapshot: Callable[[], Snapshot],
+        on_cancel: Callable[[], object],
+        on_lost: Callable[[RunInUseError], object],
+    ) -> None:
+        self._recorder = recorder
+        self._snapshot = snapshot
+        self._on_cancel = on_cancel
+        self._on_lost = on_lost
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="procession-journal", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> str:
+        """End, with nothing left, and return the last progress."""
+        self._over.set()
+        self._thread.join()
+        return text_of(self._snapshot())
+
+    def _beat(self) -> None:
+        written, age, told = "", RENEWAL_S, False
+        while True:
+            try:
+                # A second, so that whoever watches sees it move; and seldom when nothing moves.
+                text = text_of(self._snapshot()) if age >= WRITE_S else written
+                if text != written or age >= RENEWAL_S:
+                    cancelling = self._recorder.renew(text)
+                    written, age = text, 0.0
+                else:
+                    cancelling = self._recorder.cancelling()
+            except RunInUseError as error:
+                self._on_lost(error)
+                return
+            except JournalError:
+                # The next commit meets the same and fails the run. If there is none, nothing needs to be written.
+                cancelling = False
+            if cancelling and not told:
+                told = True
+                self._on_cancel()
+            if self._over.wait(LOOK_S):
+                return
+            age += LOOK_S
+
+
+def text_of(snapshot: Snapshot) -> str:
+    """Return a snapshot as the journal keeps it."""
+    progress, running = snapshot
+    return json.dumps({**progress._asdict(), "running": running})

@@ -1,0 +1,112 @@
+"""Who executes a run: a lease on it, and whether its holder is still there.
+
+One runner at a time has the lease; a thread renews it while the run goes on. It is free for others when it has run
+out, or at once if its holder was a process of this very system that is no more. A clock that jumps can take it from a
+runner that is still there; each commit looks whether that has happened, so that never two of them record.
+"""
+
+import json
+import os
+import platform
+import threading
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+DURATION_S = 30.0
+"""How long a lease holds that is not renewed."""
+
+RENEWAL_S = 5.0
+
+_held: set[str] = set()
+"""The tokens of the leases that this process holds: a run that it has let go of without a word is nobody's."""
+_held_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that executes a run. `system` tells apart what processes have their numbers from."""
+
+    host: str
+    system: str
+    pid: int
+    started: float
+    """On Linux in ticks since the system started, which no change of the clock moves; elsewhere in seconds UTC."""
+
+    @classmethod
+    def here(cls) -> Self:
+        """Return this process."""
+        return cls(platform.node(), _system(), os.getpid(), started(os.getpid()) or 0.0)
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Return what `text` says."""
+        return cls(**json.loads(text))
+
+    @property
+    def text(self) -> str:
+        """As the journal keeps it."""
+        return json.dumps(asdict(self))
+
+    def gone(self, token: str) -> bool:
+        """Return whether it is certain that the holder of the lease of this token executes nothing any more."""
+        if (self.host, self.system) != (platform.node(), _system()):
+            return False
+        if self.pid == os.getpid() and self.started == started(self.pid):
+            with _held_lock:
+                return token not in _held
+        try:
+            return started(self.pid) != self.started
+        except psutil.Error:
+            return False
+
+
+def take() -> str:
+    """Return a new token, and note that this process has its lease."""
+    token = os.urandom(16).hex()
+    with _held_lock:
+        _held.add(token)
+    return token
+
+
+def drop(token: str) -> None:
+    """Note that this process has the lease no longer."""
+    with _held_lock:
+        _held.discard(token)
+
+
+def started(pid: int) -> float | None:
+    """Return when a process of this system began, `None` if there is none of this number. A zombie is none."""
+    if platform.system() == "Linux":
+        return _started_linux(pid)
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
+def moment(seconds: float | None) -> str:
+    """Return a time for people."""
+    return "?" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _started_linux(pid: int) -> float | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name, in parentheses, may hold anything. After it: the state, and 19 fields later the start.
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else float(fields[19])
+
+
+def _system() -> str:
+    """Name what process numbers are valid in: on Linux one boot of one kernel, and the namespace in it."""
+    if platform.system() != "Linux":
+        return ""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

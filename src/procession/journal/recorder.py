@@ -1,0 +1,224 @@
+"""One run's way into a journal, while this process executes it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
+
+from procession._model.record import WHOLE, Record, Recorded
+from procession._model.states import RunStatus
+from procession.errors import RunInUseError
+from procession.journal import lease
+from procession.journal.codec import Codec, decoded, encoded
+from procession.journal.database import Channel
+from procession.journal.heartbeat import Heartbeat, Snapshot
+from procession.journal.schema import records, runs
+
+if TYPE_CHECKING:
+    from procession.journal.store import Journal
+
+_COLUMNS: Final = ("run", *Record._fields)
+
+ROWS = 100
+"""Rows of one statement, at most."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A lease that this process holds: on a run, and so on all that are nested in it."""
+
+    channel: Channel
+    key: int
+    token: str
+    run_id: str
+
+
+class Recorder:
+    """Records one run. `commit` is for one thread at a time; everything else may be called from any."""
+
+    def __init__(
+        self,
+        journal: "Journal",
+        held: Held,
+        key: int,
+        run_id: str,
+        *,
+        codec: Codec,
+        executions: int,
+        allow_changes: bool,
+    ) -> None:
+        self.journal: Final = journal
+        self.held: Final = held
+        self.key: Final = key
+        self.run_id: Final = run_id
+        self.executions: Final = executions
+        self.allow_changes: Final = allow_changes
+        self._codec = codec
+        self._at_once = ROWS if journal.database.sqlite else 1
+        self._heartbeat: Heartbeat | None = None
+        self._recorded: dict[int, Recorded] | None = None
+        with held.channel.open() as connection:
+            failed = select(records.c.task, records.c.element).where(records.c.run == key, records.c.state == "failed")
+            self._failed = {(task, element) for task, element in connection.execute(failed)}
+
+    @property
+    def recorded(self) -> Mapping[int, Recorded]:
+        """What earlier executions recorded of tasks that ended well, by task. A map's own value is `None`."""
+        if self._recorded is None:
+            self._recorded = self._read(records.c.task, records.c.element == WHOLE)
+        return self._recorded
+
+    def elements(self, index: int) -> dict[int, Recorded]:
+        """Return what earlier executions recorded of a map's elements that ended well, by their place."""
+        return self._read(records.c.element, records.c.task == index, records.c.element != WHOLE)
+
+    def encode(self, value: object) -> bytes:
+        """Return a value as it will be recorded. `ResultError` for one that cannot be, or not be read back."""
+        return encoded(self._codec, value)
+
+    def commit(self, group: Sequence[Record]) -> None:
+        """Record all of these or, with an exception, none: `RunInUseError` if another has taken over the run."""
+        channel = self.held.channel
+        stale = [(record.task, record.element) for record in group] if self.allow_changes else []
+        if self._failed and not stale:
+            stale = [place for record in group if (place := (record.task, record.element)) in self._failed]
+        if stale:
+            with channel.transaction() as connection:
+                connection.execute(_FORGET, [{"of": self.key, "at": task, "on": element} for task, element in stale])
+                self._insert(connection, group)
+            self._failed.difference_update(stale)
+        elif len(group) <= self._at_once:
+            with channel.open() as connection:
+                self._insert(connection, group)
+        else:
+            with channel.transaction() as connection:
+                self._insert(connection, group)
+
+    def start_heartbeat(
+        self,
+        snapshot: Callable[[], Snapshot],
+        on_cancel: Callable[[], object],
+        on_lost: Callable[[RunInUseError], object],
+    ) -> None:
+        """Begin to renew the lease and to write what `snapshot` returns, in a thread that `close` ends.
+
+        It calls `on_cancel` when somebody asks the journal to cancel the run, and `on_lost`, at the end, when another
+        has taken it over. A nested run hangs on the lease of the outer one, and its requests are that one's.
+        """
+        if self.key == self.held.key:
+            self._heartbeat = Heartbeat(self, snapshot, on_cancel, on_lost)
+            self._heartbeat.start()
+
+    def cancelling(self) -> bool:
+        """Return whether somebody has asked for the run to be cancelled."""
+        with self.held.channel.open() as connection:
+            query = select(runs.c.cancelling).where(runs.c.key == self.held.key, runs.c.token == self.held.token)
+            answer = connection.execute(query).scalar_one_or_none()
+            if answer is None:
+                raise self._lost(connection)
+        return bool(answer)
+
+    def renew(self, progress: str) -> bool:
+        """Renew the lease and write how far the run is; return what `cancelling` does."""
+        with self.held.channel.transaction() as connection:
+            until = self.journal.database.now(connection) + lease.DURATION_S
+            self._update(connection, held_until=until, progress=progress)
+        return self.cancelling()
+
+    def close(self, status: RunStatus, error: str | None = None) -> None:
+        """Record how the run ended and give back the lease. Nothing is left open, whatever this raises."""
+        values: dict[str, object] = {"status": status, "error": error}
+        if self._heartbeat is not None:
+            values["progress"] = self._heartbeat.stop()
+        nested = self.key != self.held.key
+        if not nested:
+            values |= {"token": None, "held_until": None}
+        try:
+            with self.held.channel.transaction() as connection:
+                self._update(connection, ended_at=self.journal.database.now(connection), **values)
+        finally:
+            if not nested:
+                lease.drop(self.held.token)
+                self.journal.database.release(self.held.channel)
+
+    def _insert(self, connection: Connection, group: Sequence[Record]) -> None:
+        if connection.dialect.name == "sqlite":
+            # The driver itself: SQLAlchemy takes longer to get there than the commit does. And few statements: each
+            # one gives up the interpreter's lock and, while others compute, may wait 5 ms to get it back.
+            cursor = connection.connection.cursor()
+            written = 0
+            for start in range(0, len(group), ROWS):
+                part = group[start : start + ROWS]
+                values: list[object] = []
+                for record in part:
+                    values.append(self.key)
+                    values += record
+                cursor.execute(_insertion(len(part)), (*values, self.held.key, self.held.token))
+                written += cursor.rowcount
+        else:
+            held = {"held_key": self.held.key, "held_token": self.held.token, "run": self.key}
+            written = connection.execute(_INSERT, [record._asdict() | held for record in group]).rowcount
+        if written != len(group):
+            raise self._lost(connection)
+
+    def _update(self, connection: Connection, **values: object) -> None:
+        holding = runs.alias()
+        held = exists().where(holding.c.key == self.held.key, holding.c.token == self.held.token)
+        if connection.execute(update(runs).where(runs.c.key == self.key, held).values(**values)).rowcount != 1:
+            raise self._lost(connection)
+
+    def _lost(self, connection: Connection) -> RunInUseError:
+        query = select(runs.c.holder, runs.c.held_since).where(runs.c.key == self.held.key)
+        row = connection.execute(query).one_or_none()
+        if row is None:
+            return RunInUseError(f"run {self.held.run_id!r} was deleted from the journal while it was executed")
+        holder = lease.Holder.read(row.holder)
+        return RunInUseError(
+            f"run {self.held.run_id!r} was taken over by process {holder.pid} on {holder.host} at "
+            f"{lease.moment(row.held_since)}, because it had not been heard of; this process records it no longer"
+        )
+
+    def _read(self, place: Any, *where: Any) -> dict[int, Recorded]:
+        c = records.c
+        query = (
+            select(place, c.value, c.attempts, c.duration, c.worker, c.digest, c.name)
+            .where(c.run == self.key, c.state == "completed", *where)
+            .order_by(place)
+        )
+        with self.held.channel.open() as connection:
+            rows = connection.execute(query).all()
+        return {row[0]: self._decoded(*row) for row in rows}
+
+    def _decoded(
+        self, place: int, data: bytes | None, attempts: int, duration: float, worker: str, digest: bytes, name: str
+    ) -> Recorded:
+        if data is None:
+            return Recorded(None, attempts, duration, worker, digest)
+        value = decoded(self._codec, data, f"run {self.run_id!r}, task {place} ({name})")
+        return Recorded(value, attempts, duration, worker, digest)
+
+
+_FORGET = delete(records).where(
+    records.c.run == bindparam("of"), records.c.task == bindparam("at"), records.c.element == bindparam("on")
+)
+
+# Nothing is inserted unless the lease is still ours; FOR SHARE makes whoever takes it over wait for our commit.
+_INSERT = insert(records).from_select(
+    list(_COLUMNS),
+    select(*(bindparam(name, type_=records.c[name].type) for name in _COLUMNS))
+    .select_from(runs)
+    .where(runs.c.key == bindparam("held_key"), runs.c.token == bindparam("held_token"))
+    .with_for_update(read=True),
+)
+
+
+@cache
+def _insertion(count: int) -> str:
+    """Return the same for SQLite and several rows."""
+    rows = ", ".join([f"({', '.join('?' * len(_COLUMNS))})"] * count)
+    return (
+        f"INSERT INTO {records.name} ({', '.join(_COLUMNS)}) "  # noqa: S608  # no word of it is a user's
+        f"SELECT given.* FROM (VALUES {rows}) AS given, {runs.name} AS held WHERE held.key = ? AND held.token = ?"
+    )

@@ -1,0 +1,233 @@
+"""The journal: a durable record of runs."""
+
+import json
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from procession._model.record import WHOLE
+from procession._model.text import shown
+from procession.errors import JournalError, PlanChangedError, RunInUseError
+from procession.journal import lease
+from procession.journal.codec import Codec, CodecName, codec_of
+from procession.journal.database import Database, Durability
+from procession.journal.recorder import Held, Recorder
+from procession.journal.schema import ID_LIMIT, records, runs
+
+if TYPE_CHECKING:
+    from procession._plan.fingerprint import Fingerprint
+
+_TOP = 0
+"""The parent of a run that is not nested in another."""
+
+
+class Journal:
+    """A durable record of runs, in a database: what ended well is never called again under the same run id.
+
+    `where` is a path, which means SQLite, `":memory:"`, which lasts as long as the journal is open, or a URL such as
+    `postgresql://user@host/name`. With `durability="process"` a record survives the death of the process at any
+    instant, and with `"power"` that of the whole system too, for the price of a disk sync each commit. `codec` turns
+    results into bytes: `"pickle"`, `"json"`, or an object with a `name` that encodes and decodes.
+
+    >>> with Journal(":memory:") as journal:
+    ...     [run.id for run in journal.runs()]
+    []
+
+    Nothing is opened until something is asked of it. Raises `ValueError` for a `where`, `durability` or `codec` that
+    means nothing; and later `JournalError` for a database that cannot be used.
+    """
+
+    def __init__(
+        self,
+        where: str | os.PathLike[str],
+        *,
+        durability: Durability = "process",
+        codec: CodecName | Codec = "pickle",
+    ) -> None:
+        self.database = Database(where, durability)
+        self._codec = codec_of(codec)
+
+    def begin(
+        self,
+        run_id: str,
+        fingerprint: "Fingerprint",
+        *,
+        within: tuple[Recorder, int, int] | None = None,
+        origin: Mapping[str, object] | None = None,
+        allow_changes: bool = False,
+    ) -> Recorder:
+        """Begin to execute a run, or go on with it, and return the way to record it.
+
+        `within` is the recorder, the task and the element (or `WHOLE`) that the run is itself, `origin` says how it
+        was started, for people and for `resume`. With `allow_changes`, what was recorded of changed tasks is
+        forgotten. Raises `RunInUseError` if somebody executes the run, `PlanChangedError` if it was begun with
+        another definition, `ValueError` for a run id that no database could keep, `JournalError` for all else.
+        """
+        _check(run_id)
+        if within is not None:
+            held, outer = within[0].held, within[0].key
+            place = f"{within[1]}" if within[2] == WHOLE else f"{within[1]}.{within[2]}"
+            return self._begun(held, outer, place, run_id, fingerprint, origin or {}, allow_changes=allow_changes)
+        channel = self.database.channel(create=True)
+        token = lease.take()
+        try:
+            held = Held(channel, _TOP, token, run_id)
+            return self._begun(held, _TOP, run_id, run_id, fingerprint, origin or {}, allow_changes=allow_changes)
+        except BaseException:
+            lease.drop(token)
+            self.database.release(channel)
+            raise
+
+    def close(self) -> None:
+        """Close what is open. A journal in memory is gone then."""
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _begun(
+        self,
+        held: Held,
+        parent: int,
+        place: str,
+        run_id: str,
+        fingerprint: "Fingerprint",
+        origin: Mapping[str, object],
+        *,
+        allow_changes: bool,
+    ) -> Recorder:
+        with held.channel.transaction() as connection:
+            now = self.database.now(connection)
+            values: dict[str, Any] = {
+                "process": fingerprint.process_name,
+                "fingerprint": fingerprint.to_bytes(),
+                "origin": json.dumps(dict(origin)),
+                "status": "running",
+                "error": None,
+                "started_at": now,
+                "ended_at": None,
+                "progress": "{}",
+                "cancelling": False,
+            }
+            if parent == _TOP:
+                values |= {
+                    "token": held.token,
+                    "holder": lease.Holder.here().text,
+                    "held_since": now,
+                    "held_until": now + lease.DURATION_S,
+                }
+            else:
+                holding = select(runs.c.key).where(runs.c.key == held.key, runs.c.token == held.token)
+                if connection.execute(holding.with_for_update()).one_or_none() is None:
+                    raise RunInUseError(f"run {held.run_id!r} was taken over while this process executed it")
+            key, executions = self._entered(
+                connection, parent, place, run_id, fingerprint, values, allow_changes=allow_changes
+            )
+        if parent == _TOP:
+            held = Held(held.channel, key, held.token, run_id)
+        return Recorder(self, held, key, run_id, codec=self._codec, executions=executions, allow_changes=allow_changes)
+
+    def _entered(
+        self,
+        connection: Connection,
+        parent: int,
+        place: str,
+        run_id: str,
+        fingerprint: "Fingerprint",
+        values: dict[str, Any],
+        *,
+        allow_changes: bool,
+    ) -> tuple[int, int]:
+        """Write the run's row; return its key and how many times it has been executed, this time included."""
+        query = select(runs).where(runs.c.parent == parent, runs.c.id == place).with_for_update()
+        row = connection.execute(query).one_or_none()
+        if row is None:
+            values |= {
+                "parent": parent,
+                "id": place,
+                "codec": self._codec.name,
+                "created_at": values["started_at"],
+                "executions": 1,
+            }
+            try:
+                answer = connection.execute(insert(runs).values(**values))
+            except IntegrityError as error:
+                # On a server, two may find at the same time that there is none.
+                raise RunInUseError(f"run {run_id!r} has just been begun by another process") from error
+            assert answer.inserted_primary_key is not None
+            return answer.inserted_primary_key[0], 1
+        if row.token is not None:
+            _check_free(row, run_id, values["started_at"])
+        if row.codec != self._codec.name:
+            raise JournalError(
+                f"run {run_id!r} was recorded with codec {row.codec!r} and not {self._codec.name!r}: "
+                f"open the journal with codec={row.codec!r}"
+            )
+        if values["fingerprint"] != row.fingerprint:
+            _reconcile(connection, row, run_id, fingerprint, allow_changes=allow_changes)
+        values["executions"] = row.executions + 1
+        connection.execute(update(runs).where(runs.c.key == row.key).values(**values))
+        return row.key, row.executions + 1
+
+
+def _check(run_id: str) -> None:
+    if not isinstance(run_id, str):
+        raise TypeError(f"a run id is a string, and not {type(run_id).__name__}")
+    if not run_id or len(run_id) > ID_LIMIT:
+        raise ValueError(
+            f"a run id has 1 to {ID_LIMIT} characters, and this one has {len(run_id):,}: {shown(run_id, 60)}"
+        )
+    if "\0" in run_id or any("\ud800" <= character <= "\udfff" for character in run_id):
+        raise ValueError(f"the run id {run_id!a} has characters that no database keeps")
+
+
+def _check_free(row: Row[Any], run_id: str, now: float) -> None:
+    holder = lease.Holder.read(row.holder)
+    if row.held_until <= now or holder.gone(row.token):
+        return
+    raise RunInUseError(
+        f"run {run_id!r} is being executed by process {holder.pid} on {holder.host} since "
+        f"{lease.moment(row.held_since)}. Wait for its end or cancel it; should the process be dead, the run is free "
+        f"{row.held_until - now:.0f} s from now"
+    )
+
+
+def _reconcile(connection: Connection, row: Row[Any], run_id: str, now: "Fingerprint", *, allow_changes: bool) -> None:
+    """Forget what was recorded of tasks that are others now, or refuse them."""
+    before = type(now).from_bytes(row.fingerprint)
+    if not allow_changes:
+        raise PlanChangedError(
+            f"run {run_id!r} of process {row.process!r} was begun with another definition: "
+            f"{before.first_difference(now)}. Start under another run id, or with allow_changes=True, which keeps the "
+            "results of unchanged tasks"
+        )
+    forget(connection, row.key, before.changed(now))
+
+
+def forget(connection: Connection, key: int, tasks: set[int]) -> None:
+    """Delete what is recorded of these tasks of a run, and of the runs nested in them."""
+    one = delete(records).where(records.c.run == key, records.c.task == bindparam("gone"))
+    connection.execute(one, [{"gone": task} for task in tasks])
+    children = connection.execute(select(runs.c.key, runs.c.id).where(runs.c.parent == key)).all()
+    for child, place in children:
+        if int(place.partition(".")[0]) in tasks:
+            remove(connection, child)
+
+
+def remove(connection: Connection, key: int) -> None:
+    """Delete a run, with its records and all that is nested in it."""
+    waiting = [key]
+    while waiting:
+        key = waiting.pop()
+        waiting += connection.execute(select(runs.c.key).where(runs.c.parent == key)).scalars()
+        connection.execute(delete(records).where(records.c.run == key))
+        connection.execute(delete(runs).where(runs.c.key == key))
