@@ -1,5 +1,6 @@
 """Options of a task: how often it is attempted, how long one attempt may take, how it is called."""
 
+import itertools
 import math
 import pickle
 import subprocess
@@ -227,6 +228,57 @@ def test_an_attempt_that_takes_too_long_fails_on_time(strategy):
         assert process.status == "failed"
     finally:
         release.set()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_timeout_is_told_within_50_ms(strategy):
+    """Measured from the start of the attempt; more than one measurement only where the machine was held up."""
+    release = threading.Event()
+    timeout, late = 0.2, []
+    for _ in range(5):
+        outcome = outcome_of(task(timeout=timeout)(release.wait), strategy)
+        assert isinstance(outcome.error, TaskTimeoutError)
+        assert outcome.duration >= timeout
+        late.append(outcome.duration - timeout)
+        if late[-1] <= 0.05:
+            break
+    release.set()
+    assert min(late) <= 0.05, late
+
+
+def test_hung_tasks_at_once_are_all_told_in_time():
+    """One that hangs delays no other, nor the end of the run."""
+    release = threading.Event()
+    timeout, late = 0.2, []
+    for _ in range(5):
+        process = Process("hung", "parallel", 8, on_error="return")
+        for _ in range(8):
+            process.add_task(task(timeout=timeout)(release.wait))
+        begin = time.monotonic()
+        errors = process.execute()
+        late.append(time.monotonic() - begin - timeout)
+        assert [type(error) for error in errors] == [TaskTimeoutError] * 8
+        if late[-1] <= 0.05:
+            break
+    release.set()
+    assert min(late) <= 0.05, late
+
+
+def test_a_clock_that_is_set_back_or_forth_changes_nothing(monkeypatch):
+    """Starts, durations, timeouts and sleeps go by a clock that only goes on."""
+    clock = itertools.cycle([0.0, 4e9, -4e9])
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    for strategy in STRATEGIES:
+        process = Process("clock", strategy, 2)
+        process.add_task(time.time)
+        process.add_task(task(timeout=50)(lambda: current_task().sleep(0.001)))
+        process.add_task(task(timeout=50, retries=1)(time.time))
+        process.execute()
+        run = process.last_run
+        assert 0 < run.duration < 20
+        for outcome in run.outcomes:
+            assert 0 <= outcome.start < 20
+            assert 0 <= outcome.duration < 20
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -525,12 +577,17 @@ def test_a_decorated_function_can_be_pickled():
         ({"timeout": math.nan}, ValueError, r"timeout.*nan"),
         ({"timeout": math.inf}, ValueError, r"timeout.*inf"),
         ({"timeout": "3"}, TypeError, r"timeout.*'3'"),
+        ({"timeout": 10**400}, ValueError, r"timeout.*finite"),
+        ({"timeout": 10**5000}, ValueError, r"timeout.*finite.*int"),
+        ({"retries": -(10**5000)}, ValueError, r"retries.*at least 0.*int"),
         ({"timeout": False}, TypeError, r"timeout.*False"),
         ({"name": 3}, TypeError, r"name.*3"),
         ({"retry_on": KeyboardInterrupt}, TypeError, r"retry_on.*Exception.*KeyboardInterrupt"),
         ({"retry_on": (OSError, int)}, TypeError, r"retry_on.*Exception.*int"),
         ({"retry_on": [OSError()]}, TypeError, r"retry_on.*Exception.*OSError"),
         ({"retry_on": "OSError"}, TypeError, r"retry_on.*Exception"),
+        ({"retry_on": 3}, TypeError, r"retry_on.*Exception.*3"),
+        ({"retry_on": None}, TypeError, r"retry_on.*Exception.*None"),
         ({"retries": tenacity.Retrying(), "retry_on": OSError}, TypeError, r"retry_on.*retry="),
     ],
 )

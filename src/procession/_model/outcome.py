@@ -63,7 +63,7 @@ class Outcome:
         """What the task returned. `ValueUnavailableError` says why there is none."""
         if isinstance(self._value, _Missing):
             raise ValueUnavailableError(
-                f"task {self.index} ({self.name}, {self.state}) has no value: {self._value.why}"
+                f"task {self.index} ({shown(self.name)}, {self.state}) has no value: {self._value.why}"
             )
         return self._value
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from procession._model.text import sketch
+
 StrategyName = Literal["sequential", "parallel", "hybrid"]
 
 
@@ -56,9 +58,9 @@ class Hybrid:
 
     def __init__(self, first: int | None = None) -> None:
         if first is not None and (not isinstance(first, int) or isinstance(first, bool)):
-            raise TypeError(f"Hybrid(first=...) takes a number of tasks as an int, or None; got {first!r}")
+            raise TypeError(f"Hybrid(first=...) takes a number of tasks as an int, or None; got {sketch(first)}")
         if first is not None and first < 0:
-            raise ValueError(f"Hybrid(first=...) takes a number of tasks of at least 0; got {first}")
+            raise ValueError(f"Hybrid(first=...) takes a number of tasks of at least 0; got {sketch(first)}")
         self.first = first
 
     def stages(self, count: int) -> tuple[Stage, ...]:
@@ -81,7 +83,9 @@ def strategy_of(strategy: object) -> Strategy:
     if isinstance(strategy, str) and strategy in _BY_NAME:
         return _BY_NAME[strategy]()
     known = ", ".join(map(repr, _BY_NAME))
-    raise ValueError(f"unknown strategy {strategy!r}; known are {known}, Sequential(), Parallel(), Hybrid(first=...)")
+    raise ValueError(
+        f"unknown strategy {sketch(strategy)}; known are {known}, Sequential(), Parallel(), Hybrid(first=...)"
+    )
 
 
 def _stages(count: int, first: int) -> tuple[Stage, ...]:

@@ -7,7 +7,7 @@ from functools import partial, update_wrapper
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, cast
 
-from procession._model.text import shown
+from procession._model.text import sketch
 
 if TYPE_CHECKING:
     from tenacity import Retrying
@@ -85,7 +85,7 @@ def task(
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         if not callable(function):
-            raise TypeError(f"@task(...) decorates a callable; got {shown(repr(function))}")
+            raise TypeError(f"@task(...) decorates a callable; got {sketch(function)}")
         # A copy, so that the function that was given keeps what it had; and not a wrapper, which would cost a call.
         marked: Any = _copied(function) if isinstance(function, FunctionType) else partial(function)
         marked.__procession_options__ = options_of(function)._replace(**changes)
@@ -104,7 +104,7 @@ def _copied(function: FunctionType) -> FunctionType:
 
 def options_of(function: Callable[..., Any]) -> Options:
     """Return the options that `task` gave the callable, or the one that a partial or a bound method stands for."""
-    found: object = getattr(function, "__procession_options__", None)
+    found = _look_up(function, "__procession_options__")
     if isinstance(found, Options):
         return found
     return options_of(function.func) if isinstance(function, partial) else PLAIN
@@ -129,44 +129,58 @@ def name_of(function: Callable[..., Any]) -> str:
     inner = unwrapped(function)
     if isinstance(inner, Each):
         return f"map of {name_of(inner.function)}"
-    for attribute in "__qualname__", "__name__":
-        found: object = getattr(inner, attribute, None)
+    for attribute in "__qualname__", "__name__", "name":
+        found = _look_up(inner, attribute)
         if isinstance(found, str):
             return found
-    name: object = getattr(inner, "name", None)
-    return name if isinstance(name, str) else type(inner).__name__
+    return type(inner).__name__
+
+
+def _look_up(function: Callable[..., Any], attribute: str) -> object:
+    """Return an attribute, or `None` where there is none or the callable's own code fails to give it."""
+    try:
+        return getattr(function, attribute, None)
+    except Exception:
+        return None
 
 
 def _checked_retries(retries: Any) -> Any:
     if isinstance(retries, int) and not isinstance(retries, bool):
         if retries < 0:
-            raise ValueError(f"task(retries=...) takes a number of at least 0; got {retries}")
+            raise ValueError(f"task(retries=...) takes a number of at least 0; got {sketch(retries)}")
         return retries
     tenacity = sys.modules.get("tenacity")  # whoever has a Retrying has imported it
     if tenacity is not None and isinstance(retries, tenacity.Retrying):
         return retries
-    raise TypeError(f"task(retries=...) takes a number as an int, or a tenacity.Retrying; got {retries!r}")
+    raise TypeError(f"task(retries=...) takes a number as an int, or a tenacity.Retrying; got {sketch(retries)}")
 
 
 def _checked_timeout(timeout: Any) -> float | None:
     if timeout is None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"task(timeout=...) takes a number of seconds, or None; got {timeout!r}")
-    if not (0 < timeout < math.inf):
-        raise ValueError(f"task(timeout=...) takes a finite number of seconds above 0; got {timeout!r}")
-    return float(timeout)
+        raise TypeError(f"task(timeout=...) takes a number of seconds, or None; got {sketch(timeout)}")
+    try:
+        seconds = float(timeout)
+    except OverflowError:
+        seconds = math.inf
+    if not (0 < seconds < math.inf):
+        raise ValueError(f"task(timeout=...) takes a finite number of seconds above 0; got {sketch(timeout)}")
+    return seconds
 
 
 def _checked_name(name: Any) -> str | None:
     if name is None or isinstance(name, str):
         return name
-    raise TypeError(f"task(name=...) takes a str; got {name!r}")
+    raise TypeError(f"task(name=...) takes a str; got {sketch(name)}")
 
 
 def _types(retry_on: Any) -> tuple[type[Exception], ...]:
-    types = (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
+    try:
+        types = (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
+    except TypeError:
+        types = (retry_on,)
     for each in types:
         if not (isinstance(each, type) and issubclass(each, Exception)):
-            raise TypeError(f"task(retry_on=...) takes subclasses of Exception; got {each!r}")
+            raise TypeError(f"task(retry_on=...) takes subclasses of Exception; got {sketch(cast('object', each))}")
     return types

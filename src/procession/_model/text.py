@@ -1,6 +1,9 @@
 """Text that came from a user, made harmless and short enough to show."""
 
+from contextlib import suppress
+
 _LIMIT = 200
+_SIMPLE = frozenset({str, bytes, int, float, complex, bool, type(None)})
 
 
 def shown(text: str, limit: int = _LIMIT) -> str:
@@ -17,11 +20,26 @@ def shown(text: str, limit: int = _LIMIT) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
 
 
+def sketch(value: object) -> str:
+    """Return how a message speaks of a value that it refuses: a simple one as it is written, another by its type.
+
+    Nobody's `__repr__` is called, for it may raise, never end, be huge or tell a secret.
+
+    >>> sketch("4"), sketch(2.5), sketch(KeyError), sketch([1, 2])
+    ("'4'", '2.5', 'class KeyError', 'an object of type list')
+    """
+    if type(value) in _SIMPLE:
+        with suppress(ValueError):  # an int of more digits than Python is willing to write
+            return shown(repr(value))
+    name = shown((value if isinstance(value, type) else type(value)).__name__)
+    return f"class {name}" if isinstance(value, type) else f"an object of type {name}"
+
+
 def described(error: BaseException) -> str:
     """Return type and message of an error; an error that cannot be turned into text is shown by its type alone."""
     try:
         message = str(error)
     except Exception as failure:
         message = f"<no text: its __str__ raised {type(failure).__name__}>"
-    name = type(error).__name__
+    name = shown(type(error).__name__)
     return f"{name}: {shown(message)}" if message else name
