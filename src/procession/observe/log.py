@@ -6,6 +6,8 @@ The root of the library has a `NullHandler`: nothing is shown until an applicati
 """
 
 import logging
+import traceback
+from contextlib import suppress
 from typing import Final
 
 from procession._model.event import Event, EventName
@@ -33,7 +35,7 @@ def verbose() -> bool:
 
 
 def log(event: Event) -> None:
-    """Log an event. A handler that raises is the standard library's business, and never the run's."""
+    """Log an event. What logging itself cannot contain is told on the standard error stream, and never to the run."""
     level = LEVELS[event.name]
     if not _LOGGER.isEnabledFor(level):
         return
@@ -43,9 +45,14 @@ def log(event: Event) -> None:
     if event.duration_s is not None:
         fields["duration_s"] = event.duration_s
     if event.error is not None:
-        fields["error_type"] = type(event.error).__name__
+        fields["error_type"] = shown(type(event.error).__name__)
     try:
-        _LOGGER.log(level, event.name, extra=fields)
+        record = _LOGGER.makeRecord(_LOGGER.name, level, __file__, 0, event.name, (), None, log.__name__)
+        # Not as `extra`, which refuses a record whose factory has given it a field of the same name.
+        record.__dict__.update(fields)
+        _LOGGER.handle(record)
     except Exception:
-        # A filter or handler that raises past logging's own guard must not change how a run ends.
-        logging.getLogger("procession.observe").debug("log_failed", exc_info=True)
+        # Past logging's own guard: a filter, say, or a handler that overrides too much. Told as logging tells it.
+        if logging.raiseExceptions:
+            with suppress(Exception):
+                traceback.print_exc()
