@@ -50,6 +50,19 @@ waiting.add_task(print, "never printed")
 
 hanging = Process("hanging", "parallel", 1)
 hanging.add_task(never)
+
+def throw(error):
+    raise error
+
+exiting = Process("exiting")
+exiting.add_task(sys.exit)
+exiting.add_task(print, "never printed")
+
+colourful = Process("colourful")
+colourful.add_task(throw, ValueError("\\x1b[31mred\\x07\\u202e\\n\\tand more"))
+
+def build_and_exit():
+    sys.exit()
 """
 
 
@@ -102,7 +115,10 @@ def test_options_override_the_process(folder: Path) -> None:
         (["run", "pipeline.py"], "is not FILE_OR_MODULE:NAME"),
         (["run", "nowhere.py:good"], "there is no file nowhere.py"),
         (["run", "nowhere:good"], "there is no module 'nowhere'"),
-        (["run", "pipeline.py:missing"], "has no 'missing'; processes in it: bad, good, hanging, waiting"),
+        (
+            ["run", "pipeline.py:missing"],
+            "has no 'missing'; processes in it: bad, colourful, exiting, good, hanging, waiting",
+        ),
         (["run", "pipeline.py:number"], "is a int, and neither a Process nor a function that returns one"),
         (["run", "pipeline.py:build_number"], "is a int, and neither"),
         (["run", "pipeline.py:good", "--max-workers", "0"], "a number of at least 1 is needed, not '0'"),
@@ -125,6 +141,23 @@ def test_code_that_cannot_be_loaded_is_exit_status_1_with_its_traceback(folder: 
     assert done.returncode == 1
     assert "LookupError: no such thing" in done.stderr
     assert "pipeline.py:build_badly could not be loaded" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("target", "said"), [("exiting", "exiting: failed in"), ("build_and_exit", "build_and_exit could not be loaded")]
+)
+def test_code_that_exits_has_not_completed(folder: Path, target: str, said: str) -> None:
+    done = procession("run", f"pipeline.py:{target}", cwd=folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "SystemExit" in done.stderr
+    assert said in done.stderr
+
+
+def test_the_text_of_an_exception_cannot_command_the_terminal(folder: Path) -> None:
+    done = procession("run", "pipeline.py:colourful", cwd=folder)
+    assert done.returncode == 1
+    assert "ValueError: \\x1b[31mred\\x07\\u202e\n\tand more\n" in done.stderr
+    assert all(character.isprintable() or character in "\n\t" for character in done.stderr)
 
 
 def test_help_and_version(tmp_path: Path) -> None:

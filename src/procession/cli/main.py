@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TargetError as error:
         print(f"procession: {error}", file=sys.stderr)
         return USAGE
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _print_error(error)
         print(f"procession: {target} could not be loaded", file=sys.stderr)
         return FAILED
@@ -64,7 +64,7 @@ def _run(process: Process) -> int:
             process.execute()
     except KeyboardInterrupt as error:
         status = TERMINATED if isinstance(error, _Terminated) else INTERRUPTED
-    except Exception as error:
+    except BaseException as error:  # SystemExit too: a task that exits has not ended well
         _print_error(error)
         status = FAILED
     finally:
@@ -93,7 +93,10 @@ def _print_error(error: BaseException) -> None:
     where = error.__traceback__
     while where is not None and where.tb_frame.f_globals.get("__name__", "").startswith(("procession.", "importlib")):
         where = where.tb_next
-    traceback.print_exception(type(error), error, where or error.__traceback__)
+    lines = traceback.format_exception(type(error), error, where or error.__traceback__)
+    # A message may come from anywhere, and terminals obey their escapes.
+    text = "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in "".join(lines))
+    print(text, end="", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
