@@ -1,7 +1,10 @@
 """The contract of `Process`, row by row."""
 
 import os
+import sys
 import threading
+from functools import partial
+from unittest.mock import Mock
 
 import pytest
 
@@ -29,6 +32,92 @@ def test_results_stand_in_the_order_added(strategy, count):
     assert process.execute() == list(range(count))
     assert process.status == "completed"
     assert process.execute() == list(range(count))
+
+
+@pytest.mark.parametrize("strategy", ["parallel", "hybrid"])
+def test_results_stand_in_the_order_added_when_tasks_end_in_another(strategy):
+    """What runs at once ends in reverse here; each waits for the one after it to end."""
+    turns = [threading.Event() for _ in range(9)]
+    turns[-1].set()
+
+    def work(place):
+        assert turns[place + 1].wait(20)
+        turns[place].set()
+        return place
+
+    process = Process("reverse", strategy, 8)
+    for place in range(8 if strategy == "hybrid" else 0):
+        process.add_task(same, place)
+    for place in range(8):
+        process.add_task(work, place)
+    assert process.execute() == [*range(8)] * (2 if strategy == "hybrid" else 1)
+
+
+def test_further_options_are_keyword_only():
+    """Three arguments may stand by place, not more."""
+    with pytest.raises(TypeError):
+        Process("name", "sequential", None, "stop")
+    assert Process("name", strategy="sequential", max_workers=None, on_error="stop").on_error == "stop"
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_process_is_running_while_its_tasks_are(strategy):
+    """And not before or after."""
+    process = Process("status", strategy)
+    for _ in range(4):
+        process.add_task(lambda: process.status)
+    assert process.status == "initialized"
+    assert process.execute() == ["running"] * 4
+    assert process.status == "completed"
+
+
+class Adder:
+    def __call__(self, number):
+        return number + 1
+
+    def add(self, number):
+        return number + 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda n: n + 1,
+        partial(max, 1, 2),
+        partial(partial(Adder().add)),
+        Adder(),
+        Adder().add,
+        (1).__add__,
+        Mock(return_value=2),
+    ],
+    ids=["lambda", "partial", "partial of partial", "instance", "method", "builtin method", "mock"],
+)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_any_callable_is_a_task(strategy, function):
+    """With a name or without one; a task that fails is named all the same."""
+    process = Process("any", strategy)
+    process.add_task(function, 1)
+    process.add_task(function, 1)
+    assert process.execute() == [2, 2]
+    assert process.last_run.outcomes[0].name
+    process.add_task(partial(throw_with, function))
+    with pytest.raises(KeyError) as caught:
+        process.execute()
+    assert "task 2" in caught.value.__notes__[0]
+
+
+def throw_with(_):
+    raise KeyError("no")
+
+
+def test_whatever_is_returned_is_a_result_like_any_other():
+    """Falsy values, a handle, a task, the process itself."""
+    process, other = Process("values", "parallel"), Process("other")
+    handle = other.task(same, 1)
+    values = [None, 0, "", [], NotImplemented, ..., handle, (same, (), {}), process]
+    for value in values:
+        process.add_task(lambda value=value: value)
+    assert all(result is value for result, value in zip(process.execute(), values, strict=True))
 
 
 def test_attributes_are_as_given_and_default_workers_are_counted():
@@ -95,6 +184,31 @@ def test_bounded_by_max_workers():
     assert most == 3
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_graphs_and_maps_are_bounded_by_max_workers_together(workers):
+    """Tasks that become ready, elements of several maps and attempts with a timeout: never more than that many."""
+    lock, running, most = threading.Lock(), 0, 0
+
+    def work(_, turns=3):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        for _ in range(turns):
+            threading.Event().wait(0.0005)  # let others in, if they may
+        with lock:
+            running -= 1
+
+    process = Process("bounded", "parallel", workers)
+    first = process.task(work, None)
+    fan = [process.task(work, first) for _ in range(10)]
+    process.map(work, range(20))
+    process.map(task(timeout=50)(work), iter(range(20)))
+    process.add_task(work, fan)
+    process.execute()
+    assert 1 <= most <= workers
+
+
 def test_hybrid_waits_for_its_first_half():
     """Nothing of the second half starts before the first half has ended well."""
     seen = []
@@ -158,6 +272,64 @@ def test_a_handle_is_no_value():
     ):
         with pytest.raises(HandleError):
             misuse(handle)
+
+
+def test_a_task_sees_all_that_those_before_it_wrote(restless):
+    """Each finds the marks of all its predecessors, at any distance, whether it waits by place or by a handle.
+
+    layer 0 ──▶ layer 1 ──▶ … ──▶ layer 9        each task waits for three of the layer before
+    """
+    for strategy in "parallel", "hybrid":
+        process = Process("seen", strategy, 8)
+        written = {}
+        missing = []
+
+        def work(place, before, *_, written=written, missing=missing):
+            missing += [other for other in before if written.get(other) != "ended"]
+            written[place] = "begun"
+            written[place] = "ended"
+
+        in_order = [(-1, number) for number in range(45)] if strategy == "hybrid" else []
+        for number, place in enumerate(in_order):
+            process.add_task(work, place, in_order[:number])
+        layer = []
+        for depth in range(9):
+            places = [(depth, number) for number in range(5)]
+            chosen = [[layer[(number + shift) % 5] for shift in range(3)] if layer else [] for number in range(5)]
+            layer = [
+                (
+                    place,
+                    process.task(work, place, [*in_order, *(other for other, _ in needed)], *(h for _, h in needed)),
+                )
+                for place, needed in zip(places, chosen, strict=True)
+            ]
+        for _ in range(10):
+            written.clear()
+            process.execute()
+            assert len(written) == len(process.tasks)
+            assert missing == []
+
+
+@pytest.mark.parametrize("strategy", ["parallel", "hybrid"])
+def test_each_task_is_called_once_and_in_its_place_every_time(strategy, restless):
+    """Two hundred rounds of eight workers that interrupt each other all the time."""
+    calls = []
+    process = Process("rounds", strategy, 8)
+
+    def work(number):
+        calls.append(number)
+        return number
+
+    for number in range(20):
+        process.add_task(work, number)
+    shared = process.task(work, 20)
+    fan = [process.task(lambda _, number: work(number), shared, number) for number in range(21, 31)]
+    process.add_task(lambda numbers: work(31), fan)
+    process.map(work, range(32, 42))
+    for _ in range(200):
+        calls.clear()
+        assert process.execute() == [*range(32), [*range(32, 42)]]
+        assert sorted(calls) == [*range(42)]
 
 
 def test_changing_or_executing_a_running_process_is_refused():
@@ -276,3 +448,104 @@ def test_a_run_is_followed_and_cancelled():
     assert run.status == "cancelled"
     assert run.outcomes[2].state == "cancelled"
     assert "cancelled" in run.summary()
+
+
+# In many threads
+
+
+@pytest.fixture
+def restless():
+    """Have threads interrupt each other all the time."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def in_threads(*functions):
+    """Call each function in a thread of its own, all at the same time; return what they returned or raised."""
+    barrier, ended = threading.Barrier(len(functions)), [None] * len(functions)
+
+    def call(place, function):
+        barrier.wait(20)
+        try:
+            ended[place] = function()
+        except BaseException as error:
+            ended[place] = error
+
+    threads = [threading.Thread(target=call, args=pair) for pair in enumerate(functions)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(40)
+    return ended
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_of_several_threads_that_execute_a_process_one_does(strategy, restless):
+    """The others are told plainly, nothing is mixed, and it can be executed again."""
+    others = threading.Semaphore(0)
+
+    def wait_for_the_others():
+        for _ in range(7):
+            assert others.acquire(timeout=20)
+        return "done"
+
+    def execute():
+        try:
+            return process.execute()
+        except ProcessRunningError:
+            others.release()
+            raise
+
+    process = Process("contended", strategy, 2)
+    process.add_task(wait_for_the_others)
+    process.add_task(same, 1)
+    for _ in range(5):
+        ended = in_threads(*[execute] * 8)
+        assert ended.count(["done", 1]) == 1
+        refused = [error for error in ended if isinstance(error, ProcessRunningError)]
+        assert len(refused) == 7
+        assert all("process 'contended' is running" in str(error) for error in refused)
+        assert process.status == "completed"
+
+
+def test_tasks_added_by_several_threads_are_all_there(restless):
+    """Plain tasks in one piece each, and handles stand for the right ones."""
+    process = Process("shared", "parallel", 4)
+
+    def plain(number):
+        for _ in range(200):
+            process.add_task(same, number)
+
+    def wired(number):
+        for turn in range(100):
+            handle = process.task(same, (number, turn))
+            process.add_task(lambda value, expected: value == expected, handle, (number, turn))
+            process.map(same, handle)
+
+    adding = [partial(plain, 1), partial(wired, 2), partial(plain, 3), partial(wired, 4)]
+    assert in_threads(*adding) == [None] * 4
+    results = process.execute()
+    assert len(process.tasks) == len(results) == 2 * 200 + 2 * 300
+    assert [sum(result is value for result in results) for value in (1, 3, True, False)] == [200, 200, 200, 0]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_processes_in_many_threads_do_not_meet(strategy):
+    """Each has its results, its status and its failures."""
+
+    def work(number):
+        process = Process(f"thread {number}", strategy, 2)
+        for _ in range(20):
+            process.add_task(same, number)
+        if number % 2:
+            process.add_task(fail)
+        try:
+            return process.execute()
+        except KeyError as error:
+            assert error.__notes__ == [f"in process 'thread {number}', task 20 (fail), attempt 1"]
+            return process.status
+
+    ended = in_threads(*[partial(work, number) for number in range(10)])
+    assert ended == ["failed" if number % 2 else [number] * 20 for number in range(10)]

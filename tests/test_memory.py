@@ -274,6 +274,24 @@ def test_a_failed_task_leaves_its_context_to_nobody():
     assert seen == ["unset"] * 3
 
 
+def test_a_plain_task_that_failed_leaves_its_context_to_nobody_either():
+    """Nor does an element of a map."""
+    seen = []
+
+    def fail(_=None):
+        seen.append(LEVEL.get())
+        LEVEL.set("failed")
+        raise KeyError("no")
+
+    process = Process("context", "parallel", 1, on_error="return")
+    for _ in range(3):
+        process.add_task(fail)
+    process.map(fail, [1, 2])
+    process.add_task(lambda: seen.append(LEVEL.get()))
+    process.execute()
+    assert seen == ["unset"] * 6
+
+
 def test_a_nested_process_sees_the_context_of_the_task_it_is_in():
     """The task is its caller."""
     inner = Process("inner", "parallel")

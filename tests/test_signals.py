@@ -6,6 +6,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -507,6 +509,51 @@ def test_a_run_leaves_the_streams_of_the_program_alone():
                 pass
     """) as child:
         assert child.rest() == (0, "", "")
+
+
+def test_a_run_leaves_warnings_to_the_program():
+    """Its filters are as before, and what a task warns of comes out as everywhere."""
+    for strategy in STRATEGIES:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            before = warnings.filters[:]
+            process = Process("warns", strategy)
+            for number in range(4):
+                process.add_task(warnings.warn, f"task {number}")
+            process.execute()
+            assert warnings.filters == before
+        assert sorted(str(warning.message) for warning in caught) == [f"task {number}" for number in range(4)]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="how Linux lists open files")
+@pytest.mark.parametrize("end", ["well", "failed", "hung", "nested", "mapped"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_no_open_file_and_no_child_process_is_left_after_execute(strategy, end):
+    """Whatever happened in it."""
+
+    def opened():
+        children = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
+        return sorted(os.listdir("/proc/self/fd")), "".join(children)
+
+    release = threading.Event()
+    process = Process("files", strategy, 3, on_error="return")
+    for _ in range(4):
+        process.add_task(int)
+    if end == "failed":
+        process.add_task(fail)
+    elif end == "hung":
+        process.add_task(task(timeout=0.01)(release.wait))
+    elif end == "nested":
+        process.add_task(nested)
+    elif end == "mapped":
+        process.map(int, (str(number) for number in range(100)))
+    process.execute()
+    before = opened()
+    for _ in range(3):
+        if end != "mapped":
+            process.execute()
+    release.set()
+    assert opened() == before
 
 
 # Threads
