@@ -21,6 +21,8 @@ T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
 
 _COROUTINE: Final = 0x80 | 0x100 | 0x200  # inspect.CO_COROUTINE, CO_ITERABLE_COROUTINE, CO_ASYNC_GENERATOR
 
@@ -79,8 +81,8 @@ class Process:
         if max_workers is None:
             max_workers = min(32, (os.cpu_count() or 1) + 4)
         _checked(where, strategy, max_workers, on_error)
-        self.name = name
-        self.strategy = strategy
+        self.name: str = name
+        self.strategy: StrategyName | Strategy = strategy
         self.max_workers: int = max_workers
         self.on_error: OnError = on_error
         self.tasks: list[Call] = []
@@ -147,11 +149,34 @@ class Process:
     @overload
     def map(
         self,
+        callable: Callable[[A, B, C, D], T],
+        first: Iterable[A],
+        second: Iterable[B],
+        third: Iterable[C],
+        fourth: Iterable[D],
+        /,
+    ) -> list[T]: ...
+    @overload
+    def map(
+        self,
+        callable: Callable[[A, B, C, D, E], T],
+        first: Iterable[A],
+        second: Iterable[B],
+        third: Iterable[C],
+        fourth: Iterable[D],
+        fifth: Iterable[E],
+        /,
+    ) -> list[T]: ...
+    @overload
+    def map(
+        self,
         callable: Callable[..., T],
         first: Iterable[Any],
         second: Iterable[Any],
         third: Iterable[Any],
         fourth: Iterable[Any],
+        fifth: Iterable[Any],
+        sixth: Iterable[Any],
         /,
         *more: Iterable[Any],
     ) -> list[T]: ...

@@ -38,6 +38,10 @@ class Run:
     for with `result()`, iterated as tasks end, asked for `outcomes`, and cancelled, from any thread.
     """
 
+    id: str
+    process_name: str
+    started_at: datetime
+
     __slots__ = (
         "__weakref__",
         "_course",

@@ -1,7 +1,7 @@
 """A stand-in for the value that a task will have."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 
 from procession._model.task import name_of
 from procession._model.text import shown
@@ -14,7 +14,7 @@ class Owner:
     __slots__ = ("process_name",)
 
     def __init__(self, process_name: str) -> None:
-        self.process_name = process_name
+        self.process_name: Final = process_name
 
 
 class Handle:

@@ -61,7 +61,7 @@ class Hybrid:
             raise TypeError(f"Hybrid(first=...) takes a number of tasks as an int, or None; got {sketch(first)}")
         if first is not None and first < 0:
             raise ValueError(f"Hybrid(first=...) takes a number of tasks of at least 0; got {sketch(first)}")
-        self.first = first
+        self.first: int | None = first
 
     def stages(self, count: int) -> tuple[Stage, ...]:
         """Return the stages of `count` tasks."""

@@ -1,0 +1,170 @@
+"""What a user can rely on by name: the public names, what they say of themselves, and the contract's signatures."""
+
+import ast
+import importlib.resources
+import inspect
+import os
+import subprocess
+import sys
+from inspect import Parameter
+
+import pytest
+
+import procession
+from procession import Process
+
+NAMES = [
+    "CurrentTask",
+    "Handle",
+    "HandleError",
+    "Hybrid",
+    "NestingError",
+    "OnError",
+    "Outcome",
+    "Parallel",
+    "Process",
+    "ProcessRunningError",
+    "ProcessStatus",
+    "ProcessionError",
+    "Progress",
+    "Run",
+    "RunCancelledError",
+    "RunStatus",
+    "Sequential",
+    "TaskCancelled",
+    "TaskSkippedError",
+    "TaskState",
+    "TaskTimeoutError",
+    "ValueUnavailableError",
+    "WorkersUnavailableError",
+    "current_task",
+    "task",
+]
+DESCRIBED = [name for name in NAMES if inspect.isroutine(found := getattr(procession, name)) or inspect.isclass(found)]
+CLASSES = [name for name in DESCRIBED if inspect.isclass(getattr(procession, name))]
+
+STATES = importlib.resources.files("procession") / "_model" / "states.py"
+
+
+def imported_by(statement):
+    """Return the modules that a statement loads in a fresh interpreter which is measured by nobody."""
+    code = f"import sys; before = set(sys.modules); {statement}; print(*sorted(set(sys.modules) - before))"
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("COV")}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def kinds(function):
+    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+
+# Names
+
+
+def test_the_public_names_are_these():
+    """No public name comes or goes unnoticed."""
+    assert sorted(procession.__all__) == sorted(NAMES)
+
+
+def test_every_public_name_can_be_imported():
+    """`from procession import *` gives exactly the public names."""
+    given = {}
+    exec("from procession import *", given)
+    del given["__builtins__"]
+    assert sorted(given) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_help_says_something_of_every_public_name(name):
+    """Each class and function has a docstring of its own that opens with one whole sentence."""
+    sentence = inspect.cleandoc(getattr(procession, name).__doc__).split("\n\n")[0]
+    assert sentence[0].isupper()
+    assert sentence[-1] in ".:"
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_help_says_something_of_every_public_method(name):
+    """Each public method and property that a class brings has a docstring."""
+    described = getattr(procession, name)
+    silent = [
+        attribute
+        for attribute, value in vars(described).items()
+        if not attribute.startswith("_")
+        and (inspect.isroutine(value) or isinstance(value, property))
+        and not inspect.getdoc(value)
+    ]
+    assert silent == []
+
+
+def test_the_words_for_states_are_described_in_the_source():
+    """A name for some words has no docstring that `help` shows; editors show the string below it."""
+    body = ast.parse(STATES.read_text(encoding="utf-8")).body
+    described = [
+        named.targets[0].id
+        for named, text in zip(body, body[1:], strict=False)
+        if isinstance(named, ast.Assign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    ]
+    assert sorted(described) == sorted(set(NAMES) - set(DESCRIBED))
+
+
+# The package
+
+
+def test_the_import_takes_in_the_standard_library_only():
+    """`import procession` loads no third-party module, so that it is light and cannot break with one."""
+    loaded = {name.partition(".")[0] for name in imported_by("import procession")}
+    assert "procession" in loaded
+    assert loaded - sys.stdlib_module_names - {"procession"} == set()
+
+
+def test_type_checkers_are_told_that_the_package_is_typed():
+    """`py.typed` lies in the package."""
+    assert (importlib.resources.files("procession") / "py.typed").is_file()
+
+
+# The contract's signatures
+
+
+def test_a_process_takes_three_positions_and_any_option_by_keyword():
+    """`Process(name, strategy="sequential", max_workers=None)`; further options are keyword-only and optional."""
+    contract, further = kinds(Process)[:3], kinds(Process)[3:]
+    assert contract == [
+        ("name", Parameter.POSITIONAL_OR_KEYWORD, Parameter.empty),
+        ("strategy", Parameter.POSITIONAL_OR_KEYWORD, "sequential"),
+        ("max_workers", Parameter.POSITIONAL_OR_KEYWORD, None),
+    ]
+    assert all(kind is Parameter.KEYWORD_ONLY and default is not Parameter.empty for _, kind, default in further)
+
+
+@pytest.mark.parametrize("method", [Process.add_task, Process.add_step, Process.task], ids=lambda m: m.__qualname__)
+def test_every_keyword_is_left_to_the_task(method):
+    """`add_task(callable, *args, **kwargs)`: what comes before `*args` has no name that a keyword could hit."""
+    assert kinds(method) == [
+        ("self", Parameter.POSITIONAL_ONLY, Parameter.empty),
+        ("callable", Parameter.POSITIONAL_ONLY, Parameter.empty),
+        ("args", Parameter.VAR_POSITIONAL, Parameter.empty),
+        ("kwargs", Parameter.VAR_KEYWORD, Parameter.empty),
+    ]
+
+
+def test_add_step_is_add_task():
+    """One is the alias of the other."""
+    assert Process.add_step is Process.add_task
+
+
+@pytest.mark.parametrize("method", [Process.execute, Process.__call__], ids=lambda m: m.__qualname__)
+def test_executing_needs_no_argument(method):
+    """`execute()`, and a process called as a task: whatever they take beside is keyword-only and optional."""
+    itself, *further = kinds(method)
+    assert itself[0] == "self"
+    assert all(kind is Parameter.KEYWORD_ONLY and default is not Parameter.empty for _, kind, default in further)
+
+
+def test_the_attributes_of_a_process_are_slots():
+    """`name`, `strategy`, `tasks`, `status` and `max_workers` are there, and a misspelt one is refused."""
+    process = Process("slots")
+    assert {"name", "strategy", "tasks", "status", "max_workers"} <= set(Process.__slots__)
+    assert not hasattr(process, "__dict__")
+    with pytest.raises(AttributeError):
+        process.max_worker = 4

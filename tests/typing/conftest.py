@@ -1,0 +1,3 @@
+"""What is checked and never run is not imported either."""
+
+collect_ignore = ["accepted.py", "refused.py"]
