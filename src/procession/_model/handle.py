@@ -53,7 +53,7 @@ class Handle:
             return self is other
         raise self._misused("cannot be compared")
 
-    __hash__ = object.__hash__
+    __hash__: ClassVar[Callable[[Any], int]] = object.__hash__
 
     def __reduce__(self) -> NoReturn:
         raise self._misused("cannot be pickled or copied")
