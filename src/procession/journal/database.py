@@ -85,6 +85,7 @@ class Database:
         self._engine: Engine | None = None
         self._ready = False
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self.sqlite = self.url.get_backend_name() == "sqlite"
         if self.sqlite and self.url.database not in (None, "", MEMORY):
             self._path = Path(os.path.abspath(str(self.url.database)))  # noqa: PTH100  # resolve() follows links
@@ -113,6 +114,8 @@ class Database:
 
     def channel(self, *, create: bool) -> Channel:
         """Return a channel to the journal, making one where there is none if `create` says so."""
+        if os.getpid() != self._process:
+            self._leave_behind()
         if self._path is not None:
             if create:
                 access.create(self._path)
@@ -153,6 +156,14 @@ class Database:
                 self._engine.dispose()
             self._shared = self._engine = None
             self._ready = False
+
+    def _leave_behind(self) -> None:
+        """Start afresh in a forked child: connections, and a lock that may be held for ever, are its parent's."""
+        if self._shared is not None:
+            raise JournalError("a journal in memory belongs to the process that opened it, and this is a child of that")
+        self._engine = None
+        self._lock = threading.Lock()
+        self._process = os.getpid()
 
     def _connected(self) -> Channel:
         with failing_plainly(self.where):
@@ -253,6 +264,7 @@ _MEANINGS = {
     "SQLITE_BUSY": "another program has locked it for longer than we wait",
     "SQLITE_LOCKED": "another program has locked it for longer than we wait",
     "SQLITE_NOTADB": "it is not a database, or damaged",
+    "SQLITE_CONSTRAINT": "a call that it has a record of was recorded again",
     "SQLITE_CORRUPT": "it is damaged or cut short; put back a copy, or use another file",
 }
 

@@ -32,6 +32,9 @@ _KEY = BigInteger().with_variant(Integer, "sqlite")  # only an INTEGER can numbe
 ID_LIMIT = 500
 """Characters of a run id, at most: what every database can index."""
 
+TOP: Final = 0
+"""The parent of a run that is not nested in another."""
+
 metadata = MetaData()
 
 schema = Table("procession_schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
@@ -41,12 +44,10 @@ runs = Table(
     metadata,
     # Never used again, so that what is left of a deleted run, if anything ever is, cannot become another one's.
     Column("key", _KEY, Identity(), primary_key=True),
-    Column("parent", _KEY, nullable=False),  # 0 for a run that is not nested in another
+    Column("parent", _KEY, nullable=False),  # TOP for a run that is not nested
     Column("id", String(ID_LIMIT), nullable=False),  # of a nested run: the task, and the element, that it is
     Column("process", Text, nullable=False),
-    Column("fingerprint", LargeBinary, nullable=False),
     Column("codec", String(100), nullable=False),
-    Column("origin", Text, nullable=False),  # JSON: how it was started
     Column("status", String(20), nullable=False),
     Column("error", Text),
     Column("executions", Integer, nullable=False),
@@ -60,6 +61,9 @@ runs = Table(
     Column("holder", Text),  # JSON: see lease
     Column("held_since", Double),
     Column("held_until", Double),
+    # What can be long stands last, so that reading the others does not read it.
+    Column("origin", Text, nullable=False),  # JSON: how it was started
+    Column("fingerprint", LargeBinary, nullable=False),
     UniqueConstraint("parent", "id"),
     sqlite_autoincrement=True,
 )
@@ -77,7 +81,6 @@ records = Table(
     Column("started_at", Double, nullable=False),
     Column("duration", Double, nullable=False),
     Column("worker", Text, nullable=False),
-    # What can be long stands last, so that reading the others does not read it.
     Column("error", Text),
     Column("value", LargeBinary),
     # One tree instead of a table and its index: a commit writes one page less.

@@ -4,25 +4,23 @@ import json
 import os
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from procession._model.record import WHOLE
 from procession._model.text import shown
-from procession.errors import JournalError, PlanChangedError, RunInUseError
-from procession.journal import lease
+from procession.errors import JournalError, PlanChangedError, RunInUseError, RunUnknownError
+from procession.journal import lease, look
 from procession.journal.codec import Codec, CodecName, codec_of
 from procession.journal.database import Database, Durability
+from procession.journal.look import RunInfo, TaskInfo
 from procession.journal.recorder import Held, Recorder
-from procession.journal.schema import ID_LIMIT, records, runs
+from procession.journal.schema import ID_LIMIT, TOP, records, runs
 
 if TYPE_CHECKING:
     from procession._plan.fingerprint import Fingerprint
-
-_TOP = 0
-"""The parent of a run that is not nested in another."""
 
 
 class Journal:
@@ -75,12 +73,84 @@ class Journal:
         channel = self.database.channel(create=True)
         token = lease.take()
         try:
-            held = Held(channel, _TOP, token, run_id)
-            return self._begun(held, _TOP, run_id, run_id, fingerprint, origin or {}, allow_changes=allow_changes)
+            held = Held(channel, TOP, token, run_id)
+            return self._begun(held, TOP, run_id, run_id, fingerprint, origin or {}, allow_changes=allow_changes)
         except BaseException:
             lease.drop(token)
             self.database.release(channel)
             raise
+
+    def runs(self, limit: int = 50, offset: int = 0, *, within: str | None = None) -> list[RunInfo]:
+        """Return how runs stand, the newest first; with `within`, those that are nested in that one."""
+        with self.database.reading() as connection:
+            parent = TOP if within is None else look.key_of(connection, within)
+            return look.runs_of(connection, parent, within or "", self.database.now(connection), limit, offset)
+
+    def run(self, run_id: str) -> RunInfo:
+        """Return how a run stands. `RunUnknownError` if the journal has none of that id."""
+        with self.database.reading() as connection:
+            return look.run_of(connection, run_id, self.database.now(connection))
+
+    def tasks(
+        self,
+        run_id: str,
+        limit: int = 100,
+        offset: int = 0,
+        *,
+        task: int | None = None,
+        state: Literal["completed", "failed"] | None = None,
+    ) -> list[TaskInfo]:
+        """Return how tasks of a run ended, by place; with `task`, how the elements of that map did.
+
+        Only those that have ended are there. Raises `RunUnknownError` if the journal has no run of that id.
+        """
+        with self.database.reading() as connection:
+            return look.tasks_of(connection, look.key_of(connection, run_id), task, state, limit, offset)
+
+    def cancel(self, run_id: str) -> bool:
+        """Ask whoever executes a run to cancel it, which takes about a second; return whether somebody does.
+
+        A run that is nested in another can only be cancelled with that. Raises `RunUnknownError` if the journal has
+        no run of that id.
+        """
+        with self.database.writing() as connection:
+            row = _top(connection, run_id)
+            if not look.is_alive(row, self.database.now(connection)):
+                return False
+            connection.execute(update(runs).where(runs.c.key == row.key).values(cancelling=True))
+            return True
+
+    def delete(self, run_id: str) -> None:
+        """Delete a run, and all that is nested in it, whole or not at all.
+
+        Raises `RunInUseError` if somebody executes it, `RunUnknownError` if the journal has no run of that id.
+        """
+        with self.database.writing() as connection:
+            row = _top(connection, run_id)
+            if row.token is not None:
+                _check_free(row, run_id, self.database.now(connection))
+            remove(connection, row.key)
+
+    def prune(self, before: float) -> list[str]:
+        """Delete the runs that ended, or were last heard of, before a time in seconds since the epoch; return which.
+
+        Each is deleted whole or not at all, in a transaction of its own, so that runners need not wait long.
+        """
+        with self.database.reading() as connection:
+            # Of a run that goes on, this is later than now.
+            heard = func.coalesce(runs.c.held_until, runs.c.ended_at)
+            until = min(before, self.database.now(connection))
+            old = select(runs.c.id, runs.c.key).where(runs.c.parent == TOP, heard < until).order_by(runs.c.key)
+            candidates = [row.id for row in connection.execute(old)]
+        pruned: list[str] = []
+        for run_id in candidates:
+            with self.database.writing() as connection:
+                # Somebody may have deleted or begun it since.
+                row = connection.execute(old.where(runs.c.id == run_id).with_for_update()).one_or_none()
+                if row is not None:
+                    remove(connection, row.key)
+                    pruned.append(run_id)
+        return pruned
 
     def close(self) -> None:
         """Close what is open. A journal in memory is gone then."""
@@ -118,7 +188,7 @@ class Journal:
                 "progress": "{}",
                 "cancelling": False,
             }
-            if parent == _TOP:
+            if parent == TOP:
                 values |= {
                     "token": held.token,
                     "holder": lease.Holder.here().text,
@@ -132,7 +202,7 @@ class Journal:
             key, executions = self._entered(
                 connection, parent, place, run_id, fingerprint, values, allow_changes=allow_changes
             )
-        if parent == _TOP:
+        if parent == TOP:
             held = Held(held.channel, key, held.token, run_id)
         return Recorder(self, held, key, run_id, codec=self._codec, executions=executions, allow_changes=allow_changes)
 
@@ -188,6 +258,14 @@ def _check(run_id: str) -> None:
         )
     if "\0" in run_id or any("\ud800" <= character <= "\udfff" for character in run_id):
         raise ValueError(f"the run id {run_id!a} has characters that no database keeps")
+
+
+def _top(connection: Connection, run_id: str) -> Row[Any]:
+    query = select(runs).where(runs.c.parent == TOP, runs.c.id == run_id).with_for_update()
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise RunUnknownError(f"the journal has no run {run_id!r}")
+    return row
 
 
 def _check_free(row: Row[Any], run_id: str, now: float) -> None:
