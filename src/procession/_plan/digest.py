@@ -1,0 +1,298 @@
+"""Digests: 16 bytes that say whether two values are equal, the same in every interpreter.
+
+They depend on no hash seed, no version of Python, no order of sets and dicts, and not on which equal parts of a value
+are one object. `1`, `True` and `1.0` differ, as do `0.0` and `-0.0`; every nan is the same.
+
+value ──leaf──▶ digest                          of numbers and text, alone or directly in a container: most of them
+  │
+  └──taken apart──▶ nodes ──parts first──▶ digest of a node: its label and the digests of its parts
+                      └──in a cycle──▶ told apart together, round after round, until no round tells more
+"""
+
+from functools import partial
+from hashlib import blake2b
+from itertools import pairwise
+from marshal import dumps
+from types import EllipsisType, FunctionType
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from procession._model.text import shown
+from procession._plan.parts import Opaque, place_of, taken_apart
+from procession.errors import DigestError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SIZE: Final = 16
+"""The length of a digest, in bytes."""
+
+SIMPLE: Final = frozenset({int, str, float, bool, complex, bytes, type(None), EllipsisType})
+"""Types whose values marshal writes alike everywhere: in its version 0, which knows neither references nor interned
+strings. Containers of these too, but of no others: it takes any buffer for bytes, and writes dicts in their order."""
+
+_CONTAINERS: Final = frozenset({list, tuple, set, frozenset, dict})
+_TEXT: Final = frozenset({str, bytes})
+_HEAVY: Final = 64
+"""Values of so many parts, or bytes, are remembered: looking twice costs more than a place in a dictionary."""
+_HEAVY_BYTES: Final = 4096
+_PATIENCE: Final = 1_000_000
+"""How many nodes of one cycle are hashed, over all rounds, before it is given up: some seconds."""
+
+
+def digest(value: object) -> bytes:
+    """Return the digest of a value. Raises `DigestError` if it holds what cannot be digested.
+
+    >>> digest({"a": 1, "b": {2, 3}}) == digest({"b": {3, 2}, "a": 1})
+    True
+    """
+    try:
+        return Digester().value(value)
+    except Refused as refused:
+        raise DigestError(f"the value{refused}") from refused.__cause__
+
+
+def digest_element(element: tuple[Any, ...], where: str) -> bytes:
+    """Return the digest of one element of a map; `where` names process and task if it has to be refused.
+
+    >>> digest_element((1, "a"), "process 'p', task 0 (f)").hex()
+    '556b747b6b9d03235dc4f207c16329dc'
+    """
+    try:
+        return Digester().call(element, {})
+    except Refused as refused:
+        raise DigestError(f"{where}, an element, {refused}") from refused.__cause__
+
+
+class Refused(Exception):
+    """Something cannot be digested: says what, where it is and what would be right; not yet of which task."""
+
+
+class Digester:
+    """Digests values, and looks only once at what is costly: it is for as long as nobody changes the values."""
+
+    __slots__ = ("_heavy", "_kept")
+
+    def __init__(self) -> None:
+        self._heavy: dict[int, bytes] = {}
+        self._kept: list[object] = []  # or another object could get the id of one in `_heavy`
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """Return the digest of the arguments of a call. Raises `Refused` with the argument's name."""
+        # What most tasks have takes one pass in C: 1.3 µs. What is too long for it is so by value, never by history.
+        values = (*args, *kwargs.values()) if kwargs else args
+        if SIMPLE.issuperset(map(type, values)) and self._heavy.keys().isdisjoint(map(id, values)):
+            try:
+                written = dumps((args, tuple(sorted(kwargs.items()))) if kwargs else args, 0)
+            except ValueError:  # more than 2 GiB: which argument it is, is told below
+                written = bytes(_HEAVY_BYTES)
+            if len(written) < _HEAVY_BYTES:
+                return blake2b(written, digest_size=SIZE).digest()
+        names = sorted(kwargs)
+        digests = [self._argument(str(place), value) for place, value in enumerate(args, start=1)]
+        digests += [self._argument(repr(shown(name)), kwargs[name]) for name in names]
+        return _hashed(b"\0call" + dumps((len(args), *names), 0) + b"".join(digests))
+
+    def callable(self, function: object) -> bytes:
+        """Return the digest of the callable of a task. Raises `Refused` that says so."""
+        try:
+            return self.value(function)
+        except Refused as refused:
+            raise Refused(f"the callable{refused}") from refused.__cause__
+
+    def _argument(self, name: str, value: object) -> bytes:
+        try:
+            return self.value(value)
+        except Refused as refused:
+            raise Refused(f"argument {name}{refused}") from refused.__cause__
+
+    def value(self, value: object) -> bytes:
+        """Return the digest of a value. Raises `Refused`.
+
+        What is no leaf is taken apart, depth first, with a list for a stack, so that no depth is too deep. Nodes that
+        lead back to each other are found as Tarjan found them: the low of a node is the earliest it leads back to.
+        """
+        way: list[_Node] = []
+        part = value
+        try:
+            leaf = self._leaf(value)
+            if leaf is not None:
+                return leaf
+            first = _Node(value, 0)
+            seen = {id(value): first}
+            unsettled = [first]
+            way.append(first)
+            while way:
+                node = way[-1]
+                for part in node.rest:
+                    leaf = self._leaf(part)
+                    other = leaf or seen.get(id(part))
+                    if other is None:
+                        below = seen[id(part)] = _Node(part, len(seen))
+                        unsettled.append(below)
+                        way.append(below)
+                        break
+                    node.add(other)
+                else:
+                    way.pop()
+                    if node.low == node.place:
+                        self._settle(unsettled, node)
+                    if way:
+                        way[-1].add(node)
+        except Opaque as opaque:
+            raise Refused(_refusal([*(node.value for node in way), part], opaque)) from opaque.__cause__
+        return first.found
+
+    def _leaf(self, value: Any) -> bytes | None:
+        """Return the digest of what was seen before, of a simple value and of a container of such; else `None`."""
+        found = self._heavy.get(id(value))
+        if found is not None:
+            return found
+        kind = cast("Any", type(value))
+        if kind in SIMPLE:
+            written = _marshalled(value)
+        elif kind in _CONTAINERS:
+            items = (*value, *value.values()) if kind is dict else value
+            if not SIMPLE.issuperset(map(type, items)) or not self._heavy.keys().isdisjoint(map(id, items)):
+                return None
+            written = _written(value)
+            if len(written) >= _HEAVY_BYTES and any(map(_long, items)):
+                return None
+        else:
+            return None
+        found = _hashed(written)
+        if len(written) >= _HEAVY_BYTES and (kind in _CONTAINERS or _long(value)):
+            self._keep(value, found)
+        return found
+
+    def _keep(self, value: object, found: bytes) -> None:
+        self._heavy[id(value)] = found
+        self._kept.append(value)
+
+    def _settle(self, unsettled: "list[_Node]", first: "_Node") -> None:
+        """Give their digests to the nodes from `first` on, of which there are several only in a cycle."""
+        members = [unsettled.pop()]
+        while members[-1] is not first:
+            members.append(unsettled.pop())
+        if len(members) > 1 or first in first.parts:
+            _told_apart(members)
+        else:
+            first.found = first.hashed({})
+        for node in members:
+            if node.weight >= _HEAVY:
+                self._keep(node.value, node.found)
+
+
+class _Node:
+    """A value on its way to a digest: `found` is empty until it is there."""
+
+    __slots__ = ("found", "label", "low", "parts", "place", "rest", "value", "weight", "width")
+
+    def __init__(self, value: object, place: int) -> None:
+        label, parts, self.width = taken_apart(value)
+        self.label = dumps(label, 0)
+        self.value = value  # kept, so that no other part gets its id
+        self.place = self.low = place
+        self.rest = iter(parts)
+        self.parts: list[bytes | _Node] = []
+        self.weight = 1
+        self.found = b""
+
+    def add(self, part: "bytes | _Node") -> None:
+        """Add a part whose own parts are done, or that lies on the way to this one."""
+        if isinstance(part, bytes):
+            self.weight += 1
+            self.parts.append(part)
+            return
+        self.weight += part.weight
+        self.parts.append(part.found or part)
+        if not part.found:
+            self.low = min(self.low, part.low)
+
+    def hashed(self, colours: "Mapping[_Node, bytes]") -> bytes:
+        """Return the digest, with colours for those parts that have none yet."""
+        digests = [part if isinstance(part, bytes) else colours[part] for part in self.parts]
+        if self.width:
+            digests = sorted(b"".join(digests[at : at + self.width]) for at in range(0, len(digests), self.width))
+        return _hashed(b"\0node" + self.label + b"".join(digests))
+
+
+def _told_apart(members: list[_Node]) -> None:
+    """Give their digests to nodes that lead back to each other.
+
+    At first all have one colour. In each round a node is hashed with the colours of its parts, which is its next
+    colour. A round can only tell more nodes apart; once it does not, no further one would. The digests are then made
+    of all pairs of a colour and the next one: two cycles that have the same pairs look the same from every node.
+    """
+    colours = dict.fromkeys(members, bytes(SIZE))
+    before, classes, rounds = colours, 0, 0
+    while len(set(colours.values())) > classes:
+        classes, rounds = len(set(colours.values())), rounds + 1
+        if rounds * len(members) > _PATIENCE:
+            raise Opaque(f"{len(members):,} objects that refer to each other look too much alike")
+        before, colours = colours, {node: node.hashed(colours) for node in members}
+    pairs = b"".join(sorted({before[node] + colours[node] for node in members}))
+    for node in members:
+        node.found = _hashed(b"\0knot" + colours[node] + pairs)
+
+
+def combined(*digests: bytes) -> bytes:
+    """Return one digest for several."""
+    return _hashed(b"\0all" + b"".join(digests))
+
+
+def _hashed(written: bytes) -> bytes:
+    return blake2b(written, digest_size=SIZE).digest()
+
+
+def _marshalled(value: Any) -> bytes:
+    try:
+        return dumps(value, 0)
+    except ValueError:
+        raise Opaque("it is, or holds, a value of more than 2 GiB") from None
+
+
+def _written(container: Any) -> bytes:
+    """Return the bytes of a container of simple values."""
+    kind = cast("Any", type(container))
+    if kind is tuple or kind is list:
+        return _marshalled(container)
+    items = container.items() if kind is dict else container
+    return f"\0{kind.__name__}".encode() + b"".join(sorted(map(_marshalled, items)))
+
+
+def _long(value: Any) -> bool:
+    """Return whether it is text that one should not copy each time a container holds it."""
+    return type(value) in _TEXT and len(value) >= _HEAVY_BYTES
+
+
+def _refusal(way: list[Any], opaque: Opaque) -> str:
+    """Return what is refused, where it lies in the first of `way`, why, and what would be right."""
+    where = _path(way)
+    kind = place_of(type(way[-1])).replace(":", ".")
+    return (
+        f"{' at ' + shown(where) if where else ''} is of type {shown(kind)}, which cannot be digested "
+        f"({shown(str(opaque))}): a later run could not tell whether it is still the same. Pass what it is made from "
+        "(a list, a path, an address) and make it inside the task, or have its class leave it out of what __getstate__ "
+        "returns"
+    )
+
+
+def _path(way: list[Any]) -> str:
+    """Return how one gets from the first value to the last, as far as names lead there; no value is shown."""
+    steps: list[str] = []
+    owner: Any = None  # the object or function that what is next belongs to
+    for holder, held in pairwise(way):
+        if not isinstance(holder, dict | list | tuple):
+            owner = None if isinstance(holder, partial) else holder
+        elif isinstance(holder, dict):
+            items = cast("dict[Any, Any]", holder).items()  # type: ignore[redundant-cast]
+            key = next((key for key, item in items if item is held), None)
+            name = key if isinstance(key, str) and key.isidentifier() else "…"
+            steps.append(
+                f"[{name}]" if owner is None else f"variable {name}" if isinstance(owner, FunctionType) else f".{name}"
+            )
+            owner = None
+        elif owner is None:
+            place = next((at for at, item in enumerate(cast("list[Any]", holder)) if item is held), "…")
+            steps.append(f"[{place}]")
+    return "".join(steps)

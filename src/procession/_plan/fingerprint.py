@@ -1,0 +1,188 @@
+"""Fingerprints: what a journal keeps of a process, so that a later run can tell what has changed.
+
+A task is its place, its name, and a digest of its arguments. What its function does is no part of it, so that a run
+can go on once a mistake is mended; nor is how it is run: strategy, workers, failure policy.
+"""
+
+import json
+import sys
+import zlib
+from array import array
+from collections.abc import Callable, Sequence, Sized
+from types import BuiltinMethodType, MethodType, ModuleType
+from typing import Any, NamedTuple
+
+from procession._model.handle import Handle
+from procession._model.task import Call, Each, options_of, unwrapped
+from procession._model.text import shown
+from procession._plan.digest import SIZE, Digester, Refused, combined
+from procession._plan.parts import Drawn, named, place_of
+from procession.errors import DigestError
+
+_VERSION = 1
+_WIDTH = 4
+
+
+class Fingerprint(NamedTuple):
+    """What a process was, task by task: about 20 bytes each, and each name once."""
+
+    process_name: str
+    names: tuple[str, ...]
+    """The different names of tasks, in the order in which they first occur."""
+    which: bytes
+    """The place in `names` of each task's name: 4 bytes each, the lowest first."""
+    digests: bytes
+    """The digest of each task's arguments: 16 bytes each."""
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks there are."""
+        return len(self.digests) // SIZE
+
+    def name(self, place: int) -> str:
+        """Return the name of the task at a place."""
+        return self.names[int.from_bytes(self.which[place * _WIDTH : (place + 1) * _WIDTH], "little")]
+
+    def digest(self, place: int) -> bytes:
+        """Return the digest of the arguments of the task at a place."""
+        return self.digests[place * SIZE : (place + 1) * SIZE]
+
+    def first_difference(self, other: "Fingerprint") -> str | None:
+        """Return what changed first from this fingerprint to the other, in words; `None` if nothing did.
+
+        >>> before = fingerprint_of("p", [(len, ("a",), {}), (len, ("b",), {})])
+        >>> before.first_difference(fingerprint_of("p", [(len, ("a",), {}), (max, ("b",), {})]))
+        'task 1 was builtins:len, is builtins:max'
+        """
+        if self == other:
+            return None
+        if self.process_name != other.process_name:
+            return f"the process was called {shown(self.process_name)!r}, now {shown(other.process_name)!r}"
+        counts = f"there were {self.tasks:,} tasks, now {other.tasks:,}"
+        also = "" if self.tasks == other.tasks else f" ({counts})"
+        for place in range(min(self.tasks, other.tasks)):
+            was, now = self.name(place), other.name(place)
+            if was != now:
+                return f"task {place} was {shown(was)}, is {shown(now)}{also}"
+            if self.digest(place) != other.digest(place):
+                return f"task {place} ({shown(was)}) has other arguments{also}"
+        return counts
+
+    def changed(self, other: "Fingerprint") -> set[int]:
+        """Return the places of all tasks that differ between the two, or that only one of them has.
+
+        >>> before = fingerprint_of("p", [(len, ("a",), {}), (len, ("b",), {})])
+        >>> before.changed(fingerprint_of("p", [(len, ("c",), {}), (len, ("b",), {}), (len, ("d",), {})]))
+        {0, 2}
+        """
+        both = min(self.tasks, other.tasks)
+        changed = set(range(both, max(self.tasks, other.tasks)))
+        if self.which != other.which or self.names != other.names:
+            changed.update(place for place in range(both) if self.name(place) != other.name(place))
+        if self.digests != other.digests:
+            changed.update(place for place in range(both) if self.digest(place) != other.digest(place))
+        return changed
+
+    def to_bytes(self) -> bytes:
+        """Return the fingerprint as bytes that `from_bytes` reads."""
+        which = zlib.compress(self.which)
+        head = {"version": _VERSION, "process": self.process_name, "names": self.names, "which": len(which)}
+        return json.dumps(head).encode() + b"\n" + which + self.digests
+
+    @classmethod
+    def from_bytes(cls, written: bytes) -> "Fingerprint":
+        """Return the fingerprint that was written; `ValueError` if it was none, or one of a newer version.
+
+        >>> fingerprint = fingerprint_of("p", [(len, ("a",), {})])
+        >>> Fingerprint.from_bytes(fingerprint.to_bytes()) == fingerprint
+        True
+        """
+        line, _, rest = written.partition(b"\n")
+        try:
+            head = json.loads(line)
+            if head["version"] == _VERSION:
+                split = int(head["which"])
+                which, digests = zlib.decompress(rest[:split]), rest[split:]
+                read = cls(str(head["process"]), tuple(map(str, head["names"])), which, digests)
+                if len(digests) % SIZE or len(which) != read.tasks * _WIDTH:
+                    raise ValueError("it was cut short")
+                return read
+        except (ValueError, LookupError, TypeError, zlib.error) as error:
+            raise ValueError(f"not the fingerprint of a process: {shown(str(error))}") from error
+        raise ValueError(f"the fingerprint is of version {shown(str(head['version']))}; version {_VERSION} is known")
+
+
+def fingerprint_of(process_name: str, calls: Sequence[Call]) -> Fingerprint:
+    """Return the fingerprint of a process.
+
+    An iterable of a `map` that has no length counts by its type alone, since looking at its elements would draw them:
+    see `digest_element`. A handle is the place of its task.
+
+    Raises `DigestError` that names process, task and argument if one cannot be digested.
+    """
+    digester = Digester()
+    names: dict[str, int] = {}
+    known: dict[int, tuple[int, bytes]] = {}
+    which, digests = array("I"), list[bytes]()
+    for place, (function, args, kwargs) in enumerate(calls):
+        try:
+            found = known.get(id(function))
+            if found is None:
+                name = names.setdefault(qualified(function), len(names))
+                found = known[id(function)] = name, b"" if _said(function) else digester.callable(function)
+            name, beyond = found
+            digest = digester.call(tuple(map(_undrawn, args)) if type(function) is Each else args, kwargs)
+        except Refused as refused:
+            where = f"process {shown(process_name)!r}, task {place} ({shown(qualified(function))})"
+            raise DigestError(f"{where}, {refused}") from refused.__cause__
+        which.append(name)
+        digests.append(combined(beyond, digest) if beyond else digest)
+    if sys.byteorder == "big":  # pragma: no cover  # there is no such machine to test on
+        which.byteswap()
+    return Fingerprint(process_name, tuple(names), which.tobytes(), b"".join(digests))
+
+
+def qualified(function: Callable[..., Any]) -> str:
+    """Return what a task is recognised by: where its callable comes from, after the name it was given, if any.
+
+    >>> import json
+    >>> qualified(json.dumps), qualified(Each(len)), qualified([].append)
+    ('json:dumps', 'map of builtins:len', 'builtins:list.append')
+    """
+    if isinstance(function, Each):
+        return f"map of {qualified(function.function)}"
+    given = options_of(function).name
+    origin = _origin(unwrapped(function))
+    return origin if given is None else f"{given} ({origin})"
+
+
+def _origin(function: Any) -> str:
+    if isinstance(function, MethodType):
+        return _origin(function.__func__)
+    if isinstance(function, BuiltinMethodType) and not _of_module(function):
+        owner = function.__self__
+        return f"{place_of(owner if isinstance(owner, type) else type(owner))}.{function.__name__}"
+    if isinstance(getattr(function, "__qualname__", None), str):
+        return place_of(function)
+    # What says itself what it is in a digest is known by its own name too: a process.
+    origin, name = place_of(type(function)), getattr(function, "name", None)
+    return f"{origin} {name!r}" if hasattr(function, "__procession_digest__") else origin
+
+
+def _said(function: Any) -> bool:
+    """Return whether its name says all there is to a callable: no arguments of its own, no object, no variables."""
+    if isinstance(function, Each):
+        return _said(function.function)
+    return isinstance(function, type) or (
+        _of_module(function) if isinstance(function, BuiltinMethodType) else named(function)
+    )
+
+
+def _of_module(function: BuiltinMethodType) -> bool:
+    return function.__self__ is None or isinstance(function.__self__, ModuleType)
+
+
+def _undrawn(iterable: Any) -> Any:
+    if type(iterable) is Handle or (isinstance(iterable, Sized) and not hasattr(type(iterable), "__next__")):
+        return iterable
+    return Drawn(iterable)

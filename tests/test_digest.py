@@ -1,0 +1,832 @@
+"""Digests and fingerprints: how a later run tells whether a task is still the same."""
+
+import array
+import collections
+import dataclasses
+import datetime
+import decimal
+import enum
+import fractions
+import functools
+import itertools
+import json
+import operator
+import os
+import pathlib
+import pickle
+import re
+import socket
+import subprocess
+import sys
+import threading
+import types
+import uuid
+from unittest.mock import MagicMock, Mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from procession import DigestError, Process, task
+from procession._model.task import Each
+from procession._plan import digest as digest_module
+from procession._plan.digest import digest, digest_element
+from procession._plan.fingerprint import Fingerprint, fingerprint_of, qualified
+
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+class Access(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+Pair = collections.namedtuple("Pair", "left right")
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: object = None
+    note: object = dataclasses.field(default=None, compare=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fixed:
+    x: int
+    note: object = dataclasses.field(default=None, compare=False)
+
+
+class Slotted:
+    __slots__ = ("a", "b")
+
+    def __init__(self, a, b):
+        self.a = a
+        self.b = b
+
+
+class Tags(set):
+    pass
+
+
+class Node:
+    def __init__(self, *others, label=""):
+        self.others = list(others)
+        self.label = label
+
+
+class Client:
+    def __init__(self, address="a", lock=None):
+        self.address = address
+        self.lock = lock
+
+    def fetch(self, url):
+        return url
+
+    @classmethod
+    def of(cls):
+        return cls()
+
+    @functools.cached_property
+    def length(self):
+        return len(self.address)
+
+
+class Counted:
+    """Counts how often it is taken apart."""
+
+    def __init__(self):
+        self.times = 0
+
+    def __reduce__(self):
+        self.times += 1
+        return Counted, tuple([i] for i in range(100))
+
+
+def fetch(url, deep=False):
+    return url
+
+
+@functools.lru_cache
+def cached(x):
+    return x
+
+
+def adder(n):
+    return lambda x: x + n
+
+
+def copied(text):
+    """An equal string that is another object, not interned."""
+    return "".join([text, "!"])[:-1]
+
+
+def samples():
+    """Values of many kinds, each with a name."""
+    loop = [1]
+    loop.append(loop)
+    left, right = Node(label="l"), Node(label="r")
+    left.others.append(right)
+    right.others.append(left)
+    return {
+        "nothing": None,
+        "numbers": (0, -1, 2**31, -(2**31) - 1, 2**200, True, 1.5, -0.0, float("inf"), float("nan"), 1e-320, 2j),
+        "text": ("", "a", "é", "\ud800", "😀", "\ud83d\ude00", b"", b"\x00"),
+        "containers": [[], (), {}, set(), [1, [2, (3,)]], {"b": {1: 2}, "a": [None]}, ...],
+        "sets": [{"x", "y", "z", 1, None}, frozenset("abcdefg"), {("a", 1), ("b", (2,))}, Tags("abcdefgh")],
+        "dicts": [{"x": 1, 2: "y", None: {"z"}, ("t", (1,)): []}, collections.OrderedDict(b=1, a=[2])],
+        "more dicts": [collections.defaultdict(list, {"k": [1], "j": [2]}), collections.Counter("abca")],
+        "long": ["x" * 5000, {"k": b"y" * 5000}, list(range(3000))],
+        "collections": [collections.deque([1, "a"], 3), Pair(1, [2]), array.array("d", [1.0]), bytearray(b"ab")],
+        "numbers of classes": [decimal.Decimal("1.50"), fractions.Fraction(1, 3), Level.LOW, range(3), slice(1, None)],
+        "times": [
+            datetime.date(2026, 11, 24),
+            datetime.datetime(2026, 11, 24, 1, 2, 3, 4, datetime.UTC, fold=1),
+            datetime.time(1, 2),
+            datetime.timedelta(days=1, microseconds=1),
+            datetime.timezone(datetime.timedelta(hours=2), "x"),
+        ],
+        "enums": [Colour.RED, Access.READ, Access.READ | Access.WRITE],
+        "paths": [pathlib.PurePosixPath("/a/b/../c"), pathlib.PureWindowsPath("c:/x")],
+        "objects": [Point(1, [2]), Fixed(1), Slotted(1, {"a"}), Node(label="n"), types.SimpleNamespace(b=1, a=2)],
+        "others": [uuid.UUID(int=5), re.compile("a+", re.IGNORECASE), ValueError("a", 2), NotImplemented, object()],
+        "types": [int, Point, list[int], collections.OrderedDict, pathlib.Path, types],
+        "functions": [
+            len,
+            fetch,
+            cached,
+            str.upper,
+            "a".upper,
+            Client("b").fetch,
+            Client.of,
+            dict.fromkeys,
+            json.dumps,
+        ],
+        "closures": [adder(1), lambda x, y=2, *, z=[3]: x, functools.partial(fetch, "u", deep=True)],
+        "operators": [operator.itemgetter(1, 2), operator.attrgetter("a.b"), operator.or_],
+        "views": [{"a": 1}.keys(), {"a": 1}.values(), {"a": [1]}.items(), types.MappingProxyType({"a": 1})],
+        "cycles": [loop, left, [right, left]],
+    }
+
+
+GOLDEN = {
+    "nothing": "738096e476d3c5447c3cb95c39bfc964",
+    "numbers": "52cfe9074535c909f4571e5134fa22ab",
+    "text": "81e3421babd320d290b89560c406cfe3",
+    "containers": "4dc550bf3d86855a956db2d3968f5960",
+    "sets": "a6f75d30d182766b7633ef87159c29bb",
+    "dicts": "525f3551fbe1d25744c4c0d4aed6d020",
+    "more dicts": "8e48862c37d31c96569260a0dddf809e",
+    "long": "bcc67c12de8ff459e1ff545144f7f88a",
+    "collections": "a5d10714fc9ad7b12f23ab8b99f1955d",
+    "numbers of classes": "7d09b71133f1af3328cad8a8142f0e40",
+    "times": "dcf22e626cf676904d7237e9e667512d",
+    "enums": "6eecabdefcd8918bb77095e22ae00ac7",
+    "paths": "4500604aa917376645a03925e6d7fe82",
+    "objects": "60d56e718f5a04c4a1deb1644b21d87e",
+    "others": "a566fa50a36dcb939740c5b6d8b842f2",
+    "types": "a81df8d85902f592332d4e7e1450d790",
+    "functions": "04dbdcad4079db082337613bc57de986",
+    "closures": "18fe41ab6b420d6fb1ed3ed7ff33bf8f",
+    "operators": "a67e55170a9799ba3936b9ed6603a6be",
+    "views": "d0d92a40f6bd99433c0d316d0d97e27c",
+    "cycles": "b0f320c7f04aea408ed7b26559114e60",
+}
+
+
+def test_digests_are_the_same_in_every_version_of_python():
+    """A run that is resumed under another Python finds its tasks again."""
+    assert {name: digest(value).hex() for name, value in samples().items()} == GOLDEN
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "12345"])
+def test_digests_do_not_depend_on_the_interpreter(seed):
+    """Hash seeds change the order of sets, and nothing else."""
+    script = "import test_digest as t; print({n: t.digest(v).hex() for n, v in t.samples().items()} == t.GOLDEN)"
+    environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.path.dirname(__file__)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=50)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_digests_do_not_change_when_they_are_taken_or_values_are_used():
+    """Looking leaves no traces, in caches of an object neither."""
+    client = Client("abc")
+    before = digest(client)
+    assert client.length == 3
+    assert digest(client) == before != digest(Client("abd"))
+    values = samples()
+    assert [digest(value) for value in values.values()] == [digest(value) for value in values.values()]
+
+
+# What counts
+
+DIFFERENT = [
+    0,
+    1,
+    True,
+    1.0,
+    1 + 0j,
+    "1",
+    b"1",
+    bytearray(b"1"),
+    Level.LOW,
+    decimal.Decimal(1),
+    0.0,
+    -0.0,
+    None,
+    ...,
+    (),
+    [],
+    {},
+    set(),
+    frozenset(),
+    [1],
+    (1,),
+    {1},
+    frozenset({1}),
+    {1: 1},
+    [[1]],
+    [(1,)],
+    [[1], []],
+    [[], [1]],
+    [[], 1],
+    [None],
+    {1: [2], 3: [4]},
+    {1: [4], 3: [2]},
+    {1: 2, 3: 4},
+    {1: 4, 3: 2},
+    [1, 2],
+    [2, 1],
+    "ab",
+    ["a", "b"],
+    ["ab"],
+    ["ab", ""],
+    ["", "ab"],
+    "\ud83d\ude00",
+    "😀",
+    2**64,
+    -(2**64),
+    float("nan"),
+    float("inf"),
+    array.array("b", [1]),
+    array.array("B", [1]),
+    Colour.RED,
+    Colour.BLUE,
+    Colour,
+    "RED",
+    Pair(1, 2),
+    (1, 2),
+    Point(1),
+    Point(2),
+    Point(1, []),
+    Fixed(1),
+    Fixed(2),
+    Slotted(1, 2),
+    Slotted(2, 1),
+    Tags([1]),
+    Tags([2]),
+    collections.OrderedDict(a=1, b=2),
+    collections.OrderedDict(b=2, a=1),
+    {"a": 1, "b": 2},
+    collections.deque([1]),
+    collections.deque([1], 5),
+    range(3),
+    range(4),
+    range(0, 6, 2),
+    int,
+    float,
+    fetch,
+    Client("a").fetch,
+    Client("b").fetch,
+    adder(1),
+    adder(2),
+    adder(1.0),
+    functools.partial(fetch, 1),
+    functools.partial(fetch, 2),
+    functools.partial(fetch, url=1),
+    lambda x=1: x,
+    lambda x=2: x,
+    lambda *, y=2: y,
+    pathlib.PurePosixPath("a"),
+    pathlib.PureWindowsPath("a"),
+    datetime.date(2026, 1, 1),
+    datetime.datetime(2026, 1, 1),
+    datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+    "x" * 5000,
+    "x" * 4999 + "y",
+    ["x" * 5000],
+    ["x" * 4999 + "y"],
+    Node(),
+    Node(Node()),
+    Node(label="x"),
+]
+
+
+def test_different_values_have_different_digests():
+    """Type, value, order where there is one, and what is bound all count."""
+    assert len({digest(value) for value in DIFFERENT}) == len(DIFFERENT)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"a": 1, "b": [2]}, {"b": [2], "a": 1}),
+        (set("abcdef"), set("fedcba")),
+        (["ab", "ab"], ["ab", copied("ab")]),
+        ([[0]] * 2, [[0], [0]]),
+        (float("nan"), -float("nan")),
+        (float("inf") - float("inf"), float("nan")),
+        (10**30, 10**15 * 10**15),
+        (range(0, 3, 2), range(0, 4, 2)),
+        (range(5, 5), range(0)),
+        (Point(1, note="a"), Point(1, note="b")),
+        (Fixed(1, "a"), Fixed(1, "b")),
+        (adder(1), adder(1)),
+        (uuid.UUID(int=3), uuid.UUID(int=3, is_safe=uuid.SafeUUID.safe)),
+        (collections.Counter("ab"), collections.Counter("ba")),
+        (fetch, task(retries=3)(fetch)),
+        (functools.partial(len, "a"), task(retries=3)(functools.partial(len, "a"))),
+        (fractions.Fraction(2, 4), fractions.Fraction(1, 2)),
+    ],
+)
+def test_what_is_no_part_of_a_value_does_not_count(one, other):
+    """Order of dicts and sets, shared references, interning, and how a value was written do not matter."""
+    assert digest(one) == digest(other)
+    assert digest([one, 1]) == digest([other, 1])
+
+
+def test_a_copy_through_pickle_has_the_same_digest():
+    """Values that came from another process are the same values."""
+    left_out = {"closures", "types", "functions", "operators", "views"}
+    for name, value in samples().items():
+        if name not in left_out:
+            assert digest(pickle.loads(pickle.dumps(value))) == bytes.fromhex(GOLDEN[name]), name
+
+
+def test_bodies_of_functions_do_not_count_and_their_names_do():
+    """Mending a function is the main reason to resume."""
+    namespace = {}
+    exec("def outer():\n def f(x=1): return x\n return f\n", namespace)
+    one = namespace["outer"]()
+    exec("def outer():\n def f(x=1): return x + 1\n return f\n", namespace)
+    assert digest(one) == digest(namespace["outer"]())
+    exec("def outer():\n def g(x=1): return x\n return g\n", namespace)
+    assert digest(one) != digest(namespace["outer"]())
+
+
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(), max_size=3)
+    | st.binary(max_size=3)
+    | st.complex_numbers()
+)
+hashable = st.recursive(leaves, lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=3), max_leaves=4)
+values = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.tuples(inner, inner)
+        | st.dictionaries(hashable, inner, max_size=4)
+        | st.sets(hashable, max_size=4)
+        | st.builds(Point, inner, inner)
+    ),
+    max_leaves=12,
+)
+
+
+def rebuilt(value):
+    """An equal value that shares nothing with the first, with dicts and sets filled the other way round."""
+    if type(value) is str:
+        return copied(value)
+    if type(value) in {list, tuple}:
+        return type(value)(map(rebuilt, value))
+    if type(value) in {set, frozenset}:
+        return type(value)(map(rebuilt, reversed(list(value))))
+    if type(value) is dict:
+        return {rebuilt(key): rebuilt(value[key]) for key in reversed(value)}
+    return Point(rebuilt(value.x), rebuilt(value.y)) if type(value) is Point else value
+
+
+def told(value):
+    """The value as text that is the same for equal values only: the slow and plain rival of a digest."""
+    if isinstance(value, (set, frozenset)):
+        inside = ",".join(sorted(map(told, value)))
+    elif isinstance(value, dict):
+        inside = ",".join(sorted(f"{told(key)}:{told(item)}" for key, item in value.items()))
+    elif isinstance(value, (list, tuple)):
+        inside = ",".join(map(told, value))
+    elif isinstance(value, Point):
+        inside = f"{told(value.x)},{told(value.y)}"
+    else:
+        inside = repr(value)
+    return f"{type(value).__name__}<{inside}>"
+
+
+@given(values)
+def test_equal_values_have_equal_digests(value):
+    """However they were made."""
+    assert digest(value) == digest(rebuilt(value))
+    assert digest([value, value]) == digest([value, rebuilt(value)])
+
+
+@given(values, values)
+def test_digests_are_equal_for_equal_values_only(one, other):
+    """Two values have one digest if and only if they are told alike."""
+    assert (digest(one) == digest(other)) is (told(one) == told(other))
+
+
+# Depth, sharing, cycles
+
+
+def test_depth_does_not_matter():
+    """Fifty thousand levels of lists, or of objects, are digested like three."""
+    deep, other = [], [1]
+    for _ in range(50_000):
+        deep, other = [deep], [other]
+    assert digest(deep) != digest(other)
+    chain = Node()
+    for _ in range(10_000):
+        chain = Node(chain)
+    assert digest(chain) != digest(chain.others[0])
+
+
+def test_what_is_shared_many_times_is_looked_at_once():
+    """A value that would have 2 ** 200 parts, were each counted, is digested at once."""
+    wide = [types.SimpleNamespace()]
+    for _ in range(200):
+        wide = [wide, wide]
+    assert digest(wide) == digest([wide[0], wide[1]])
+
+
+def test_an_argument_that_many_tasks_share_is_digested_once():
+    """A large object costs its time once, not once for each task."""
+    counted = Counted()
+    fingerprint_of("p", [(fetch, (counted, place), {"also": [counted]}) for place in range(500)])
+    assert counted.times == 1
+
+
+def ring(*labels):
+    nodes = [Node(label=label) for label in labels]
+    for node, following in zip(nodes, nodes[1:] + nodes[:1], strict=True):
+        node.others.append(following)
+    return nodes
+
+
+def test_cycles_are_digested_by_what_is_seen_from_the_value():
+    """The same knot has the same digest, from the same end of it."""
+    assert digest(ring("a", "b", "c")[0]) == digest(ring("a", "b", "c")[0])
+    different = [ring("a", "b", "c")[0], ring("a", "b", "c")[1], ring("a", "c", "b")[0], ring("a", "b", "d")[0]]
+    different += [ring("a")[0], ring("a", "b")[0], Node(ring("a", "b")[1], label="x"), ring("a", "b")]
+    assert len({digest(value) for value in different}) == len(different)
+
+
+def test_a_cycle_may_hold_itself_in_every_way():
+    """As an item, a key's value, a default, a closed-over variable, in a set."""
+    for make in (self_in_list, self_in_dict, self_in_closure, self_in_set, self_in_method):
+        assert digest(make(1)) == digest(make(1)) != digest(make(2)), make
+
+
+def self_in_list(x):
+    value = [x]
+    value += [value, [value, (value,)]]
+    return value
+
+
+def self_in_dict(x):
+    value = {"x": x}
+    value["self"] = [value, {"self": value}]
+    return value
+
+
+def self_in_closure(x):
+    def again(n):
+        return again(n - x)
+
+    return again
+
+
+def self_in_set(x):
+    value = Node(label=x)
+    value.others = {value, Node(value), Node(label="a"), frozenset({value})}
+    return value
+
+
+def self_in_method(x):
+    value = Node(label=x)
+    value.others = [Each(value.__init__), value.__init__, functools.partial(fetch, value)]
+    return value
+
+
+def test_in_a_cycle_sharing_and_order_of_sets_do_not_count_either():
+    """One object twice is as good as two equal ones."""
+
+    def knot(shared):
+        top = Node(label="top")
+        one = Node(top)
+        top.others = [one, one if shared else Node(top), {one, Node(top, label="z"), Node(label="y")}]
+        return top
+
+    assert digest(knot(shared=True).others[:2]) == digest(knot(shared=False).others[:2])
+
+
+def test_many_that_all_know_each_other_are_no_puzzle():
+    """A dense knot takes rounds, not all ways through it."""
+    nodes = [Node(label=place) for place in range(60)]
+    for node in nodes:
+        node.others = nodes
+    again = [Node(label=place) for place in range(60)]
+    for node in again:
+        node.others = list(again)
+    assert digest(nodes[0]) == digest(again[0]) != digest(again[1])
+
+
+def test_a_long_way_to_a_cycle_is_linear():
+    """Only what lies on a cycle is looked at more than once."""
+    value = ring("a", "b")[0]
+    for _ in range(10_000):
+        value = [value]
+    assert digest(value) != digest(value[0])
+
+
+def test_a_knot_that_would_take_forever_is_refused(monkeypatch):
+    """Plainly, rather than after an hour."""
+    monkeypatch.setattr(digest_module, "_PATIENCE", 1000)
+    nodes = [Node() for _ in range(100)]
+    for before, after in itertools.pairwise(nodes):
+        before.others.append(after)
+        after.others.append(before)
+    with pytest.raises(DigestError, match="look too much alike"):
+        digest(nodes[0])
+
+
+# What cannot be digested
+
+
+class Raises:
+    def __reduce__(self):
+        raise OSError("no\x1b[31m")
+
+
+lock = threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        ((fetch, (1, lock), {}), "task 1 (test_digest:fetch), argument 2 is of type _thread.lock, which cannot"),
+        ((fetch, (), {"url": lock}), "task 1 (test_digest:fetch), argument 'url' is of type _thread.lock"),
+        ((fetch, ([1, {"k": (lock,)}],), {}), "argument 1 at [1][k][0] is of type _thread.lock"),
+        ((fetch, (Client(lock=lock),), {}), "argument 1 at .lock is of type _thread.lock"),
+        ((fetch, (Node({"a": Slotted(1, [lock])}),), {}), "argument 1 at .others[0][a].b[0] is of type _thread.lock"),
+        ((fetch, ({"secret text": lock},), {}), "argument 1 at […] is of type"),
+        ((adder(lock), (1,), {}), "(test_digest:adder.<locals>.<lambda>), the callable at variable n is of type"),
+        ((lambda x=lock: x, (), {}), "the callable at variable x is of type _thread.lock"),
+        ((Client(lock=[lock]).fetch, ("u",), {}), "(test_digest:Client.fetch), the callable at .lock[0] is of type"),
+        ((functools.partial(fetch, 1, lock), (), {}), "(test_digest:fetch), the callable at [1] is of type"),
+        ((fetch, ((x for x in "ab"),), {}), "type builtins.generator, which cannot be digested (an iterator can be"),
+        ((fetch, (iter({1, 2}),), {}), "type builtins.set_iterator"),
+        ((fetch, (itertools.count(),), {}), "type itertools.count"),
+        ((fetch, (threading.local(),), {}), "type _thread._local"),
+        ((fetch, (memoryview(b"a"),), {}), "type builtins.memoryview"),
+        ((fetch, (sys._getframe(),), {}), "type builtins.frame"),
+        ((fetch, (Raises(),), {}), r"type test_digest.Raises, which cannot be digested (no\x1b[31m)"),
+        ((Each(fetch), ([1, lock],), {}), "(map of test_digest:fetch), argument 1 at [1] is of type _thread.lock"),
+        ((Each(adder(lock)), ([1],), {}), "the callable at variable n is of type _thread.lock"),
+    ],
+)
+def test_what_cannot_be_digested_is_told_plainly(call, text):
+    """Process, task, argument, the way to it, its type, and what would be right."""
+    with pytest.raises(DigestError) as raised:
+        fingerprint_of("nightly\n", [(fetch, (1,), {}), call])
+    assert text in str(raised.value)
+    assert str(raised.value).startswith(r"process 'nightly\\n', task 1 (")
+    assert str(raised.value).endswith("leave it out of what __getstate__ returns")
+    assert "secret" not in str(raised.value)
+    assert isinstance(raised.value, TypeError)
+
+
+def test_open_files_and_sockets_cannot_be_digested(tmp_path):
+    """They are of this process alone."""
+    with open(tmp_path / "a", "w") as file, pytest.raises(DigestError, match="TextIOWrapper"):
+        digest([file])
+    with socket.socket() as plug, pytest.raises(DigestError, match="argument 1 is of type socket.socket"):
+        fingerprint_of("p", [(fetch, (plug,), {})])
+
+
+def test_the_error_of_a_reduce_is_the_cause():
+    """Who wrote it sees where it was raised."""
+    with pytest.raises(DigestError) as raised:
+        digest(Raises())
+    assert isinstance(raised.value.__cause__, OSError)
+
+
+# Fingerprints
+
+
+def plain(*each):
+    return fingerprint_of("p", [(function, tuple(args), {}) for function, *args in each])
+
+
+def test_a_fingerprint_tells_the_first_difference():
+    """In words, by place and name; counts of tasks too."""
+    was = plain((fetch, 1), (len, "a"), (fetch, [2]))
+    for now, text in [
+        (plain((fetch, 1), (len, "a"), (fetch, [2])), None),
+        (plain((fetch, 1), (max, "a"), (fetch, [3])), "task 1 was builtins:len, is builtins:max"),
+        (plain((fetch, 1), (len, "a"), (fetch, [3])), "task 2 (test_digest:fetch) has other arguments"),
+        (plain((fetch, 1), (len, "a")), "there were 3 tasks, now 2"),
+        (plain((fetch, 1), (fetch, [2])), "task 1 was builtins:len, is test_digest:fetch (there were 3 tasks, now 2)"),
+        (plain(), "there were 3 tasks, now 0"),
+        (was._replace(process_name="q\n"), r"the process was called 'p', now 'q\\n'"),
+    ]:
+        assert was.first_difference(now) == text
+
+
+def test_a_fingerprint_tells_which_tasks_changed():
+    """Those with another name or other arguments, and those that only one has."""
+    was = plain((fetch, 1), (len, "a"), (fetch, 2))
+    assert was.changed(was) == set()
+    assert was.changed(plain((fetch, 1), (max, "a"), (fetch, 3))) == {1, 2}
+    assert was.changed(plain((len, 1), (len, "a"), (fetch, 2), (fetch, 2))) == {0, 3}
+    assert was.changed(plain((fetch, 1))) == {1, 2}
+    assert plain((fetch, 1)).changed(was) == {1, 2}
+
+
+def test_keywords_and_positions_are_different_arguments():
+    """A keyword is its name and its value, in any order."""
+    seen = set()
+    for args, kwargs in [
+        ((1,), {}),
+        ((), {"url": 1}),
+        ((), {"deep": 1}),
+        ((1, 2), {}),
+        ((1,), {"deep": 2}),
+        (([],), {}),
+        ((), {"url": []}),
+        ((1,), {"deep": []}),
+        (((1,), ()), {}),
+        (((1,), (("deep", 2),)), {}),
+        ((1, [2]), {}),
+        (([1, 2],), {}),
+        (("x" * 9000,), {}),
+        (("x" * 4000, "x" * 5000), {}),
+    ]:
+        seen.add(fingerprint_of("p", [(fetch, args, kwargs)]).digests)
+    assert len(seen) == 14
+    one, other = {"a": 1, "b": 2}, {"b": 2, "a": 1}
+    assert fingerprint_of("p", [(fetch, (), one)]) == fingerprint_of("p", [(fetch, (), other)])
+
+
+def test_what_is_bound_to_a_callable_counts():
+    """A closure, a partial, a method and a callable object carry values; their names do not say which."""
+    for one, same, other in [
+        (adder(1), adder(1), adder(2)),
+        (Client("a").fetch, Client("a").fetch, Client("b").fetch),
+        (functools.partial(fetch, 1), functools.partial(fetch, 1), functools.partial(fetch, 2)),
+        (operator.itemgetter(1), operator.itemgetter(1), operator.itemgetter(2)),
+        ("a".join, "a".join, "b".join),
+        (Each(adder(1)), Each(adder(1)), Each(adder(2))),
+    ]:
+        assert plain((one, "x")) == plain((same, "x"))
+        assert plain((one, "x")).first_difference(plain((other, "x"))).endswith("has other arguments")
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (fetch, "test_digest:fetch"),
+        (task(retries=2)(fetch), "test_digest:fetch"),
+        (task(name="get")(fetch), "get (test_digest:fetch)"),
+        (functools.partial(task(name="get")(fetch), 1), "get (test_digest:fetch)"),
+        (Each(task(name="get")(fetch)), "map of get (test_digest:fetch)"),
+        (cached, "test_digest:cached"),
+        (Client, "test_digest:Client"),
+        (Client.of, "test_digest:Client.of"),
+        (Client("a").fetch, "test_digest:Client.fetch"),
+        (operator.itemgetter(1), "operator:itemgetter"),
+        (dict.fromkeys, "builtins:dict.fromkeys"),
+        (str.upper, "builtins:str.upper"),
+        (Mock(), "unittest.mock:Mock"),
+    ],
+)
+def test_tasks_are_recognised_by_where_their_callables_come_from(function, name):
+    """Module and qualified name, after the name that was given."""
+    assert qualified(function) == name
+    assert plain((function, 1)).name(0) == name
+
+
+def test_a_mock_is_its_name():
+    """What it recorded in one run does not make it another in the next."""
+    client = MagicMock(name="client")
+    before = plain((client.fetch, 1), (fetch, client))
+    client.fetch(1)
+    assert plain((client.fetch, 1), (fetch, client)) == before != plain((client.other, 1), (fetch, client))
+
+
+def test_a_handle_is_the_place_of_its_task():
+    """So is one inside a list, and in a process that was built anew."""
+
+    def process(which):
+        built = Process("p")
+        handles = [built.task(fetch, "a"), built.task(fetch, "a")]
+        built.add_task(fetch, handles[which], deep=[handles[which]])
+        return fingerprint_of("p", built.tasks)
+
+    assert process(0) == process(0)
+    assert process(0).changed(process(1)) == {2}
+
+
+def test_a_lazy_iterable_of_a_map_is_not_drawn():
+    """It counts by its type; a list counts by its elements, and the elements of both by themselves."""
+
+    def drawn():
+        pytest.fail("drawn")
+        yield
+
+    def mapped(*iterables):
+        return plain((Each(fetch), *iterables))
+
+    assert mapped(drawn(), map(drawn, [1])) == mapped((x for x in [1]), map(len, "a"))
+    assert mapped(iter([1])) != mapped(x for x in [1])
+    assert mapped([1, [2]]) == mapped([1, [2]]) != mapped([1, [3]])
+    assert mapped({"a": 1}.items()) == mapped({"a": 1}.items()) != mapped({"a": 2}.items())
+    process = Process("p")
+    numbers = process.task(list, "abc")
+    process.map(fetch, numbers)
+    assert fingerprint_of("p", process.tasks).tasks == 2
+
+
+def test_elements_are_digested_as_they_come():
+    """The same element has the same digest; one that has none is told."""
+    assert digest_element((1, [2]), "w") == digest_element((1, [2]), "w") != digest_element((1, [3]), "w")
+    with pytest.raises(DigestError, match=r"^process 'p', task 3 \(f\), an element, argument 2 at \[0\] is of type"):
+        digest_element((1, [lock]), "process 'p', task 3 (f)")
+
+
+class Flow:
+    """Says itself what it is in a digest, as a process does."""
+
+    def __init__(self, name, *inner):
+        self.name = name
+        self.inner = inner
+        self.lock = threading.Lock()
+
+    def __procession_digest__(self):
+        return fingerprint_of(self.name, self.inner)
+
+    def __call__(self):
+        pass
+
+
+def test_what_says_itself_what_it_is_counts_as_that():
+    """A process in a process is its name and its own fingerprint."""
+    was = plain((Flow("a", (fetch, (1,), {})),))
+    assert was == plain((Flow("a", (fetch, (1,), {})),))
+    assert was.changed(plain((Flow("a", (fetch, (2,), {})),))) == {0}
+    assert was.first_difference(plain((Flow("b", (fetch, (1,), {})),))) == (
+        "task 0 was test_digest:Flow 'a', is test_digest:Flow 'b'"
+    )
+    with pytest.raises(DigestError, match="^process 'inner', task 0"):
+        plain((Flow("outer", (Flow("inner", (fetch, (lock,), {})), (), {})),))
+
+
+@given(
+    st.text(max_size=5),
+    st.lists(st.tuples(st.sampled_from([fetch, len, max]), st.tuples(st.integers(), leaves))),
+)
+def test_a_fingerprint_survives_being_written(name, tasks):
+    """Whatever the process is called."""
+    fingerprint = fingerprint_of(name, [(function, args, {}) for function, args in tasks])
+    again = Fingerprint.from_bytes(fingerprint.to_bytes())
+    assert again == fingerprint
+    assert [again.name(place) for place in range(again.tasks)] == [qualified(function) for function, _ in tasks]
+
+
+def test_a_fingerprint_is_small():
+    """About 16 bytes a task when written, and each name once."""
+    assert len(plain(*[(fetch, place) for place in range(10_000)]).to_bytes()) < 170_000
+
+
+@pytest.mark.parametrize("cut", [0, 1, 20, 60, -1, -16, -17])
+def test_a_fingerprint_that_was_cut_short_is_refused(cut):
+    """Never read as a smaller one."""
+    written = plain((fetch, 1), (len, "a")).to_bytes()
+    with pytest.raises(ValueError, match="not the fingerprint"):
+        Fingerprint.from_bytes(written[:cut])
+
+
+def test_a_fingerprint_of_a_newer_version_is_refused():
+    """By its number."""
+    written = plain((fetch, 1)).to_bytes().replace(b'"version": 1', b'"version": 2')
+    with pytest.raises(ValueError, match="of version 2; version 1 is known"):
+        Fingerprint.from_bytes(written)
