@@ -10,6 +10,7 @@ import fractions
 import functools
 import itertools
 import json
+import marshal
 import operator
 import os
 import pathlib
@@ -20,9 +21,11 @@ import subprocess
 import sys
 import threading
 import types
+import typing
 import uuid
 from unittest.mock import MagicMock, Mock
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,6 +63,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fixed:
+    kinds: typing.ClassVar[list] = []
     x: int
     note: object = dataclasses.field(default=None, compare=False)
 
@@ -569,6 +573,27 @@ def test_a_knot_that_would_take_forever_is_refused(monkeypatch):
         digest(nodes[0])
 
 
+# Arrays
+
+
+def test_an_array_is_its_type_shape_and_content():
+    """However it lies in memory."""
+    numbers = numpy.arange(12.0).reshape(3, 4)
+    same = [numbers.copy(), numpy.asfortranarray(numbers), numpy.vstack([numbers, numbers])[:3]]
+    assert {digest(array) for array in same} == {digest(numbers)}
+    others = [numbers.T, numbers.reshape(4, 3), numbers.astype("f4"), numbers + 1, numbers.tolist()]
+    others += [numpy.ma.array(numbers, mask=numbers > 3), numpy.ma.array(numbers, mask=numbers > 4)]
+    others += [numpy.array(["2026-11-24"], "M8[D]"), numpy.array(["2026-11-24"], "M8[s]")]
+    others += [
+        numpy.array([1, "a", [2]], object),
+        numpy.array([1, "a", [3]], object),
+        numpy.float64(1),
+        numpy.float32(1),
+    ]
+    others += [numpy.zeros(2, [("a", "i4"), ("b", "i4")]), numpy.zeros(2, [("a", "i4"), ("c", "i4")]), numpy.zeros(0)]
+    assert len({digest(value) for value in [numbers, *others]}) == len(others) + 1
+
+
 # What cannot be digested
 
 
@@ -599,7 +624,7 @@ lock = threading.Lock()
         ((fetch, (threading.local(),), {}), "type _thread._local"),
         ((fetch, (memoryview(b"a"),), {}), "type builtins.memoryview"),
         ((fetch, (sys._getframe(),), {}), "type builtins.frame"),
-        ((fetch, (Raises(),), {}), r"type test_digest.Raises, which cannot be digested (no\x1b[31m)"),
+        ((fetch, (Raises(),), {}), r"type test_digest.Raises, which cannot be digested (OSError: no\x1b[31m)"),
         ((Each(fetch), ([1, lock],), {}), "(map of test_digest:fetch), argument 1 at [1] is of type _thread.lock"),
         ((Each(adder(lock)), ([1],), {}), "the callable at variable n is of type _thread.lock"),
     ],
@@ -621,6 +646,37 @@ def test_open_files_and_sockets_cannot_be_digested(tmp_path):
         digest([file])
     with socket.socket() as plug, pytest.raises(DigestError, match="argument 1 is of type socket.socket"):
         fingerprint_of("p", [(fetch, (plug,), {})])
+
+
+def test_a_value_that_is_too_long_is_told_plainly(monkeypatch):
+    """What can be written of one value at a time has a limit, of 2 GiB."""
+
+    def limited(value, version):
+        written = marshal.dumps(value, version)
+        if len(written) > 10_000:
+            raise ValueError("unmarshallable object")
+        return written
+
+    monkeypatch.setattr(digest_module, "dumps", limited)
+    for value in ("x" * 20_000, ["x" * 20_000]):
+        with pytest.raises(DigestError, match="argument 2 .*more than 2 GiB"):
+            plain((fetch, 1, value))
+
+
+class Strange:
+    """Its own code fails to say what it is."""
+
+    def __getattr__(self, name):
+        raise OSError(name)
+
+    def __call__(self):
+        pass
+
+
+def test_attributes_that_raise_are_as_good_as_none():
+    """A callable object that is odd in itself is no worse off than another."""
+    assert plain((Strange(),)) == plain((Strange(),))
+    assert digest([Strange()]) == digest([Strange()])
 
 
 def test_the_error_of_a_reduce_is_the_cause():

@@ -18,7 +18,8 @@ from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple, cast
 
 from procession._model.handle import Handle, index_of
-from procession._model.task import Each
+from procession._model.task import Each, _look_up
+from procession._model.text import described
 
 
 class Parts(NamedTuple):
@@ -52,22 +53,22 @@ def place_of(value: Any) -> str:
     module = _module_of(value)
     if module.startswith(("pathlib._", "procession._")):  # where things lie that are known by another name
         module = module.partition(".")[0]
-    return f"{module}:{getattr(value, '__qualname__', None) or type(value).__qualname__}"
+    return f"{module}:{_look_up(value, '__qualname__') or type(value).__qualname__}"
 
 
 def _module_of(value: Any) -> str:
-    owner = getattr(value, "__objclass__", None)  # of a method of a builtin type
-    return str(getattr(value, "__module__", None) or getattr(owner, "__module__", None) or "builtins")
+    owner = _look_up(value, "__objclass__")  # of a method of a builtin type
+    return str(_look_up(value, "__module__") or getattr(owner, "__module__", None) or "builtins")
 
 
 def named(value: Any) -> bool:
     """Return whether module and name lead to the value, or to a function that it is a copy of."""
-    place = getattr(value, "__qualname__", None)
+    place = _look_up(value, "__qualname__")
     if not isinstance(place, str):
         return False
     found: Any = sys.modules.get(_module_of(value))
     for name in place.split("."):
-        found = getattr(found, name, None)
+        found = _look_up(found, name)
     copied = isinstance(found, FunctionType) and isinstance(value, FunctionType)
     return found is value or (copied and found.__code__ is value.__code__ and found.__closure__ is value.__closure__)
 
@@ -120,7 +121,7 @@ def _reduced(value: Any) -> Parts:
         if pairs is not None:
             pairs = list(pairs) if isinstance(value, OrderedDict) else dict(pairs)
     except Exception as error:
-        raise Opaque(str(error)) from error
+        raise Opaque(described(error)) from error
     parts = [args, _state(value, state), items, pairs]
     if isinstance(function, type):
         return Parts(f"object {place_of(function)}", parts)
@@ -133,7 +134,7 @@ def _state(value: Any, state: Any) -> Any:
     told_by: Any = kind.__getstate__
     fields: dict[str, Any] = getattr(kind, "__dataclass_fields__", {})
     if getattr(told_by, "__module__", None) == "dataclasses":  # of a frozen one with slots: a list without names
-        state = dict(zip((name for name in fields if hasattr(value, name)), state, strict=False))
+        state = dict(zip((field.name for field in _imported("dataclasses:fields")(value)), state, strict=True))
     elif told_by is not object.__getstate__:
         return state
     apart = {name for name, field in fields.items() if not field.compare}
@@ -147,7 +148,7 @@ def _state(value: Any, state: Any) -> Any:
             if name not in apart and not isinstance(getattr(kind, name, None), cached_property)
         }
 
-    if isinstance(state, tuple):  # with slots, a pair of dicts
+    if type(state) is tuple:  # with slots, a pair of dicts
         halves = cast("tuple[Any, ...]", state)  # type: ignore[redundant-cast]  # pyright sees it as partly unknown
         return tuple(map(kept, halves))
     return kept(state)
