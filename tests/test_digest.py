@@ -123,6 +123,27 @@ def cached(x):
     return x
 
 
+def limited(n):
+    """A decorator whose functions have all the same name and code, and each its own limit."""
+
+    def decorate(function):
+        @functools.wraps(function)
+        def call(*args):
+            return function(*args)[:n]
+
+        return call
+
+    return decorate
+
+
+def whole(url):
+    return url
+
+
+short = limited(3)(whole)
+short.__qualname__ = "short"
+
+
 def adder(n):
     return lambda x: x + n
 
@@ -479,6 +500,20 @@ def test_an_argument_that_many_tasks_share_is_digested_once():
     assert counted.times == 1
 
 
+def test_a_long_text_that_many_tasks_share_is_written_once(monkeypatch):
+    """Alone or in a list, the text is not copied for each task."""
+    written = []
+
+    def counted(value, version):
+        written.append(len(marshal.dumps(value, version)))
+        return marshal.dumps(value, version)
+
+    monkeypatch.setattr(digest_module, "dumps", counted)
+    text = "x" * 100_000
+    fingerprint_of("p", [(fetch, (text, place), {"deep": [text, place]}) for place in range(50)])
+    assert sum(length > 100_000 for length in written) <= 3
+
+
 def ring(*labels):
     nodes = [Node(label=label) for label in labels]
     for node, following in zip(nodes, nodes[1:] + nodes[:1], strict=True):
@@ -779,6 +814,14 @@ def test_tasks_are_recognised_by_where_their_callables_come_from(function, name)
     """Module and qualified name, after the name that was given."""
     assert qualified(function) == name
     assert plain((function, 1)).name(0) == name
+
+
+def test_a_name_stands_for_a_function_only_where_it_leads_to_it():
+    """A decorated function is its name; another one of that name is what it closes over too."""
+    other = limited(4)(whole)
+    other.__qualname__ = "short"
+    assert plain((short, "u")) == plain((task(retries=1)(short), "u"))
+    assert plain((short, "u")).changed(plain((other, "u"))) == {0}
 
 
 def test_a_mock_is_its_name():
