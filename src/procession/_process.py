@@ -3,18 +3,24 @@
 import os
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NoReturn, ParamSpec, TypeVar, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar, cast, get_args, overload
 
+from procession._engine.course import Course
+from procession._engine.current import SEAT
 from procession._engine.each import check_iterables
 from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.states import OnError, ProcessStatus
 from procession._model.strategy import Strategy, StrategyName, strategy_of
 from procession._model.task import PLAIN, Call, Each, Options, name_of, options_of, unwrapped
 from procession._model.text import shown
+from procession._plan.fingerprint import Fingerprint, fingerprint_of
 from procession._plan.plan import plan_of
 from procession._plan.wiring import HOLDERS, handles_in
 from procession._run import Run
 from procession.errors import HandleError, NestingError, ProcessRunningError
+
+if TYPE_CHECKING:
+    from procession.journal import Journal
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,7 +41,8 @@ class Process:
     `Parallel()`, `Hybrid(first=...)`. `max_workers` is an `int` of at least 1; `None` is `min(32, cores + 4)`.
     `on_error` says what a failed task means for the others: `"stop"` starts nothing new and raises the failure,
     `"continue"` runs whatever does not wait for it and raises an `ExceptionGroup` of all failures, `"return"` does
-    the same and puts the exceptions into the results, at their places.
+    the same and puts the exceptions into the results, at their places. `journal` is where runs are recorded unless
+    `execute` says otherwise: a path for SQLite, a URL for another database, or a `procession.journal.Journal`.
 
     Raises `ValueError` and `TypeError` for arguments that cannot be meant.
 
@@ -59,6 +66,7 @@ class Process:
         "_owner",
         "_pinned",
         "_plain",
+        "journal",
         "max_workers",
         "name",
         "on_error",
@@ -74,6 +82,7 @@ class Process:
         max_workers: int | None = None,
         *,
         on_error: OnError = "stop",
+        journal: "Journal | str | os.PathLike[str] | None" = None,
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"a process has a name of type str; got {name!r}")
@@ -85,6 +94,7 @@ class Process:
         self.strategy: StrategyName | Strategy = strategy
         self.max_workers: int = max_workers
         self.on_error: OnError = on_error
+        self.journal = journal
         self.tasks: list[Call] = []
         self.status: ProcessStatus = "initialized"
         self._owner = Owner(name)
@@ -206,13 +216,25 @@ class Process:
 
     # Execution
 
-    def execute(self) -> list[Any]:
+    def execute(
+        self,
+        *,
+        run_id: str | None = None,
+        journal: "Journal | str | os.PathLike[str] | None" = None,
+        allow_changes: bool = False,
+    ) -> list[Any]:
         """Run all tasks and return the list of their results, in the order added.
+
+        With a `journal`, what ends well is recorded, and `run_id` is the key to it: executed again under the same id,
+        in this interpreter or any other, the process calls only what has not ended well before, and returns what was
+        recorded of the rest. A definition that has changed since is refused with `PlanChangedError`, unless
+        `allow_changes` says that what is recorded of unchanged tasks is to be kept. `RunInUseError` says who else
+        executes the run; `JournalError`, `DigestError` and `ResultError` what cannot be recorded.
 
         Raises what the first failing task raised, as it raised it, with a note that says where;
         `ProcessRunningError` while the process is running already. With an `on_error` other than `"stop"`, see there.
         """
-        run = self._begin("executing it again")
+        run = self._begin("executing it again", run_id, journal, allow_changes=allow_changes)
         try:
             self._drive(run)
             return run._take()
@@ -220,15 +242,24 @@ class Process:
             # An exception keeps this frame, and the last run keeps the exception: no cycle may stay.
             del run, self
 
-    __call__ = execute
+    def __call__(self) -> list[Any]:
+        """Do what `execute()` does, so that a process can be a task of another one."""
+        return self.execute()
 
-    def start(self) -> Run:
+    def start(
+        self,
+        *,
+        run_id: str | None = None,
+        journal: "Journal | str | os.PathLike[str] | None" = None,
+        allow_changes: bool = False,
+    ) -> Run:
         """Start to run all tasks in a thread of their own, and return the run at once.
 
-        Sequential stages run in that thread. Call `result()` on the run to wait for its end; an interpreter that
-        exits lets it finish what it has begun. Raises `ProcessRunningError` while the process is running already.
+        The arguments mean what they mean for `execute`. Sequential stages run in that thread. Call `result()` on the
+        run to wait for its end; an interpreter that exits lets it finish what it has begun. Raises
+        `ProcessRunningError` while the process is running already, and what `execute` raises of a journal.
         """
-        run = self._begin("starting it again")
+        run = self._begin("starting it again", run_id, journal, allow_changes=allow_changes)
         driver = threading.Thread(target=self._drive, args=(run,), name=f"procession-{shown(self.name, 40)}")
         try:
             driver.start()
@@ -249,12 +280,23 @@ class Process:
             "write a function that builds it, and call that again"
         )
 
+    def __procession_digest__(self) -> Fingerprint:
+        """Return what another process's fingerprint has of this one where it is a task or an argument."""
+        return fingerprint_of(self.name, self.tasks)
+
     def __repr__(self) -> str:
         return f"<Process {self.name!r}: {len(self.tasks):,} tasks, {self.strategy}, {self.status}>"
 
     # Inside
 
-    def _begin(self, what: str) -> Run:
+    def _begin(
+        self,
+        what: str,
+        run_id: str | None,
+        journal: "Journal | str | os.PathLike[str] | None",
+        *,
+        allow_changes: bool,
+    ) -> Run:
         # Attributes can be assigned, so they are looked at again.
         strategy = _checked(f"process {shown(self.name)!r}", self.strategy, self.max_workers, self.on_error)
         with self._lock:
@@ -274,15 +316,23 @@ class Process:
                         "starts afresh"
                     )
             plan = plan_of(self.tasks, strategy, options=self._options, needs=self._needs, handled=self._handled)
+            self.status = "running"
+        try:
             run = Run(
                 plan,
                 process_name=self.name,
                 owner=self._owner,
                 max_workers=self.max_workers,
                 on_error=self.on_error,
+                run_id=run_id,
+                journal=self.journal if journal is None else journal,
+                allow_changes=allow_changes,
+                nested=_is_task(self),
             )
-            self._last_run = run
-            self.status = "running"
+        except BaseException:
+            self.status = "failed"
+            raise
+        self._last_run = run
         return run
 
     def _drive(self, run: Run) -> None:
@@ -373,6 +423,14 @@ class Process:
         return ProcessRunningError(
             f"process {shown(self.name)!r} is running; {what} has to wait until it has ended, or takes another process"
         )
+
+
+def _is_task(process: Process) -> bool:
+    """Return whether what is being called right now is a process as a task of another."""
+    seat = SEAT.get(None)
+    if seat is None or seat.index < 0 or not isinstance(seat.conduct, Course):
+        return False
+    return _process_in(unwrapped(seat.conduct.plan.calls[seat.index][0])) is process
 
 
 def _process_in(inner: Callable[..., Any]) -> Process | None:

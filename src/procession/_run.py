@@ -1,13 +1,11 @@
 """A run: one execution of a process. The one place where plan, engine and observers meet."""
 
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from procession._engine.course import Course
 from procession._engine.current import SEAT
@@ -21,13 +19,17 @@ from procession._model.states import OnError, RunStatus
 from procession._model.text import described, shown
 from procession._plan.plan import Plan
 from procession._plan.wiring import bound
+from procession._recording import recording_of
 from procession.errors import HandleError, RunCancelledError, TaskSkippedError
 from procession.observe.log import log, verbose
 
+if TYPE_CHECKING:
+    import os
+
+    from procession.journal import Journal
+
 T = TypeVar("T")
 
-_LIGHT = frozenset({type(None), bool, int, float, complex})
-_LIGHT_BYTES = 1024
 _HEAD = 10
 
 
@@ -52,14 +54,33 @@ class Run:
         "_owner",
         "_parent",
         "_plan",
+        "_recording",
         "_results",
         "id",
         "process_name",
         "started_at",
     )
 
-    def __init__(self, plan: Plan, *, process_name: str, owner: Owner, max_workers: int, on_error: OnError) -> None:
-        self.id = os.urandom(8).hex()
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        process_name: str,
+        owner: Owner,
+        max_workers: int,
+        on_error: OnError,
+        run_id: str | None = None,
+        journal: "Journal | str | os.PathLike[str] | None" = None,
+        allow_changes: bool = False,
+        nested: bool = False,
+    ) -> None:
+        seat = SEAT.get(None)
+        parent = seat.conduct if seat is not None and isinstance(seat.conduct, Course) else None
+        self._parent = parent
+        self._recording = recording_of(
+            plan, process_name, run_id, journal, task=seat if nested else None, allow_changes=allow_changes
+        )
+        self.id = self._recording.run_id
         self.process_name = process_name
         self.started_at = datetime.now(UTC)
         self._owner = owner
@@ -67,8 +88,6 @@ class Run:
         self._results: list[Any] | None = None
         self._over = Latch()
         self._ended: float | None = None
-        seat = SEAT.get(None)
-        self._parent = seat.conduct if seat is not None and isinstance(seat.conduct, Course) else None
         self._course = Course(
             plan,
             process_name=process_name,
@@ -77,6 +96,7 @@ class Run:
             on_error=on_error,
             tell=log,
             verbose=verbose(),
+            recorder=self._recording.recorder,
         )
         self._engine = ThreadEngine(self._course)
 
@@ -93,12 +113,14 @@ class Run:
                 course.cancel()
         self._tell("run_started")
         try:
+            self._recording.follow(course)
             self._engine.drive()
         finally:
             if parent is not None:
                 parent.children.pop(self.id, None)
                 self._parent = None  # or a nested process would keep alive whatever was around it
             course.close()
+            self._recording.close(course, self.status)
             self._conclude()
             self._ended = time.perf_counter()
             if self.status == "completed":
@@ -113,13 +135,14 @@ class Run:
         assert results is not None
         self._results = None
         ledger = self._course.ledger
-        values = ledger.release(self._kept)
+        values = ledger.release(self._plan.handled)
         return results if ledger.errors else values
 
     def _abort(self, error: BaseException) -> None:
         """End a run that could not begin."""
         self._course.interrupt(error)
         self._course.close()
+        self._recording.close(self._course, self.status)
         self._close()
 
     def _close(self) -> None:
@@ -343,23 +366,14 @@ class Run:
             finally:
                 del self, ledger, errors
 
-    def _kept(self, values: list[object]) -> list[object] | dict[int, object]:
-        """Choose what a run keeps of results that are the caller's: what has a handle, or weighs next to nothing."""
-        if _LIGHT.issuperset(map(type, values)):
-            return values.copy()
-        handled = self._plan.handled
-        return {
-            index: value
-            for index, value in enumerate(values)
-            if type(value) in _LIGHT
-            or (type(value) in (str, bytes) and sys.getsizeof(value) <= _LIGHT_BYTES)
-            or index in handled
-        }
-
     def _outcome(self, index: int) -> Outcome:
         course, ledger = self._course, self._course.ledger
         state = ledger.state(index)
         start, end, seat = ledger.starts[index], ledger.ends[index], course.seats[index]
+        recorded = course.recorded.get(index)
+        duration = recorded.duration if recorded is not None else None
+        if start is not None and end is not None:
+            duration = end - start
         value: object = NO_VALUE
         if state == "completed":
             values = ledger.values
@@ -372,7 +386,8 @@ class Run:
             error=ledger.errors.get(index),
             attempts=course.attempts.get(index, 0 if start is None else 1),
             start=None if start is None else start - self._course.began,
-            duration=None if start is None or end is None else end - start,
+            duration=duration,
+            recorded=recorded is not None,
             worker=None if seat is None else seat.worker,
             again=lambda: self._again(index),
         )

@@ -39,7 +39,7 @@ class Recorder(Protocol):
         """Return a value as it will be recorded. Raises for one that cannot be, or that could not be read back."""
         ...
 
-    def commit(self, records: Sequence[Record]) -> None:
+    def commit(self, group: Sequence[Record], /) -> None:
         """Record all of these or, with an exception, none."""
         ...
 

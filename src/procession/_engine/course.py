@@ -78,6 +78,7 @@ class Course:
         self.ledger = Ledger(count, edges, on_error, done=self.recorded)
         self.attempts: dict[int | tuple[int, int], int] = {}
         self.seats: list[Seat | None] = [None] * count
+        self.crew: set[Seat] = set()
         self.maps: dict[int, Part] = {}
         self.children: dict[object, Callable[[], object]] = {}
         self.context = contextvars.copy_context()
@@ -85,6 +86,7 @@ class Course:
         self.began = time.perf_counter()
         self._commits = None if recorder is None else GroupCommit(recorder.commit, self._unrecorded)
         self._recruit: Callable[[int], object] = lambda _: None
+        self._named: tuple[object, str] = None, ""
         self._watchers: list[Callable[[int | None], None]] = []
         # Not empty when there is more to do after a task than to note its end. One list, so that one test of
         # its truth is all that a task pays where nothing depends on anything and nobody watches.
@@ -99,6 +101,16 @@ class Course:
             self.seats[index] = Seat(self, recorded.worker)
 
     # What engines say
+
+    def seat(self, worker: str) -> Seat:
+        """Return the seat of a worker that joins."""
+        seat = Seat(self, worker)
+        self.crew.add(seat)
+        return seat
+
+    def leave(self, seat: Seat) -> None:
+        """Take note that a worker has left."""
+        self.crew.discard(seat)
 
     def staffed_by(self, recruit: Callable[[int], object]) -> None:
         """Have `recruit` called with the number of tasks that became ready and for which nobody has come yet."""
@@ -225,6 +237,17 @@ class Course:
             total += part.total - 1
         return Progress(ended, failed, total)
 
+    def snapshot(self) -> tuple[Progress, list[tuple[int, str, str, float]]]:
+        """Return how far the run has come, and what runs now: task, name, worker, start in seconds since the epoch."""
+        starts, ends = self.ledger.starts, self.ledger.ends
+        running: list[tuple[int, str, str, float]] = []
+        for seat in list(self.crew):
+            index = seat.index
+            start = starts[index] if index >= 0 and ends[index] is None else None
+            if start is not None:
+                running.append((index, self.name(index), seat.worker, self.epoch + start - self.began))
+        return self.progress(), running
+
     def watch(self, watcher: Callable[[int | None], None]) -> None:
         """Have `watcher` called, in the worker, with the index of each task that ends from now on."""
         with self._lock:
@@ -251,7 +274,13 @@ class Course:
 
     def name(self, index: int) -> str:
         """Return a task's name."""
-        return name_of(self.plan.calls[index][0])
+        function = self.plan.calls[index][0]
+        # Tasks that follow each other are often of one function, and a recorded run asks for each.
+        last, name = self._named
+        if last is not function:
+            name = name_of(function)
+            self._named = function, name
+        return name
 
     def wait_cancelled(self, seconds: float) -> bool:
         """Wait until the run is cancelled, at most this long; return whether it is."""
@@ -273,7 +302,13 @@ class Course:
     # Events
 
     def report(
-        self, name: EventName, index: int, attempt: int, duration: float | None, error: BaseException | None = None
+        self,
+        name: EventName,
+        index: int,
+        attempt: int,
+        duration: float | None,
+        error: BaseException | None = None,
+        element: int | None = None,
     ) -> None:
         """Tell of something that happened to a task."""
         self.tell(
@@ -283,6 +318,7 @@ class Course:
                 self.run_id,
                 task_name=self.name(index),
                 index=index,
+                element=element,
                 attempt=attempt,
                 duration_s=duration,
                 error=error,

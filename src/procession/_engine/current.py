@@ -2,7 +2,7 @@
 
 import contextvars
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
 from procession.errors import TaskCancelled
 
@@ -33,12 +33,12 @@ class Seat:
     __slots__ = ("abandoned", "attempt", "conduct", "element", "index", "worker")
 
     def __init__(self, conduct: Conduct, worker: str, index: int = -1, attempt: int = 1, element: int = -1) -> None:
-        self.conduct = conduct
-        self.worker = worker
-        self.index = index
-        self.attempt = attempt
-        self.element = element
-        self.abandoned = False
+        self.conduct: Conduct = conduct
+        self.worker: str = worker
+        self.index: int = index
+        self.attempt: int = attempt
+        self.element: int = element
+        self.abandoned: bool = False
 
 
 SEAT: contextvars.ContextVar[Seat] = contextvars.ContextVar("procession_seat")
@@ -50,12 +50,12 @@ class CurrentTask:
     __slots__ = ("_seat", "attempt", "index", "name", "process_name", "run_id")
 
     def __init__(self, seat: Seat) -> None:
-        self._seat = seat
-        self.index = seat.index
-        self.attempt = seat.attempt
-        self.name = seat.conduct.name(seat.index)
-        self.process_name = seat.conduct.process_name
-        self.run_id = seat.conduct.run_id
+        self._seat: Final[Seat] = seat
+        self.index: Final[int] = seat.index
+        self.attempt: Final[int] = seat.attempt
+        self.name: Final[str] = seat.conduct.name(seat.index)
+        self.process_name: Final[str] = seat.conduct.process_name
+        self.run_id: Final[str] = seat.conduct.run_id
 
     @property
     def cancelled(self) -> bool:

@@ -19,8 +19,9 @@ from procession._engine.note import annotate
 from procession._model.progress import Progress
 from procession._model.record import WHOLE
 from procession._model.task import Each, Options
+from procession._plan.digest import digest_element
 from procession._plan.wiring import bound
-from procession.errors import TaskCancelled
+from procession.errors import PlanChangedError, TaskCancelled
 
 WINDOW = 64
 """Elements drawn from the iterables and not yet begun, at most."""
@@ -194,19 +195,26 @@ class MapJob:
         course, key = self._course, (self._index, place)
         start = time.perf_counter()
         try:
+            digest = b"" if course.recorder is None else self._checked(place, element)
             if place in self._recorded:
                 self._results[place] = self._recorded[place].value
             else:
+                if course.verbose:
+                    course.report("element_started", self._index, 1, None, element=place)
                 value = context.run(
                     attempted, course, self._index, self._options, self._each.function, element, {}, place
                 )
-                course.element_finished(self._index, place, b"", value, start, course.attempts.get(key, 1))
+                course.element_finished(self._index, place, digest, value, start, course.attempts.get(key, 1))
                 self._results[place] = value
+                if course.verbose:
+                    took, attempts = time.perf_counter() - start, course.attempts.get(key, 1)
+                    course.report("element_completed", self._index, attempts, took, element=place)
         except BaseException as error:
             error.__traceback__ = stripped(error.__traceback__)
             attempt = course.attempts.get(key, 1)
             annotate(error, course.process_name, self._index, course.name(self._index), attempt, place)
-            course.element_raised(self._index, place, error, start, attempt)
+            if place not in self._recorded:
+                course.element_raised(self._index, place, error, start, attempt)
             if isinstance(error, TaskCancelled) and course.ledger.halted:
                 self._cut_short = True
             elif course.ledger.on_error == "stop" or not isinstance(error, Exception):
@@ -221,6 +229,19 @@ class MapJob:
             self._done += 1
             if made > course.attempts.get(self._index, 1):
                 course.attempts[self._index] = made
+
+    def _checked(self, place: int, element: tuple[Any, ...]) -> bytes:
+        """Return the digest of an element, and forget what was recorded in its place if that was another."""
+        name = self._course.name(self._index)
+        where = f"process {self._course.process_name!r}, task {self._index} ({name}), element {place}"
+        digest = digest_element(element, where)
+        recorded = self._recorded.get(place)
+        if recorded is not None and recorded.digest != digest:
+            if self._course.recorder is not None and self._course.recorder.allow_changes:
+                self._recorded.pop(place)
+                return digest
+            raise PlanChangedError(f"{where}: it is not the one that was recorded")
+        return digest
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:

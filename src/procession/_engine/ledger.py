@@ -19,7 +19,7 @@ workers could change at the same time (failures, halting) is guarded by the one 
 
 import threading
 from collections import deque
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from procession._model.states import OnError, TaskState
 from procession._model.strategy import Stage
@@ -191,11 +191,11 @@ class Ledger:
             return "waiting"
         return "cancelled" if self.cancelled else "skipped"
 
-    def release(self, keep: Callable[[list[object]], list[object] | dict[int, object]]) -> list[object]:
-        """Hand the values over to the caller, and keep only the ones that `keep` chooses."""
+    def release(self, kept: Iterable[int]) -> list[object]:
+        """Hand the values over to the caller, and keep only those of the tasks in `kept`."""
         values = self.values
         assert isinstance(values, list)
-        self.values = keep(values)
+        self.values = {index: values[index] for index in kept}
         return values
 
     def _halt(self) -> None:

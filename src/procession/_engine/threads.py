@@ -68,11 +68,13 @@ class ThreadEngine:
     # The loops
 
     def _drive_in_order(self) -> None:
-        seat = Seat(self.course, threading.current_thread().name)
+        seat = self.course.seat(threading.current_thread().name)
         try:
             self.course.context.copy().run(self._work, seat)
         except BaseException as error:
             self.course.interrupt(error)
+        finally:
+            self.course.leave(seat)
 
     def _drive_at_once(self, ready: int) -> None:
         self._pool = pool = ThreadPoolExecutor(
@@ -179,7 +181,7 @@ class ThreadEngine:
                 if not self.course.ledger.ready or self._active >= self.course.max_workers:
                     return
                 self._active += 1
-        seat = Seat(self.course, threading.current_thread().name)
+        seat = self.course.seat(threading.current_thread().name)
         while True:
             try:
                 self.course.context.copy().run(self._work, seat)
@@ -189,6 +191,7 @@ class ThreadEngine:
             with self._lock:
                 # Whoever makes tasks ready is active and comes by here, so none is left lying.
                 if not self.course.ledger.ready:
+                    self.course.leave(seat)
                     self._active -= 1
                     self._note_vacancy()
                     return

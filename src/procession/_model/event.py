@@ -12,13 +12,18 @@ EventName = Literal[
     "task_failed",
     "task_retrying",
     "task_abandoned_ended",
+    "element_started",
+    "element_completed",
 ]
 
 
 class Event:
-    """One thing that happened in a run. The fields from `task_name` on are for tasks; `duration_s` is in seconds."""
+    """One thing that happened in a run. The fields from `task_name` on are for tasks; `duration_s` is in seconds.
 
-    __slots__ = ("attempt", "duration_s", "error", "index", "name", "process_name", "run_id", "task_name")
+    `element` is the place of an element in a map, where the event is of one.
+    """
+
+    __slots__ = ("attempt", "duration_s", "element", "error", "index", "name", "process_name", "run_id", "task_name")
 
     def __init__(
         self,
@@ -28,6 +33,7 @@ class Event:
         *,
         task_name: str | None = None,
         index: int | None = None,
+        element: int | None = None,
         attempt: int | None = None,
         duration_s: float | None = None,
         error: BaseException | None = None,
@@ -37,6 +43,7 @@ class Event:
         self.run_id: Final = run_id
         self.task_name: Final = task_name
         self.index: Final = index
+        self.element: Final = element
         self.attempt: Final = attempt
         self.duration_s: Final = duration_s
         self.error: Final = error

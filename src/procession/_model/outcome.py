@@ -28,10 +28,23 @@ class Outcome:
     `index` is its place in the process, `name` its name, `state` one of `TaskState`, `error` the exception it ended
     with or `None`, `attempts` how many times it was called (of a map, the element that took most), `start` when its
     first attempt began in seconds since the run did, `duration` how long it took in seconds, waits between attempts
-    included, `worker` the name of the thread; the last three are `None` where there is nothing to say yet.
+    included, `worker` the name of the thread; the last three are `None` where there is nothing to say yet. `recorded`
+    says that it ended in an earlier execution of the run, and this one read it from the journal; it has no `start`.
     """
 
-    __slots__ = ("_again", "_value", "attempts", "duration", "error", "index", "name", "start", "state", "worker")
+    __slots__ = (
+        "_again",
+        "_value",
+        "attempts",
+        "duration",
+        "error",
+        "index",
+        "name",
+        "recorded",
+        "start",
+        "state",
+        "worker",
+    )
 
     def __init__(
         self,
@@ -45,6 +58,7 @@ class Outcome:
         start: float | None,
         duration: float | None,
         worker: str | None,
+        recorded: bool,
         again: Callable[[], Any],
     ) -> None:
         self.index: Final = index
@@ -55,6 +69,7 @@ class Outcome:
         self.start: Final = start
         self.duration: Final = duration
         self.worker: Final = worker
+        self.recorded: Final = recorded
         self._value = value
         self._again = again
 

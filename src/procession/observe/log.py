@@ -1,7 +1,8 @@
 """Events as records of the standard library's logger `procession`.
 
 The message is the event's name; the fields are attributes of the record: `process_name`, `run_id`, and for a task
-`task_name`, `index`, `attempt`, `duration_s`, `error_type`. No record holds an argument, a value or an error's text.
+`task_name`, `index`, `attempt`, `duration_s`, `error_type`, and `element` for one of a map. No record holds an
+argument, a value or an error's text.
 The root of the library has a `NullHandler`: nothing is shown until an application asks for it.
 """
 
@@ -26,6 +27,8 @@ LEVELS: Final[dict[EventName, int]] = {
     "task_failed": logging.ERROR,
     "task_retrying": logging.WARNING,
     "task_abandoned_ended": logging.WARNING,
+    "element_started": logging.DEBUG,
+    "element_completed": logging.DEBUG,
 }
 
 
@@ -42,6 +45,8 @@ def log(event: Event) -> None:
     fields: dict[str, object] = {"process_name": shown(event.process_name), "run_id": event.run_id}
     if event.task_name is not None:
         fields |= {"task_name": shown(event.task_name), "index": event.index, "attempt": event.attempt}
+    if event.element is not None:
+        fields["element"] = event.element
     if event.duration_s is not None:
         fields["duration_s"] = event.duration_s
     if event.error is not None:

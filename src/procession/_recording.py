@@ -1,0 +1,85 @@
+"""How a run is recorded, if it is: between a run and a journal, so that a run without one imports and pays nothing."""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from procession._engine.course import Course
+from procession._engine.current import Seat
+from procession._model.states import RunStatus
+from procession._plan.fingerprint import fingerprint_of
+from procession._plan.plan import Plan
+
+if TYPE_CHECKING:
+    from procession.journal import Journal, Recorder
+
+
+class Recording:
+    """A run's id and, where it is recorded, its way into the journal. `opened` is a journal to close with it."""
+
+    __slots__ = ("opened", "recorder", "run_id")
+
+    def __init__(self, run_id: str, recorder: "Recorder | None" = None, opened: "Journal | None" = None) -> None:
+        self.run_id = run_id
+        self.recorder = recorder
+        self.opened = opened
+
+    def follow(self, course: Course) -> None:
+        """Begin to tell the journal how far the run is, and to look there whether it is to be cancelled."""
+        if self.recorder is not None:
+            self.recorder.start_heartbeat(course.snapshot, course.cancel, course.interrupt)
+
+    def close(self, course: Course, status: RunStatus) -> None:
+        """Record how the run ended, and let go of it. A journal that fails here fails the run."""
+        if self.recorder is None:
+            return
+        failure = course.ledger.failure
+        text = None if failure is None else "".join(traceback.format_exception_only(failure)).strip()
+        try:
+            self.recorder.close(status, text)
+        except Exception as error:
+            course.interrupt(error)
+        finally:
+            if self.opened is not None:
+                self.opened.close()
+
+
+def recording_of(
+    plan: Plan,
+    process_name: str,
+    run_id: str | None,
+    journal: "Journal | str | os.PathLike[str] | None",
+    *,
+    task: Seat | None,
+    allow_changes: bool,
+) -> Recording:
+    """Return how a run is recorded. `task` is where it runs if it is itself a task, and then it is recorded with it."""
+    outer = task.conduct.recorder if task is not None and isinstance(task.conduct, Course) else None
+    if run_id is None and task is not None and outer is not None:
+        from procession.journal import Recorder  # which the outer run has imported
+
+        assert isinstance(outer, Recorder)
+        run_id = f"{task.conduct.run_id}/{task.index}" + (f".{task.element}" if task.element >= 0 else "")
+        fingerprint = fingerprint_of(process_name, plan.calls)
+        within = (outer, task.index, task.element)
+        return Recording(run_id, outer.journal.begin(run_id, fingerprint, within=within))
+    if journal is None:
+        if run_id is not None:
+            raise ValueError(f"process {process_name!r}: run_id={run_id!r} is a key to a journal; give journal=, too")
+        return Recording(os.urandom(8).hex())
+    from procession.journal import Journal  # needs the extra `journal`
+
+    run_id = os.urandom(8).hex() if run_id is None else run_id
+    fingerprint = fingerprint_of(process_name, plan.calls)
+    origin = {"argv": sys.argv, "folder": str(Path.cwd())}
+    if isinstance(journal, Journal):
+        return Recording(run_id, journal.begin(run_id, fingerprint, origin=origin, allow_changes=allow_changes))
+    opened = Journal(journal)
+    try:
+        recorder = opened.begin(run_id, fingerprint, origin=origin, allow_changes=allow_changes)
+        return Recording(run_id, recorder, opened)
+    except BaseException:
+        opened.close()
+        raise

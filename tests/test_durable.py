@@ -1,0 +1,573 @@
+"""What a run with a journal promises: nothing that is done is done twice, and nothing that is recorded is lost."""
+
+import os
+import sqlite3
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from procession import (
+    DigestError,
+    JournalError,
+    PlanChangedError,
+    Process,
+    ProcessRunningError,
+    ResultError,
+    RunInUseError,
+    current_task,
+    task,
+)
+from procession.journal import Recorder
+
+STRATEGIES = ["sequential", "parallel", "hybrid"]
+CALLS: list[object] = []
+BROKEN: set[object] = set()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_called():
+    CALLS.clear()
+    BROKEN.clear()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "runs.db"
+
+
+def work(number):
+    """Note the call, and fail while told to."""
+    CALLS.append(number)
+    if number in BROKEN:
+        raise ValueError(f"{number} is broken")
+    return number * 10
+
+
+def plus(*numbers):
+    CALLS.append(("plus", numbers))
+    return sum(numbers)
+
+
+def same(value):
+    return value
+
+
+def calls():
+    made, CALLS[:] = sorted(CALLS, key=repr), []
+    return made
+
+
+def ten(strategy="sequential", workers=4, **options):
+    process = Process("ten", strategy, workers, **options)
+    for number in range(10):
+        process.add_task(work, number)
+    return process
+
+
+# The run id is an idempotency key
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_ended_well_is_not_called_again(strategy, path):
+    """Executed again after a failure, a run calls what had not ended well, and returns all results."""
+    BROKEN.add(5)
+    with pytest.raises(ValueError, match="5 is broken"):
+        ten(strategy).execute(run_id="a", journal=path)
+    before = set(calls())
+    BROKEN.clear()
+    process = ten(strategy)
+    assert process.execute(run_id="a", journal=path) == [number * 10 for number in range(10)]
+    after = set(calls())
+    assert before | after == set(range(10))
+    assert before & after == {5}
+    assert [outcome.recorded for outcome in process.last_run.outcomes] == [n not in after for n in range(10)]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_completed_run_returns_its_results_at_once(strategy, path):
+    """Nothing is called; outcomes say that they were recorded, how long each took then, and on whom."""
+    ten(strategy).execute(run_id="a", journal=path)
+    calls()
+    process = ten(strategy)
+    assert process.execute(run_id="a", journal=path) == [number * 10 for number in range(10)]
+    assert calls() == []
+    assert process.status == "completed"
+    for outcome in process.last_run.outcomes:
+        assert (outcome.state, outcome.recorded, outcome.attempts, outcome.start) == ("completed", True, 1, None)
+        assert outcome.duration >= 0
+        assert outcome.worker
+
+
+def test_ids_are_apart(path):
+    """Under another id, or in another journal, everything is called."""
+    ten().execute(run_id="a", journal=path)
+    calls()
+    ten().execute(run_id="b", journal=path)
+    assert len(calls()) == 10
+    ten().execute(run_id="a", journal=path.with_name("other.db"))
+    assert len(calls()) == 10
+
+
+def test_without_an_id_a_run_gets_one(path):
+    """It is recorded all the same, and can be gone on with under the id that it says."""
+    BROKEN.add(5)
+    process = ten(journal=path)
+    with pytest.raises(ValueError):
+        process.execute()
+    calls()
+    BROKEN.clear()
+    process.execute(run_id=process.last_run.id)
+    assert calls() == [5, 6, 7, 8, 9]
+
+
+def test_an_id_needs_a_journal():
+    """It would promise what nobody keeps."""
+    process = ten()
+    with pytest.raises(ValueError, match=r"process 'ten': run_id='a' .*journal="):
+        process.execute(run_id="a")
+    assert len(process.execute()) == 10
+
+
+def test_a_journal_is_a_default_of_the_process(path):
+    """An execution may name another."""
+    process = ten(journal=str(path))
+    process.execute(run_id="a")
+    process.execute(run_id="a", journal=path.with_name("other.db"))
+    process.start(run_id="a").result()
+    assert len(calls()) == 20
+
+
+def test_values_flow_from_recorded_tasks(path):
+    """A handle of a task that is not called again becomes the value that was recorded."""
+
+    def build():
+        process = Process("flow", "parallel", 3)
+        first, second = process.task(work, 1), process.task(work, 2)
+        process.task(plus, first, process.task(plus, first, second))
+        return process
+
+    BROKEN.add(2)
+    with pytest.raises(ValueError):
+        build().execute(run_id="a", journal=path)
+    calls()
+    BROKEN.clear()
+    run = build().start(run_id="a", journal=path)
+    assert run.result() == [10, 20, 30, 40]
+    assert calls() == [("plus", (10, 20)), ("plus", (10, 30)), 2]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("by_handle", [False, True])
+def test_each_element_of_a_map_is_recorded(strategy, by_handle, path):
+    """A failure among many elements loses none that has ended well."""
+
+    def build():
+        process = Process("map", strategy, 3)
+        numbers = process.task(list, range(200)) if by_handle else range(200)
+        process.map(work, numbers)
+        return process
+
+    BROKEN.add(150)
+    with pytest.raises(ValueError):
+        build().execute(run_id="a", journal=path)
+    before = set(calls())
+    BROKEN.clear()
+    assert build().execute(run_id="a", journal=path)[-1] == [number * 10 for number in range(200)]
+    after = set(calls())
+    assert before & after == {150}
+    assert before | after == set(range(200))
+    assert build().execute(run_id="a", journal=path)[-1] == [number * 10 for number in range(200)]
+    assert calls() == []
+
+
+def test_a_lazy_map_is_drawn_again_and_only_its_open_elements_are_called(path):
+    """An iterator is drawn anew each time, and compared with what was recorded."""
+
+    def build(last):
+        process = Process("lazy", "parallel", 2)
+        process.map(work, (number for number in [*range(20), last]))
+        return process
+
+    BROKEN.add(20)
+    with pytest.raises(ValueError):
+        build(20).execute(run_id="a", journal=path)
+    calls()
+    BROKEN.clear()
+    assert build(20).execute(run_id="a", journal=path) == [[number * 10 for number in range(21)]]
+    assert calls() == [20]
+
+
+def test_an_element_that_has_changed_is_refused(path):
+    """It is named; and with allow_changes it is called, and the others are not."""
+
+    def build(numbers):
+        process = Process("lazy", "sequential")
+        process.map(work, iter(numbers))
+        process.add_task(work, 99)
+        return process
+
+    BROKEN.add(99)
+    with pytest.raises(ValueError):
+        build([1, 2, 3]).execute(run_id="a", journal=path)
+    # The map itself is complete, and is not drawn again.
+    assert calls() == [1, 2, 3, 99]
+    BROKEN.add(3)
+    with pytest.raises(ValueError):
+        build([1, 2, 3]).execute(run_id="b", journal=path)
+    BROKEN.clear()
+    with pytest.raises(PlanChangedError, match=r"process 'lazy', task 0 \(map of work\), element 1: "):
+        build([1, 5, 3]).execute(run_id="b", journal=path)
+    calls()
+    results = build([1, 5, 3]).execute(run_id="b", journal=path, allow_changes=True)
+    assert results == [[10, 50, 30], 990]
+    assert calls() == [3, 5, 99]
+
+
+def test_a_nested_process_is_recorded_with_the_run_around_it(path):
+    """Its tasks that ended well are not called again either."""
+
+    def build():
+        inner = ten("parallel", 2)
+        outer = Process("outer", "hybrid", 2)
+        outer.add_task(work, 100)
+        outer.add_task(inner)
+        outer.add_task(work, 101)
+        return outer
+
+    BROKEN.add(7)
+    with pytest.raises(ValueError):
+        build().execute(run_id="a", journal=path)
+    before = set(calls())
+    BROKEN.clear()
+    assert build().execute(run_id="a", journal=path) == [1000, [number * 10 for number in range(10)], 1010]
+    after = set(calls())
+    assert before & after <= {7}
+    assert before | after == {*range(10), 100, 101}
+    build().execute(run_id="a", journal=path)
+    assert calls() == []
+
+
+def test_failures_in_results_are_called_again(path):
+    """Under on_error="return", too, what failed has not ended well: tasks and elements."""
+
+    def build():
+        process = ten("parallel", on_error="return")
+        process.map(work, range(20, 25))
+        return process
+
+    BROKEN.update({3, 22})
+    results = build().execute(run_id="a", journal=path)
+    assert isinstance(results[3], ValueError)
+    assert isinstance(results[10][2], ValueError)
+    calls()
+    BROKEN.clear()
+    results = build().execute(run_id="a", journal=path)
+    assert calls() == [22, 3]
+    assert results == [*(number * 10 for number in range(10)), [200, 210, 220, 230, 240]]
+
+
+def test_a_cancelled_run_goes_on(path):
+    """What had not started is called, and the rest is not."""
+
+    def build():
+        process = Process("cancelled", "sequential")
+        for number in range(4):
+            process.add_task(cancelling, number)
+        return process
+
+    run = build().start(run_id="a", journal=path)
+    run.wait()
+    assert run.status == "cancelled"
+    assert calls() == [0, 1]
+    BROKEN.add("no more")
+    assert build().execute(run_id="a", journal=path) == [0, 1, 2, 3]
+    assert calls() == [2, 3]
+
+
+def cancelling(number):
+    CALLS.append(number)
+    if number == 1 and "no more" not in BROKEN:
+        current_task()._seat.conduct.cancel()
+    return number
+
+
+def test_attempts_are_those_that_were_made(path):
+    """A recorded outcome says how many attempts its task took."""
+
+    @task(retries=2)
+    def flaky(number):
+        CALLS.append(number)
+        if len(CALLS) < 3:
+            raise ConnectionError
+        return number
+
+    def build():
+        process = Process("flaky")
+        process.add_task(flaky, 1)
+        return process
+
+    process = build()
+    process.execute(run_id="a", journal=path)
+    assert process.last_run.outcomes[0].attempts == 3
+    process = build()
+    process.execute(run_id="a", journal=path)
+    assert process.last_run.outcomes[0].attempts == 3
+    assert CALLS == [1, 1, 1]
+
+
+# Who may go on with it
+
+
+def test_two_cannot_execute_one_run(path):
+    """The second is told who is at it, and may when that one has ended."""
+    gate, begun = threading.Event(), threading.Event()
+
+    def hold():
+        begun.set()
+        return gate.wait(20)
+
+    def build():
+        process = Process("held")
+        process.add_task(holding)
+        return process
+
+    HOLD[:] = [hold]
+    first = build()
+    run = first.start(run_id="a", journal=path)
+    assert begun.wait(20)
+    second = build()
+    with pytest.raises(RunInUseError, match=rf"run 'a' is being executed by process {os.getpid()} on "):
+        second.execute(run_id="a", journal=path)
+    assert second.status == "failed"
+    with pytest.raises(ProcessRunningError):
+        first.execute(run_id="b", journal=path)
+    gate.set()
+    assert run.result() == [True]
+    assert second.execute(run_id="a", journal=path) == [True]
+
+
+HOLD: list[object] = []
+
+
+def holding():
+    return HOLD[0]()
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (lambda process: process.add_task(work, 11), r"there were 10 tasks, now 11"),
+        (lambda process: process.tasks.__setitem__(7, (same, (7,), {})), r"task 7 was .*work, is .*same"),
+        (lambda process: process.tasks.__setitem__(7, (work, (8,), {})), r"task 7 .* has other arguments"),
+    ],
+)
+def test_a_changed_definition_is_refused(change, difference, path):
+    """With the first difference, before anything is called; allow_changes keeps what is unchanged."""
+    ten().execute(run_id="a", journal=path)
+    calls()
+    changed = ten()
+    change(changed)
+    with pytest.raises(PlanChangedError, match=difference):
+        changed.execute(run_id="a", journal=path)
+    assert calls() == []
+    assert changed.status == "failed"
+    results = changed.execute(run_id="a", journal=path, allow_changes=True)
+    assert len(results) == len(changed.tasks)
+    assert len(calls()) <= 1
+    changed.execute(run_id="a", journal=path)
+    assert calls() == []
+
+
+def test_how_it_runs_is_no_part_of_a_definition(path):
+    """Another strategy, another number of workers and another policy go on with the same run."""
+    BROKEN.add(5)
+    with pytest.raises(ValueError):
+        ten("sequential").execute(run_id="a", journal=path)
+    calls()
+    BROKEN.clear()
+    ten("parallel", 2, on_error="return").execute(run_id="a", journal=path)
+    assert calls() == [5, 6, 7, 8, 9]
+
+
+def test_arguments_that_cannot_be_told_apart_are_refused(path):
+    """By name, before anything is called; without a journal they are arguments like others."""
+    process = Process("locked")
+    process.add_task(work, 1)
+    process.add_task(same, threading.Lock())
+    with pytest.raises(DigestError, match=r"process 'locked', task 1 \(.*same\)"):
+        process.execute(run_id="a", journal=path)
+    assert calls() == []
+    assert process.execute()[0] == 10
+
+
+# What is recorded has ended, and nothing else has
+
+
+class Held:
+    """Holds up commits until it is told to let them through."""
+
+    def __init__(self, monkeypatch):
+        self.reached, self.gate = threading.Event(), threading.Event()
+        commit = Recorder.commit
+
+        def held(recorder, records):
+            self.reached.set()
+            assert self.gate.wait(20)
+            commit(recorder, records)
+
+        monkeypatch.setattr(Recorder, "commit", held)
+
+
+def test_workers_do_not_wait_for_each_others_commits(monkeypatch, path):
+    """While one commit takes long, everything else that may run runs."""
+    held, done = Held(monkeypatch), threading.Semaphore(0)
+    process = Process("busy", "parallel", 2)
+    for _ in range(20):
+        process.add_task(same, 1)
+    process.add_task(done.release)
+    BROKEN.clear()
+    run = process.start(run_id="a", journal=_undigested(monkeypatch, path))
+    assert held.reached.wait(20)
+    assert done.acquire(timeout=20)
+    assert run.progress.ended == 0
+    held.gate.set()
+    assert len(run.result()) == 21
+
+
+def _undigested(monkeypatch, path):
+    # Semaphores cannot be told apart from others, and here need not be.
+    from procession import _recording
+
+    real = _recording.fingerprint_of
+    monkeypatch.setattr(_recording, "fingerprint_of", lambda name, calls: real(name, [(same, (), {})] * len(calls)))
+    return path
+
+
+def test_a_task_has_ended_when_it_is_recorded_and_not_before(monkeypatch, path):
+    """What waits for it does not start, its outcome is not handed out, and it does not count as ended."""
+    held = Held(monkeypatch)
+    process = Process("waits", "parallel", 4)
+    first = process.task(work, 1)
+    process.task(plus, first, 1)
+    run = process.start(run_id="a", journal=path)
+    assert held.reached.wait(20)
+    assert run.progress.ended == 0
+    assert [outcome.state for outcome in run.outcomes] == ["running", "waiting"]
+    held.gate.set()
+    assert [outcome.index for outcome in run] == [0, 1]
+    assert run.result() == [10, 11]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_in_order_each_task_is_recorded_before_the_next_one_starts(strategy, path):
+    """Whoever reads the journal from a task finds all that came before it."""
+    seen = []
+
+    def look():
+        connection = sqlite3.connect(path)
+        seen.append(
+            connection.execute("select count(*) from procession_records where state = 'completed'").fetchone()[0]
+        )
+        connection.close()
+
+    LOOK[:] = [look]
+    process = Process("look", strategy)
+    for _ in range(6):
+        process.add_task(looking)
+    process.execute(run_id="a", journal=path)
+    in_order = {"sequential": 6, "hybrid": 3, "parallel": 0}[strategy]
+    assert seen[:in_order] == list(range(in_order))
+
+
+LOOK: list[object] = []
+
+
+def looking():
+    LOOK[0]()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_result_that_cannot_be_recorded_fails_its_task(strategy, path):
+    """When it ends, by the name of its type; what was recorded stays, and the run can be gone on with."""
+
+    def build():
+        process = Process("results", strategy, 1, on_error="return" if strategy == "parallel" else "stop")
+        process.add_task(work, 1)
+        process.add_task(unrecordable)
+        process.add_task(work, 2)
+        return process
+
+    process = build()
+    if strategy == "parallel":
+        results = process.execute(run_id="a", journal=path)
+        error = results[1]
+        assert results[::2] == [10, 20]
+    else:
+        with pytest.raises(ResultError) as caught:
+            process.execute(run_id="a", journal=path)
+        error = caught.value
+    assert "generator" in str(error)
+    assert error.__notes__ == ["in process 'results', task 1 (unrecordable), attempt 1"]
+    calls()
+    BROKEN.add("recordable")
+    assert build().execute(run_id="a", journal=path) == [10, 3, 20]
+    assert 1 not in calls()
+
+
+def unrecordable():
+    return 3 if "recordable" in BROKEN else (number for number in range(3))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("policy", ["stop", "continue", "return"])
+def test_a_failing_journal_fails_the_run(strategy, policy, monkeypatch, path):
+    """Under every policy, with all that was recorded before still there."""
+    commit, count = Recorder.commit, []
+
+    def full(recorder, records):
+        count.append(records)
+        if len(count) == 3:
+            raise JournalError("the disk is full")
+        commit(recorder, records)
+
+    monkeypatch.setattr(Recorder, "commit", full)
+    process = ten(strategy, 1, on_error=policy)
+    with pytest.raises(JournalError, match="the disk is full"):
+        process.execute(run_id="a", journal=path)
+    assert process.status == "failed"
+    monkeypatch.undo()
+    before = set(calls())
+    assert process.execute(run_id="a", journal=path) == [number * 10 for number in range(10)]
+    assert set(calls()) | before == set(range(10))
+
+
+def test_nothing_is_left_open(path):
+    """After a recorded run there are no more threads and open files than before it."""
+    ten("parallel").execute(run_id="warm", journal=path)
+    threads, files = threading.active_count(), _open_files()
+    for number in range(5):
+        ten("parallel").execute(run_id=f"{number}", journal=path)
+        BROKEN.add(5)
+        with pytest.raises(ValueError):
+            ten("hybrid").execute(run_id=f"failing {number}", journal=path)
+        BROKEN.clear()
+    assert threading.active_count() == threads
+    assert _open_files() == files
+
+
+def _open_files():
+    folder = Path("/proc/self/fd")
+    return len(list(folder.iterdir())) if folder.exists() else 0
+
+
+def test_a_run_without_a_journal_imports_none():
+    """What is not used is not paid."""
+    import subprocess
+
+    code = (
+        "import sys; from procession import Process; p = Process('p'); p.add_task(int); p.execute(); "
+        "print('sqlalchemy' in sys.modules or 'procession.journal' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
