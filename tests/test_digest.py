@@ -899,6 +899,28 @@ def test_what_says_itself_what_it_is_counts_as_that():
         plain((Flow("outer", (Flow("inner", (fetch, (lock,), {})), (), {})),))
 
 
+def test_a_process_in_a_process_is_its_name_and_its_tasks():
+    """As a task, by its method, and as an argument; whatever it has run before."""
+
+    def nested(name, url, **how):
+        inner = Process(name, **how)
+        inner.map(fetch, [url])
+        return inner
+
+    for place in range(3):
+        was, same, tasks, name = (
+            [(fetch, (inner,), {}), (inner, (), {}), (inner.execute, (), {})][place]
+            for inner in (nested("a", "u"), nested("a", "u", strategy="parallel"), nested("a", "v"), nested("b", "u"))
+        )
+        before = fingerprint_of("p", [was])
+        assert before == fingerprint_of("p", [same])
+        assert before.changed(fingerprint_of("p", [tasks])) == before.changed(fingerprint_of("p", [name])) == {0}
+    inner = nested("a", "u")
+    before = plain((inner,))
+    inner.execute()
+    assert plain((inner,)) == before
+
+
 @given(
     st.text(max_size=5),
     st.lists(st.tuples(st.sampled_from([fetch, len, max]), st.tuples(st.integers(), leaves))),
