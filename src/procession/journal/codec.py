@@ -119,5 +119,14 @@ def decoded(codec: Codec, data: bytes, where: str) -> object:
         ) from error
 
 
+def writable(text: str) -> str:
+    r"""Return text with what databases refuse escaped: NUL, and halves of characters.
+
+    >>> writable("file\udcff\0")
+    'file\\udcff\\x00'
+    """
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
 def _type(value: object) -> str:
     return shown(f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins."))

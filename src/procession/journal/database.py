@@ -53,12 +53,12 @@ class Channel:
     def transaction(self) -> Generator[Connection]:
         """Do the same, in one transaction: it is committed at the end, or, after any exception, nothing is done."""
         with self.open() as connection:
-            connection.exec_driver_sql(self._begin)
             try:
+                connection.exec_driver_sql(self._begin)
                 yield connection
                 connection.exec_driver_sql("COMMIT")
             except BaseException:
-                # After some failures SQLite has rolled back already. Either way, the one before is what matters.
+                # There may be nothing to roll back any more, or not yet. What went wrong before is what matters.
                 with suppress(SQLAlchemyError, sqlite3.Error):
                     connection.exec_driver_sql("ROLLBACK")
                 raise
@@ -86,8 +86,12 @@ class Database:
         self._ready = False
         self._lock = threading.Lock()
         self._process = os.getpid()
-        self.sqlite = self.url.get_backend_name() == "sqlite"
-        if self.sqlite and self.url.database not in (None, "", MEMORY):
+        self.backend = self.url.get_backend_name()
+        self.sqlite = self.backend == "sqlite"
+        self._memory = self.sqlite and self.url.database in (None, "", MEMORY)
+        if self._memory:
+            self.where = "in memory"
+        elif self.sqlite:
             self._path = Path(os.path.abspath(str(self.url.database)))  # noqa: PTH100  # resolve() follows links
             self.url = self.url.set(database=str(self._path))
             self.where = repr(str(self._path))
@@ -124,7 +128,7 @@ class Database:
             access.check(self._path)
         with self._lock:
             channel = self._shared or self._connected()
-            if self.url.database in (None, "", MEMORY) and self.sqlite:
+            if self._memory:
                 self._shared = channel
         try:
             if self._path is not None:
@@ -201,14 +205,14 @@ class Database:
             # In WAL mode NORMAL syncs at checkpoints only: the death of a process loses nothing, and that of the
             # system may lose the last commits, but no more than those.
             return [f"PRAGMA synchronous={'FULL' if power else 'NORMAL'}", f"PRAGMA fullfsync={int(power)}"]
-        if self.url.get_backend_name() == "postgresql":
+        if self.backend == "postgresql":
             return [f"SET synchronous_commit TO {'on' if power else 'off'}"]
         return []
 
     def _prepare(self, channel: Channel, *, create: bool) -> None:
         with channel.open() as connection:
             version = schema.version_of(connection)
-        if version is None and not create:
+        if version is None and not create and not self._memory:
             raise JournalError(f"there is no journal in {self.where}")
         if self._path is not None:
             self._use_wal(channel)

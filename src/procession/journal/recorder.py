@@ -6,12 +6,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
+from sqlalchemy.dialects import postgresql
 
 from procession._model.record import WHOLE, Record, Recorded
 from procession._model.states import RunStatus
 from procession.errors import RunInUseError
 from procession.journal import lease
-from procession.journal.codec import Codec, decoded, encoded
+from procession.journal.codec import Codec, decoded, encoded, writable
 from procession.journal.database import Channel
 from procession.journal.heartbeat import Heartbeat, Snapshot
 from procession.journal.schema import records, runs
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from procession.journal.store import Journal
 
 _COLUMNS: Final = ("run", *Record._fields)
+
+DIRECT: Final = {"sqlite": ("?", ""), "postgresql": ("%s::{}", " FOR SHARE OF held")}
+"""The databases whose driver is used directly: how it marks a parameter of a type, and how a row is shared."""
 
 ROWS = 100
 """Rows of one statement, at most."""
@@ -56,7 +60,7 @@ class Recorder:
         self.executions: Final = executions
         self.allow_changes: Final = allow_changes
         self._codec = codec
-        self._at_once = ROWS if journal.database.sqlite else 1
+        self._at_once = ROWS if journal.database.backend in DIRECT else 1
         self._heartbeat: Heartbeat | None = None
         self._recorded: dict[int, Recorded] | None = None
         with held.channel.open() as connection:
@@ -81,6 +85,7 @@ class Recorder:
     def commit(self, group: Sequence[Record]) -> None:
         """Record all of these or, with an exception, none: `RunInUseError` if another has taken over the run."""
         channel = self.held.channel
+        group = [record if _is_plain(record) else _plain(record) for record in group]
         stale = [(record.task, record.element) for record in group] if self.allow_changes else []
         if self._failed and not stale:
             stale = [place for record in group if (place := (record.task, record.element)) in self._failed]
@@ -129,7 +134,7 @@ class Recorder:
 
     def close(self, status: RunStatus, error: str | None = None) -> None:
         """Record how the run ended and give back the lease. Nothing is left open, whatever this raises."""
-        values: dict[str, object] = {"status": status, "error": error}
+        values: dict[str, object] = {"status": status, "error": None if error is None else writable(error)}
         if self._heartbeat is not None:
             values["progress"] = self._heartbeat.stop()
         nested = self.key != self.held.key
@@ -144,9 +149,10 @@ class Recorder:
                 self.journal.database.release(self.held.channel)
 
     def _insert(self, connection: Connection, group: Sequence[Record]) -> None:
-        if connection.dialect.name == "sqlite":
-            # The driver itself: SQLAlchemy takes longer to get there than the commit does. And few statements: each
-            # one gives up the interpreter's lock and, while others compute, may wait 5 ms to get it back.
+        backend = connection.dialect.name
+        if backend in DIRECT:
+            # The driver itself: SQLAlchemy takes longer to get there than SQLite's commit does. And few statements:
+            # each gives up the interpreter's lock and, while others compute, may wait 5 ms to get it back.
             cursor = connection.connection.cursor()
             written = 0
             for start in range(0, len(group), ROWS):
@@ -155,8 +161,9 @@ class Recorder:
                 for record in part:
                     values.append(self.key)
                     values += record
-                cursor.execute(_insertion(len(part)), (*values, self.held.key, self.held.token))
+                cursor.execute(_insertion(len(part), backend), (*values, self.held.key, self.held.token))
                 written += cursor.rowcount
+            cursor.close()
         else:
             held = {"held_key": self.held.key, "held_token": self.held.token, "run": self.key}
             written = connection.execute(_INSERT, [record._asdict() | held for record in group]).rowcount
@@ -200,25 +207,42 @@ class Recorder:
         return Recorded(value, attempts, duration, worker, digest)
 
 
+def _is_plain(record: Record) -> bool:
+    return record.error is None and record.name.isprintable() and record.worker.isprintable()
+
+
+def _plain(record: Record) -> Record:
+    error = None if record.error is None else writable(record.error)
+    return record._replace(error=error, name=writable(record.name), worker=writable(record.worker))
+
+
 _FORGET = delete(records).where(
     records.c.run == bindparam("of"), records.c.task == bindparam("at"), records.c.element == bindparam("on")
 )
 
 # Nothing is inserted unless the lease is still ours; FOR SHARE makes whoever takes it over wait for our commit.
-_INSERT = insert(records).from_select(
-    list(_COLUMNS),
-    select(*(bindparam(name, type_=records.c[name].type) for name in _COLUMNS))
-    .select_from(runs)
-    .where(runs.c.key == bindparam("held_key"), runs.c.token == bindparam("held_token"))
-    .with_for_update(read=True),
+_INSERT = (
+    insert(records)
+    .from_select(
+        list(_COLUMNS),
+        select(*(bindparam(name, type_=records.c[name].type) for name in _COLUMNS))
+        .select_from(runs)
+        .where(runs.c.key == bindparam("held_key"), runs.c.token == bindparam("held_token"))
+        .with_for_update(read=True),
+    )
+    .execution_options(preserve_rowcount=True)
 )
 
 
 @cache
-def _insertion(count: int) -> str:
-    """Return the same for SQLite and several rows."""
-    rows = ", ".join([f"({', '.join('?' * len(_COLUMNS))})"] * count)
+def _insertion(count: int, backend: str) -> str:
+    """Return the same for several rows, as a driver of `DIRECT` takes it."""
+    slot, share = DIRECT[backend]
+    compiler = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy has no types for it
+    slots = ", ".join(slot.format(records.c[name].type.compile(compiler)) for name in _COLUMNS)
+    rows = ", ".join([f"({slots})"] * count)
     return (
         f"INSERT INTO {records.name} ({', '.join(_COLUMNS)}) "  # noqa: S608  # no word of it is a user's
-        f"SELECT given.* FROM (VALUES {rows}) AS given, {runs.name} AS held WHERE held.key = ? AND held.token = ?"
+        f"SELECT given.* FROM (VALUES {rows}) AS given, {runs.name} AS held WHERE held.key = {slot.partition(':')[0]} "
+        f"AND held.token = {slot.partition(':')[0]}{share}"
     )

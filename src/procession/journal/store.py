@@ -4,23 +4,21 @@ import json
 import os
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from procession._model.record import WHOLE
 from procession._model.text import shown
+from procession._plan.fingerprint import Fingerprint
 from procession.errors import JournalError, PlanChangedError, RunInUseError, RunUnknownError
 from procession.journal import lease, look
-from procession.journal.codec import Codec, CodecName, codec_of
+from procession.journal.codec import Codec, CodecName, codec_of, writable
 from procession.journal.database import Database, Durability
 from procession.journal.look import RunInfo, TaskInfo
 from procession.journal.recorder import Held, Recorder
 from procession.journal.schema import ID_LIMIT, TOP, records, runs
-
-if TYPE_CHECKING:
-    from procession._plan.fingerprint import Fingerprint
 
 
 class Journal:
@@ -52,7 +50,7 @@ class Journal:
     def begin(
         self,
         run_id: str,
-        fingerprint: "Fingerprint",
+        fingerprint: Fingerprint,
         *,
         within: tuple[Recorder, int, int] | None = None,
         origin: Mapping[str, object] | None = None,
@@ -170,7 +168,7 @@ class Journal:
         parent: int,
         place: str,
         run_id: str,
-        fingerprint: "Fingerprint",
+        fingerprint: Fingerprint,
         origin: Mapping[str, object],
         *,
         allow_changes: bool,
@@ -178,7 +176,7 @@ class Journal:
         with held.channel.transaction() as connection:
             now = self.database.now(connection)
             values: dict[str, Any] = {
-                "process": fingerprint.process_name,
+                "process": writable(fingerprint.process_name),
                 "fingerprint": fingerprint.to_bytes(),
                 "origin": json.dumps(dict(origin)),
                 "status": "running",
@@ -212,7 +210,7 @@ class Journal:
         parent: int,
         place: str,
         run_id: str,
-        fingerprint: "Fingerprint",
+        fingerprint: Fingerprint,
         values: dict[str, Any],
         *,
         allow_changes: bool,
@@ -244,6 +242,8 @@ class Journal:
             )
         if values["fingerprint"] != row.fingerprint:
             _reconcile(connection, row, run_id, fingerprint, allow_changes=allow_changes)
+        else:
+            del values["fingerprint"]  # it may be large
         values["executions"] = row.executions + 1
         connection.execute(update(runs).where(runs.c.key == row.key).values(**values))
         return row.key, row.executions + 1
@@ -279,9 +279,9 @@ def _check_free(row: Row[Any], run_id: str, now: float) -> None:
     )
 
 
-def _reconcile(connection: Connection, row: Row[Any], run_id: str, now: "Fingerprint", *, allow_changes: bool) -> None:
+def _reconcile(connection: Connection, row: Row[Any], run_id: str, now: Fingerprint, *, allow_changes: bool) -> None:
     """Forget what was recorded of tasks that are others now, or refuse them."""
-    before = type(now).from_bytes(row.fingerprint)
+    before = Fingerprint.from_bytes(row.fingerprint)
     if not allow_changes:
         raise PlanChangedError(
             f"run {run_id!r} of process {row.process!r} was begun with another definition: "
