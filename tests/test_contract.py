@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import time
 from functools import partial
 from unittest.mock import Mock
 
@@ -209,6 +210,18 @@ def test_graphs_and_maps_are_bounded_by_max_workers_together(workers):
     assert 1 <= most <= workers
 
 
+@pytest.mark.parametrize("count", range(6))
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_runs_in_order_runs_in_the_callers_thread(strategy, count):
+    """All of a sequential process, none of a parallel one, of a hybrid one the first half, rounded down."""
+    process = Process("threads", strategy, 2)
+    for _ in range(count):
+        process.add_task(threading.current_thread)
+    in_order = {"sequential": count, "parallel": 0, "hybrid": count // 2}[strategy]
+    mine = threading.current_thread()
+    assert [thread is mine for thread in process.execute()] == [place < in_order for place in range(count)]
+
+
 def test_hybrid_waits_for_its_first_half():
     """Nothing of the second half starts before the first half has ended well."""
     seen = []
@@ -318,18 +331,19 @@ def test_each_task_is_called_once_and_in_its_place_every_time(strategy, restless
 
     def work(number):
         calls.append(number)
+        time.sleep(0)  # lets another thread go on
         return number
 
-    for number in range(20):
+    for number in range(80):
         process.add_task(work, number)
-    shared = process.task(work, 20)
-    fan = [process.task(lambda _, number: work(number), shared, number) for number in range(21, 31)]
-    process.add_task(lambda numbers: work(31), fan)
-    process.map(work, range(32, 42))
+    shared = process.task(work, 80)
+    fan = [process.task(lambda _, number: work(number), shared, number) for number in range(81, 91)]
+    process.add_task(lambda numbers: work(91), fan)
+    process.map(work, range(92, 102))
     for _ in range(200):
         calls.clear()
-        assert process.execute() == [*range(32), [*range(32, 42)]]
-        assert sorted(calls) == [*range(42)]
+        assert process.execute() == [*range(92), [*range(92, 102)]]
+        assert sorted(calls) == [*range(102)]
 
 
 def test_changing_or_executing_a_running_process_is_refused():
@@ -529,6 +543,27 @@ def test_tasks_added_by_several_threads_are_all_there(restless):
     results = process.execute()
     assert len(process.tasks) == len(results) == 2 * 200 + 2 * 300
     assert [sum(result is value for result in results) for value in (1, 3, True, False)] == [200, 200, 200, 0]
+
+
+class Crowded(list):
+    """A list to which another thread always adds a plain task just before."""
+
+    def append(self, call):
+        super().append((same, ("another",), {}))
+        super().append(call)
+
+
+def test_a_handle_stands_for_its_task_wherever_that_came_to_lie():
+    """Another thread may have added one between any two steps."""
+    process = Process("crowded", "parallel")
+    process.tasks = Crowded()
+    first = process.task(same, "first")
+    second = process.task(lambda *values: values, first, [first])
+    mapped = process.map(len, second)
+    third = process.task(task(name="third")(lambda: current_task().name))
+    process.execute()
+    run = process.last_run
+    assert [run[first], run[second], run[mapped], run[third]] == ["first", ("first", ["first"]), [5, 1], "third"]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

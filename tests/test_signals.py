@@ -611,6 +611,22 @@ def test_no_thread_is_left_after_execute(strategy, policy, end):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
+def test_no_thread_of_a_timed_attempt_is_left_after_execute(strategy):
+    """However the threads take turns: the one that made the attempt has gone, and not just almost."""
+    before, interval = threading.enumerate(), sys.getswitchinterval()
+    process = Process("timed", strategy, 2)
+    for _ in range(2):
+        process.add_task(task(timeout=50)(int))
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(100):
+            process.execute()
+            assert threading.enumerate() == before
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_only_a_hung_task_with_a_timeout_leaves_its_thread_until_it_ends(strategy):
     """As threads cannot be stopped."""
     before, release = set(threading.enumerate()), threading.Event()
