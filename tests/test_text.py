@@ -4,6 +4,7 @@ import re
 import threading
 
 import pytest
+import tenacity
 
 from procession import Hybrid, Parallel, Process, RunCancelledError, Sequential, current_task, task
 
@@ -53,7 +54,8 @@ def test_a_summary_tells_how_the_run_went_and_then_its_tasks():
     process = Process("nightly", on_error="return")
     process.add_task(same, 1)
     process.add_task(task(name="slow")(threading.Event().wait), 0.02)
-    process.add_task(task(retries=1, name="load")(throw), KeyError("no"))
+    rules = tenacity.Retrying(stop=tenacity.stop_after_attempt(2), wait=tenacity.wait_none())
+    process.add_task(task(retries=rules, name="load")(throw), KeyError("no"))
     process.add_task(same, 2)
     process.execute()
     assert lines_of(process.last_run) == [
