@@ -217,7 +217,7 @@ def test_an_element_that_has_changed_is_refused(path):
     with pytest.raises(ValueError):
         build([1, 2, 3]).execute(run_id="b", journal=path)
     BROKEN.clear()
-    with pytest.raises(PlanChangedError, match=r"process 'lazy', task 0 \(map of work\), element 1: "):
+    with pytest.raises(PlanChangedError, match=r"process 'lazy', task 0 \(map of work\): element 1 is not"):
         build([1, 5, 3]).execute(run_id="b", journal=path)
     calls()
     results = build([1, 5, 3]).execute(run_id="b", journal=path, allow_changes=True)

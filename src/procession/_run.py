@@ -16,12 +16,13 @@ from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome
 from procession._model.progress import Progress
 from procession._model.states import OnError, RunStatus
-from procession._model.text import described, shown
+from procession._model.text import shown
 from procession._plan.plan import Plan
 from procession._plan.wiring import bound
 from procession._recording import recording_of
 from procession.errors import HandleError, RunCancelledError, TaskSkippedError
 from procession.observe.log import log, verbose
+from procession.observe.summary import summary_of
 
 if TYPE_CHECKING:
     import os
@@ -258,41 +259,13 @@ class Run:
         """
         ledger = self._course.ledger
         states = [ledger.state(index) for index in range(len(self._plan.calls))]
-        counts = {state: states.count(state) for state in dict.fromkeys(states)}
-        told = ", ".join(f"{count:,} {state}" for state, count in counts.items()) or "no tasks"
-        lines = [f"{shown(self.process_name)}: {self.status} in {_seconds(self.duration)} ({told}) · run {self.id}"]
-        if ledger.failure is not None:
-            lines.append(f"stopped by {described(ledger.failure)}")
 
         def weight(index: int) -> tuple[bool, float]:
             start, end = ledger.starts[index], ledger.ends[index]
             return states[index] != "failed", -(end - start) if start is not None and end is not None else 1.0
 
-        order = sorted(range(len(states)), key=weight)[:limit]
-        rows = [("#", "task", "state", "attempts", "start", "took", "error")]
-        rows += [
-            (
-                str(outcome.index),
-                shown(outcome.name, 40),
-                outcome.state,
-                str(outcome.attempts),
-                "" if outcome.start is None else _seconds(outcome.start),
-                "" if outcome.duration is None else _seconds(outcome.duration),
-                "" if outcome.error is None else shown(described(outcome.error), 60),
-            )
-            for outcome in map(self._outcome, order)
-        ]
-        if order:
-            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-            right = {0, 3, 4, 5}
-            for row in rows:
-                cells = [
-                    c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-                ]
-                lines.append("  ".join(cells).rstrip())
-        if len(states) > len(order):
-            lines.append(f"… and {len(states) - len(order):,} more")
-        return "\n".join(lines)
+        worst = [self._outcome(index) for index in sorted(range(len(states)), key=weight)[:limit]]
+        return summary_of(self.process_name, self.id, self.status, self.duration, states, ledger.failure, worst)
 
     def __repr__(self) -> str:
         ended, _, total = self.progress
@@ -428,10 +401,3 @@ def _get(queue: "SimpleQueue[int | None]") -> int | None:
     while True:
         with suppress(Empty):
             return queue.get(timeout=SLICE_S)
-
-
-def _seconds(seconds: float) -> str:
-    for unit, size in ("s", 1.0), ("ms", 1e-3):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}" if seconds < 1000 * size else f"{seconds / size:.0f} {unit}"
-    return f"{seconds * 1e6:.3g} µs"

@@ -26,6 +26,7 @@ from procession._model.progress import Progress
 from procession._model.record import WHOLE, Record, Recorded
 from procession._model.states import OnError
 from procession._model.task import PLAIN, Call, Each, Options, name_of
+from procession._model.text import described
 from procession._plan.plan import Plan
 from procession._plan.wiring import bound
 from procession.errors import TaskCancelled
@@ -405,8 +406,11 @@ def _nothing() -> None:
 
 
 def _text(error: BaseException) -> str:
+    """Return an error in a line, and its traceback below it, of bounded length."""
     try:
         text = "".join(traceback.format_exception(error))
     except Exception as failure:
-        text = f"{type(error).__name__} <no text: {type(failure).__name__}>"
-    return text if len(text) <= _ERROR_LIMIT else f"{text[: _ERROR_LIMIT // 2]}\n…\n{text[-_ERROR_LIMIT // 2 :]}"
+        text = f"<no traceback: {type(failure).__name__}>"
+    if len(text) > _ERROR_LIMIT:
+        text = f"{text[: _ERROR_LIMIT // 2]}\n…\n{text[-_ERROR_LIMIT // 2 :]}"
+    return f"{described(error)}\n\n{text}"

@@ -59,6 +59,7 @@ class MapJob:
         "_recorded",
         "_refill",
         "_results",
+        "_where",
         "_window",
     )
 
@@ -76,6 +77,7 @@ class MapJob:
         self._in_order = in_order
         self._index = index
         self._invite = invite
+        self._where = f"process {course.process_name!r}, task {index} ({course.name(index)})"
         self._recorded = {} if course.recorder is None else dict(course.recorder.elements(index))
         self._each = each
         self._options = options
@@ -141,9 +143,7 @@ class MapJob:
 
     def _opened(self) -> Iterator[tuple[Any, ...]]:
         iterables = bound(self._course.plan.calls[self._index][1], {}, self._course.ledger.values)[0]
-        check_iterables(
-            iterables, f"process {self._course.process_name!r}, task {self._index} ({self._course.name(self._index)})"
-        )
+        check_iterables(iterables, self._where)
         self._length = max((len(iterable) for iterable in iterables if isinstance(iterable, Sized)), default=0)
         iterators = [iter(iterable) for iterable in iterables]
         if any(iterator is iterable for iterator, iterable in zip(iterators, iterables, strict=True)):
@@ -186,8 +186,8 @@ class MapJob:
     def _clear(self, error: BaseException) -> BaseException:
         if isinstance(error, ValueError) and str(error).startswith("zip() argument"):
             return ValueError(
-                f"process {self._course.process_name!r}, task {self._index} ({self._course.name(self._index)}): "
-                f"the iterables of a map must be equally long; after {self._drawn} elements, {str(error)[6:]}"
+                f"{self._where}: the iterables of a map must be equally long; "
+                f"after {self._drawn} elements, {str(error)[6:]}"
             )
         return error
 
@@ -232,15 +232,13 @@ class MapJob:
 
     def _checked(self, place: int, element: tuple[Any, ...]) -> bytes:
         """Return the digest of an element, and forget what was recorded in its place if that was another."""
-        name = self._course.name(self._index)
-        where = f"process {self._course.process_name!r}, task {self._index} ({name}), element {place}"
-        digest = digest_element(element, where)
+        digest = digest_element(element, self._where)
         recorded = self._recorded.get(place)
         if recorded is not None and recorded.digest != digest:
             if self._course.recorder is not None and self._course.recorder.allow_changes:
                 self._recorded.pop(place)
                 return digest
-            raise PlanChangedError(f"{where}: it is not the one that was recorded")
+            raise PlanChangedError(f"{self._where}: element {place} is not the one that was recorded")
         return digest
 
     def _fail(self, error: BaseException) -> None:

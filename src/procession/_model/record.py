@@ -20,7 +20,7 @@ class Record(NamedTuple):
     value: bytes | None
     """What was returned, encoded."""
     error: str | None
-    """What was raised, as text for people, of bounded length."""
+    """What was raised, as text for people, of bounded length: a line, and its traceback below it."""
     attempts: int
     started_at: float
     """Seconds since the epoch, UTC."""

@@ -2,16 +2,28 @@
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn, get_args
 
-from procession import OnError, Process, __version__
+from procession import OnError, Process, ProcessionError, __version__
+from procession._model.text import shown
 from procession.cli.demo import demo_target
 from procession.cli.progress import ProgressLine
+from procession.cli.recorded import (
+    DEFAULT_JOURNAL,
+    cancel_run,
+    open_journal,
+    print_run,
+    print_runs,
+    prune_runs,
+    resumable,
+)
 from procession.cli.target import TargetError, load
 
 FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
@@ -37,6 +49,15 @@ class _Terminated(KeyboardInterrupt):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     options = _parser().parse_args(arguments)
+    try:
+        return _COMMANDS[options.command](options)
+    except (ProcessionError, ImportError, ValueError) as error:
+        # Of a journal: that it is not there, not ours, has no such run, or that its extra is not installed.
+        print(f"procession: {error}", file=sys.stderr)
+        return FAILED
+
+
+def _execute(options: argparse.Namespace) -> int:
     target: str = demo_target() if options.command == "demo" else options.target
     try:
         process = load(target)
@@ -53,15 +74,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         process.max_workers = options.max_workers
     if options.on_error is not None:
         process.on_error = options.on_error
-    return _run(process)
+    journal = options.journal
+    if journal is None and options.run_id is not None:
+        journal = DEFAULT_JOURNAL
+    return _run(process, options.run_id, journal, allow_changes=options.allow_changes)
 
 
-def _run(process: Process) -> int:
+def _resume(options: argparse.Namespace) -> int:
+    """Execute a run again by the command line that began it, in the folder where that was."""
+    with open_journal(options.journal) as journal:
+        info = journal.run(options.run)
+    command = resumable(info.origin)
+    if command is None:
+        began = " ".join(map(shlex.quote, info.origin.get("argv", ())))
+        print(
+            f"procession: run {shown(info.id)} was not begun by `procession run`, but by: {shown(began)}",
+            file=sys.stderr,
+        )
+        print(f"execute it again from there, with run_id={shown(info.id)!r}", file=sys.stderr)
+        return FAILED
+    where = str(options.journal if "://" in options.journal else Path(options.journal).absolute())
+    os.chdir(info.origin["folder"])
+    again = _parser().parse_args(command)
+    again.run_id, again.journal, again.allow_changes = info.id, where, options.allow_changes
+    return _execute(again)
+
+
+def _run(process: Process, run_id: str | None, journal: str | None, *, allow_changes: bool) -> int:
     status = 0
     before = {number: signal.signal(number, _on_signal()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with ProgressLine(process, sys.stderr):
-            process.execute()
+            process.execute(run_id=run_id, journal=journal, allow_changes=allow_changes)
     except KeyboardInterrupt as error:
         status = TERMINATED if isinstance(error, _Terminated) else INTERRUPTED
     except BaseException as error:  # SystemExit too: a task that exits has not ended well
@@ -124,10 +168,62 @@ def _parser() -> argparse.ArgumentParser:
         description="Run the main example: audit the source files of this Python's standard library.",
     )
     for command in run, demo:
+        command.add_argument(
+            "--run-id", metavar="ID", help="record the run under this id, or go on with the run it is of"
+        )
+        _add_journal(command, None, f"the journal to record it in (with --run-id: {DEFAULT_JOURNAL})")
+        _add_allow_changes(command)
         command.add_argument("--strategy", choices=_STRATEGIES, help="instead of the process's own")
         command.add_argument("--max-workers", type=_at_least_one, metavar="N", help="instead of the process's own")
         command.add_argument("--on-error", choices=get_args(OnError), help="instead of the process's own")
+    resume = commands.add_parser(
+        "resume",
+        help="go on with a run that `procession run` began",
+        description="Execute a run again by the command line that began it: what ended well is not called again.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    resume.add_argument("run", metavar="RUN", help="the run's id")
+    _add_allow_changes(resume)
+    runs = commands.add_parser("runs", help="list the runs of a journal", description="List runs, the newest first.")
+    runs.add_argument("--limit", type=_at_least_one, default=20, metavar="N", help="how many (default: 20)")
+    show = commands.add_parser("show", help="show one run of a journal", description="Show a run and its tasks.")
+    show.add_argument("run", metavar="RUN", help="the run's id; of one nested in it: RUN/TASK")
+    show.add_argument("--failed", action="store_true", help="only tasks that failed, with their tracebacks")
+    show.add_argument("--limit", type=_at_least_one, default=50, metavar="N", help="how many tasks (default: 50)")
+    cancel = commands.add_parser(
+        "cancel", help="ask a run to stop", description="Ask whoever executes a run to cancel it."
+    )
+    cancel.add_argument("run", metavar="RUN", help="the run's id")
+    prune = commands.add_parser(
+        "prune", help="delete runs from a journal", description="Delete runs, each with all that is nested in it."
+    )
+    prune.add_argument("runs", metavar="RUN", nargs="*", help="ids of runs")
+    prune.add_argument("--older-than", type=_at_least_one, metavar="DAYS", help="all that ended so many days ago")
+    for command in resume, runs, show, cancel, prune:
+        _add_journal(command, DEFAULT_JOURNAL, f"the journal (default: {DEFAULT_JOURNAL})")
     return parser
+
+
+def _add_journal(command: argparse.ArgumentParser, default: str | None, text: str) -> None:
+    command.add_argument("--journal", metavar="PATH_OR_URL", default=default, help=text)
+
+
+def _add_allow_changes(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--allow-changes", action="store_true", help="go on though the process has changed; unchanged tasks keep theirs"
+    )
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": _execute,
+    "demo": _execute,
+    "resume": _resume,
+    "runs": lambda options: print_runs(options.journal, options.limit),
+    "show": lambda options: print_run(options.journal, options.run, options.limit, failed=options.failed),
+    "cancel": lambda options: cancel_run(options.journal, options.run),
+    "prune": lambda options: prune_runs(options.journal, options.runs, options.older_than),
+}
 
 
 def _at_least_one(text: str) -> int:

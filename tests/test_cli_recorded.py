@@ -1,0 +1,175 @@
+"""Commands about recorded runs, as a person meets them."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+PIPELINE = """
+import os, threading
+from procession import Process, current_task
+
+def work(number):
+    print("called", number, flush=True)
+    if number == 3 and not os.path.exists("mended"):
+        raise ValueError("three is broken")
+    return number
+
+def build():
+    process = Process("pipe", "hybrid", 2)
+    for number in range(6):
+        process.add_task(work, number)
+    return process
+
+def wait(number):
+    print("ready", flush=True)
+    current_task().sleep(50)
+
+def waiting():
+    process = Process("waiting", "parallel", 1)
+    for number in range(3):
+        process.add_task(wait, number)
+    return process
+
+class Bomb:
+    def __reduce__(self):
+        return explode, ()
+
+def explode():
+    print("unpickled", flush=True)
+    return 1
+
+def bombs():
+    process = Process("bombs")
+    process.add_task(Bomb)
+    return process
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "pipeline.py").write_text(PIPELINE)
+    return tmp_path
+
+
+def procession(*arguments, cwd):
+    command = [sys.executable, "-m", "procession", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, encoding="utf-8", timeout=50)
+
+
+def called(done):
+    return sorted(int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("called"))
+
+
+def test_a_run_is_resumed_as_it_was_begun_from_any_folder(folder, tmp_path_factory):
+    """In its own folder, with its own options; what ended well is not called again."""
+    begun = procession("run", "pipeline.py:build", "--run-id", "a", "--strategy", "sequential", cwd=folder)
+    assert (begun.returncode, called(begun)) == (1, [0, 1, 2, 3])
+    (folder / "mended").touch()
+    journal = str(folder / "runs.db")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    again = procession("resume", "a", "--journal", journal, cwd=elsewhere)
+    assert (again.returncode, called(again)) == (0, [3, 4, 5]), again.stderr
+    once_more = procession("resume", "a", "--journal", journal, cwd=elsewhere)
+    assert (once_more.returncode, called(once_more)) == (0, [])
+
+
+def test_runs_and_show_tell_how_runs_stand(folder):
+    """Each in a table; failures with their tracebacks when asked for."""
+    procession("run", "pipeline.py:build", "--run-id", "first", cwd=folder)
+    (folder / "mended").touch()
+    procession("run", "pipeline.py:build", "--run-id", "second", cwd=folder)
+    runs = procession("runs", cwd=folder)
+    assert runs.returncode == 0
+    assert [line.split()[:3] for line in runs.stdout.splitlines()] == [
+        ["run", "process", "status"],
+        ["second", "pipe", "completed"],
+        ["first", "pipe", "failed"],
+    ]
+    show = procession("show", "first", cwd=folder)
+    assert "ValueError: three is broken" in show.stdout
+    assert "Traceback" not in show.stdout
+    failed = procession("show", "first", "--failed", cwd=folder)
+    assert "Traceback (most recent call last)" in failed.stdout
+    assert "completed" not in failed.stdout
+
+
+def test_a_run_is_cancelled_from_another_process(folder):
+    """It ends as cancelled, and can be gone on with."""
+    command = [sys.executable, "-m", "procession", "run", "pipeline.py:waiting", "--run-id", "a"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stdout.readline() == "ready\n"
+            assert "running: 0 wait" in _until(lambda: procession("show", "a", cwd=folder).stdout, "running: ")
+            asked = procession("cancel", "a", cwd=folder)
+            assert (asked.returncode, asked.stdout) == (0, "run a was asked to stop\n")
+            _, complaints = running.communicate(timeout=30)
+        finally:
+            running.kill()
+    assert running.returncode == 1
+    assert "RunCancelledError" in complaints
+    assert procession("runs", cwd=folder).stdout.splitlines()[1].split()[2] == "cancelled"
+    assert procession("cancel", "a", cwd=folder).returncode == 1
+
+
+def _until(look, word):
+    for _ in range(40):
+        if word in (text := look()):
+            return text
+    raise AssertionError(text)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_run_whose_process_was_killed_is_shown_as_interrupted_and_resumed(folder):
+    """At once: its process is gone."""
+    command = [sys.executable, "-m", "procession", "run", "pipeline.py:waiting", "--run-id", "a"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout.readline() == "ready\n"
+        running.send_signal(signal.SIGKILL)
+    assert procession("runs", cwd=folder).stdout.splitlines()[1].split()[2] == "interrupted"
+    command = [sys.executable, "-m", "procession", "resume", "a"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout.readline() == "ready\n"
+        running.send_signal(signal.SIGKILL)
+
+
+def test_nothing_is_unpickled_to_be_shown(folder):
+    """A value that would run code when it is read is shown as a row like others."""
+    assert procession("run", "pipeline.py:bombs", "--run-id", "a", cwd=folder).stdout.count("unpickled") == 1
+    for command in ["runs"], ["show", "a"]:
+        done = procession(*command, cwd=folder)
+        assert done.returncode == 0
+        assert "unpickled" not in done.stdout
+
+
+def test_a_run_begun_by_a_program_says_how(folder):
+    """Nobody guesses how to call it."""
+    (folder / "program.py").write_text(PIPELINE + "\nbombs().execute(run_id='a', journal='runs.db')\n")
+    subprocess.run([sys.executable, "program.py", "--an-option"], cwd=folder, check=True, timeout=50)
+    done = procession("resume", "a", cwd=folder)
+    assert done.returncode == 1
+    assert "program.py --an-option" in done.stderr
+    assert "run_id='a'" in done.stderr
+
+
+def test_runs_are_pruned(folder):
+    """By id or by age; what is not there is told."""
+    for name in "abc":
+        procession("run", "pipeline.py:bombs", "--run-id", name, "--journal", "other.db", cwd=folder)
+    assert procession("prune", "a", "--journal", "other.db", cwd=folder).stdout == "deleted a\n"
+    assert procession("prune", "--older-than", "1", "--journal", "other.db", cwd=folder).stdout == "deleted 0 runs\n"
+    left = procession("runs", "--journal", "other.db", cwd=folder).stdout.splitlines()[1:]
+    assert [line.split()[0] for line in left] == ["c", "b"]
+    missing = procession("prune", "a", "--journal", "other.db", cwd=folder)
+    assert (missing.returncode, missing.stderr) == (1, "procession: the journal has no run 'a'\n")
+    assert procession("prune", "--journal", "other.db", cwd=folder).returncode == 2
+
+
+@pytest.mark.parametrize("command", [["runs"], ["show", "a"], ["resume", "a"], ["cancel", "a"], ["prune", "a"]])
+def test_a_journal_that_is_not_there_is_told_and_not_made(folder, command):
+    """By its path."""
+    done = procession(*command, cwd=folder)
+    assert done.returncode == 1
+    assert f"there is no journal {str(folder / 'runs.db')!r}" in done.stderr
+    assert not (folder / "runs.db").exists()
