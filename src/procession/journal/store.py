@@ -245,6 +245,7 @@ class Journal:
         else:
             del values["fingerprint"]  # it may be large
         values["executions"] = row.executions + 1
+        del values["origin"]  # how it was begun, and not how it was gone on with
         connection.execute(update(runs).where(runs.c.key == row.key).values(**values))
         return row.key, row.executions + 1
 
