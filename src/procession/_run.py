@@ -15,7 +15,7 @@ from procession._model.event import Event, EventName
 from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome
 from procession._model.progress import Progress
-from procession._model.states import OnError, RunStatus
+from procession._model.states import OnError, RunStatus, TaskState
 from procession._model.text import shown
 from procession._plan.plan import Plan
 from procession._plan.wiring import bound
@@ -258,7 +258,7 @@ class Run:
         At most `limit` tasks are listed.
         """
         ledger = self._course.ledger
-        states = [ledger.state(index) for index in range(len(self._plan.calls))]
+        states: list[TaskState] = [ledger.state(index) for index in range(len(self._plan.calls))]
 
         def weight(index: int) -> tuple[bool, float]:
             start, end = ledger.starts[index], ledger.ends[index]

@@ -81,12 +81,10 @@ def prune_runs(where: str, run_ids: Sequence[str], older_than: int | None) -> in
 
 def resumable(origin: Mapping[str, Any]) -> list[str] | None:
     """Return the arguments of the `procession run` that began a run; `None` if it was begun in another way."""
-    match origin.get("argv"):
-        case [str(program), ("run" | "demo") as command, *arguments]:
-            path = PurePath(program)
-            if path.stem == "procession" or (path.stem == "__main__" and path.parent.name == "procession"):
-                return [command, *map(str, arguments)]
-    return None
+    program, *arguments = map(str, origin.get("argv") or [""])
+    path = PurePath(program)
+    ours = path.stem == "procession" or (path.stem == "__main__" and path.parent.name == "procession")
+    return arguments if ours and arguments[:1] in (["run"], ["demo"]) else None
 
 
 def _run_row(info: "RunInfo") -> tuple[str, ...]:
