@@ -21,6 +21,7 @@ from procession.errors import HandleError, NestingError, ProcessRunningError
 
 if TYPE_CHECKING:
     from procession.journal import Journal
+    from procession.observe.graph import Graph
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -273,6 +274,32 @@ class Process:
     def last_run(self) -> Run | None:
         """The run that was begun last, or `None`."""
         return self._last_run
+
+    def graph(self) -> "Graph":
+        """Return a picture of the stages and tasks, and of which wait for which. `str()` of it is Mermaid text.
+
+        A notebook shows it as SVG; `.svg()` is that text.
+
+        >>> process = Process("sum", strategy="parallel")
+        >>> one, two = process.task(int, "1"), process.task(int, "2")
+        >>> total = process.task(sum, [one, two])
+        >>> process.graph()
+        <Graph of 'sum': 3 tasks in 3 nodes>
+        """
+        from procession.observe.graph import graph_of  # pictures are drawn by few
+
+        tasks = list(self.tasks)
+        inner = {index: unwrapped(function) for index, (function, _, _) in enumerate(tasks)}
+        maps = {index: "map" for index, function in inner.items() if isinstance(function, Each)}
+        nested = {index: "process" for index, function in inner.items() if _process_in(function) is not None}
+        stages = strategy_of(self.strategy).stages(len(tasks))
+        return graph_of(self.name, [name_of(call[0]) for call in tasks], stages, dict(self._needs), maps | nested)
+
+    def _repr_svg_(self) -> str:
+        return self.graph().svg()
+
+    def _repr_html_(self) -> str:
+        return self.graph()._repr_html_()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import os
 
     from procession.journal import Journal
+    from procession.observe.timeline import Timeline
 
 T = TypeVar("T")
 
@@ -48,6 +49,7 @@ class Run:
     __slots__ = (
         "__weakref__",
         "_course",
+        "_cpu",
         "_ended",
         "_engine",
         "_names",
@@ -89,6 +91,7 @@ class Run:
         self._results: list[Any] | None = None
         self._over = Latch()
         self._ended: float | None = None
+        self._cpu = time.process_time()
         self._course = Course(
             plan,
             process_name=process_name,
@@ -124,6 +127,7 @@ class Run:
             self._recording.close(course, self.status)
             self._conclude()
             self._ended = time.perf_counter()
+            self._cpu = time.process_time() - self._cpu
             if self.status == "completed":
                 self._tell("run_completed")
             else:
@@ -266,6 +270,36 @@ class Run:
 
         worst = [self._outcome(index) for index in sorted(range(len(states)), key=weight)[:limit]]
         return summary_of(self.process_name, self.id, self.status, self.duration, states, ledger.failure, worst)
+
+    def timeline(self) -> "Timeline":
+        """Return who did what when, as a picture, as a trace for Perfetto, and in words: why the run is not faster.
+
+        Of a run that goes on, it is the timeline so far.
+
+        >>> from procession import Process
+        >>> process = Process("sum", strategy="parallel")
+        >>> process.add_task(sum, [1, 2])
+        >>> run = process.start()
+        >>> run.result()
+        [3]
+        >>> [span.name for span in run.timeline().critical_path]
+        ['sum']
+        """
+        from procession.observe.timeline import Timeline, spans_of  # pictures are drawn by few
+
+        course, ended = self._course, self._ended is not None
+        return Timeline(
+            self.process_name,
+            self.status,
+            self.duration,
+            spans_of(
+                self.outcomes, [stint._replace(start=stint.start - course.began) for stint in list(course.stints)]
+            ),
+            max_workers=course.max_workers,
+            stages=self._plan.stages,
+            needs=self._plan.needs,
+            cpu=self._cpu if ended else None,
+        )
 
     def __repr__(self) -> str:
         ended, _, total = self.progress

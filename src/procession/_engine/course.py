@@ -25,6 +25,7 @@ from procession._model.event import Event, EventName
 from procession._model.progress import Progress
 from procession._model.record import WHOLE, Record, Recorded
 from procession._model.states import OnError
+from procession._model.stint import Stint
 from procession._model.task import PLAIN, Call, Each, Options, name_of
 from procession._model.text import described
 from procession._plan.plan import Plan
@@ -81,6 +82,7 @@ class Course:
         self.seats: list[Seat | None] = [None] * count
         self.crew: set[Seat] = set()
         self.maps: dict[int, Part] = {}
+        self.stints: list[Stint] = []
         self.children: dict[object, Callable[[], object]] = {}
         self.context = contextvars.copy_context()
         self.epoch = time.time()

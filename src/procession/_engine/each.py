@@ -18,6 +18,7 @@ from procession._engine.current import SEAT
 from procession._engine.note import annotate
 from procession._model.progress import Progress
 from procession._model.record import WHOLE
+from procession._model.stint import Stint
 from procession._model.task import Each, Options
 from procession._plan.digest import digest_element
 from procession._plan.wiring import bound
@@ -105,11 +106,14 @@ class MapJob:
         self._invite(self._index)
         context = contextvars.copy_context()
         seat = SEAT.get()
+        start, called = time.perf_counter(), 0
         while (drawn := self._next()) is not None:
             seat.element = drawn[0]
             self._call(context.copy(), *drawn)
+            called += 1
             del drawn
         seat.element = WHOLE
+        self._course.stints.append(Stint(self._index, seat.worker, start, time.perf_counter() - start, called))
         with self._lock:
             self._active -= 1
             if self._active:

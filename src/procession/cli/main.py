@@ -14,6 +14,7 @@ from typing import NoReturn, get_args
 from procession import OnError, Process, ProcessionError, __version__
 from procession._model.text import shown
 from procession.cli.demo import demo_target
+from procession.cli.pictures import FORMATS, draw_graph, save_timeline, timeline_path
 from procession.cli.progress import ProgressLine
 from procession.cli.recorded import (
     DEFAULT_JOURNAL,
@@ -57,10 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def _execute(options: argparse.Namespace) -> int:
-    target: str = demo_target() if options.command == "demo" else options.target
+def _loaded(target: str) -> Process | int:
+    """Return the process that is meant, or, having said why there is none, the exit status."""
     try:
-        process = load(target)
+        return load(target)
     except TargetError as error:
         print(f"procession: {error}", file=sys.stderr)
         return USAGE
@@ -68,6 +69,17 @@ def _execute(options: argparse.Namespace) -> int:
         _print_error(error)
         print(f"procession: {target} could not be loaded", file=sys.stderr)
         return FAILED
+
+
+def _graph(options: argparse.Namespace) -> int:
+    process = _loaded(options.target)
+    return process if isinstance(process, int) else draw_graph(process, options.format, options.output)
+
+
+def _execute(options: argparse.Namespace) -> int:
+    process = _loaded(demo_target() if options.command == "demo" else options.target)
+    if isinstance(process, int):
+        return process
     if options.strategy is not None:
         process.strategy = options.strategy
     if options.max_workers is not None:
@@ -77,7 +89,10 @@ def _execute(options: argparse.Namespace) -> int:
     journal = options.journal
     if journal is None and options.run_id is not None:
         journal = DEFAULT_JOURNAL
-    return _run(process, options.run_id, journal, allow_changes=options.allow_changes)
+    status = _run(process, options.run_id, journal, allow_changes=options.allow_changes)
+    if options.timeline is not None and process.last_run is not None:
+        status = save_timeline(process.last_run, options.timeline) or status
+    return status
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -159,9 +174,17 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    run.add_argument(
-        "target", metavar="FILE_OR_MODULE:NAME", help="where the process is; NAME may be a function that returns it"
+    graph = commands.add_parser(
+        "graph",
+        help="draw the tasks of a process and what waits for what",
+        description="Draw the tasks of a process and what waits for what, without running any.",
     )
+    graph.add_argument("--format", choices=FORMATS, help="mermaid, unless the file ends in .svg")
+    graph.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to; standard output if not given")
+    for command in run, graph:
+        command.add_argument(
+            "target", metavar="FILE_OR_MODULE:NAME", help="where the process is; NAME may be a function that returns it"
+        )
     demo = commands.add_parser(
         "demo",
         help="audit the source files of this Python's standard library",
@@ -176,6 +199,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--strategy", choices=_STRATEGIES, help="instead of the process's own")
         command.add_argument("--max-workers", type=_at_least_one, metavar="N", help="instead of the process's own")
         command.add_argument("--on-error", choices=get_args(OnError), help="instead of the process's own")
+        command.add_argument(
+            "--timeline", type=timeline_path, metavar="FILE", help="draw the run: a picture (.svg) or a trace (.json)"
+        )
     resume = commands.add_parser(
         "resume",
         help="go on with a run that `procession run` began",
@@ -218,6 +244,7 @@ def _add_allow_changes(command: argparse.ArgumentParser) -> None:
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _execute,
     "demo": _execute,
+    "graph": _graph,
     "resume": _resume,
     "runs": lambda options: print_runs(options.journal, options.limit),
     "show": lambda options: print_run(options.journal, options.run, options.limit, failed=options.failed),

@@ -1,0 +1,339 @@
+"""The picture of a timeline: who was busy over time, and below it a lane for each worker.
+
+However many tasks there are, the picture has about `LIMIT` marks: what is narrower than a cell shares a block with its
+neighbours, as strong in colour as its worker was busy. Cells grow until the marks are few enough.
+"""
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import NamedTuple
+
+from procession._model.states import TaskState
+from procession.observe.account import Account
+from procession.observe.picture import MONO, Style, columns, label, lasting, svg_of, text
+from procession.observe.schedule import Busy, Lane, load
+
+LIMIT = 1200
+"""Marks that a picture has at most, or somewhat more."""
+
+LANES = 48
+"""Lanes that a picture has at most; the others share one."""
+
+# Geometry, in pixels.
+_WIDTH = 960
+_MARGIN = 24
+_STRIP = 44
+_LANE = 18
+_GAP = 5
+_RIGHT = 64
+_CHARACTER = 6.7
+_LINE = 18
+_NARROW = 2.0
+_ROOM = 34
+
+_WORST: tuple[TaskState, ...] = ("completed", "running", "cancelled", "failed")
+_STEPS = (0.25, 0.5, 0.75)
+
+_STYLE: Style = {
+    ".title": {"font-size": "16px", "font-weight": "600", "fill": "ink"},
+    ".sub": {"font-size": "12px", "fill": "muted"},
+    ".said": {"font-size": "12px", "fill": "ink"},
+    ".small": {"font-size": "10.5px", "fill": "muted"},
+    ".right": {"text-anchor": "end"},
+    ".mid": {"text-anchor": "middle"},
+    ".mono": {"font-family": MONO, "font-size": "11px", "fill": "ink"},
+    ".on": {"font-family": MONO, "font-size": "10.5px", "fill": "paper", "pointer-events": "none"},
+    ".on.failed": {"stroke": "red", "stroke-width": "4", "paint-order": "stroke", "fill": "paper"},
+    ".on.cancelled": {"stroke": "grey", "stroke-width": "4", "paint-order": "stroke", "fill": "paper"},
+    ".lane": {"fill": "panel"},
+    ".grid": {"stroke": "line", "stroke-width": "1", "fill": "none"},
+    ".most": {"stroke": "edge", "stroke-width": "1", "stroke-dasharray": "3 3", "fill": "none"},
+    ".load": {"fill": "sky"},
+    ".bar": {"stroke": "panel", "stroke-width": "1"},
+    ".block": {"stroke": "none"},
+    ".completed": {"fill": "blue"},
+    ".running": {"fill": "sky", "stroke": "blue", "stroke-width": "1.5", "stroke-dasharray": "3 2"},
+    ".failed": {"fill": "red"},
+    ".cancelled": {"fill": "grey"},
+    ".over": {"pointer-events": "none"},
+    ".stripe": {"stroke": "paper", "stroke-width": "2"},
+    ".again": {"fill": "amber", "stroke": "panel", "pointer-events": "none"},
+    ".critical": {"fill": "ink"},
+}
+
+# What distinguishes states without colour.
+_PATTERNS = (
+    '<defs><pattern id="procession-failed" width="6" height="6" patternUnits="userSpaceOnUse" '
+    'patternTransform="rotate(45)"><path class="stripe" d="M1 0V6"/></pattern>'
+    '<pattern id="procession-cancelled" width="4" height="4" patternUnits="userSpaceOnUse">'
+    '<path class="stripe" d="M0 1H4"/></pattern></defs>'
+)
+
+
+class Mark(NamedTuple):
+    """One thing to draw in a lane: a span, or several that are too narrow to be drawn alone."""
+
+    start: float
+    end: float
+    spans: list[Busy]
+
+
+def marks_of(lanes: Sequence[Lane], scale: float) -> list[list[Mark]]:
+    """Return what to draw in each lane, at `scale` pixels a second: `LIMIT` marks in all, or somewhat more."""
+    cell = _NARROW
+    while True:
+        marks = [list(_folded(lane.spans, scale, cell)) for lane in lanes]
+        if sum(map(len, marks)) <= LIMIT or cell > _WIDTH:
+            return marks
+        cell *= 2
+
+
+def _folded(spans: Sequence[Busy], scale: float, cell: float) -> Iterator[Mark]:
+    pending: list[Busy] = []
+    place = -1
+    for busy in spans:
+        narrow = (busy.end - busy.start) * scale < cell
+        here = int(busy.start * scale / cell)
+        if pending and (not narrow or here != place):
+            yield Mark(pending[0].start, pending[-1].end, pending)
+            pending = []
+        if narrow:
+            pending.append(busy)
+            place = here
+        else:
+            yield Mark(busy.start, busy.end, [busy])
+    if pending:
+        yield Mark(pending[0].start, pending[-1].end, pending)
+
+
+def drawn(account: Account) -> str:
+    """Return the timeline of a run as SVG."""
+    return _Drawing(account).svg()
+
+
+class _Drawing:
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.duration = account.duration or 1.0
+        self.lanes = account.lanes[:LANES]
+        self.others = account.lanes[LANES:]
+        named = max((columns(label(lane.worker, 22)) for lane in self.lanes), default=0)
+        self.left = _MARGIN + max(56.0, named * _CHARACTER + 10)
+        self.right = float(_WIDTH - _MARGIN - _RIGHT)
+        self.scale = (self.right - self.left) / self.duration
+        self.said = textwrap.wrap(account.verdict, 140)
+        self.strip = 66 + _LINE * len(self.said) + 12
+        self.top = self.strip + _STRIP + (30 if len(account.stages) > 1 else 14)
+        self.axis = self.top + (_LANE + _GAP) * len(self.lanes) + ((_STRIP + _GAP) if self.others else 0)
+
+    def svg(self) -> str:
+        account = self.account
+        body = [
+            f"<desc>{escape(' '.join(account.told))}</desc>",
+            _PATTERNS,
+            f'<text class="title" x="{_MARGIN}" y="34">{text(label(account.process_name, 80))}</text>',
+            f'<text class="sub" x="{_MARGIN}" y="55">{text(account.headline)}</text>',
+            *(
+                f'<text class="said" x="{_MARGIN}" y="{78 + _LINE * place}">{text(line)}</text>'
+                for place, line in enumerate(self.said)
+            ),
+        ]
+        if account.begun:
+            body += [*self._ticks(), *self._load(), *self._stages(), *self._lanes(), *self._critical()]
+        body += self._legend()
+        title = f"Timeline of {account.process_name}"
+        return svg_of("procession-timeline", _WIDTH, self.axis + 62, title, body, _STYLE)
+
+    def _x(self, seconds: float) -> float:
+        return self.left + seconds * self.scale
+
+    def _ticks(self) -> Iterator[str]:
+        about = self.duration / 8
+        step = next(s for s in _ticking() if s >= about)
+        for place in range(int(self.duration / step) + 1):
+            x = self._x(place * step)
+            yield (
+                f'<path class="grid" d="M{x:.1f} {self.strip}V{self.axis}"/>'
+                f'<text class="small mid" x="{x:.1f}" y="{self.axis + 15}">{lasting(place * step)}</text>'
+            )
+
+    def _load(self) -> Iterator[str]:
+        workers = self.account.max_workers
+        busy = load(self.account.begun, self.duration, int((self.right - self.left) / 2))
+        most = max(max(busy), workers if any(stage.at_once for stage in self.account.stages) else 1.0)
+        bottom = self.strip + _STRIP
+        yield (
+            f'<text class="small right" x="{self.left - 10}" y="{self.strip + 10}">running</text>'
+            f"<g><title>how many tasks ran at the same time: {sum(busy) / len(busy):.2g} on average</title>"
+            f'<path class="load" d="{_area(busy, self.left, self.right, bottom, (_STRIP - 4) / most)}"/></g>'
+            f'<path class="grid" d="M{self.left:.1f} {bottom}H{self.right:.1f}"/>'
+        )
+        if most == workers:
+            yield (
+                f'<path class="most" d="M{self.left:.1f} {self.strip + 4}H{self.right:.1f}"/>'
+                f'<text class="small" x="{self.right + 8}" y="{self.strip + 8}">{workers} at most</text>'
+            )
+
+    def _stages(self) -> Iterator[str]:
+        if len(self.account.stages) < 2:  # noqa: PLR2004
+            return
+        y = self.strip + _STRIP + 17
+        for stage in self.account.stages:
+            spans = [busy for busy in self.account.begun if stage.start <= busy.span.index < stage.stop]
+            if spans:
+                x, end = self._x(spans[0].start), self._x(max(busy.end for busy in spans))
+                said = "at once" if stage.at_once else "in order"
+                yield f'<path class="grid" d="M{x + 0.5:.1f} {y}v-5H{end - 0.5:.1f}v5"><title>{said}</title></path>'
+                if end - x > 60:  # noqa: PLR2004
+                    yield f'<text class="small mid" x="{(x + end) / 2:.1f}" y="{y + 5}">{said}</text>'
+
+    def _lanes(self) -> Iterator[str]:
+        account = self.account
+        count = Counter(busy.span.worker or "?" for busy in account.begun)
+        for place, (lane, marks) in enumerate(zip(self.lanes, marks_of(self.lanes, self.scale), strict=True)):
+            y = self.top + place * (_LANE + _GAP)
+            yield f'<rect class="lane" x="{self.left:.1f}" y="{y}" width="{self.right - self.left:.1f}" height="{_LANE}"/>'
+            if not lane.place:
+                idle = account.idle[lane.worker]
+                busy = 1 - idle / self.duration
+                yield (
+                    f"<g><title>{text(lane.worker)}: {count[lane.worker]:,} tasks, idle for {lasting(idle)}</title>"
+                    f'<text class="mono right" x="{self.left - 10:.1f}" y="{y + 13}">{text(label(lane.worker, 22))}</text>'
+                    f'<text class="small" x="{self.right + 8}" y="{y + 13}">{busy:.0%} busy</text></g>'
+                )
+            for mark in marks:
+                yield from self._mark(mark, y)
+        if self.others:
+            y = self.axis - _GAP
+            spans = [busy for lane in self.others for busy in lane.spans]
+            busy_ = load(spans, self.duration, int((self.right - self.left) / 2))
+            area = _area(busy_, self.left, self.right, y, (_STRIP - 4) / max(busy_))
+            yield (
+                f"<g><title>{len(self.others):,} more lanes, {len(spans):,} tasks</title>"
+                f'<text class="small right" x="{self.left - 10}" y="{y - 16}">{len(self.others):,} more</text>'
+                f'<path class="load" d="{area}"/></g>'
+            )
+
+    def _mark(self, mark: Mark, y: float) -> Iterator[str]:
+        x = self._x(mark.start)
+        width = max(1.0, self._x(mark.end) - x)
+        place = f'x="{x:.1f}" y="{y}" width="{width:.1f}" height="{_LANE}"'
+        if len(mark.spans) > 1:
+            yield from self._block(mark, x, y, place)
+            return
+        (start, end, span), *_ = mark.spans
+        state = span.state
+        how = f"{state}, {lasting(end - start)}" if state != "running" else f"running for {lasting(end - start)} so far"
+        parts = f", {span.elements:,} elements" if span.elements is not None else ""
+        tries = f", {span.attempts} attempts" if span.attempts > 1 else ""
+        title = f"{text(span.name)}, task {span.index}\n{how}{parts}{tries}\nfrom {lasting(start)}"
+        kind = f"{'bar ' if width > _NARROW + 1 else ''}{state}"
+        corner = ' rx="2"' if width > 6 else ""  # noqa: PLR2004
+        yield f'<rect class="{kind}" {place}{corner}><title>{title}</title></rect>'
+        if state in {"failed", "cancelled"}:
+            yield f'<rect class="over" {place} fill="url(#procession-{state})"/>'
+        if span.attempts > 1 and width > 8:  # noqa: PLR2004
+            yield f'<path class="again" d="M{x + 1:.1f} {y + 0.5}h8l-8 8z"/>'
+        if width > _ROOM:
+            room = int((width - 10) / 6.4)
+            on = f"on {state}" if state in {"failed", "cancelled"} else "on"
+            yield f'<text class="{on}" x="{x + 6 + 5 * (span.attempts > 1):.1f}" y="{y + 12.5}">{text(label(span.name, room))}</text>'
+
+    def _block(self, mark: Mark, x: float, y: float, place: str) -> Iterator[str]:
+        spans = mark.spans
+        busy = sum(end - start for start, end, _ in spans)
+        part = busy / (mark.end - mark.start) if mark.end > mark.start else 1.0
+        states = Counter(span.state for _, _, span in spans)
+        worst = max(states, key=_WORST.index)
+        names = Counter(span.name for _, _, span in spans).most_common(3)
+        said = ", ".join(f"{text(label(name, 40))} × {count:,}" for name, count in names)
+        bad = "".join(f", {count:,} {state}" for state, count in states.items() if state != "completed")
+        title = f"{len(spans):,} tasks{bad}\n{said}\nbusy for {part:.0%} of {lasting(mark.end - mark.start)}"
+        strength = 0.4 + 0.2 * sum(part > step for step in _STEPS)
+        fade = f' fill-opacity="{strength:.1f}"' if strength < 1 else ""
+        usual = "completed" if states["completed"] else worst
+        yield f'<rect class="block {usual}" {place}{fade}><title>{title}</title></rect>'
+        if worst != usual:
+            at = next(self._x(start) for start, _, span in spans if span.state == worst)
+            # It stands out of its lane, for those who do not see the colour.
+            yield f'<rect class="{worst}" x="{max(x, at):.1f}" y="{y - 2}" width="2" height="{_LANE + 4}"><title>{title}</title></rect>'
+
+    def _critical(self) -> Iterator[str]:
+        """Underline the critical path."""
+        row = {(lane.worker, lane.place): place for place, lane in enumerate(self.lanes)}
+        path = {span.index for span in self.account.critical_path}
+        last: dict[int, Busy] = {}
+        for busy in self.account.begun:
+            if busy.span.index in path and (busy.span.index not in last or busy.end > last[busy.span.index].end):
+                last[busy.span.index] = busy
+        wanted = {id(busy) for busy in last.values()}
+        for lane in self.lanes:
+            y = self.top + row[lane.worker, lane.place] * (_LANE + _GAP) + _LANE + 1
+            ranges: list[list[float]] = []
+            for busy in lane.spans:
+                if id(busy) in wanted:
+                    x, end = self._x(busy.start), self._x(busy.end)
+                    if ranges and x - ranges[-1][1] < 2:  # noqa: PLR2004
+                        ranges[-1][1] = end
+                    else:
+                        ranges.append([x, end])
+            for x, end in ranges:
+                yield (
+                    f'<rect class="critical" x="{x:.1f}" y="{y}" width="{max(1.0, end - x):.1f}" height="2.5">'
+                    "<title>on the critical path</title></rect>"
+                )
+
+    def _legend(self) -> Iterator[str]:
+        x, y = float(_MARGIN), self.axis + 42
+        states = Counter(busy.span.state for busy in self.account.begun)
+        for state in reversed(_WORST):
+            if states[state]:
+                yield f'<rect class="{state}" x="{x:.1f}" y="{y - 9}" width="14" height="10" rx="2"/>'
+                if state in {"failed", "cancelled"}:
+                    yield f'<rect x="{x:.1f}" y="{y - 9}" width="14" height="10" fill="url(#procession-{state})"/>'
+                said = f"{states[state]:,} {state}"
+                yield f'<text class="small" x="{x + 20:.1f}" y="{y}">{said}</text>'
+                x += 38 + 5.8 * len(said)
+        again = sum(busy.span.attempts > 1 for busy in self.account.begun)
+        if again:
+            said = f"{again:,} tried again"
+            yield f'<path class="again" d="M{x:.1f} {y - 9}h10l-10 10z"/>'
+            yield f'<text class="small" x="{x + 15:.1f}" y="{y}">{said}</text>'
+            x += 34 + 5.8 * len(said)
+        if self.account.begun:
+            yield f'<rect class="critical" x="{x:.1f}" y="{y - 4}" width="14" height="2.5"/>'
+            said = f"critical path, {lasting(self.account.critical)}"
+            yield f'<text class="small" x="{x + 20:.1f}" y="{y}">{said}</text>'
+            x += 38 + 5.8 * len(said)
+        left_out = Counter(span.state for span in self.account.spans if span.start is None)
+        said = ", ".join(f"{count:,} {_NEVER.get(state, state)}" for state, count in left_out.items())
+        if said:
+            yield f'<text class="small" x="{x:.1f}" y="{y}">not shown: {said}</text>'
+
+
+_NEVER: dict[TaskState, str] = {"completed": "completed before", "cancelled": "cancelled before they began"}
+
+
+def _ticking() -> Iterator[float]:
+    """Yield the steps that an axis may have, in seconds."""
+    for power in range(-9, 2):
+        yield from (step * 10.0**power for step in (1, 2, 5) if step * 10.0**power < 60)  # noqa: PLR2004
+    for step in (1, 2, 5, 10, 20, 30, 60, 120, 360, 720, 1440):
+        yield step * 60.0
+    step = 2880 * 60.0
+    while True:
+        yield step
+        step *= 2
+
+
+def _area(heights: Sequence[float], left: float, right: float, bottom: float, scale: float) -> str:
+    step = (right - left) / len(heights)
+    path, now = f"M{left:.1f} {bottom}", ""
+    for place, height in enumerate(heights):
+        y = f"{bottom - height * scale:.1f}"
+        if y != now:
+            path += f"{f'H{left + place * step:.1f}' if place else ''}V{y}"
+            now = y
+    return f"{path}H{right:.1f}V{bottom}z"

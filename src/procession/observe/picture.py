@@ -1,0 +1,142 @@
+"""What the pictures share: how they show themselves, their colours and type, and text made fit to stand in them.
+
+A picture is one SVG without script, without anything from elsewhere, light or dark as its reader prefers.
+"""
+
+import unicodedata
+from collections.abc import Mapping
+from html import escape
+from typing import Protocol
+
+from procession._model.text import shown
+
+SANS = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
+MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
+
+# name: (light, dark). Hues are those that people who see few colours can tell apart too.
+PALETTE = {
+    "paper": ("#ffffff", "#0d1117"),
+    "panel": ("#f5f7f9", "#151b23"),
+    "card": ("#ffffff", "#1f2630"),
+    "line": ("#d4dae1", "#323a45"),
+    "edge": ("#8a94a1", "#788391"),
+    "ink": ("#1c2128", "#e8edf3"),
+    "muted": ("#5d6772", "#98a3b0"),
+    "blue": ("#2f6fb3", "#6cabf0"),
+    "sky": ("#9cc3ea", "#3d6a99"),
+    "red": ("#c8431b", "#ff8a5c"),
+    "grey": ("#9aa3ad", "#697380"),
+    "amber": ("#b77400", "#e9b44c"),
+}
+
+Style = Mapping[str, Mapping[str, str]]
+"""Selector → property → value; a value that is a name in `PALETTE` is that colour."""
+
+
+class Drawn(Protocol):
+    """What can draw itself."""
+
+    def svg(self) -> str:
+        """Return it as SVG."""
+        ...
+
+
+class Picture:
+    """Shows itself in a notebook. What it shows is its `svg()`."""
+
+    __slots__ = ()
+
+    def _repr_svg_(self: Drawn) -> str:
+        return self.svg()
+
+    def _repr_html_(self: Drawn) -> str:
+        return self.svg()
+
+    def _repr_mimebundle_(self: Drawn, include: object = None, exclude: object = None) -> dict[str, str]:
+        return {"image/svg+xml": self.svg(), "text/html": self.svg(), "text/plain": str(self)}
+
+
+def svg_of(kind: str, width: float, height: float, title: str, body: list[str], style: Style) -> str:
+    """Return a whole picture; `kind` is the class that its rules hold for, so that they touch nothing else on a page."""
+    rules = [_rules(kind, style, 0), f"@media(prefers-color-scheme:dark){{{_rules(kind, style, 1)}}}"]
+    return "\n".join(
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="{kind}" role="img" width="{width:.0f}" '
+            f'height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}" style="max-width:100%;height:auto">',
+            f"<title>{text(title)}</title>",
+            f"<style>{''.join(rules)}</style>",
+            f'<rect class="paper" width="{width:.0f}" height="{height:.0f}" rx="10"/>',
+            *body,
+            "</svg>",
+        )
+    )
+
+
+def text(said: str) -> str:
+    """Return text that came from a user as harmless XML.
+
+    >>> text("<script>\\x1b")
+    '&lt;script&gt;\\\\x1b'
+    """
+    return escape(shown(said))
+
+
+def label(said: str, limit: int) -> str:
+    """Return text that came from a user, not yet XML, in at most `limit` columns: shortened in its middle.
+
+    >>> label("package.module.<locals>.function", 16)
+    'package…function'
+    """
+    said = shown(said)
+    if columns(said) <= limit:
+        return said
+    head, tail = "", ""
+    for place in range(len(said)):
+        longer = columns(head) > columns(tail)
+        head, tail = (head, said[-1 - len(tail)] + tail) if longer else (head + said[len(head)], tail)
+        if columns(head) + columns(tail) >= limit - 1 or place > limit:
+            break
+    return f"{head}…{tail}"
+
+
+def columns(said: str) -> int:
+    """Return how many columns of a typewriter the text takes: wide characters take two."""
+    return len(said) if said.isascii() else sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in said)
+
+
+def _rules(kind: str, style: Style, mode: int) -> str:
+    rules = (
+        {"": {"font-family": SANS}, ".paper": {"fill": "paper"}, **style}
+        if mode == 0
+        else {
+            ".paper": {"fill": "paper"},
+            **{
+                selector: coloured
+                for selector, properties in style.items()
+                if (coloured := {key: value for key, value in properties.items() if value in PALETTE})
+            },
+        }
+    )
+    return "".join(
+        f".{kind}{f' {selector}' if selector else ''}"
+        f"{{{';'.join(f'{key}:{PALETTE[value][mode] if value in PALETTE else value}' for key, value in rule.items())}}}"
+        for selector, rule in rules.items()
+    )
+
+
+def lasting(seconds: float) -> str:
+    """Return a time as people say it.
+
+    >>> [lasting(s) for s in (0, 0.0000021, 0.25, 2, 12.34, 75, 7265)]
+    ['0 s', '2.1 µs', '250 ms', '2 s', '12.3 s', '1 min 15 s', '2 h 1 min']
+    """
+    if seconds >= 3600:  # noqa: PLR2004
+        minutes = round(seconds / 60)
+        return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+    if seconds >= 60:  # noqa: PLR2004
+        whole = round(seconds)
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    for unit, size in ("s", 1.0), ("ms", 1e-3), ("µs", 1e-6):
+        if seconds >= size * 0.9995 or unit == "µs":
+            return f"{seconds / size:.3g} {unit}" if seconds > 0 else "0 s"
+    raise AssertionError("unreachable")

@@ -1,0 +1,224 @@
+"""Where the time of a run went: who was busy when, which tasks held it up, and what that means. Pure.
+
+spans ──▶ lanes            who was busy with what, side by side where one worker did several things at once
+      ──▶ critical_path    the chain of tasks, each waiting for the one before, that takes longest
+      ──▶ waste            the time that workers had nothing to do, by reason
+"""
+
+import heapq
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from procession._model.states import TaskState
+from procession._model.strategy import Stage
+
+
+class Span(NamedTuple):
+    """A stretch of time in which a worker was busy with a task. All that a timeline is made of.
+
+    A task has one, or, where several workers shared a map, one for each worker and stretch. A task that never began
+    has one without `start`.
+    """
+
+    index: int
+    """The place of the task in its process."""
+    name: str
+    state: TaskState
+    attempts: int
+    start: float | None
+    """Seconds since the run began."""
+    duration: float | None
+    """Seconds; `None` while it goes on."""
+    worker: str | None
+    elements: int | None = None
+    """How many elements of a map this worker called in this time."""
+
+
+class Busy(NamedTuple):
+    """A span with its place in a lane, and with an end in any case."""
+
+    start: float
+    end: float
+    span: Span
+
+
+class Lane(NamedTuple):
+    """What one worker did, or one of the things it did at once (an event loop does many)."""
+
+    worker: str
+    place: int
+    """0 for the first lane of a worker, 1 for the second…"""
+    spans: list[Busy]
+
+
+Reason = Literal["order", "few", "values", "between", "end", "margin"]
+"""Why workers had nothing to do: tasks ran in order, there were too few, they waited for values, they were too short
+to keep everyone busy, nothing was left to start; or the run itself began or ended."""
+
+
+def busy_spans(spans: Iterable[Span], until: float) -> list[Busy]:
+    """Return the spans that began, in the order of their starts; one that goes on ends, so far, at `until`."""
+    begun = [
+        Busy(span.start, until if span.duration is None else span.start + span.duration, span)
+        for span in spans
+        if span.start is not None
+    ]
+    begun.sort(key=lambda busy: busy[:2])
+    return begun
+
+
+def lanes_of(begun: Sequence[Busy]) -> list[Lane]:
+    """Return who was busy when. Spans of a lane do not overlap.
+
+    >>> spans = [Span(n, "f", "completed", 1, start, 1.0, "loop") for n, start in enumerate((0.0, 0.5, 1.5))]
+    >>> [[busy.span.index for busy in lane.spans] for lane in lanes_of(busy_spans(spans, 9.0))]
+    [[0, 2], [1]]
+    """
+    lanes: dict[str, list[Lane]] = {}
+    free: dict[str, list[tuple[float, int]]] = {}
+    for busy in begun:
+        worker = busy.span.worker or "?"
+        mine, ends = lanes.setdefault(worker, []), free.setdefault(worker, [])
+        if ends and ends[0][0] <= busy.start:
+            _, place = heapq.heappop(ends)
+        else:
+            place = len(mine)
+            mine.append(Lane(worker, place, []))
+        mine[place].spans.append(busy)
+        heapq.heappush(ends, (busy.end, place))
+    return [lane for worker in sorted(lanes, key=_natural) for lane in lanes[worker]]
+
+
+def _natural(worker: str) -> list[tuple[int, int, str]]:
+    """Order numbers in names as numbers: worker 2 before worker 10."""
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d{1,18})", worker)]
+
+
+def idle_of(lanes: Iterable[Lane], duration: float) -> dict[str, float]:
+    """Return how long each worker did nothing, in seconds."""
+    by_worker: dict[str, list[Busy]] = {}
+    for lane in lanes:
+        by_worker.setdefault(lane.worker, []).extend(lane.spans)
+    idle: dict[str, float] = {}
+    for worker, spans in by_worker.items():
+        busy, until = 0.0, 0.0
+        for start, end, _ in sorted(spans, key=lambda busy: busy[:2]):
+            busy += max(0.0, end - max(start, until))
+            until = max(until, end)
+        idle[worker] = max(0.0, duration - busy)
+    return idle
+
+
+def critical_path(
+    begun: Sequence[Busy], stages: Sequence[Stage], needs: Mapping[int, tuple[int, ...]]
+) -> tuple[Span, ...]:
+    """Return the chain of tasks that takes longest, each of which waits for the one before.
+
+    No number of workers makes the run shorter than that. A task that several workers shared counts from the first
+    start to the last end, as one span.
+    """
+    tasks: dict[int, Span] = {}
+    ends: dict[int, float] = {}
+    for start, end, span in begun:
+        whole = tasks.get(span.index)
+        if whole is None:
+            tasks[span.index], ends[span.index] = span._replace(duration=end - start), end
+        else:
+            assert whole.start is not None
+            later = end > ends[span.index]
+            ends[span.index] = max(ends[span.index], end)
+            elements = None if whole.elements is None else whole.elements + (span.elements or 0)
+            tasks[span.index] = whole._replace(
+                duration=ends[span.index] - whole.start,
+                worker=span.worker if later else whole.worker,
+                elements=elements,
+            )
+    lengths: dict[int, float] = {}
+    before: dict[int, int] = {}
+    base: int | None = None
+    for stage in stages:
+        last = base
+        previous: int | None = base
+        for index in range(stage.start, stage.stop):
+            if index not in tasks:
+                continue
+            if stage.at_once:
+                inside = [need for need in needs.get(index, ()) if need >= stage.start and need in lengths]
+                previous = max(inside, key=lengths.__getitem__, default=base)
+            lengths[index] = (tasks[index].duration or 0.0) + (0.0 if previous is None else lengths[previous])
+            if previous is not None:
+                before[index] = previous
+            if last is None or lengths[index] >= lengths[last]:
+                last = index
+            previous = index
+        base = last
+    path: list[Span] = []
+    at = base
+    while at is not None:
+        path.append(tasks[at])
+        at = before.get(at)
+    return tuple(reversed(path))
+
+
+def load(begun: Iterable[Busy], duration: float, buckets: int) -> list[float]:
+    """Return how many spans went on at the same time, on average, in each of so many equal parts of the run."""
+    busy, change = [0.0] * buckets, [0.0] * (buckets + 1)
+    width = duration / buckets
+    for start, end, _ in begun:
+        first, last = min(int(start / width), buckets - 1), min(int(end / width), buckets - 1)
+        if first == last:
+            busy[first] += (end - start) / width
+        else:
+            busy[first] += first + 1 - start / width
+            busy[last] += end / width - last
+            change[first + 1] += 1.0
+            change[last] -= 1.0
+    level = 0.0
+    for place in range(buckets):
+        level += change[place]
+        busy[place] += level
+    return busy
+
+
+def waste(
+    begun: Sequence[Busy],
+    stages: Sequence[Stage],
+    needs: Mapping[int, tuple[int, ...]],
+    *,
+    workers: int,
+    duration: float,
+) -> dict[Reason, float]:
+    """Return the time that `workers` workers had nothing to do, in seconds, all of them together, by reason."""
+    reasons: dict[Reason, float] = dict.fromkeys(("order", "few", "values", "between", "end", "margin"), 0.0)
+    within = 0.0
+    stage_of = [place for place, stage in enumerate(stages) for _ in range(stage.start, stage.stop)]
+    by_stage: list[list[Busy]] = [[] for _ in stages]
+    for busy in begun:
+        by_stage[stage_of[busy.span.index]].append(busy)
+    for stage, spans in zip(stages, by_stage, strict=True):
+        if not spans:
+            continue
+        begin, end = spans[0].start, max(busy.end for busy in spans)
+        within += end - begin
+        if not stage.at_once:
+            reasons["order"] += _unused(spans, begin, end, workers)
+            continue
+        # The last element of a map that a worker took on began about this long before that worker was done.
+        last = max(busy.end - (busy.end - busy.start) / max(1, busy.span.elements or 1) for busy in spans)
+        units = sum(busy.span.elements or 1 for busy in spans)
+        short = max(0, workers - units) * (end - begin)
+        reasons["few"] += short
+        wired = any(
+            need >= stage.start for index in {busy.span.index for busy in spans} for need in needs.get(index, ())
+        )
+        filling = min(_unused(spans, begin, last, workers), max(0.0, _unused(spans, begin, end, workers) - short))
+        reasons["values" if wired else "between"] += filling
+        reasons["end"] += max(0.0, _unused(spans, begin, end, workers) - short - filling)
+    reasons["margin"] = max(0.0, duration - within) * workers
+    return reasons
+
+
+def _unused(spans: Iterable[Busy], begin: float, end: float, workers: int) -> float:
+    used = sum(max(0.0, min(busy.end, end) - max(busy.start, begin)) for busy in spans)
+    return max(0.0, workers * (end - begin) - used)

@@ -1,0 +1,74 @@
+"""The timeline of a run: who did what when, and why it is not faster."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from procession._model.outcome import Outcome
+from procession._model.stint import Stint
+from procession._model.text import shown
+from procession.observe.account import Account
+from procession.observe.lanes import drawn
+from procession.observe.picture import Picture, lasting
+from procession.observe.schedule import Span
+from procession.observe.trace import traced
+
+
+def spans_of(outcomes: Iterable[Outcome], stints: Iterable[Stint]) -> list[Span]:
+    """Return what a run's timeline is made of; `stints` are those of its maps, with starts since the run began."""
+    shares: dict[int, list[Stint]] = {}
+    for stint in stints:
+        shares.setdefault(stint.index, []).append(stint)
+    spans: list[Span] = []
+    for one in outcomes:
+        whole = Span(one.index, one.name, one.state, one.attempts, one.start, one.duration, one.worker)
+        # Of a map that goes on, those who are on it are known when they leave it.
+        mine = shares.get(one.index, ()) if one.state != "running" else ()
+        spans += [
+            whole._replace(start=share.start, duration=share.duration, worker=share.worker, elements=share.elements)
+            for share in mine
+        ] or [whole]
+    return spans
+
+
+class Timeline(Account, Picture):
+    """Who did what when in one run. `str()` of it says why the run is not faster; a notebook shows it as SVG.
+
+    `duration` is that of the run in seconds, `max_workers` how many tasks it may run at the same time. `stages` and
+    `needs` (task → the tasks whose values it takes) say what waits for what; without them, all may run at once.
+    `cpu` is the time in seconds that the process spent computing while the run went on, if that is known.
+
+    >>> spans = [Span(0, "load", "completed", 1, 0.0, 2.0, "a"), Span(1, "save", "completed", 1, 0.0, 1.0, "b")]
+    >>> timeline = Timeline("copy", "completed", 2.0, spans, max_workers=2)
+    >>> timeline.speed_up
+    SpeedUp(reached=1.5, ideal=1.5)
+    >>> timeline.idle
+    {'a': 0.0, 'b': 1.0}
+    """
+
+    def svg(self) -> str:
+        """Return the timeline as an SVG picture, light or dark as its reader prefers. Its size is bounded."""
+        return drawn(self)
+
+    def trace(self) -> dict[str, Any]:
+        """Return the run in the trace-event format, which Perfetto (ui.perfetto.dev) and chrome://tracing open."""
+        return traced(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the picture to a file that ends in `.svg`, or the trace to one that ends in `.json`.
+
+        Raises `ValueError` for another ending, and `OSError` where the file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix not in {".svg", ".json"}:
+            raise ValueError(
+                f"a timeline is saved as .svg (a picture) or .json (a trace for Perfetto); got {path.name!r}"
+            )
+        path.write_text(self.svg() if path.suffix == ".svg" else json.dumps(self.trace()), encoding="utf-8")
+
+    def __str__(self) -> str:
+        return "\n".join(self.told)
+
+    def __repr__(self) -> str:
+        return f"<Timeline of {shown(self.process_name)!r}: {self.status} in {lasting(self.duration)}>"
