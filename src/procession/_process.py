@@ -22,6 +22,7 @@ from procession.errors import HandleError, NestingError, ProcessRunningError
 if TYPE_CHECKING:
     from procession.journal import Journal
     from procession.observe.graph import Graph
+    from procession.observe.nodes import Kind
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -289,11 +290,14 @@ class Process:
         from procession.observe.graph import graph_of  # pictures are drawn by few
 
         tasks = list(self.tasks)
-        inner = {index: unwrapped(function) for index, (function, _, _) in enumerate(tasks)}
-        maps = {index: "map" for index, function in inner.items() if isinstance(function, Each)}
-        nested = {index: "process" for index, function in inner.items() if _process_in(function) is not None}
+        kinds: dict[int, Kind] = {}
+        for index, (function, _, _) in enumerate(tasks):
+            if isinstance(inner := unwrapped(function), Each):
+                kinds[index] = "map"
+            elif _process_in(inner) is not None:
+                kinds[index] = "process"
         stages = strategy_of(self.strategy).stages(len(tasks))
-        return graph_of(self.name, [name_of(call[0]) for call in tasks], stages, dict(self._needs), maps | nested)
+        return graph_of(self.name, [name_of(call[0]) for call in tasks], stages, dict(self._needs), kinds)
 
     def _repr_svg_(self) -> str:
         return self.graph().svg()

@@ -174,6 +174,10 @@ class Course:
             self._commits.add(self._failure(index, place, error, start, time.perf_counter(), attempts), _nothing)
             self._commits.offer()
 
+    def took_part(self, index: int, worker: str, start: float, elements: int) -> None:
+        """Note that a worker was on a map since `start`, and how many elements it called."""
+        self.stints.append(Stint(index, worker, start, time.perf_counter() - start, elements))
+
     def flush(self) -> None:
         """Return when all that was recorded so far is committed."""
         if self._commits is not None:

@@ -18,7 +18,6 @@ from procession._engine.current import SEAT
 from procession._engine.note import annotate
 from procession._model.progress import Progress
 from procession._model.record import WHOLE
-from procession._model.stint import Stint
 from procession._model.task import Each, Options
 from procession._plan.digest import digest_element
 from procession._plan.wiring import bound
@@ -113,7 +112,7 @@ class MapJob:
             called += 1
             del drawn
         seat.element = WHOLE
-        self._course.stints.append(Stint(self._index, seat.worker, start, time.perf_counter() - start, called))
+        self._course.took_part(self._index, seat.worker, start, called)
         with self._lock:
             self._active -= 1
             if self._active:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 class Stint(NamedTuple):
     """A stretch of time that one worker was on a map. Of all elements together there may be too many to note each."""
 
-    index: int
+    task: int
     """The place of the map in its process."""
     worker: str
     start: float

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from procession._model.states import RunStatus
 from procession._model.strategy import Stage
-from procession.observe.picture import label, lasting
+from procession.observe.picture import TIMES, label, lasting
 from procession.observe.schedule import Busy, Lane, Reason, Span, busy_spans, critical_path, idle_of, lanes_of, waste
 
-
 _SHORT_S = 0.005
+_STEPS = 5
 
 
 class SpeedUp(NamedTuple):
@@ -42,7 +42,7 @@ class Account:
         self.max_workers = max_workers
         count = max((span.index for span in spans), default=-1) + 1
         self.stages = tuple(stages) or (Stage(0, count, at_once=True),)
-        self.needs = {} if needs is None else needs
+        self.needs: Mapping[int, tuple[int, ...]] = {} if needs is None else needs
         self.cpu = cpu
         self.begun: list[Busy] = busy_spans(spans, duration)
         self.duration = max([duration, *(busy.end for busy in self.begun)])
@@ -85,11 +85,11 @@ class Account:
             return [f"{head}. No task has run."]
         reached, ideal = self.speed_up
         workers = f"{self._workers} {'worker' if self._workers == 1 else 'workers'}"
+        critical = f"{lasting(self.critical)}, {self.critical / self.duration:.0%} of the run"
         return [
-            f"{head}. Its tasks took {lasting(self.work)} together: {_times(reached)} times as fast as one after another, "
-            f"where {_times(ideal)} times is the most that these tasks allow on {workers}.",
-            f"The critical path takes {lasting(self.critical)}, {self.critical / self.duration:.0%} of the run: "
-            f"{self._chain()}.",
+            f"{head}. Its tasks took {lasting(self.work)} together.",
+            f"That is {_times(reached)} times as fast as one after another; {workers} allow {_times(ideal)} times.",
+            f"The critical path takes {critical}: {self._chain()}.",
             *self._idleness(),
             self.verdict,
         ]
@@ -101,8 +101,8 @@ class Account:
             return f"{self.status} in {lasting(self.duration)}"
         reached, ideal = self.speed_up
         return (
-            f"{self.status} in {lasting(self.duration)}  ·  {_times(reached)} × as fast as one after another, "
-            f"{_times(ideal)} × at most  ·  critical path {self.critical / self.duration:.0%}"
+            f"{self.status} in {lasting(self.duration)}  ·  {_times(reached)} {TIMES} as fast as one after another, "
+            f"{_times(ideal)} {TIMES} at most  ·  critical path {self.critical / self.duration:.0%}"
             + (f"  ·  workers idle {self._idle_part:.0%}" if self._workers > 1 else "")
         )
 
@@ -134,8 +134,10 @@ class Account:
                 steps[-1] = name, steps[-1][1] + 1, steps[-1][2] + took
             else:
                 steps.append((name, 1, took))
-        said = [f"{name}{f' × {count:,}' if count > 1 else ''} ({lasting(took)})" for name, count, took in steps]
-        return " → ".join(said if len(said) <= 5 else [*said[:2], f"… {len(said) - 4:,} more …", *said[-2:]])  # noqa: PLR2004
+        said = [f"{name}{f' {TIMES} {count:,}' if count > 1 else ''} ({lasting(took)})" for name, count, took in steps]
+        if len(said) > _STEPS:
+            said = [*said[:2], f"… {len(said) - 4:,} more …", *said[-2:]]
+        return " → ".join(said)
 
     def _idleness(self) -> list[str]:
         capacity = self._workers * self.duration
@@ -148,7 +150,7 @@ class Account:
             "margin": "before the first task and after the last",
         }
         reasons = sorted(self._waste.items(), key=lambda item: -item[1])
-        parts = [f"{spent / capacity:.0%} {words[reason]}" for reason, spent in reasons if spent >= 0.01 * capacity]  # noqa: PLR2004
+        parts = [f"{spent / capacity:.0%} {words[reason]}" for reason, spent in reasons if spent >= 0.01 * capacity]
         if not parts or self._workers == 1:
             return []
         return [f"The workers were idle {self._idle_part:.0%} of the time: {'; '.join(parts)}."]
@@ -164,11 +166,11 @@ class Account:
             return "All tasks run in order. Those that need not wait for each other can run at once."
         if self.cpu is not None and self.work > 1.5 * self.duration and 0.7 < self.cpu / self.duration < 1.25:  # noqa: PLR2004
             return (
-                f"While tasks ran side by side, the interpreter used {self.cpu / self.duration:.1f} cores: threads that "
-                "compute in Python take turns, so each task lasts longer and the speed-up is not real. Worker processes "
-                "take no turns."
+                f"While tasks ran side by side, the interpreter used {self.cpu / self.duration:.1f} cores: threads "
+                "that compute in Python take turns, so each task lasts longer and the speed-up is not real. "
+                "Worker processes take no turns."
             )
-        if self.critical > 0.75 * self.duration:  # noqa: PLR2004
+        if self.critical > 0.75 * self.duration:
             return (
                 "More workers would not make it faster, because the tasks of the critical path wait for each other; "
                 f"a shorter {label(longest.name, 40)} would."
@@ -182,11 +184,12 @@ class Account:
         return {
             "order": "Most is lost while tasks run in order: move what need not wait out of there.",
             "few": "There are too few tasks to go round: split them, or use fewer workers.",
-            "values": "Most is lost waiting for values: let what others wait for come first, and split what takes longest.",
+            "values": "Most is lost waiting for values: begin with what others wait for, and split what takes longest.",
             "between": f"The tasks are short ({lasting(mean)} on average): let each do more."
             if mean < _SHORT_S
             else "Workers were free while tasks were left to start: something else kept the interpreter busy.",
-            "end": f"Task {last.index} ({label(last.name, 40)}) ran on when all others had ended: start it earlier, or split it.",
+            "end": f"Task {last.index} ({label(last.name, 40)}) was the last to end, long after others: start it "
+            "earlier, or split it.",
             "margin": "The run is so short that starting workers is most of it.",
         }[reason]
 

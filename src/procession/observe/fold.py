@@ -4,12 +4,14 @@ A picture of few tasks shows each. Of more, those that look the same share a nod
 that look the same, and waited for by such. If that is not enough, names no longer matter; and if that is not enough
 either, each stage becomes a few layers of tasks that wait for the ones before.
 
-    load ─┬─▶ parse 1 ──▶ check 1 ─┬─▶ report         load ──▶ parse × 99 ──▶ check × 99 ──▶ report
-          ⋮                        ⋮             ▶
-          └─▶ parse 99 ─▶ check 99 ┘
+    load ─┬─▶ parse 1 ──▶ check 1 ──┬─▶ report
+          ⋮                         ⋮               ═══▶   load ──▶ parse, 99 of them ──▶ check, 99 of them ──▶ report
+          └─▶ parse 99 ──▶ check 99 ┘
 """
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import count
 from typing import NamedTuple
 
@@ -42,8 +44,9 @@ def fold(looks: Sequence[Hashable], stages: Sequence[Stage], needs: Needs) -> Fo
     """Return which tasks share a node. `looks` says what each task looks like by itself.
 
     >>> stages = (Stage(0, 51, at_once=True),)
-    >>> fold(["load"] + ["parse"] * 49 + ["sum"], stages, {i: (0,) for i in range(1, 50)} | {50: tuple(range(1, 50))})[0]
-    [[0], [1, 2, ..., 49], [50]]
+    >>> needs = {index: (0,) for index in range(1, 50)} | {50: tuple(range(1, 50))}
+    >>> [len(group) for group in fold(["load"] + ["parse"] * 49 + ["sum"], stages, needs).groups]
+    [1, 49, 1]
     """
     if len(looks) <= SEVERAL:
         return Folded([[index] for index in range(len(looks))], in_layers=False, rows={})
@@ -83,20 +86,9 @@ def _alike(
     for each other in no circle: were all of A to wait for some of B, and all of B for some of A, there would be no
     first one.
     """
-    up: dict[int, set[int]] = {}
-    down: dict[int, set[int]] = {}
     in_order = {index for stage in stages if not stage.at_once for index in range(stage.start, stage.stop)}
-    for index, needed in needs.items():
-        unit = rows.get(index, index)
-        for need in needed:
-            other = rows.get(need, need)
-            # In order, each task waits for the one before in any case, and taking its value makes it no different.
-            if other != unit and not (need == index - 1 and index in in_order and need in in_order):
-                up.setdefault(unit, set()).add(other)
-                down.setdefault(other, set()).add(unit)
-    lengths: dict[int, int] = {}
-    for first in rows.values():
-        lengths[first] = lengths.get(first, 0) + 1
+    up, down = _wiring(needs, rows, in_order)
+    lengths = Counter(rows.values())
     units = [index for index in range(len(looks)) if rows.get(index, index) == index]
     stage_of = [place for place, stage in enumerate(stages) for _ in range(stage.start, stage.stop)]
     keys: list[Hashable] = [(stage_of[unit], looks[unit], lengths.get(unit, 1)) for unit in units]
@@ -109,22 +101,35 @@ def _alike(
         if found == known:
             return [colours[rows.get(index, index)] for index in range(len(looks))]
         known = found
-
-        def key(unit: int, colours: Mapping[int, int] = colours) -> Hashable:
+        keys = []
+        for unit in units:
             own = colours[unit]
-            if unit not in up and unit not in down:
-                return own
             above = {colours[other] for other in up.get(unit, ())}
             below = {colours[other] for other in down.get(unit, ())}
             if unit in in_order:  # what happens inside a range of tasks in order does not tell those apart
                 above.discard(own)
                 below.discard(own)
-            return own, frozenset(above), frozenset(below)
-
-        keys = list(map(key, units))
+            keys.append((own, frozenset(above), frozenset(below)) if above or below else own)
 
 
-def _numbered(units: Sequence[int], keys: Sequence[Hashable], in_order: set[int]) -> dict[int, int]:
+def _wiring(
+    needs: Needs, rows: Mapping[int, int], in_order: AbstractSet[int]
+) -> tuple[dict[int, set[int]], dict[int, set[int]]]:
+    """Return which tasks each waits for, and which wait for it; for a row its first task stands."""
+    up: dict[int, set[int]] = {}
+    down: dict[int, set[int]] = {}
+    for index, needed in needs.items():
+        unit = rows.get(index, index)
+        for need in needed:
+            other = rows.get(need, need)
+            # In order, each task waits for the one before in any case, and taking its value makes it no different.
+            if other != unit and not (need == index - 1 and index in in_order and need in in_order):
+                up.setdefault(unit, set()).add(other)
+                down.setdefault(other, set()).add(unit)
+    return up, down
+
+
+def _numbered(units: Sequence[int], keys: Sequence[Hashable], in_order: AbstractSet[int]) -> dict[int, int]:
     """Return a number for each key; in order, one for each range of equal keys."""
     fresh = count()
     numbers: dict[Hashable, int] = {}

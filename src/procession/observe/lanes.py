@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from procession._model.states import TaskState
 from procession.observe.account import Account
-from procession.observe.picture import MONO, Style, columns, label, lasting, svg_of, text
+from procession.observe.picture import MONO, TIMES, Style, columns, label, lasting, svg_of, text
 from procession.observe.schedule import Busy, Lane, load
 
 LIMIT = 1200
@@ -162,7 +162,7 @@ class _Drawing:
     def _load(self) -> Iterator[str]:
         workers = self.account.max_workers
         busy = load(self.account.begun, self.duration, int((self.right - self.left) / 2))
-        most = max(max(busy), workers if any(stage.at_once for stage in self.account.stages) else 1.0)
+        most = max(*busy, workers if any(stage.at_once for stage in self.account.stages) else 1.0)
         bottom = self.strip + _STRIP
         yield (
             f'<text class="small right" x="{self.left - 10}" y="{self.strip + 10}">running</text>'
@@ -194,13 +194,15 @@ class _Drawing:
         count = Counter(busy.span.worker or "?" for busy in account.begun)
         for place, (lane, marks) in enumerate(zip(self.lanes, marks_of(self.lanes, self.scale), strict=True)):
             y = self.top + place * (_LANE + _GAP)
-            yield f'<rect class="lane" x="{self.left:.1f}" y="{y}" width="{self.right - self.left:.1f}" height="{_LANE}"/>'
+            whole = f'x="{self.left:.1f}" y="{y}" width="{self.right - self.left:.1f}" height="{_LANE}"'
+            yield f'<rect class="lane" {whole}/>'
             if not lane.place:
                 idle = account.idle[lane.worker]
                 busy = 1 - idle / self.duration
+                name = text(label(lane.worker, 22))
                 yield (
                     f"<g><title>{text(lane.worker)}: {count[lane.worker]:,} tasks, idle for {lasting(idle)}</title>"
-                    f'<text class="mono right" x="{self.left - 10:.1f}" y="{y + 13}">{text(label(lane.worker, 22))}</text>'
+                    f'<text class="mono right" x="{self.left - 10:.1f}" y="{y + 13}">{name}</text>'
                     f'<text class="small" x="{self.right + 8}" y="{y + 13}">{busy:.0%} busy</text></g>'
                 )
             for mark in marks:
@@ -239,7 +241,8 @@ class _Drawing:
         if width > _ROOM:
             room = int((width - 10) / 6.4)
             on = f"on {state}" if state in {"failed", "cancelled"} else "on"
-            yield f'<text class="{on}" x="{x + 6 + 5 * (span.attempts > 1):.1f}" y="{y + 12.5}">{text(label(span.name, room))}</text>'
+            at = f'x="{x + 6 + 5 * (span.attempts > 1):.1f}" y="{y + 12.5}"'
+            yield f'<text class="{on}" {at}>{text(label(span.name, room))}</text>'
 
     def _block(self, mark: Mark, x: float, y: float, place: str) -> Iterator[str]:
         spans = mark.spans
@@ -248,7 +251,7 @@ class _Drawing:
         states = Counter(span.state for _, _, span in spans)
         worst = max(states, key=_WORST.index)
         names = Counter(span.name for _, _, span in spans).most_common(3)
-        said = ", ".join(f"{text(label(name, 40))} × {count:,}" for name, count in names)
+        said = ", ".join(f"{text(label(name, 40))} {TIMES} {count:,}" for name, count in names)
         bad = "".join(f", {count:,} {state}" for state, count in states.items() if state != "completed")
         title = f"{len(spans):,} tasks{bad}\n{said}\nbusy for {part:.0%} of {lasting(mark.end - mark.start)}"
         strength = 0.4 + 0.2 * sum(part > step for step in _STEPS)
@@ -258,7 +261,8 @@ class _Drawing:
         if worst != usual:
             at = next(self._x(start) for start, _, span in spans if span.state == worst)
             # It stands out of its lane, for those who do not see the colour.
-            yield f'<rect class="{worst}" x="{max(x, at):.1f}" y="{y - 2}" width="2" height="{_LANE + 4}"><title>{title}</title></rect>'
+            place = f'x="{max(x, at):.1f}" y="{y - 2}" width="2" height="{_LANE + 4}"'
+            yield f'<rect class="{worst}" {place}><title>{title}</title></rect>'
 
     def _critical(self) -> Iterator[str]:
         """Underline the critical path."""
@@ -313,7 +317,7 @@ class _Drawing:
             yield f'<text class="small" x="{x:.1f}" y="{y}">not shown: {said}</text>'
 
 
-_NEVER: dict[TaskState, str] = {"completed": "completed before", "cancelled": "cancelled before they began"}
+_NEVER: dict[str, str] = {"completed": "completed before", "cancelled": "cancelled before they began"}
 
 
 def _ticking() -> Iterator[float]:
@@ -322,10 +326,10 @@ def _ticking() -> Iterator[float]:
         yield from (step * 10.0**power for step in (1, 2, 5) if step * 10.0**power < 60)  # noqa: PLR2004
     for step in (1, 2, 5, 10, 20, 30, 60, 120, 360, 720, 1440):
         yield step * 60.0
-    step = 2880 * 60.0
+    long = 2880 * 60.0
     while True:
-        yield step
-        step *= 2
+        yield long
+        long *= 2
 
 
 def _area(heights: Sequence[float], left: float, right: float, bottom: float, scale: float) -> str:

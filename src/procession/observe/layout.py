@@ -6,6 +6,7 @@ other one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 _SWEEPS = 6
@@ -66,23 +67,15 @@ def arranged(
     rows: list[list[Point]] = [[] for _ in range(max(ranks.values(), default=-1) + 1)]
     for node, rank in ranks.items():
         rows[rank].append(node)
-    up: dict[Point, list[Point]] = {}
-    down: dict[Point, list[Point]] = {}
-    for edge in edges:
-        points: list[Point] = [edge[0], *bends(edge, ranks), edge[1]]
-        for point, following in zip(points, points[1:], strict=False):
-            if isinstance(following, tuple) and following not in up:
-                rows[following[1]].append(following)
-            if point not in up.setdefault(following, []):
-                up[following].append(point)
-                down.setdefault(point, []).append(following)
-    across: dict[Point, float] = dict(anchors)
+    up, down = _linked(ranks, edges, rows)
+    across: dict[Point, float] = {}
+    across.update(anchors.items())
     for row in rows:
         across |= _packed(row, sizes, gap)
     for sweep in range(2 * _SWEEPS):
-        beside, order = (up, rows) if sweep % 2 == 0 else (down, rows[::-1])
+        neighbours, order = (up, rows) if sweep % 2 == 0 else (down, rows[::-1])
         for row in order:
-            wanted = {point: _mean([across[other] for other in beside.get(point, ())], across[point]) for point in row}
+            wanted = {point: _mean([across[o] for o in neighbours.get(point, ())], across[point]) for point in row}
             if sweep < _SWEEPS:
                 row.sort(key=wanted.__getitem__)
                 across |= _packed(row, sizes, gap)
@@ -117,6 +110,23 @@ def beside(ranks: Mapping[int, int], size: float, edges: Sequence[tuple[int, int
         for point in points:
             across[point] = size + gap * (lane + 1)
     return Layout(across, rows, size + gap * len(lanes))
+
+
+def _linked(
+    ranks: Mapping[int, int], edges: Iterable[tuple[int, int]], rows: Sequence[list[Point]]
+) -> tuple[dict[Point, list[Point]], dict[Point, list[Point]]]:
+    """Put the bends of the edges into the rows; return which points each one is linked with, before and after it."""
+    up: dict[Point, list[Point]] = {}
+    down: dict[Point, list[Point]] = {}
+    for edge in edges:
+        points: list[Point] = [edge[0], *bends(edge, ranks), edge[1]]
+        for point, following in pairwise(points):
+            if isinstance(following, tuple) and following not in up:
+                rows[following[1]].append(following)
+            if point not in up.setdefault(following, []):
+                up[following].append(point)
+                down.setdefault(point, []).append(following)
+    return up, down
 
 
 def _size(point: Point, sizes: Mapping[int, float]) -> float:

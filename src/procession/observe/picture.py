@@ -29,6 +29,8 @@ PALETTE = {
     "amber": ("#b77400", "#e9b44c"),
 }
 
+TIMES = "\N{MULTIPLICATION SIGN}"
+
 Style = Mapping[str, Mapping[str, str]]
 """Selector → property → value; a value that is a name in `PALETTE` is that colour."""
 
@@ -52,20 +54,21 @@ class Picture:
     def _repr_html_(self: Drawn) -> str:
         return self.svg()
 
-    def _repr_mimebundle_(self: Drawn, include: object = None, exclude: object = None) -> dict[str, str]:
+    def _repr_mimebundle_(self: Drawn, **_: object) -> dict[str, str]:
         return {"image/svg+xml": self.svg(), "text/html": self.svg(), "text/plain": str(self)}
 
 
 def svg_of(kind: str, width: float, height: float, title: str, body: list[str], style: Style) -> str:
-    """Return a whole picture; `kind` is the class that its rules hold for, so that they touch nothing else on a page."""
+    """Return a whole picture; `kind` is the class its rules are for, so that they touch nothing else on a page."""
     rules = [_rules(kind, style, 0), f"@media(prefers-color-scheme:dark){{{_rules(kind, style, 1)}}}"]
+    size = f'width="{width:.0f}" height="{height:.0f}"'
     return "\n".join(
         (
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="{kind}" role="img" width="{width:.0f}" '
-            f'height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}" style="max-width:100%;height:auto">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="{kind}" role="img" {size}',
+            f'viewBox="0 0 {width:.0f} {height:.0f}" style="max-width:100%;height:auto">',
             f"<title>{text(title)}</title>",
             f"<style>{''.join(rules)}</style>",
-            f'<rect class="paper" width="{width:.0f}" height="{height:.0f}" rx="10"/>',
+            f'<rect class="paper" {size} rx="10"/>',
             *body,
             "</svg>",
         )
@@ -73,10 +76,10 @@ def svg_of(kind: str, width: float, height: float, title: str, body: list[str], 
 
 
 def text(said: str) -> str:
-    """Return text that came from a user as harmless XML.
+    r"""Return text that came from a user as harmless XML.
 
-    >>> text("<script>\\x1b")
-    '&lt;script&gt;\\\\x1b'
+    >>> text("<script>\x1b")
+    '&lt;script&gt;\\x1b'
     """
     return escape(shown(said))
 

@@ -8,13 +8,15 @@ spans ──▶ lanes            who was busy with what, side by side where one 
 import heapq
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from procession._model.states import TaskState
 from procession._model.strategy import Stage
 
 
-class Span(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Span:
     """A stretch of time in which a worker was busy with a task. All that a timeline is made of.
 
     A task has one, or, where several workers shared a map, one for each worker and stretch. A task that never began
@@ -123,13 +125,14 @@ def critical_path(
     for start, end, span in begun:
         whole = tasks.get(span.index)
         if whole is None:
-            tasks[span.index], ends[span.index] = span._replace(duration=end - start), end
+            tasks[span.index], ends[span.index] = replace(span, duration=end - start), end
         else:
             assert whole.start is not None
             later = end > ends[span.index]
             ends[span.index] = max(ends[span.index], end)
             elements = None if whole.elements is None else whole.elements + (span.elements or 0)
-            tasks[span.index] = whole._replace(
+            tasks[span.index] = replace(
+                whole,
                 duration=ends[span.index] - whole.start,
                 worker=span.worker if later else whole.worker,
                 elements=elements,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,14 @@ def spans_of(outcomes: Iterable[Outcome], stints: Iterable[Stint]) -> list[Span]
     """Return what a run's timeline is made of; `stints` are those of its maps, with starts since the run began."""
     shares: dict[int, list[Stint]] = {}
     for stint in stints:
-        shares.setdefault(stint.index, []).append(stint)
+        shares.setdefault(stint.task, []).append(stint)
     spans: list[Span] = []
     for one in outcomes:
         whole = Span(one.index, one.name, one.state, one.attempts, one.start, one.duration, one.worker)
         # Of a map that goes on, those who are on it are known when they leave it.
         mine = shares.get(one.index, ()) if one.state != "running" else ()
         spans += [
-            whole._replace(start=share.start, duration=share.duration, worker=share.worker, elements=share.elements)
+            replace(whole, start=share.start, duration=share.duration, worker=share.worker, elements=share.elements)
             for share in mine
         ] or [whole]
     return spans

@@ -1,0 +1,243 @@
+"""The picture of an outline: a box for each stage, a card for each node, a line for each edge."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from procession.observe.layout import Layout, Point, arranged, bends, beside, ranked
+from procession.observe.nodes import Edge, Outline, places_said, stage_said, tag_of
+from procession.observe.picture import MONO, Style, columns, label, svg_of, text
+
+# Geometry, in pixels.
+_MARGIN = 24
+_TOP = 50
+_HEADER = 38
+_PAD = 20
+_HEIGHT = 32
+_CHARACTER = 7.4
+_NAME = 30
+_ALONG, _ACROSS = 64, 14
+_BELOW = 22
+_BETWEEN = 76
+_WIDE = 1000
+_GRID = 4
+
+_STYLE: Style = {
+    ".title": {"font-size": "16px", "font-weight": "600", "fill": "ink"},
+    ".sub": {"font-size": "12px", "fill": "muted"},
+    ".stage": {"fill": "panel", "stroke": "line"},
+    ".card": {"fill": "card", "stroke": "line"},
+    ".under": {"fill": "card", "stroke": "line"},
+    ".map": {"stroke": "blue"},
+    ".name": {"font-family": MONO, "font-size": "12px", "fill": "ink"},
+    ".tag": {"font-size": "10.5px", "fill": "muted", "text-anchor": "end"},
+    ".note": {"font-size": "10.5px", "fill": "muted", "text-anchor": "middle"},
+    ".halo": {"stroke": "panel", "stroke-width": "4", "stroke-linejoin": "round", "fill": "none"},
+    ".value": {"stroke": "blue", "stroke-width": "1.5", "fill": "none"},
+    ".order": {"stroke": "edge", "stroke-width": "1.5", "stroke-dasharray": "2 3.5", "fill": "none"},
+    ".then": {"stroke": "edge", "stroke-width": "2.5", "fill": "none"},
+    ".tip": {"fill": "blue"},
+    ".dry": {"fill": "edge"},
+}
+
+
+def drawn(outline: Outline) -> str:
+    """Return the outline as SVG."""
+    return _Drawing(outline).svg()
+
+
+class _Drawing:
+    """The making of one picture: where everything goes, then what it looks like."""
+
+    def __init__(self, outline: Outline) -> None:
+        self.outline = outline
+        self.corners: dict[int, tuple[float, float, float]] = {}
+        """Node → left, top, width."""
+        self.stages: list[tuple[float, float, float]] = []
+        """Stage → left, width, height."""
+        self.downwards: list[bool] = []
+        self.layouts: list[tuple[Layout, list[float], dict[int, int]]] = []
+        left = float(_MARGIN)
+        for place in range(len(outline.stages)):
+            width, height = self._placed(place, left)
+            self.stages.append((left, width, height))
+            left += width + _BETWEEN
+
+    def svg(self) -> str:
+        outline = self.outline
+        right = max((left + width for left, width, _ in self.stages), default=220.0)
+        title = label(outline.name, 60)
+        width = max(right, 2 * _MARGIN + 9.2 * columns(title)) + _MARGIN
+        bottom = _TOP + max((height for _, _, height in self.stages), default=12.0) + _MARGIN
+        body = [
+            f'<text class="title" x="{_MARGIN}" y="32">{text(title)}</text>',
+            "" if outline.nodes else f'<text class="sub" x="{_MARGIN}" y="52">no tasks</text>',
+            *self._frames(),
+            *(line for edge in outline.edges for line in self._edge(edge)),
+            *(line for number in range(len(outline.nodes)) for line in self._card(number)),
+            *(line for edge in outline.edges for line in self._noted(edge)),
+        ]
+        return svg_of(
+            "procession-graph", width, bottom, f"Process {outline.name}", [line for line in body if line], _STYLE
+        )
+
+    # Where
+
+    def _placed(self, place: int, left: float) -> tuple[float, float]:
+        """Place the nodes of a stage whose left edge is given; return its width and height."""
+        outline = self.outline
+        mine = [number for number, node in enumerate(outline.nodes) if node.stage == place]
+        inside = [(e.source, e.target) for e in outline.edges if e.source in mine and e.target in mine]
+        into = [(e.source, e.target) for e in outline.edges if e.source not in mine and e.target in mine]
+        tied = {number for edge in inside + into for number in edge}
+        wired = [number for number in mine if number in tied]
+        alone = [number for number in mine if number not in tied]
+        ranks = ranked(wired, inside)
+        deep = max(ranks.values(), default=-1) + 1
+        widths = [0.0] * deep
+        for number, rank in ranks.items():
+            widths[rank] = max(widths[rank], self._width(number))
+        downwards = not outline.stages[place].at_once or sum(widths) + _ALONG * (deep - 1) > _WIDE
+        self.downwards.append(downwards)
+        x, y = left + _PAD, float(_TOP + _HEADER)
+        if downwards:
+            widest = max(widths, default=0.0)
+            sizes = dict.fromkeys(ranks, widest)
+            layout = (
+                beside(ranks, widest, inside, gap=_ACROSS)
+                if len(ranks) == deep
+                else arranged(ranks, sizes, inside, gap=_ACROSS, anchors={})
+            )
+            starts = [y + rank * (_HEIGHT + _BELOW) for rank in range(deep)]
+            for number, rank in ranks.items():
+                self.corners[number] = (x + layout.across[number] - widest / 2, starts[rank], widest)
+            width, height = layout.size, deep * (_HEIGHT + _BELOW) - _BELOW if deep else 0.0
+        else:
+            anchors = {source: self.corners[source][1] for source, _ in into}
+            sizes = dict.fromkeys(ranks, float(_HEIGHT))
+            layout = arranged(ranks, sizes, inside + into, gap=_ACROSS, anchors=anchors)
+            starts = [x + sum(widths[:rank]) + _ALONG * rank for rank in range(deep)]
+            for number, rank in ranks.items():
+                self.corners[number] = (starts[rank], y + layout.across[number] - _HEIGHT / 2, widths[rank])
+            width, height = sum(widths) + _ALONG * max(0, deep - 1), layout.size
+        self.layouts.append((layout, starts, ranks))
+        if alone:
+            top = height + _HEIGHT if wired else 0.0
+            room = max(map(self._width, alone))
+            across = max(1, min(_GRID, -(-len(alone) // 4)))
+            for place_, number in enumerate(alone):
+                row, column = divmod(place_, across)
+                self.corners[number] = (x + column * (room + _ACROSS), y + top + row * (_HEIGHT + _ACROSS), room)
+            rows = -(-len(alone) // across)
+            across = min(across, len(alone))
+            width = max(width, across * (room + _ACROSS) - _ACROSS)
+            height = top + rows * (_HEIGHT + _ACROSS) - _ACROSS
+        heading = 6.4 * len(stage_said(outline.stages[place]))
+        return max(width, heading) + 2 * _PAD, height + _HEADER + _PAD
+
+    def _width(self, number: int) -> float:
+        node = self.outline.nodes[number]
+        return max(96.0, 30 + columns(label(node.name, _NAME)) * _CHARACTER + len(tag_of(node)) * 5.8)
+
+    # What
+
+    def _frames(self) -> Iterator[str]:
+        for place, (left, width, height) in enumerate(self.stages):
+            stage = self.outline.stages[place]
+            yield (
+                f'<rect class="stage" x="{left:.1f}" y="{_TOP}" width="{width:.1f}" height="{height:.1f}" rx="10"/>'
+                f'<text class="sub" x="{left + _PAD:.1f}" y="{_TOP + 24}">{stage_said(stage)}</text>'
+            )
+            if place:
+                y, begin = _TOP + 20, left - _BETWEEN + 8
+                yield (
+                    f'<path class="then" d="M{begin:.1f} {y}H{left - 16:.1f}">'
+                    "<title>after all of the stage before</title></path>"
+                    f'<path class="dry" d="M{left - 8:.1f} {y}l-9 -5v10z"/>'
+                )
+
+    def _card(self, number: int) -> Iterator[str]:
+        node = self.outline.nodes[number]
+        left, top, width = self.corners[number]
+        several = len(node.tasks) > 1 or node.kind == "map"
+        where = f"{len(node.tasks):,} {'tasks' if len(node.tasks) > 1 else 'task'}: {places_said(node.tasks)}"
+        kind = {"task": "", "map": "one call for each element, ", "process": "a process, "}[node.kind]
+        rows = ", one after another" if node.in_rows else ""
+        mark = ' map"' if node.kind == "map" else '"'
+        yield f'<g class="node"><title>{text(node.name)}\n{kind}{where}{rows}</title>'
+        size = f'width="{width:.1f}" height="{_HEIGHT}" rx="6"'
+        if several:
+            yield f'<rect class="under{mark} x="{left + 4:.1f}" y="{top + 4:.1f}" {size}/>'
+        yield f'<rect class="card{mark} x="{left:.1f}" y="{top:.1f}" {size}/>'
+        if node.kind == "process":
+            yield (
+                f'<rect class="card" x="{left + 3:.1f}" y="{top + 3:.1f}" width="{width - 6:.1f}" '
+                f'height="{_HEIGHT - 6}" rx="4"/>'
+            )
+        yield (
+            f'<text class="name" x="{left + 11:.1f}" y="{top + 20.5:.1f}">{text(label(node.name, _NAME))}</text>'
+            f'<text class="tag" x="{left + width - 10:.1f}" y="{top + 20:.1f}">{tag_of(node)}</text></g>'
+        )
+
+    def _edge(self, edge: Edge) -> Iterator[str]:
+        points, downwards = self._route(edge)
+        (x, y), kind = points[-1], "value" if edge.takes_value else "order"
+        # The line ends inside its tip, which would else be as blunt as the line is wide.
+        points = [*points[:-1], (x, y - 5) if downwards else (x - 5, y)]
+        tip = f"M{x:.1f} {y:.1f}l-4 -8h8z" if downwards else f"M{x:.1f} {y:.1f}l-8 -4v8z"
+        names = [text(label(self.outline.nodes[number].name, 60)) for number in (edge.source, edge.target)]
+        said = f"{names[1]} takes the value of {names[0]}" if edge.takes_value else f"{names[1]} comes after {names[0]}"
+        yield (
+            f"<g><title>{said}{f' ({edge.note})' if edge.note else ''}</title>"
+            f'<path class="{kind}" d="{_curve(points, downwards=downwards)}"/>'
+            f'<path class="{"tip" if edge.takes_value else "dry"}" d="{tip}"/></g>'
+        )
+
+    def _noted(self, edge: Edge) -> Iterator[str]:
+        if edge.note:
+            points, downwards = self._route(edge)
+            (x, y), (x_, y_) = points[-2:]
+            at = f'x="{(x + x_) / 2:.1f}" y="{(y + y_) / 2 + (3.5 if downwards else -4):.1f}"'
+            yield f'<text class="note halo" {at}>{edge.note}</text><text class="note" {at}>{edge.note}</text>'
+
+    def _route(self, edge: Edge) -> tuple[list[tuple[float, float]], bool]:
+        """Return the points an edge leads through, and whether it enters and leaves them downwards."""
+        nodes = self.outline.nodes
+        place = nodes[edge.target].stage
+        outside = nodes[edge.source].stage != place
+        downwards = self.downwards[place] and not outside
+        left, top, width = self.corners[edge.source]
+        below = 4 if len(nodes[edge.source].tasks) > 1 or nodes[edge.source].kind == "map" else 0
+        points = (
+            [(left + width / 2, top + _HEIGHT + below)] if downwards else [(left + width + below, top + _HEIGHT / 2)]
+        )
+        layout, starts, ranks = self.layouts[place]
+        if not (outside and self.downwards[place]):
+            for point in bends((edge.source, edge.target), ranks):
+                points += self._bend(point, place, layout, starts)
+        left, top, width = self.corners[edge.target]
+        points.append((left + width / 2, top) if downwards else (left, top + _HEIGHT / 2))
+        return points, downwards
+
+    def _bend(self, point: Point, place: int, layout: Layout, starts: Sequence[float]) -> list[tuple[float, float]]:
+        assert isinstance(point, tuple)
+        rank = point[1]
+        if self.downwards[place]:
+            x = self.stages[place][0] + _PAD + layout.across[point]
+            return [(x, starts[rank]), (x, starts[rank] + _HEIGHT)]
+        y = _TOP + _HEADER + layout.across[point]
+        width = max((self.corners[n][2] for n in layout.rows[rank] if isinstance(n, int)), default=0.0)
+        return [(starts[rank], y), (starts[rank] + width, y)]
+
+
+def _curve(points: Sequence[tuple[float, float]], *, downwards: bool) -> str:
+    path = "M{:.1f} {:.1f}".format(*points[0])
+    for (x, y), (x_, y_) in pairwise(points):
+        if (x == x_) if downwards else (y == y_):
+            path += f"L{x_:.1f} {y_:.1f}"
+        elif downwards:
+            half = (y + y_) / 2
+            path += f"C{x:.1f} {half:.1f} {x_:.1f} {half:.1f} {x_:.1f} {y_:.1f}"
+        else:
+            half = (x + x_) / 2
+            path += f"C{half:.1f} {y:.1f} {half:.1f} {y_:.1f} {x_:.1f} {y_:.1f}"
+    return path

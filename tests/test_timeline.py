@@ -1,0 +1,399 @@
+"""The timeline of a run: the picture, the trace, and the answer to why it is not faster."""
+
+import json
+import math
+import random
+import subprocess
+import sys
+import threading
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from procession import Hybrid, Process, task
+from procession._model.strategy import Stage
+from procession.observe.lanes import LANES, LIMIT
+from procession.observe.schedule import Span
+from procession.observe.timeline import Timeline
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def span(index, start, duration, worker="w_0", name="work", state="completed", attempts=1, elements=None):
+    return Span(index, name, state, attempts, start, duration, worker, elements)
+
+
+def bars(timeline):
+    """Return the state and the hover text of each bar and block."""
+    tree = ElementTree.fromstring(timeline.svg())
+    states = {"completed", "failed", "cancelled", "running"}
+    return [
+        ((states & set(rect.get("class").split())).pop(), rect.find(f"{SVG}title").text)
+        for rect in tree.iter(f"{SVG}rect")
+        if states & set((rect.get("class") or "").split()) and rect.find(f"{SVG}title") is not None
+    ]
+
+
+def texts(timeline):
+    return [text.text for text in ElementTree.fromstring(timeline.svg()).iter(f"{SVG}text")]
+
+
+# From a run
+
+
+def test_a_run_shows_each_task_in_the_lane_of_its_worker():
+    """Two tasks that meet at a barrier ran on two workers, and the picture has a bar for each in a lane of its own."""
+    process = Process("pair", "parallel", 2)
+    barrier = threading.Barrier(2)
+    for name in "left", "right":
+        process.add_task(task(name=name)(barrier.wait), 30)
+    process.execute()
+    timeline = process.last_run.timeline()
+    assert len(timeline.lanes) == 2
+    assert [len(lane.spans) for lane in timeline.lanes] == [1, 1]
+    told = [title for _, title in bars(timeline)]
+    assert sorted(title.split(",")[0] for title in told) == ["left", "right"]
+    assert all(lane.worker in texts(timeline) for lane in timeline.lanes)
+
+
+def test_a_map_shows_who_called_how_many_of_its_elements():
+    """Workers that share a map are all seen to be busy with it, and their elements add up."""
+    process = Process("map", "parallel", 3)
+    barrier = threading.Barrier(3)
+    process.map(lambda number: barrier.wait(30) if number < 3 else number, list(range(50)))
+    process.execute()
+    timeline = process.last_run.timeline()
+    parts = [item for item in timeline.spans if item.elements]
+    assert len({item.worker for item in parts}) == 3
+    assert sum(item.elements for item in parts) == 50
+    (path,) = timeline.critical_path
+    assert path.elements == 50
+    assert math.isclose(path.start, min(item.start for item in parts))
+
+
+def test_failed_and_tried_again_and_never_begun():
+    """Each state has its own look, and what is not in the picture is counted in words."""
+    process = Process("mixed", "sequential", on_error="return")
+    tries = iter([ConnectionError, None])
+
+    @task(retries=1, retry_on=ConnectionError)
+    def flaky():
+        if error := next(tries):
+            raise error
+
+    process.add_task(flaky)
+    process.add_task(task(name="bad")(int), "x")
+    process.add_task(int)
+    process.execute()
+    timeline = process.last_run.timeline()
+    (state, title), (bad_state, bad) = bars(timeline)
+    assert (state, bad_state) == ("completed", "failed")
+    assert "2 attempts" in title
+    assert bad.startswith("bad, task 1\nfailed, ")
+    said = texts(timeline)
+    assert "1 failed" in said
+    assert "1 tried again" in said
+    assert "not shown: 1 skipped" in said
+    assert "url(#procession-failed)" in timeline.svg()
+
+
+def test_a_run_that_goes_on_has_a_timeline_so_far():
+    """What runs is drawn up to now, and said to be running."""
+    process = Process("now", "parallel", 1)
+    begun, go_on = threading.Event(), threading.Event()
+    process.add_task(lambda: (begun.set(), go_on.wait(30)))
+    run = process.start()
+    begun.wait(30)
+    timeline = run.timeline()
+    go_on.set()
+    run.wait()
+    assert timeline.status == "running"
+    ((state, title),) = bars(timeline)
+    assert state == "running"
+    assert "so far" in title
+    assert run.timeline().status == "completed"
+
+
+def test_the_command_line_saves_the_timeline_of_a_run(tmp_path):
+    """`run --timeline` writes a picture or a trace, and says why the run was not faster."""
+    (tmp_path / "pipeline.py").write_text(
+        "from procession import Process\np = Process('sum')\np.add_task(print, 'hello')\n"
+    )
+
+    def run(*more):
+        command = [sys.executable, "-m", "procession", "run", "pipeline:p", *more]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=50)
+
+    done = run("--timeline", "run.svg")
+    assert (done.returncode, done.stdout) == (0, "hello\n")
+    assert "The critical path takes" in done.stderr
+    assert ElementTree.parse(tmp_path / "run.svg").getroot().tag == f"{SVG}svg"
+    assert run("--timeline", "run.json").returncode == 0
+    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["traceEvents"]
+    for wrong in "run.png", "nowhere/run.svg":
+        refused = run("--timeline", wrong)
+        assert (refused.returncode, refused.stdout) == (2, "")  # before anything ran
+
+
+# Where the time went
+
+
+def test_the_critical_path_is_the_longest_chain_of_waits():
+    """load (1 s) ─▶ slow (5 s) ─▶ save (1 s); quick (2 s) and lone (6 s) are not on it."""
+    rows = [
+        span(0, 0.0, 1.0, name="load"),
+        span(1, 1.0, 5.0, name="slow"),
+        span(2, 1.0, 2.0, "w_1", name="quick"),
+        span(3, 6.0, 1.0, name="save"),
+        span(4, 0.0, 6.0, "w_2", name="lone"),
+    ]
+    stages = (Stage(0, 5, at_once=True),)
+    timeline = Timeline("p", "completed", 7.0, rows, max_workers=3, stages=stages, needs={1: (0,), 2: (0,), 3: (1, 2)})
+    assert [item.name for item in timeline.critical_path] == ["load", "slow", "save"]
+    assert timeline.critical == 7.0
+    assert timeline.work == 15.0
+    assert timeline.speed_up == (15 / 7, 15 / 7)
+    assert timeline.idle == {"w_0": 0.0, "w_1": 5.0, "w_2": 1.0}
+    assert "load (1 s) → slow (5 s) → save (1 s)" in str(timeline)
+    assert "a shorter slow would" in str(timeline)
+
+
+def test_a_stage_in_order_is_on_the_critical_path_as_a_whole():
+    """What runs at once waits for all of what ran in order."""
+    rows = [span(0, 0.0, 1.0, name="a"), span(1, 1.0, 1.0, name="b"), span(2, 2.0, 3.0, "x"), span(3, 2.0, 1.0, "y")]
+    stages = (Stage(0, 2, at_once=False), Stage(2, 4, at_once=True))
+    timeline = Timeline("p", "completed", 5.0, rows, max_workers=2, stages=stages)
+    assert [item.index for item in timeline.critical_path] == [0, 1, 2]
+    assert "20% while tasks ran in order" in str(timeline)
+    assert "20% at the end, with nothing left to start" in str(timeline)
+
+
+@pytest.mark.parametrize(
+    ("rows", "workers", "said"),
+    [
+        ([span(n, n // 4 * 1.0, 1.0, f"w_{n % 4}") for n in range(40)], 4, "more of them would make it faster"),
+        (
+            [span(n, n // 4 * 1.0, 1.0, f"w_{n % 4}") for n in range(40)] + [span(40, 10.0, 15.0, name="big")],
+            4,
+            "Task 40 (big) was the last to end, long after others",
+        ),
+        ([span(n, n * 1e-5, 1e-6, f"w_{n % 4}") for n in range(400)], 4, "The tasks are short (1 µs on average)"),
+        ([span(0, 0.0, 7.0, "a"), span(1, 0.0, 7.0, "b"), span(2, 3.0, 7.0, "b")], 16, "too few tasks to go round"),
+        ([span(0, 0.001, 0.001, "a"), span(1, 0.001, 0.001, "b")], 2, "starting workers is most of it"),
+        ([], 4, "No task has run."),
+    ],
+)
+def test_it_says_why_it_is_not_faster(rows, workers, said):
+    """Each reason has its own sentence."""
+    duration = max((item.start + item.duration for item in rows), default=0.0)
+    if duration < 0.003 and len(rows) == 2:
+        duration = 0.02
+    assert said in str(Timeline("p", "completed", duration, rows, max_workers=workers))
+
+
+def test_it_says_when_tasks_run_in_order():
+    """A sequential process cannot be faster than its tasks together."""
+    stages = (Stage(0, 3, at_once=False),)
+    rows = [span(n, float(n), 1.0) for n in range(3)]
+    timeline = Timeline("p", "completed", 3.0, rows, max_workers=8, stages=stages)
+    assert timeline.speed_up == (1.0, 1.0)
+    assert "All tasks run in order." in str(timeline)
+    assert "work × 3 (3 s)" in str(timeline)
+
+
+def test_it_says_when_threads_took_turns():
+    """Side by side, but never more than one core used: the speed-up is not real."""
+    rows = [span(n, 0.0, 4.0, f"w_{n}") for n in range(4)]
+    assert "take turns" in str(Timeline("p", "completed", 4.0, rows, max_workers=4, cpu=4.0))
+    assert "take turns" not in str(Timeline("p", "completed", 4.0, rows, max_workers=4, cpu=0.1))
+    assert "take turns" not in str(Timeline("p", "completed", 4.0, rows, max_workers=4, cpu=15.0))
+
+
+@st.composite
+def runs(draw):
+    """Return the workers and spans of a run whose tasks do not wait for each other."""
+    workers = draw(st.integers(1, 5))
+    clock, rows = [0.0] * workers, []
+    for index in range(draw(st.integers(1, 40))):
+        worker = draw(st.integers(0, workers - 1))
+        start = clock[worker] + draw(st.sampled_from([0.0, 0.001, 1.0]))
+        duration = draw(st.sampled_from([0.0, 1e-6, 0.5, 3.0]))
+        clock[worker] = start + duration
+        rows.append(span(index, start, duration, f"w_{worker}"))
+    return workers, max(clock), rows
+
+
+@given(runs())
+@settings(deadline=None)
+def test_the_figures_fit_together(run):
+    """Busy and idle time add up to the run, no speed-up is above the ideal, and every reason for idling is counted."""
+    workers, duration, rows = run
+    timeline = Timeline("p", "completed", duration, rows, max_workers=workers)
+    seen = len(timeline.lanes)
+    assert math.isclose(sum(timeline.idle.values()) + timeline.work, seen * duration, abs_tol=1e-6)
+    reached, ideal = timeline.speed_up
+    assert reached <= ideal + 1e-9
+    assert timeline.critical <= duration + 1e-9
+    assert math.isclose(sum(timeline._waste.values()) + timeline.work, workers * duration, rel_tol=1e-6, abs_tol=1e-6)
+    ElementTree.fromstring(timeline.svg())
+    assert str(timeline)
+
+
+# The picture
+
+
+def test_a_worker_that_does_several_things_at_once_has_a_lane_for_each():
+    """On an event loop tasks overlap; no bar hides another."""
+    rows = [span(n, n * 1.0, 2.5, "loop") for n in range(6)]
+    timeline = Timeline("p", "completed", 7.5, rows, max_workers=8)
+    assert len(timeline.lanes) == 3
+    for lane in timeline.lanes:
+        ends = [0.0, *(busy.end for busy in lane.spans)]
+        assert all(busy.start >= end for busy, end in zip(lane.spans, ends, strict=False))
+    assert texts(timeline).count("loop") == 1
+
+
+def test_workers_are_sorted_as_people_count():
+    """Worker 10 comes after worker 2."""
+    rows = [span(n, 0.0, 1.0, f"w_{n}") for n in (10, 2, 1)]
+    assert [lane.worker for lane in Timeline("p", "completed", 1.0, rows, max_workers=3).lanes] == [
+        "w_1",
+        "w_2",
+        "w_10",
+    ]
+
+
+@pytest.mark.parametrize("workers", [8, 300])
+def test_100_000_tasks_are_a_small_picture_in_which_no_failure_is_lost(workers):
+    """A browser opens it: under 300 kB, about as many marks as it has room for, and every task counted once."""
+    random.seed(workers)
+    clock, rows = [0.0] * workers, []
+    for index in range(100_000):
+        worker = index % workers
+        duration = random.expovariate(20)
+        state = "failed" if index == 77_777 else "completed"
+        rows.append(span(index, clock[worker], duration, f"w_{worker}", state=state))
+        clock[worker] += duration + random.random() * 0.02
+    timeline = Timeline("large", "failed", max(clock), rows, max_workers=workers)
+    svg = timeline.svg()
+    assert len(svg) < 300_000
+    found = bars(timeline)
+    assert len(found) < 2 * LIMIT
+    assert "1 failed" in texts(timeline)
+    if workers <= LANES:
+        counted = 0
+        for rect in ElementTree.fromstring(svg).iter(f"{SVG}rect"):
+            kind = (rect.get("class") or "").split()
+            if kind and kind[0] == "block":
+                counted += int(rect.find(f"{SVG}title").text.split(" ")[0].replace(",", ""))
+            elif rect.find(f"{SVG}title") is not None and kind[-1] != "critical":
+                counted += " tasks" not in rect.find(f"{SVG}title").text
+        assert counted == 100_000
+        assert any(state == "failed" for state, _ in found)
+    else:
+        assert f"{workers - LANES:,} more" in texts(timeline)
+
+
+def test_hostile_names_are_only_text():
+    """Names of processes, tasks and workers are text, in the picture and in the trace."""
+    name = "<script>alert(1)</script>]]>\x00\x1b[2J\u202e\ud800 & \"'"
+    rows = [
+        span(0, 0.0, 5.0, worker=name, name=name, state="failed"),
+        *(span(n, 9.0, 1e-9, name=name) for n in range(9)),
+    ]
+    timeline = Timeline(name, "failed", 10.0, rows, max_workers=2)
+    svg = timeline.svg()
+    tags = {element.tag.removeprefix(SVG) for element in ElementTree.fromstring(svg).iter()}
+    assert tags <= {*("svg", "title", "desc", "style", "defs", "pattern", "rect", "text", "g", "path")}
+    for said in svg, json.dumps(timeline.trace()), str(timeline):
+        said.encode()
+        assert "\x1b" not in said
+        assert "\u202e" not in said
+        assert '\\ud800"' not in said
+    assert "<script" not in svg
+
+
+def test_nothing_in_a_picture_comes_from_elsewhere():
+    """No script, no link and no address but the name of the SVG language; colours for dark and light."""
+    rows = [span(0, 0.0, 1.0, state="failed"), span(1, 1.0, 1.0, state="cancelled")]
+    svg = Timeline("p", "failed", 2.0, rows, max_workers=1).svg()
+    assert "href" not in svg
+    assert svg.count("http") == 1
+    assert svg.count("url(") == svg.count("url(#procession-") > 0
+    assert "prefers-color-scheme:dark" in svg
+
+
+def test_a_notebook_shows_it():
+    """The last expression of a cell is enough."""
+    timeline = Timeline("p", "completed", 1.0, [span(0, 0.0, 1.0)], max_workers=1)
+    assert timeline._repr_svg_() == timeline._repr_html_() == timeline.svg()
+    assert timeline._repr_mimebundle_()["text/plain"] == str(timeline)
+    assert repr(timeline) == "<Timeline of 'p': completed in 1 s>"
+
+
+# The trace
+
+
+def check_trace(trace):
+    """Check what the trace-event format asks of a JSON object, and what a viewer needs to nest events of a thread."""
+    assert set(trace) == {"traceEvents", "displayTimeUnit", "otherData"}
+    assert trace["displayTimeUnit"] in {"ms", "ns"}
+    named, open_until = set(), {}
+    for event in trace["traceEvents"]:
+        assert isinstance(event["name"], str)
+        assert isinstance(event["pid"], int)
+        assert isinstance(event["tid"], int)
+        assert isinstance(event["args"], dict)
+        thread = event["pid"], event["tid"]
+        if event["ph"] == "M":
+            assert event["name"] in {"process_name", "thread_name", "thread_sort_index"}
+            value = event["args"]["sort_index" if event["name"] == "thread_sort_index" else "name"]
+            assert isinstance(value, int if event["name"] == "thread_sort_index" else str)
+            if event["name"] == "thread_name":
+                named.add(thread)
+        else:
+            assert event["ph"] == "X"
+            assert isinstance(event["cat"], str)
+            assert event["ts"] >= 0
+            assert event["dur"] >= 0
+            assert thread in named
+            assert event["ts"] >= open_until.get(thread, 0) - 0.01
+            open_until[thread] = event["ts"] + event["dur"]
+
+
+def test_a_trace_is_what_perfetto_opens(tmp_path):
+    """Complete events in microseconds, on named threads, saved as JSON."""
+    rows = [
+        span(0, 0.5, 1.25, "a", name="load"),
+        span(1, 1.0, 2.0, "b", state="failed", attempts=3),
+        span(2, 2.0, 1.0, "a"),
+    ]
+    timeline = Timeline("p", "failed", 3.0, rows, max_workers=2)
+    timeline.save(tmp_path / "run.json")
+    trace = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    check_trace(trace)
+    events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+    assert len(events) == 3
+    load = next(event for event in events if event["name"] == "load")
+    assert (load["ts"], load["dur"]) == (500_000, 1_250_000)
+    bad = next(event for event in events if event["cat"] == "failed")
+    assert bad["args"] == {"index": 1, "state": "failed", "attempts": 3}
+    threads = {e["tid"]: e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"}
+    assert threads == {1: "a", 2: "b"}
+    timeline.save(tmp_path / "run.svg")
+    assert (tmp_path / "run.svg").read_text(encoding="utf-8") == timeline.svg()
+    with pytest.raises(ValueError, match="svg"):
+        timeline.save(tmp_path / "run.png")
+
+
+def test_a_trace_of_a_real_run_is_valid_too():
+    """Also with a map, a failure, two stages and an event loop's overlapping tasks."""
+    process = Process("real", Hybrid(first=1), 4, on_error="return")
+    numbers = process.task(list, range(100))
+    process.map(str, numbers)
+    process.add_task(int, "x")
+    process.execute()
+    check_trace(process.last_run.timeline().trace())
+    check_trace(Timeline("p", "completed", 9.0, [span(n, n * 0.1, 3.0) for n in range(50)], max_workers=9).trace())
