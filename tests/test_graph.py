@@ -130,6 +130,15 @@ def test_a_long_chain_is_one_card_that_says_so():
     ]
 
 
+def test_a_task_that_many_like_it_wait_for_is_no_row_with_them():
+    """Forty steps that all wait for a first step do not wait for each other."""
+    process = Process("fan", "parallel")
+    first = process.task(named("step"))
+    for _ in range(40):
+        process.add_task(named("step"), first)
+    assert [card for card, _ in cards(process.graph())] == [["step", "#0"], ["step", "× 40"]]
+
+
 def test_tasks_in_order_fold_only_as_far_as_they_stand_together():
     """Order is kept: fifty loads, a check, fifty loads are three cards, joined by dotted lines."""
     process = Process("order")
@@ -235,6 +244,21 @@ def test_cards_do_not_overlap():
         assert 0 < y < y + height < float(tree.get("height"))
         for x_, y_, width_, height_ in boxes[place + 1 :]:
             assert x + width <= x_ or x_ + width_ <= x or y + height <= y_ or y_ + height_ <= y
+
+
+def test_a_value_that_passes_tasks_in_order_is_drawn_beside_them():
+    """The line from the first task to the third does not run through the second."""
+    process = Process("order")
+    value = process.task(named("a"))
+    process.add_task(named("b"))
+    process.add_task(named("c"), value)
+    tree = ElementTree.fromstring(process.graph().svg())
+    (line,) = [path.get("d") for path in tree.iter(f"{SVG}path") if path.get("class") == "value"]
+    card = next(rect for rect in tree.iter(f"{SVG}rect") if rect.get("class") == "card")
+    stage = next(rect for rect in tree.iter(f"{SVG}rect") if rect.get("class") == "stage")
+    furthest = max(float(x) for x, _ in re.findall(r"([\d.]+) ([\d.]+)", line))
+    assert float(card.get("x")) + float(card.get("width")) < furthest
+    assert furthest < float(stage.get("x")) + float(stage.get("width"))
 
 
 def test_100_000_tasks_are_a_small_picture_quickly():

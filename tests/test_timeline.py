@@ -292,6 +292,11 @@ def test_100_000_tasks_are_a_small_picture_in_which_no_failure_is_lost(workers):
                 counted += " tasks" not in rect.find(f"{SVG}title").text
         assert counted == 100_000
         assert any(state == "failed" for state, _ in found)
+        tree = ElementTree.fromstring(svg)
+        for rect in tree.iter(f"{SVG}rect"):
+            x, y, width, height = (float(rect.get(key) or 0) for key in ("x", "y", "width", "height"))
+            assert 0 <= x <= x + width <= float(tree.get("width"))
+            assert 0 <= y <= y + height <= float(tree.get("height"))
     else:
         assert f"{workers - LANES:,} more" in texts(timeline)
 
