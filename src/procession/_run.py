@@ -126,8 +126,8 @@ class Run:
             course.close()
             self._recording.close(course, self.status)
             self._conclude()
-            self._ended = time.perf_counter()
             self._cpu = time.process_time() - self._cpu
+            self._ended = time.perf_counter()
             if self.status == "completed":
                 self._tell("run_completed")
             else:
@@ -288,13 +288,12 @@ class Run:
         from procession.observe.timeline import Timeline, spans_of  # pictures are drawn by few
 
         course, ended = self._course, self._ended is not None
+        stints = [stint._replace(start=stint.start - course.began) for stint in list(course.stints)]
         return Timeline(
             self.process_name,
             self.status,
             self.duration,
-            spans_of(
-                self.outcomes, [stint._replace(start=stint.start - course.began) for stint in list(course.stints)]
-            ),
+            spans_of(self.outcomes, stints),
             max_workers=course.max_workers,
             stages=self._plan.stages,
             needs=self._plan.needs,

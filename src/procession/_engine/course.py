@@ -176,7 +176,8 @@ class Course:
 
     def took_part(self, index: int, worker: str, start: float, elements: int) -> None:
         """Note that a worker was on a map since `start`, and how many elements it called."""
-        self.stints.append(Stint(index, worker, start, time.perf_counter() - start, elements))
+        if elements:
+            self.stints.append(Stint(index, worker, start, time.perf_counter() - start, elements))
 
     def flush(self) -> None:
         """Return when all that was recorded so far is committed."""

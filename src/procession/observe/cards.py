@@ -96,11 +96,12 @@ class _Drawing:
         widths = [0.0] * deep
         for number, rank in ranks.items():
             widths[rank] = max(widths[rank], self._width(number))
+        heading = 6.4 * len(stage_said(outline.stages[place]))
         downwards = not outline.stages[place].at_once or sum(widths) + _ALONG * (deep - 1) > _WIDE
         self.downwards.append(downwards)
         x, y = left + _PAD, float(_TOP + _HEADER)
         if downwards:
-            widest = max(widths, default=0.0)
+            widest = max([*widths, heading] if len(ranks) == deep else widths)
             sizes = dict.fromkeys(ranks, widest)
             layout = (
                 beside(ranks, widest, inside, gap=_ACROSS)
@@ -131,7 +132,6 @@ class _Drawing:
             across = min(across, len(alone))
             width = max(width, across * (room + _ACROSS) - _ACROSS)
             height = top + rows * (_HEIGHT + _ACROSS) - _ACROSS
-        heading = 6.4 * len(stage_said(outline.stages[place]))
         return max(width, heading) + 2 * _PAD, height + _HEADER + _PAD
 
     def _width(self, number: int) -> float:

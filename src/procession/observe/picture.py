@@ -88,7 +88,7 @@ def label(said: str, limit: int) -> str:
     """Return text that came from a user, not yet XML, in at most `limit` columns: shortened in its middle.
 
     >>> label("package.module.<locals>.function", 16)
-    'package…function'
+    'package.…unction'
     """
     said = shown(said)
     if columns(said) <= limit:
