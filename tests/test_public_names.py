@@ -16,11 +16,13 @@ from procession import Process
 NAMES = [
     "CurrentTask",
     "DigestError",
+    "Event",
     "Handle",
     "HandleError",
     "Hybrid",
     "JournalError",
     "NestingError",
+    "Observer",
     "OnError",
     "Outcome",
     "Parallel",

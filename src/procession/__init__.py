@@ -12,7 +12,9 @@ How the rooms lie, each importing only from those below it:
 """
 
 from procession._engine.current import CurrentTask, current_task
+from procession._model.event import Event
 from procession._model.handle import Handle
+from procession._model.observer import Observer
 from procession._model.outcome import Outcome
 from procession._model.progress import Progress
 from procession._model.states import OnError, ProcessStatus, RunStatus, TaskState
@@ -44,11 +46,13 @@ __version__ = "0.1.0"
 __all__ = [
     "CurrentTask",
     "DigestError",
+    "Event",
     "Handle",
     "HandleError",
     "Hybrid",
     "JournalError",
     "NestingError",
+    "Observer",
     "OnError",
     "Outcome",
     "Parallel",

@@ -9,15 +9,17 @@ from procession._engine.course import Course
 from procession._engine.current import SEAT
 from procession._engine.each import check_iterables
 from procession._model.handle import Handle, Owner, index_of, owner_of
+from procession._model.observer import Observer
 from procession._model.states import OnError, ProcessStatus
 from procession._model.strategy import Strategy, StrategyName, strategy_of
 from procession._model.task import PLAIN, Call, Each, Options, name_of, options_of, unwrapped
-from procession._model.text import shown
+from procession._model.text import shown, sketch
 from procession._plan.fingerprint import Fingerprint, fingerprint_of
 from procession._plan.plan import plan_of
 from procession._plan.wiring import HOLDERS, handles_in
 from procession._run import Run
 from procession.errors import HandleError, NestingError, ProcessRunningError
+from procession.observe.audience import Audience
 
 if TYPE_CHECKING:
     from procession.journal import Journal
@@ -45,6 +47,7 @@ class Process:
     `"continue"` runs whatever does not wait for it and raises an `ExceptionGroup` of all failures, `"return"` does
     the same and puts the exceptions into the results, at their places. `journal` is where runs are recorded unless
     `execute` says otherwise: a path for SQLite, a URL for another database, or a `procession.journal.Journal`.
+    `observers` are told of each event of its runs: see `Observer`.
 
     Raises `ValueError` and `TypeError` for arguments that cannot be meant.
 
@@ -71,6 +74,7 @@ class Process:
         "journal",
         "max_workers",
         "name",
+        "observers",
         "on_error",
         "status",
         "strategy",
@@ -85,6 +89,7 @@ class Process:
         *,
         on_error: OnError = "stop",
         journal: "Journal | str | os.PathLike[str] | None" = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"a process has a name of type str; got {name!r}")
@@ -97,6 +102,7 @@ class Process:
         self.max_workers: int = max_workers
         self.on_error: OnError = on_error
         self.journal = journal
+        self.observers: list[Observer] = _observers(where, observers)
         self.tasks: list[Call] = []
         self.status: ProcessStatus = "initialized"
         self._owner = Owner(name)
@@ -224,6 +230,7 @@ class Process:
         run_id: str | None = None,
         journal: "Journal | str | os.PathLike[str] | None" = None,
         allow_changes: bool = False,
+        observers: Iterable[Observer] = (),
     ) -> list[Any]:
         """Run all tasks and return the list of their results, in the order added.
 
@@ -233,10 +240,12 @@ class Process:
         `allow_changes` says that what is recorded of unchanged tasks is to be kept. `RunInUseError` says who else
         executes the run; `JournalError`, `DigestError` and `ResultError` what cannot be recorded.
 
+        `observers` are told of each event of this run, besides those of the process.
+
         Raises what the first failing task raised, as it raised it, with a note that says where;
         `ProcessRunningError` while the process is running already. With an `on_error` other than `"stop"`, see there.
         """
-        run = self._begin("executing it again", run_id, journal, allow_changes=allow_changes)
+        run = self._begin("executing it again", run_id, journal, observers, allow_changes=allow_changes)
         try:
             self._drive(run)
             return run._take()
@@ -254,6 +263,7 @@ class Process:
         run_id: str | None = None,
         journal: "Journal | str | os.PathLike[str] | None" = None,
         allow_changes: bool = False,
+        observers: Iterable[Observer] = (),
     ) -> Run:
         """Start to run all tasks in a thread of their own, and return the run at once.
 
@@ -261,7 +271,7 @@ class Process:
         run to wait for its end; an interpreter that exits lets it finish what it has begun. Raises
         `ProcessRunningError` while the process is running already, and what `execute` raises of a journal.
         """
-        run = self._begin("starting it again", run_id, journal, allow_changes=allow_changes)
+        run = self._begin("starting it again", run_id, journal, observers, allow_changes=allow_changes)
         driver = threading.Thread(target=self._drive, args=(run,), name=f"procession-{shown(self.name, 40)}")
         try:
             driver.start()
@@ -325,11 +335,14 @@ class Process:
         what: str,
         run_id: str | None,
         journal: "Journal | str | os.PathLike[str] | None",
+        observers: Iterable[Observer],
         *,
         allow_changes: bool,
     ) -> Run:
         # Attributes can be assigned, so they are looked at again.
-        strategy = _checked(f"process {shown(self.name)!r}", self.strategy, self.max_workers, self.on_error)
+        where = f"process {shown(self.name)!r}"
+        strategy = _checked(where, self.strategy, self.max_workers, self.on_error)
+        audience = Audience(_observers(where, [*self.observers, *observers]))
         with self._lock:
             if self.status == "running":
                 raise self._running(what)
@@ -359,6 +372,7 @@ class Process:
                 journal=self.journal if journal is None else journal,
                 allow_changes=allow_changes,
                 nested=_is_task(self),
+                audience=audience,
             )
         except BaseException:
             self.status = "failed"
@@ -467,6 +481,16 @@ def _is_task(process: Process) -> bool:
 def _process_in(inner: Callable[..., Any]) -> Process | None:
     inside = getattr(inner, "__self__", inner)
     return inside if isinstance(inside, Process) else None
+
+
+def _observers(where: str, observers: Iterable[object]) -> list[Observer]:
+    """Return the observers as a list; raise for what is none."""
+    checked: list[Observer] = []
+    for observer in observers:
+        if isinstance(observer, type) or not isinstance(observer, Observer):
+            raise TypeError(f"{where}: an observer has a method on_event(event); got {sketch(observer)}")
+        checked.append(observer)
+    return checked
 
 
 def _checked(where: str, strategy: object, max_workers: object, on_error: object) -> Strategy:

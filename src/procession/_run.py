@@ -21,7 +21,7 @@ from procession._plan.plan import Plan
 from procession._plan.wiring import bound
 from procession._recording import recording_of
 from procession.errors import HandleError, RunCancelledError, TaskSkippedError
-from procession.observe.log import log, verbose
+from procession.observe.audience import Audience
 from procession.observe.summary import summary_of
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Run:
 
     __slots__ = (
         "__weakref__",
+        "_audience",
         "_course",
         "_cpu",
         "_ended",
@@ -72,6 +73,7 @@ class Run:
         owner: Owner,
         max_workers: int,
         on_error: OnError,
+        audience: Audience,
         run_id: str | None = None,
         journal: "Journal | str | os.PathLike[str] | None" = None,
         allow_changes: bool = False,
@@ -98,10 +100,11 @@ class Run:
             run_id=self.id,
             max_workers=max_workers,
             on_error=on_error,
-            tell=log,
-            verbose=verbose(),
+            tell=audience.tell,
+            verbose=audience.verbose,
             recorder=self._recording.recorder,
         )
+        self._audience = audience
         self._engine = ThreadEngine(self._course)
 
     # For Process
@@ -115,10 +118,14 @@ class Run:
             parent.children[self.id] = course.cancel
             if parent.cancelled:
                 course.cancel()
-        self._tell("run_started")
         try:
+            # What observers set in the context, the tasks see, and the caller does not.
+            course.context.run(self._audience.begin, course, self._event("run_started"))
             self._recording.follow(course)
             self._engine.drive()
+        except BaseException as error:
+            course.interrupt(error)
+            raise
         finally:
             if parent is not None:
                 parent.children.pop(self.id, None)
@@ -128,10 +135,8 @@ class Run:
             self._conclude()
             self._cpu = time.process_time() - self._cpu
             self._ended = time.perf_counter()
-            if self.status == "completed":
-                self._tell("run_completed")
-            else:
-                self._tell("run_cancelled" if self.status == "cancelled" else "run_failed")
+            ends: dict[RunStatus, EventName] = {"completed": "run_completed", "cancelled": "run_cancelled"}
+            course.context.run(self._audience.end, self._event(ends.get(self.status, "run_failed")))
 
     def _take(self) -> list[Any]:
         """Return the results as the caller's alone, or raise what `result()` raises."""
@@ -306,9 +311,17 @@ class Run:
 
     # Inside
 
-    def _tell(self, name: EventName) -> None:
-        duration = None if self._ended is None else self._ended - self._course.began
-        log(Event(name, self.process_name, self.id, duration_s=duration, error=self._course.ledger.failure))
+    def _event(self, name: EventName) -> Event:
+        course, ended = self._course, self._ended
+        return Event(
+            name,
+            self.process_name,
+            self.id,
+            at=course.moment(course.began if ended is None else ended),
+            duration_s=None if ended is None else ended - course.began,
+            error=course.ledger.failure,
+            progress=course.progress(),
+        )
 
     def _wait_for(self, index: int) -> None:
         """Wait until a task has ended, or the run has."""

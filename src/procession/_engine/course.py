@@ -192,6 +192,10 @@ class Course:
         if isinstance(error, TaskCancelled) and self.ledger.halted:
             self.ledger.stop(index)
             self.ledger.ends[index] = now
+            if self.verbose:
+                self.report(
+                    "task_cancelled", index, self.attempts.get(index, 1), None if start is None else now - start
+                )
         else:
             attempt = self.attempts.get(index, 1)
             annotate(error, self.process_name, index, self.name(index), attempt)
@@ -290,6 +294,10 @@ class Course:
             self._named = function, name
         return name
 
+    def moment(self, reading: float) -> float:
+        """Return the seconds since the epoch that a reading of the clock stands for."""
+        return self.epoch + reading - self.began
+
     def wait_cancelled(self, seconds: float) -> bool:
         """Wait until the run is cancelled, at most this long; return whether it is."""
         return self._cancelled.wait(seconds)
@@ -319,15 +327,18 @@ class Course:
         element: int | None = None,
     ) -> None:
         """Tell of something that happened to a task."""
+        seat = self.seats[index]
         self.tell(
             Event(
                 name,
                 self.process_name,
                 self.run_id,
+                at=self.moment(time.perf_counter()),
                 task_name=self.name(index),
                 index=index,
                 element=element,
                 attempt=attempt,
+                worker=None if seat is None else seat.worker,
                 duration_s=duration,
                 error=error,
             )

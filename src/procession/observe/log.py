@@ -2,7 +2,8 @@
 
 The message is the event's name; the fields are attributes of the record: `process_name`, `run_id`, and for a task
 `task_name`, `index`, `attempt`, `duration_s`, `error_type`, and `element` for one of a map. No record holds an
-argument, a value or an error's text.
+argument, a value or the text of a task's error. What goes wrong with an observer is told here too: `observer_failed`,
+with its traceback.
 The root of the library has a `NullHandler`: nothing is shown until an application asks for it.
 """
 
@@ -23,8 +24,10 @@ LEVELS: Final[dict[EventName, int]] = {
     "run_failed": logging.ERROR,
     "run_cancelled": logging.WARNING,
     "task_started": logging.DEBUG,
+    "task_progressed": logging.DEBUG,
     "task_completed": logging.DEBUG,
     "task_failed": logging.ERROR,
+    "task_cancelled": logging.DEBUG,
     "task_retrying": logging.WARNING,
     "task_abandoned_ended": logging.WARNING,
     "element_started": logging.DEBUG,
@@ -51,8 +54,22 @@ def log(event: Event) -> None:
         fields["duration_s"] = event.duration_s
     if event.error is not None:
         fields["error_type"] = shown(type(event.error).__name__)
+    _emit(level, event.name, fields)
+
+
+def log_trouble(name: str, event: Event, observer: str, **more: object) -> None:
+    """Log what an observer could not do; `event` is the one it was told of. A traceback may be among `more`."""
+    if not _LOGGER.isEnabledFor(logging.WARNING):
+        return
+    error = more.pop("error", None)
+    fields = {"process_name": shown(event.process_name), "run_id": event.run_id, "observer": shown(observer), **more}
+    _emit(logging.WARNING, name, fields, error if isinstance(error, BaseException) else None)
+
+
+def _emit(level: int, name: str, fields: dict[str, object], error: BaseException | None = None) -> None:
+    trace = None if error is None else (type(error), error, error.__traceback__)
     try:
-        record = _LOGGER.makeRecord(_LOGGER.name, level, __file__, 0, event.name, (), None, log.__name__)
+        record = _LOGGER.makeRecord(_LOGGER.name, level, __file__, 0, name, (), trace, log.__name__)
         # Not as `extra`, which refuses a record whose factory has given it a field of the same name.
         record.__dict__.update(fields)
         _LOGGER.handle(record)

@@ -1,0 +1,94 @@
+"""What observers look at: the books that are kept of a run in any case."""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Protocol
+
+from procession._model.progress import Progress
+
+Column = list[float | None]
+"""A clock reading for each task, or `None` as long as there is none."""
+
+
+class Part(Protocol):
+    """A task that counts as several in the progress of a run."""
+
+    @property
+    def progress(self) -> Progress:
+        """How far it has come."""
+        ...
+
+
+class Worker(Protocol):
+    """Who runs a task."""
+
+    @property
+    def worker(self) -> str:
+        """The name of the thread."""
+        ...
+
+
+class Ledger(Protocol):
+    """How the tasks of a run stand."""
+
+    @property
+    def starts(self) -> Column:
+        """When each task was first called."""
+        ...
+
+    @property
+    def ends(self) -> Column:
+        """When each task ended."""
+        ...
+
+    @property
+    def errors(self) -> Mapping[int, BaseException]:
+        """What tasks raised."""
+        ...
+
+    @property
+    def stopped(self) -> AbstractSet[int]:
+        """Tasks that were told to stop before they could end."""
+        ...
+
+
+class Books(Protocol):
+    """What is known of a run while it goes on. Times are readings of `time.perf_counter`."""
+
+    @property
+    def process_name(self) -> str:
+        """The name of the process."""
+        ...
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """How its tasks stand."""
+        ...
+
+    @property
+    def seats(self) -> Sequence[Worker | None]:
+        """Who runs, or ran, each task."""
+        ...
+
+    @property
+    def attempts(self) -> Mapping[int | tuple[int, int], int]:
+        """How many attempts were made, where that is not 1: of a task, or of an element of a map."""
+        ...
+
+    @property
+    def maps(self) -> Mapping[int, Part]:
+        """The maps that have begun."""
+        ...
+
+    def name(self, index: int) -> str:
+        """Return a task's name."""
+        ...
+
+    def moment(self, reading: float) -> float:
+        """Return the seconds since the epoch that a reading of the clock stands for."""
+        ...

@@ -1,0 +1,122 @@
+"""How an observer is told of a run, in a thread that it has for itself.
+
+    workers ──▶ columns of the ledger ──look, every 30 ms──▶ events, by time ──▶ on_event
+    workers ──tell──▶ what the columns do not show ──────────────┘
+
+Workers do nothing for it: they note the start and end of each task in any case, and the columns in which they do so
+are the queue. What an observer has no time for is counted, and no event is made of it.
+"""
+
+import contextvars
+import threading
+import time
+from collections import deque
+from typing import Final
+
+from procession._model.event import Event
+from procession.observe.books import Books
+from procession.observe.guard import Guarded
+from procession.observe.log import log_trouble
+from procession.observe.lookout import Lookout
+
+PERIOD_S: Final = 0.03
+"""Seconds between two looks, at least."""
+
+PATIENCE_S: Final = 1.0
+"""Seconds an observer may take for what is new at a look, and for what is left at the end of a run."""
+
+_TOLD: Final = frozenset({"task_retrying", "task_abandoned_ended"})
+_TOLD_AT_MOST: Final = 10_000
+_FEW: Final = 1_000
+_THRIFT: Final = 20
+
+
+class Feed:
+    """Tells one observer of one run."""
+
+    def __init__(self, observer: Guarded) -> None:
+        self._observer = observer
+        self._told: deque[Event] = deque()
+        self._dropped = 0
+        # How long the last events took, each. The least of them is what an event takes: the others may have waited
+        # for the interpreter's lock, which workers hold for milliseconds.
+        self._took: deque[float] = deque(maxlen=8)
+        self._deadline = float("inf")
+        self._ended: Event | None = None
+        self._over = threading.Lock()
+        self._over.acquire()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, books: Books, started: Event) -> None:
+        """Begin to tell of a run in which nothing is under way yet."""
+        lookout, context = Lookout(books), contextvars.copy_context()
+        thread = threading.Thread(
+            target=lambda: context.run(self._serve, lookout, started),
+            name=f"procession-observer-{self._observer.name}",
+            daemon=True,  # so that one that is blocked for ever does not hold up the interpreter's exit
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            log_trouble("observer_failed", started, self._observer.name, error=error, switched_off=True)
+        else:
+            self._thread = thread
+
+    def tell(self, event: Event) -> None:
+        """Take note of what happened, where the columns will not show it."""
+        if event.name in _TOLD:
+            if len(self._told) < _TOLD_AT_MOST:
+                self._told.append(event)
+            else:
+                self._dropped += 1
+
+    def end(self, ended: Event) -> None:
+        """Say how the run ended; from now on the observer has `PATIENCE_S` to catch up."""
+        self._ended = ended
+        self._deadline = time.perf_counter() + PATIENCE_S
+        self._over.release()
+
+    def close(self) -> None:
+        """Wait until the observer has been told of the end. One that is blocked is left behind, which is logged."""
+        if self._thread is not None and self._ended is not None:
+            # The last event may be told as late as the deadline, and may take a while.
+            self._thread.join(max(0.0, self._deadline - time.perf_counter()) + PATIENCE_S)
+            if self._thread.is_alive():
+                log_trouble("observer_left_behind", self._ended, self._observer.name)
+
+    # In the thread
+
+    def _serve(self, lookout: Lookout, started: Event) -> None:
+        self._pass_on(started)
+        pause = PERIOD_S
+        while not self._over.acquire(timeout=pause):
+            began = time.perf_counter()
+            new = lookout.look()
+            # Long columns are looked at less often.
+            pause = max(PERIOD_S, _THRIFT * (time.perf_counter() - began))
+            self._catch_up(lookout, new, began + PATIENCE_S)
+            if self._observer.off:
+                return
+        self._catch_up(lookout, lookout.look(), self._deadline)
+        assert self._ended is not None
+        if self._dropped:
+            log_trouble("events_dropped", self._ended, self._observer.name, dropped=self._dropped)
+        self._pass_on(self._ended.with_dropped(self._dropped))
+
+    def _catch_up(self, lookout: Lookout, new: int, until: float) -> None:
+        told = [self._told.popleft() for _ in range(len(self._told))]
+        if new <= _FEW or new * min(self._took) <= PATIENCE_S:
+            moments = lookout.moments(told)
+        else:
+            moments = lookout.failures(told)
+            self._dropped += new + len(told) - len(moments)
+        for passed, moment in enumerate(moments):
+            if time.perf_counter() > min(until, self._deadline):
+                self._dropped += len(moments) - passed
+                return
+            self._pass_on(lookout.event(moment))
+
+    def _pass_on(self, event: Event) -> None:
+        began = time.perf_counter()
+        self._observer.on_event(event)
+        self._took.append(time.perf_counter() - began)

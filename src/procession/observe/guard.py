@@ -1,0 +1,38 @@
+"""An observer of whom a run need not be afraid."""
+
+import threading
+
+from procession._model.event import Event
+from procession._model.observer import Observer
+from procession.observe.log import log_trouble
+
+FAILURES = 3
+"""How often an observer may raise in one run before it is told nothing more."""
+
+
+class Guarded:
+    """Passes events on to an observer. What that raises is logged and goes no further."""
+
+    __slots__ = ("_failures", "_observer", "name")
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._failures = 0
+        self.name = type(observer).__name__
+
+    @property
+    def off(self) -> bool:
+        """Whether the observer has raised so often that it is told nothing more."""
+        return self._failures >= FAILURES
+
+    def on_event(self, event: Event) -> None:
+        """Tell the observer of an event."""
+        if self.off:
+            return
+        try:
+            self._observer.on_event(event)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # of the user, not of the observer
+            self._failures += 1
+            log_trouble("observer_failed", event, self.name, error=error, switched_off=self.off)
