@@ -39,6 +39,7 @@ class MapJob:
     __slots__ = (
         "_active",
         "_began",
+        "_context",
         "_course",
         "_cut_short",
         "_done",
@@ -97,14 +98,17 @@ class MapJob:
         self._ended = False
         self._active = 0
         self._began: float | None = None
+        self._context = contextvars.copy_context()
 
     def join(self) -> list[Any]:
         """Work on the map; return its results if this is the last worker on it, else raise `Left`."""
         with self._lock:
             self._enter()
         self._invite(self._index)
-        context = contextvars.copy_context()
         seat = SEAT.get()
+        # Of the one who began: what was set at the start of the map, all of its elements see.
+        context = self._context.copy()
+        context.run(SEAT.set, seat)
         start, called = time.perf_counter(), 0
         while (drawn := self._next()) is not None:
             seat.element = drawn[0]
@@ -138,6 +142,7 @@ class MapJob:
                 raise
             if self._course.verbose:
                 self._course.report("task_started", self._index, 1, None)
+            self._context = contextvars.copy_context()
         starts[self._index] = self._began
         if self._ended or (self._exhausted and not self._window):
             # With everything begun there is nothing to join, and whoever is still on it ends it.

@@ -22,7 +22,7 @@ class Observer(Protocol):
     >>> from procession import Event, Process
     >>> class Printer:
     ...     def on_event(self, event: Event) -> None:
-    ...         print(event.name, event.task_name or "")
+    ...         print(event.name if event.index is None else f"{event.name} {event.task_name}")
     >>> process = Process("short", observers=[Printer()])
     >>> process.add_task(len, "abc")
     >>> process.execute()

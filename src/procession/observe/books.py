@@ -71,6 +71,11 @@ class Books(Protocol):
         ...
 
     @property
+    def edges(self) -> Mapping[int, Sequence[int]]:
+        """Which tasks that run at once with others wait for which of those."""
+        ...
+
+    @property
     def seats(self) -> Sequence[Worker | None]:
         """Who runs, or ran, each task."""
         ...

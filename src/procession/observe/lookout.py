@@ -19,8 +19,9 @@ _BLOCK: Final = 1024
 _START, _END, _TOLD = range(3)
 
 Moment = tuple[float, int, int, int]
-"""When, in seconds since the epoch; rank among what has the same time; which task; and what: it started, it ended, or
-it is in the list of what was told, at the place of this number less `_TOLD`."""
+"""When, by the clock, for seconds since the epoch are too coarse to sort by; rank among what has the same time; which
+task; and what: it started, it ended, or it is in the list of what was told, at the place of this number less `_TOLD`.
+"""
 
 
 class Lookout:
@@ -44,34 +45,34 @@ class Lookout:
     def moments(self, told: list[Event]) -> list[Moment]:
         """Return what is new at this look, by time, among it what was told in another way."""
         starts, ends = self._starts, self._ends
-        now, epoch = self._books.ledger.starts, self._epoch
+        now = self._books.ledger.starts
         moments: list[Moment] = []
         for index in _news(self._seen_ends, ends):
-            start, end = starts[index], ends[index]
-            if start is None and now[index] is not None:
+            end = ends[index]
+            if starts[index] is None and now[index] is not None:
                 ends[index] = None  # for the next look
             elif end is not None:
                 # What ends at a moment comes before what starts then, unless it took no time at all.
-                moments.append((epoch + end, int(start == end), index, _END))
-        moments += [(epoch + (starts[index] or 0.0), 1, index, _START) for index in _news(self._seen_starts, starts)]
+                moments.append((end, int(end == self._start(index)), index, _END))
+        moments += [(self._start(index), 1, index, _START) for index in _news(self._seen_starts, starts)]
         return self._seen(moments, told + self._progressed())
 
     def failures(self, told: list[Event]) -> list[Moment]:
         """Return the same without tasks that started or ended well."""
-        ends, epoch = self._ends, self._epoch
+        ends = self._ends
         moments: list[Moment] = []
         for index in list(self._books.ledger.errors):
             end = ends[index]
             if end is not None and self._seen_ends[index] is None:
-                moments.append((epoch + end, 0, index, _END))
+                moments.append((end, 0, index, _END))
         return self._seen(moments, told + self._progressed())
 
     def event(self, moment: Moment) -> Event:
         """Make the event of one of the moments that were returned last."""
-        at, _, index, what = moment
+        reading, _, index, what = moment
         if what >= _TOLD:
             return self._told[what - _TOLD]
-        books, ledger = self._books, self._books.ledger
+        books, ledger, at = self._books, self._books.ledger, self._epoch + reading
         if what == _START:
             return self._event("task_started", at, index)
         start, end = ledger.starts[index], ledger.ends[index]
@@ -82,9 +83,20 @@ class Lookout:
         error = ledger.errors.get(index)
         return self._event("task_completed" if error is None else "task_failed", at, index, attempt, duration, error)
 
+    def _start(self, index: int) -> float:
+        """Return when a task started, but no earlier than what it waits for ended.
+
+        A worker notes as a start its own last look at the clock, and another may have made the task ready since.
+        """
+        start = self._starts[index] or 0.0
+        edges = self._books.edges
+        if index in edges:
+            return max(start, *(self._ends[need] or 0.0 for need in edges[index]))
+        return start
+
     def _seen(self, moments: list[Moment], told: list[Event]) -> list[Moment]:
         self._seen_starts, self._seen_ends, self._told = self._starts, self._ends, told
-        moments += [(event.at, 2, event.index or 0, _TOLD + place) for place, event in enumerate(told)]
+        moments += [(event.at - self._epoch, 2, event.index or 0, _TOLD + place) for place, event in enumerate(told)]
         moments.sort()
         return moments
 
