@@ -20,8 +20,8 @@ GUARD = """
 import signal, subprocess, sys
 server = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, **eval(sys.argv[1]))
 sys.stdin.read()
-server.send_signal(signal.SIGINT)
-sys.exit(server.wait())
+server.send_signal(signal.SIGQUIT)  # at once: nothing is to be kept
+server.wait()
 """
 
 

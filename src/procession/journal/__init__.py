@@ -10,6 +10,11 @@
 bytes of values. Nothing but a recorder turns bytes into values again.
 """
 
+from importlib.util import find_spec
+
+if find_spec("sqlalchemy") is None:
+    raise ImportError('a journal needs SQLAlchemy: pip install "procession[journal]"')
+
 from procession.journal.codec import Codec
 from procession.journal.look import RunInfo, Running, TaskInfo
 from procession.journal.recorder import Recorder

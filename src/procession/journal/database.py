@@ -1,7 +1,6 @@
 """Where a journal is kept, and the connections to it."""
 
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -9,13 +8,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-try:
-    from sqlalchemy import Connection, Engine, create_engine, event, func, select
-    from sqlalchemy.engine import URL, make_url
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-    from sqlalchemy.pool import NullPool, StaticPool
-except ImportError as error:
-    raise ImportError('a journal needs SQLAlchemy: pip install "procession[journal]"') from error
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import NullPool, StaticPool
 
 from procession.errors import JournalError
 from procession.journal import access, schema
@@ -39,6 +35,8 @@ class Channel:
         self._begin = begin
         self._lock = threading.Lock()
         self._process = os.getpid()
+        # The driver is used directly, too.
+        self._errors = (SQLAlchemyError, connection.dialect.loaded_dbapi.Error)
 
     @contextmanager
     def open(self) -> Generator[Connection]:
@@ -46,7 +44,7 @@ class Channel:
         if os.getpid() != self._process:
             # The lock may be held for ever in a forked child, and the database knows of one client, not of two.
             raise JournalError(f"the journal {self._where} was opened by another process: open it again in this one")
-        with self._lock, failing_plainly(self._where):
+        with self._lock, failing_plainly(self._where, self._errors):
             yield self._connection
 
     @contextmanager
@@ -59,7 +57,7 @@ class Channel:
                 connection.exec_driver_sql("COMMIT")
             except BaseException:
                 # There may be nothing to roll back any more, or not yet. What went wrong before is what matters.
-                with suppress(SQLAlchemyError, sqlite3.Error):
+                with suppress(*self._errors):
                     connection.exec_driver_sql("ROLLBACK")
                 raise
 
@@ -189,7 +187,10 @@ class Database:
         except (ArgumentError, NoSuchModuleError) as error:
             raise ValueError(f"the journal {self.where} cannot be opened: {error}") from error
         except ImportError as error:
-            raise ImportError(f"the journal {self.where} needs a driver that is not installed: {error}") from error
+            raise ImportError(
+                f"the journal {self.where} needs a driver that is not installed ({error}); that for PostgreSQL comes "
+                'with pip install "procession[journal]"'
+            ) from error
         event.listen(engine, "connect", self._connected_anew)
         return engine
 
@@ -238,11 +239,11 @@ class Database:
 
 
 @contextmanager
-def failing_plainly(where: str) -> Generator[None]:
+def failing_plainly(where: str, errors: tuple[type[Exception], ...] = (SQLAlchemyError,)) -> Generator[None]:
     """Raise what a database says as `JournalError`."""
     try:
         yield
-    except (SQLAlchemyError, sqlite3.Error) as error:
+    except errors as error:
         raise plainly(where, error) from error
     except JournalError as error:
         if where in str(error):

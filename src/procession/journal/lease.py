@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-import psutil
-
 DURATION_S = 30.0
 """How long a lease holds that is not renewed."""
 
@@ -60,7 +58,7 @@ class Holder:
                 return token not in _held
         try:
             return started(self.pid) != self.started
-        except psutil.Error:
+        except PermissionError:
             return False
 
 
@@ -79,14 +77,26 @@ def drop(token: str) -> None:
 
 
 def started(pid: int) -> float | None:
-    """Return when a process of this system began, `None` if there is none of this number. A zombie is none."""
+    """Return when a process of this system began, `None` if there is none of this number. A zombie is none.
+
+    Raises `PermissionError` for one that is hidden.
+    """
     if platform.system() == "Linux":
         return _started_linux(pid)
+    return started_elsewhere(pid)
+
+
+def started_elsewhere(pid: int) -> float | None:
+    """Do the same on systems that have no /proc."""
+    import psutil  # of no use on Linux, where its answer moves with the clock
+
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except psutil.NoSuchProcess:
         return None
+    except psutil.AccessDenied as error:
+        raise PermissionError(f"process {pid} is another user's") from error
 
 
 def moment(seconds: float | None) -> str:
@@ -98,7 +108,11 @@ def _started_linux(pid: int) -> float | None:
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
-        return None
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        raise PermissionError(f"process {pid} is hidden from this user") from None
     # The name, in parentheses, may hold anything. After it: the state, and 19 fields later the start.
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else float(fields[19])

@@ -6,7 +6,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
-from sqlalchemy.dialects import postgresql
 
 from procession._model.record import WHOLE, Record, Recorded
 from procession._model.states import RunStatus
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 
 _COLUMNS: Final = ("run", *Record._fields)
 
-DIRECT: Final = {"sqlite": ("?", ""), "postgresql": ("%s::{}", " FOR SHARE OF held")}
-"""The databases whose driver is used directly: how it marks a parameter of a type, and how a row is shared."""
+DIRECT: Final = {"sqlite": ("?", ""), "postgresql": ("%s", " FOR SHARE OF held")}
+"""The databases whose driver is used directly: how it marks a parameter, and how a row is shared."""
 
 ROWS = 100
 """Rows of one statement, at most."""
@@ -237,12 +236,16 @@ _INSERT = (
 @cache
 def _insertion(count: int, backend: str) -> str:
     """Return the same for several rows, as a driver of `DIRECT` takes it."""
-    slot, share = DIRECT[backend]
-    compiler = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy has no types for it
-    slots = ", ".join(slot.format(records.c[name].type.compile(compiler)) for name in _COLUMNS)
+    mark, share = DIRECT[backend]
+    slots = ", ".join([mark] * len(_COLUMNS))
+    if backend == "postgresql":
+        from sqlalchemy.dialects.postgresql import dialect  # takes long to import, and SQLite has no need of it
+
+        compiler = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy has no types for it
+        slots = ", ".join(f"{mark}::{records.c[name].type.compile(compiler)}" for name in _COLUMNS)
     rows = ", ".join([f"({slots})"] * count)
     return (
         f"INSERT INTO {records.name} ({', '.join(_COLUMNS)}) "  # noqa: S608  # no word of it is a user's
-        f"SELECT given.* FROM (VALUES {rows}) AS given, {runs.name} AS held WHERE held.key = {slot.partition(':')[0]} "
-        f"AND held.token = {slot.partition(':')[0]}{share}"
+        f"SELECT given.* FROM (VALUES {rows}) AS given, {runs.name} AS held WHERE held.key = {mark} "
+        f"AND held.token = {mark}{share}"
     )
