@@ -181,7 +181,7 @@ def test_a_stage_in_order_is_on_the_critical_path_as_a_whole():
         ),
         ([span(n, n * 1e-5, 1e-6, f"w_{n % 4}") for n in range(400)], 4, "The tasks are short (1 µs on average)"),
         ([span(0, 0.0, 7.0, "a"), span(1, 0.0, 7.0, "b"), span(2, 3.0, 7.0, "b")], 16, "too few tasks to go round"),
-        ([span(0, 0.001, 0.001, "a"), span(1, 0.001, 0.001, "b")], 2, "starting workers is most of it"),
+        ([span(0, 0.001, 0.001, "a"), span(1, 0.001, 0.001, "b")], 2, "such as starting workers, is most of it"),
         ([], 4, "No task has run."),
     ],
 )

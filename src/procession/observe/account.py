@@ -88,7 +88,7 @@ class Account:
         critical = f"{lasting(self.critical)}, {self.critical / self.duration:.0%} of the run"
         return [
             f"{head}. Its tasks took {lasting(self.work)} together.",
-            f"That is {_times(reached)} times as fast as one after another; {workers} allow {_times(ideal)} times.",
+            f"That is {_times(reached)} times as fast as one after another, of {_times(ideal)} that {workers} allow.",
             f"The critical path takes {critical}: {self._chain()}.",
             *self._idleness(),
             self.verdict,
@@ -190,7 +190,7 @@ class Account:
             else "Workers were free while tasks were left to start: something else kept the interpreter busy.",
             "end": f"Task {last.index} ({label(last.name, 40)}) was the last to end, long after others: start it "
             "earlier, or split it.",
-            "margin": "The run is so short that starting workers is most of it.",
+            "margin": "The tasks are so short that what comes before and after them, such as starting workers, is most of it.",
         }[reason]
 
 
