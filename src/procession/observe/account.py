@@ -190,7 +190,7 @@ class Account:
             else "Workers were free while tasks were left to start: something else kept the interpreter busy.",
             "end": f"Task {last.index} ({label(last.name, 40)}) was the last to end, long after others: start it "
             "earlier, or split it.",
-            "margin": "The tasks are so short that what comes before and after them, such as starting workers, is most of it.",
+            "margin": "The tasks are short: what comes before and after them, such as starting workers, is most of it.",
         }[reason]
 
 
