@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from procession import Hybrid, Process, Sequential, task
 from procession._model.strategy import Hybrid as HybridStages
-from procession.observe.fold import CROWD, SEVERAL
-from procession.observe.graph import graph_of
+from procession.pictures.fold import CROWD, SEVERAL
+from procession.pictures.graph import graph_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = [

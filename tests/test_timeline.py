@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from procession import Hybrid, Process, task
 from procession._model.strategy import Stage
-from procession.observe.lanes import LANES, LIMIT
-from procession.observe.schedule import Span
-from procession.observe.timeline import Timeline
+from procession.pictures.lanes import LANES, LIMIT
+from procession.pictures.schedule import Span
+from procession.pictures.timeline import Timeline
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -4,9 +4,12 @@ How the rooms lie, each importing only from those below it:
 
     cli                     the command line; uses public names only
     _process                what users define
-    _run                    one execution of it: where the rooms meet
-    observe                 those who are told              _engine    the ledger, and the loops that drive it
-                                                            _plan      stages and edges (pure)
+    _run, _recording        one execution of it: where the rooms meet
+    observe                 those who are told
+    pictures                graphs and timelines
+    journal                 the durable record of runs; needs an extra
+    _engine                 the ledger, and the loops that drive it
+    _plan                   stages and edges, digests (pure)
     _model                  what is said: tasks, handles, strategies, events, outcomes
     errors                  every public exception
 """

@@ -23,8 +23,8 @@ from procession.observe.audience import Audience
 
 if TYPE_CHECKING:
     from procession.journal import Journal
-    from procession.observe.graph import Graph
-    from procession.observe.nodes import Kind
+    from procession.pictures.graph import Graph
+    from procession.pictures.nodes import Kind
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -297,7 +297,7 @@ class Process:
         >>> process.graph()
         <Graph of 'sum': 3 tasks in 3 nodes>
         """
-        from procession.observe.graph import graph_of  # pictures are drawn by few
+        from procession.pictures.graph import graph_of  # pictures are drawn by few
 
         tasks = list(self.tasks)
         kinds: dict[int, Kind] = {}

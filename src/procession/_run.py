@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import os
 
     from procession.journal import Journal
-    from procession.observe.timeline import Timeline
+    from procession.pictures.timeline import Timeline
 
 T = TypeVar("T")
 
@@ -290,7 +290,7 @@ class Run:
         >>> [span.name for span in run.timeline().critical_path]
         ['sum']
         """
-        from procession.observe.timeline import Timeline, spans_of  # pictures are drawn by few
+        from procession.pictures.timeline import Timeline, spans_of  # pictures are drawn by few
 
         course, ended = self._course, self._ended is not None
         stints = [stint._replace(start=stint.start - course.began) for stint in list(course.stints)]

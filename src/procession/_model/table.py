@@ -24,13 +24,19 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[
     )
 
 
-def duration(seconds: float) -> str:
-    """Return a time in a unit that suits it.
+def lasting(seconds: float) -> str:
+    """Return a time as people say it.
 
-    >>> duration(12.34), duration(0.00051)
-    ('12.3 s', '510 µs')
+    >>> [lasting(s) for s in (0, 0.0000021, 0.25, 2, 12.34, 75, 7265)]
+    ['0 s', '2.1 µs', '250 ms', '2 s', '12.3 s', '1 min 15 s', '2 h 1 min']
     """
-    for unit, size in ("s", 1.0), ("ms", 1e-3):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}" if seconds < 1000 * size else f"{seconds / size:,.0f} {unit}"
-    return f"{seconds * 1e6:.3g} µs"
+    if seconds >= 3600:  # noqa: PLR2004
+        minutes = round(seconds / 60)
+        return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+    if seconds >= 60:  # noqa: PLR2004
+        whole = round(seconds)
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    for unit, size in ("s", 1.0), ("ms", 1e-3), ("µs", 1e-6):
+        if seconds >= size * 0.9995 or unit == "µs":
+            return f"{seconds / size:.3g} {unit}" if seconds > 0 else "0 s"
+    raise AssertionError("unreachable")

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from procession._model.table import duration, table
+from procession._model.table import lasting, table
 from procession._model.text import shown
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def print_run(where: str, run_id: str, limit: int, *, failed: bool) -> int:
     if info.error is not None:
         print(shown(info.error, 1000))
     for running in info.running:
-        print(f"running: {running.task} {shown(running.name)}, for {duration(time.time() - running.started_at)}")
+        print(f"running: {running.task} {shown(running.name)}, for {lasting(time.time() - running.started_at)}")
     print(table(("#", "task", "state", "attempts", "started", "took", "error"), map(_task_row, tasks)))
     if failed:
         for task in tasks:
@@ -97,7 +97,7 @@ def _run_row(info: "RunInfo") -> tuple[str, ...]:
         "" if progress is None else f"{progress.ended:,} of {progress.total:,}",
         "" if progress is None else f"{progress.failed:,}",
         _moment(info.started_at),
-        duration(took) if info.ended_at is not None or info.status == "running" else "",
+        lasting(took) if info.ended_at is not None or info.status == "running" else "",
     )
 
 
@@ -108,7 +108,7 @@ def _task_row(task: "TaskInfo") -> tuple[str, ...]:
         task.state,
         str(task.attempts),
         _moment(task.started_at),
-        duration(task.duration),
+        lasting(task.duration),
         (task.error or "").partition("\n")[0],
     )
 

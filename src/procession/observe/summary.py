@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from procession._model.outcome import Outcome
 from procession._model.states import RunStatus, TaskState
-from procession._model.table import duration, table
+from procession._model.table import lasting, table
 from procession._model.text import described, shown
 
 _HEAD = ("#", "task", "state", "attempts", "start", "took", "error")
@@ -22,7 +22,7 @@ def summary_of(
     """Return how a run went, in a line, and under it those of its outcomes that are worth a look."""
     counts = {state: states.count(state) for state in dict.fromkeys(states)}
     told = ", ".join(f"{count:,} {state}" for state, count in counts.items()) or "no tasks"
-    lines = [f"{shown(process_name)}: {status} in {duration(took)} ({told}) · run {shown(run_id)}"]
+    lines = [f"{shown(process_name)}: {status} in {lasting(took)} ({told}) · run {shown(run_id)}"]
     if failure is not None:
         lines.append(f"stopped by {described(failure)}")
     if worst:
@@ -38,7 +38,7 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
         shown(outcome.name, 40),
         outcome.state,
         str(outcome.attempts),
-        "" if outcome.start is None else duration(outcome.start),
-        "" if outcome.duration is None else duration(outcome.duration),
+        "" if outcome.start is None else lasting(outcome.start),
+        "" if outcome.duration is None else lasting(outcome.duration),
         "" if outcome.error is None else described(outcome.error),
     )

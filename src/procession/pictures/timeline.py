@@ -8,12 +8,13 @@ from typing import Any
 
 from procession._model.outcome import Outcome
 from procession._model.stint import Stint
+from procession._model.table import lasting
 from procession._model.text import shown
-from procession.observe.account import Account
-from procession.observe.lanes import drawn
-from procession.observe.picture import Picture, lasting
-from procession.observe.schedule import Span
-from procession.observe.trace import traced
+from procession.pictures.account import Account
+from procession.pictures.lanes import drawn
+from procession.pictures.picture import Picture
+from procession.pictures.schedule import Span
+from procession.pictures.trace import traced
 
 
 def spans_of(outcomes: Iterable[Outcome], stints: Iterable[Stint]) -> list[Span]:

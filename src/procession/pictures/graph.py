@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from procession._model.strategy import Stage
 from procession._model.text import shown
-from procession.observe.cards import drawn
-from procession.observe.nodes import Kind, Outline, outline_of, stage_said, tag_of
-from procession.observe.picture import TIMES, Picture, label
+from procession.pictures.cards import drawn
+from procession.pictures.nodes import Kind, Outline, outline_of, stage_said, tag_of
+from procession.pictures.picture import TIMES, Picture, label
 
 
 class Graph(Outline, Picture):

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from procession._model.states import RunStatus
 from procession._model.strategy import Stage
-from procession.observe.picture import TIMES, label, lasting
-from procession.observe.schedule import Busy, Lane, Reason, Span, busy_spans, critical_path, idle_of, lanes_of, waste
+from procession._model.table import lasting
+from procession.pictures.picture import TIMES, label
+from procession.pictures.schedule import Busy, Lane, Reason, Span, busy_spans, critical_path, idle_of, lanes_of, waste
 
 _SHORT_S = 0.005
 _STEPS = 5

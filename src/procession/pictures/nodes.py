@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from procession._model.strategy import Stage
-from procession.observe.fold import Folded, fold
-from procession.observe.picture import TIMES, label
+from procession.pictures.fold import Folded, fold
+from procession.pictures.picture import TIMES, label
 
 Kind = Literal["task", "map", "process"]
 """What a task is: a call, one call for each element, or another process."""

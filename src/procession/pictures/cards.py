@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from procession.observe.layout import Layout, Point, arranged, bends, beside, ranked
-from procession.observe.nodes import Edge, Outline, places_said, stage_said, tag_of
-from procession.observe.picture import MONO, Style, columns, label, svg_of, text
+from procession.pictures.layout import Layout, Point, arranged, bends, beside, ranked
+from procession.pictures.nodes import Edge, Outline, places_said, stage_said, tag_of
+from procession.pictures.picture import MONO, Style, columns, label, svg_of, text
 
 # Geometry, in pixels.
 _MARGIN = 24

@@ -6,7 +6,7 @@ A complete event ("X") for each span, in microseconds; a lane is a thread, named
 from typing import Any
 
 from procession._model.text import shown
-from procession.observe.account import Account
+from procession.pictures.account import Account
 
 _US = 1e6
 

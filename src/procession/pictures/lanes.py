@@ -11,9 +11,10 @@ from html import escape
 from typing import NamedTuple
 
 from procession._model.states import TaskState
-from procession.observe.account import Account
-from procession.observe.picture import MONO, TIMES, Style, columns, label, lasting, svg_of, text
-from procession.observe.schedule import Busy, Lane, load
+from procession._model.table import lasting
+from procession.pictures.account import Account
+from procession.pictures.picture import MONO, TIMES, Style, columns, label, svg_of, text
+from procession.pictures.schedule import Busy, Lane, load
 
 LIMIT = 1200
 """Marks that a picture has at most, or somewhat more."""
