@@ -250,11 +250,11 @@ def test_wrong_definitions_are_refused_at_once_and_harm_nothing():
     with pytest.raises(TypeError, match="something to call"):
         process.add_task(3)
 
-    async def coroutine():
-        pass
+    async def generator():
+        yield
 
-    with pytest.raises(TypeError, match="coroutine"):
-        process.add_task(coroutine)
+    with pytest.raises(TypeError, match="async generator"):
+        process.add_task(generator)
     handle = other.task(same, 1)
     with pytest.raises(HandleError, match="another process"):
         process.add_task(same, handle)

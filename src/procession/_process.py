@@ -2,8 +2,9 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar, cast, get_args, overload
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast, get_args, overload
 
 from procession._engine.course import Course
 from procession._engine.current import SEAT
@@ -12,7 +13,17 @@ from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.observer import Observer
 from procession._model.states import OnError, ProcessStatus
 from procession._model.strategy import Strategy, StrategyName, strategy_of
-from procession._model.task import PLAIN, Call, Each, Options, name_of, options_of, unwrapped
+from procession._model.task import (
+    PLAIN,
+    Call,
+    Each,
+    Options,
+    is_async_generator_function,
+    is_coroutine_function,
+    name_of,
+    options_of,
+    unwrapped,
+)
 from procession._model.text import shown, sketch
 from procession._plan.fingerprint import Fingerprint, fingerprint_of
 from procession._plan.plan import plan_of
@@ -33,8 +44,6 @@ B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
 E = TypeVar("E")
-
-_COROUTINE: Final = 0x80 | 0x100 | 0x200  # inspect.CO_COROUTINE, CO_ITERABLE_COROUTINE, CO_ASYNC_GENERATOR
 
 
 class Process:
@@ -62,6 +71,7 @@ class Process:
 
     __slots__ = (
         "__weakref__",
+        "_awaits",
         "_handled",
         "_last_run",
         "_lock",
@@ -112,6 +122,8 @@ class Process:
         self._handled: set[int] = set()
         self._pinned: dict[int, Call] = {}
         self._nested: list[Process] = []
+        # Whether a coroutine function was ever added: a plan without any need not look for them.
+        self._awaits = False
         # The callable that was looked at last and has nothing to it: adding it again needs no second look.
         self._plain: object = None
         self._last_run: Run | None = None
@@ -123,8 +135,10 @@ class Process:
     def add_task(self, callable: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Add a call to make later. Every keyword reaches the callable, whatever its name.
 
-        Raises `TypeError` for what cannot be called and for a coroutine function, `HandleError` for a handle of
-        another process, `NestingError` where a process would contain itself, `ProcessRunningError` while it runs.
+        A coroutine function is a task like any other: its call is awaited, under every strategy.
+
+        Raises `TypeError` for what cannot be called and for an async generator function, `HandleError` for a handle
+        of another process, `NestingError` where a process would contain itself, `ProcessRunningError` while it runs.
         """
         plain = callable is self._plain or self._is_plain(callable)
         for value in (*args, *kwargs.values()) if kwargs else args:
@@ -139,7 +153,11 @@ class Process:
 
     add_step = add_task
 
-    def task(self, callable: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    @overload
+    def task(self, callable: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    def task(self, callable: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    def task(self, callable: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Add the same task as `add_task`, and return a handle that stands for the value it will have.
 
         As an argument of a later task, or directly inside a list, tuple or dict argument, the handle becomes that
@@ -154,8 +172,24 @@ class Process:
         3
         """
         options = PLAIN if callable is self._plain or self._is_plain(callable) else options_of(callable)
-        return cast("T", self._add(callable, args, kwargs, options, handled=True))
+        return self._add(callable, args, kwargs, options, handled=True)
 
+    @overload
+    def map(self, callable: Callable[[A], Coroutine[Any, Any, T]], iterable: Iterable[A], /) -> list[T]: ...
+    @overload
+    def map(
+        self, callable: Callable[[A, B], Coroutine[Any, Any, T]], first: Iterable[A], second: Iterable[B], /
+    ) -> list[T]: ...
+    @overload
+    def map(
+        self,
+        callable: Callable[..., Coroutine[Any, Any, T]],
+        first: Iterable[Any],
+        second: Iterable[Any],
+        third: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+    ) -> list[T]: ...
     @overload
     def map(self, callable: Callable[[A], T], iterable: Iterable[A], /) -> list[T]: ...
     @overload
@@ -198,7 +232,7 @@ class Process:
         /,
         *more: Iterable[Any],
     ) -> list[T]: ...
-    def map(self, callable: Callable[..., T], /, *iterables: Iterable[Any]) -> list[T]:
+    def map(self, callable: Callable[..., Any], /, *iterables: Iterable[Any]) -> list[Any]:
         """Add one task that calls `callable` once for each element, and return the handle of the list of results.
 
         Where tasks run at once, so do the elements, and the options of `callable` hold for each of them. An iterable
@@ -220,7 +254,8 @@ class Process:
         if not iterables:
             raise TypeError(f"{where}: map(callable, *iterables) takes at least one iterable")
         check_iterables(tuple(item for item in iterables if not isinstance(item, Handle)), where)
-        return cast("list[T]", self._add(Each(callable), iterables, {}, options_of(callable), handled=True))
+        each = Each(callable)
+        return cast("list[Any]", self._add(each, iterables, {}, options_of(callable), handled=True))
 
     # Execution
 
@@ -257,6 +292,42 @@ class Process:
         """Do what `execute()` does, so that a process can be a task of another one."""
         return self.execute()
 
+    async def execute_async(
+        self,
+        *,
+        run_id: str | None = None,
+        journal: "Journal | str | os.PathLike[str] | None" = None,
+        allow_changes: bool = False,
+        observers: Iterable[Observer] = (),
+    ) -> list[Any]:
+        """Do what `execute` does in the running event loop, which nothing of the run but its coroutines holds up.
+
+        Plain functions run in threads, those of a sequential stage too. Where the caller's task is cancelled, so is
+        the run: nothing new starts, coroutines are cancelled, plain functions in flight are waited for, and
+        `CancelledError` leaves when all have ended; a second cancellation leaves at once. Raises what `execute` raises.
+
+        >>> import asyncio
+        >>> async def greeting(name: str) -> str:
+        ...     await asyncio.sleep(0)
+        ...     return f"hello {name}"
+        >>> process = Process("greetings", "parallel", max_workers=1000)
+        >>> for name in "Ada", "Grace":
+        ...     process.add_task(greeting, name)
+        >>> asyncio.run(process.execute_async())
+        ['hello Ada', 'hello Grace']
+        """
+        begin = partial(self._begin, "executing it again", run_id, journal, observers, allow_changes=allow_changes)
+        if journal is None and self.journal is None and not _is_task(self):
+            run = begin()
+        else:
+            run = await self._begin_async(begin)
+        try:
+            await self._drive_async(run)
+            return run._take()
+        finally:
+            # As in execute.
+            del run, self
+
     def start(
         self,
         *,
@@ -267,9 +338,10 @@ class Process:
     ) -> Run:
         """Start to run all tasks in a thread of their own, and return the run at once.
 
-        The arguments mean what they mean for `execute`. Sequential stages run in that thread. Call `result()` on the
-        run to wait for its end; an interpreter that exits lets it finish what it has begun. Raises
-        `ProcessRunningError` while the process is running already, and what `execute` raises of a journal.
+        The arguments mean what they mean for `execute`. Sequential stages run in that thread, and so does an event
+        loop for coroutines. Call `result()` on the run to wait for its end, or in a coroutine `await` it; an
+        interpreter that exits lets it finish what it has begun. Raises `ProcessRunningError` while the process is
+        running already, and what `execute` raises of a journal.
         """
         run = self._begin("starting it again", run_id, journal, observers, allow_changes=allow_changes)
         driver = threading.Thread(target=self._drive, args=(run,), name=f"procession-{shown(self.name, 40)}")
@@ -359,7 +431,14 @@ class Process:
                         "drawn from an iterator that can be drawn only once; give map a list, or an iterable that "
                         "starts afresh"
                     )
-            plan = plan_of(self.tasks, strategy, options=self._options, needs=self._needs, handled=self._handled)
+            plan = plan_of(
+                self.tasks,
+                strategy,
+                options=self._options,
+                needs=self._needs,
+                handled=self._handled,
+                awaits=self._awaits,
+            )
             self.status = "running"
         try:
             run = Run(
@@ -386,24 +465,42 @@ class Process:
             run._drive()
             completed = run.status == "completed"
         finally:
-            self.status = "completed" if completed else "failed"
-            run._close()
+            self._end(run, completed)
+
+    async def _begin_async(self, begin: Callable[[], Run]) -> Run:
+        """Begin in a thread, for a journal may take its time."""
+        from procession._engine.aside import in_thread  # asyncio takes longer to import than all the rest
+
+        def end(run: Run) -> None:  # for which nobody waits any more
+            run.cancel()
+            self._drive(run)
+
+        return await in_thread(begin, forsaken=end)
+
+    async def _drive_async(self, run: Run) -> None:
+        completed = False
+        try:
+            await run._drive_async()
+            completed = run.status == "completed"
+        finally:
+            self._end(run, completed)
+
+    def _end(self, run: Run, completed: bool) -> None:
+        self.status = "completed" if completed else "failed"
+        run._close()
 
     def _is_plain(self, function: Callable[..., Any]) -> bool:
         """Return whether there is nothing to the callable but the call; raise for what cannot be a task."""
         if not callable(function):
             raise TypeError(f"{self._where()}: a task is something to call; got {shown(repr(function))}")
-        inner = unwrapped(function)
-        code = getattr(getattr(inner, "__func__", inner), "__code__", None) or getattr(
-            getattr(type(inner).__call__, "__func__", type(inner).__call__), "__code__", None
-        )
-        flags: object = getattr(code, "co_flags", 0)
-        if isinstance(flags, int) and flags & _COROUTINE:
+        if is_async_generator_function(function):
             raise TypeError(
-                f"{self._where(function)}: it is a coroutine function, and nobody here would await it; "
-                "wrap the call: lambda: asyncio.run(function(...))"
+                f"{self._where(function)}: it is an async generator function, and nobody here would iterate over what "
+                "it gives; make it a coroutine function that does"
             )
-        inside = _process_in(inner)
+        if is_coroutine_function(function):
+            self._awaits = True
+        inside = _process_in(unwrapped(function))
         if inside is not None and inside._contains(self):
             raise NestingError(f"{self._where(function)}: the process would contain itself")
         if inside is not None or options_of(function) is not PLAIN:

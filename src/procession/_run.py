@@ -1,11 +1,12 @@
 """A run: one execution of a process. The one place where plan, engine and observers meet."""
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from procession._engine.course import Course
 from procession._engine.current import SEAT
@@ -27,6 +28,7 @@ from procession.observe.summary import summary_of
 if TYPE_CHECKING:
     import os
 
+    from procession._engine.coroutines import CoroutineEngine
     from procession.journal import Journal
     from procession.pictures.timeline import Timeline
 
@@ -105,12 +107,47 @@ class Run:
             recorder=self._recording.recorder,
         )
         self._audience = audience
-        self._engine = ThreadEngine(self._course)
+        self._engine = _engine_of(self._course)
 
     # For Process
 
     def _drive(self) -> None:
         """Run all tasks, in this thread as far as their strategy says so. Raises nothing of a task."""
+        try:
+            self._set_out()
+            self._engine.drive()
+        except BaseException as error:
+            self._course.interrupt(error)
+            raise
+        finally:
+            self._arrive()
+
+    async def _drive_async(self) -> None:
+        """Run all tasks, coroutines in the running loop. Raises nothing of a task."""
+        from procession._engine.coroutines import drive_async  # asyncio: see `_engine_of`
+
+        try:
+            self._set_out()
+            await drive_async(self._engine)
+        except GeneratorExit:
+            self._arrive()  # nothing can be awaited any more
+            raise
+        except BaseException as error:
+            if not self._course.cancelled:
+                self._course.interrupt(error)
+            await self._arrive_async()
+            raise
+        await self._arrive_async()
+
+    async def _arrive_async(self) -> None:
+        if self._recording.recorder is None and not self._audience.waits:
+            self._arrive()
+        else:
+            from procession._engine.aside import in_thread
+
+            await in_thread(self._arrive)
+
+    def _set_out(self) -> None:
         course = self._course
         parent = self._parent
         if parent is not None:
@@ -118,25 +155,22 @@ class Run:
             parent.children[self.id] = course.cancel
             if parent.cancelled:
                 course.cancel()
-        try:
-            # What observers set in the context, the tasks see, and the caller does not.
-            course.context.run(self._audience.begin, course, self._event("run_started"))
-            self._recording.follow(course)
-            self._engine.drive()
-        except BaseException as error:
-            course.interrupt(error)
-            raise
-        finally:
-            if parent is not None:
-                parent.children.pop(self.id, None)
-                self._parent = None  # or a nested process would keep alive whatever was around it
-            course.close()
-            self._recording.close(course, self.status)
-            self._conclude()
-            self._cpu = time.process_time() - self._cpu
-            self._ended = time.perf_counter()
-            ends: dict[RunStatus, EventName] = {"completed": "run_completed", "cancelled": "run_cancelled"}
-            course.context.run(self._audience.end, self._event(ends.get(self.status, "run_failed")))
+        # What observers set in the context, the tasks see, and the caller does not.
+        course.context.run(self._audience.begin, course, self._event("run_started"))
+        self._recording.follow(course)
+
+    def _arrive(self) -> None:
+        course = self._course
+        if self._parent is not None:
+            self._parent.children.pop(self.id, None)
+            self._parent = None  # or a nested process would keep alive whatever was around it
+        course.close()
+        self._recording.close(course, self.status)
+        self._conclude()
+        self._cpu = time.process_time() - self._cpu
+        self._ended = time.perf_counter()
+        ends: dict[RunStatus, EventName] = {"completed": "run_completed", "cancelled": "run_cancelled"}
+        course.context.run(self._audience.end, self._event(ends.get(self.status, "run_failed")))
 
     def _take(self) -> list[Any]:
         """Return the results as the caller's alone, or raise what `result()` raises."""
@@ -209,8 +243,17 @@ class Run:
         return list(self._results)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the run to end, at most `timeout` seconds; return whether it has. Raises nothing of the run."""
+        """Wait for the run to end, at most `timeout` seconds; return whether it has. Raises nothing of the run.
+
+        Raises `RuntimeError` in the event loop that the run needs to go on: see `await run`.
+        """
+        if timeout != 0:
+            self._check_loop()
         return self._over.wait(timeout)
+
+    def __await__(self) -> Generator[Any, None, list[Any]]:
+        """Do what `result()` does in a coroutine, without holding up its event loop."""
+        return self._awaited().__await__()
 
     def cancel(self) -> None:
         """Let nothing new start. Tasks in flight are asked to stop: see `current_task().cancelled`. Returns at once.
@@ -222,22 +265,30 @@ class Run:
     def __iter__(self) -> Iterator[Outcome]:
         """Yield the outcome of each task once, as they end; those that never started come last."""
         ended: SimpleQueue[int | None] = SimpleQueue()
-        self._course.watch(ended.put)
-        try:
-            ledger = self._course.ledger
-            # Watching began before this look, so that no task ends unseen between the two.
-            before = [(end, index) for index, end in enumerate(ledger.ends) if end is not None]
+        with _Ends(self._course, ended.put) as ends:
             if self._over.is_open:
                 ended.put(None)
-            seen = {index for _, index in before}
-            yield from (self._outcome(index) for _, index in sorted(before))
-            while (index := _get(ended)) is not None:
-                if index not in seen:
-                    seen.add(index)
+            yield from map(self._outcome, ends.before)
+            while (index := _get(ended, self._check_loop)) is not None:
+                if ends.first(index):
                     yield self._outcome(index)
-            yield from (self._outcome(index) for index in range(len(self._plan.calls)) if index not in seen)
-        finally:
-            self._course.unwatch(ended.put)
+            yield from map(self._outcome, ends.missing())
+
+    async def __aiter__(self) -> AsyncIterator[Outcome]:
+        """Yield the same in a coroutine, without holding up its event loop."""
+        from procession._engine.aside import Mailbox  # asyncio: see `_engine_of`
+
+        ended: Mailbox[int | None] = Mailbox()
+        with _Ends(self._course, ended.put) as ends:
+            if self._over.is_open:
+                ended.put(None)
+            for index in ends.before:
+                yield self._outcome(index)
+            while (now := await ended.get()) is not None:
+                if ends.first(now):
+                    yield self._outcome(now)
+            for index in ends.missing():
+                yield self._outcome(index)
 
     @overload
     def __getitem__(self, handle: Handle, /) -> Any: ...
@@ -335,9 +386,25 @@ class Run:
         try:
             # Watching began before this look, so that neither can end unseen between the two.
             if self._course.ledger.ends[index] is None and not self._over.is_open:
+                self._check_loop()
                 ended.wait()
         finally:
             self._course.unwatch(watch)
+
+    async def _awaited(self) -> list[Any]:
+        async for _ in self:
+            pass
+        self._raise()
+        assert self._results is not None
+        return list(self._results)
+
+    def _check_loop(self) -> None:
+        """Refuse to wait where that would hold up the very run that is waited for."""
+        if self._course.loop_thread == threading.get_ident() and not self._over.is_open:
+            raise RuntimeError(
+                f"run {self.id} of process {self.process_name!r} needs the event loop of this thread, so waiting here "
+                "would never end; in a coroutine: `await run`, or `async for outcome in run`"
+            )
 
     def _conclude(self) -> None:
         ledger = self._course.ledger
@@ -443,7 +510,53 @@ class Outcomes(Sequence[Outcome]):
         return f"[{head}{', …' if self._count > _HEAD else ''}]"
 
 
-def _get(queue: "SimpleQueue[int | None]") -> int | None:
+class _Ends:
+    """Which tasks of a course have ended: `before` one looked, in that order, and those that `put` is told of."""
+
+    __slots__ = ("_course", "_put", "_seen", "before")
+
+    def __init__(self, course: Course, put: Callable[[int | None], None]) -> None:
+        self._course = course
+        self._put = put
+        self._seen: set[int] = set()
+        self.before: list[int] = []
+
+    def __enter__(self) -> Self:
+        self._course.watch(self._put)
+        # Watching began before this look, so that no task ends unseen between the two.
+        before = sorted((end, index) for index, end in enumerate(self._course.ledger.ends) if end is not None)
+        self.before = [index for _, index in before]
+        self._seen.update(self.before)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._course.unwatch(self._put)
+
+    def first(self, index: int) -> bool:
+        """Return whether it is the first time that the task is seen."""
+        if index in self._seen:
+            return False
+        self._seen.add(index)
+        return True
+
+    def missing(self) -> list[int]:
+        """Return the tasks that never ended."""
+        return [index for index in range(len(self._course.ledger.ends)) if index not in self._seen]
+
+
+def _engine_of(course: Course) -> "ThreadEngine | CoroutineEngine":
+    if not course.plan.coroutines:
+        return ThreadEngine(course)
+    # Importing asyncio takes longer than importing all the rest, so only those who need it do.
+    from procession._engine.coroutines import CoroutineEngine
+
+    return CoroutineEngine(course)
+
+
+def _get(queue: "SimpleQueue[int | None]", check: Callable[[], None]) -> int | None:
     while True:
+        with suppress(Empty):
+            return queue.get_nowait()
+        check()
         with suppress(Empty):
             return queue.get(timeout=SLICE_S)

@@ -74,7 +74,18 @@ def lazily() -> Iterator[int]:
     yield 1
 
 
+async def page(url: str, size: int = 0) -> bytes:
+    return url.encode()[:size]
+
+
+async def pair(one: str, other: int) -> float:
+    return len(one) / other
+
+
 class Store:
+    async def load(self, path: Path) -> str:
+        return str(path)
+
     def save(self, count: int, /) -> Path:
         return Path(str(count))
 
@@ -249,3 +260,24 @@ assert_type(current_task(), CurrentTask)
 assert_type(current_task().attempt, int)
 assert_type(current_task().name, str)
 assert_type(current_task().cancelled, bool)
+
+
+# Coroutines: the handle of one stands for what it gives when it is awaited
+
+process.add_task(page, "a", size=1)
+a_page = process.task(page, "a")
+assert_type(a_page, bytes)
+assert_type(run[a_page], bytes)
+assert_type(process.task(Store().load, Path()), str)
+assert_type(process.task(task(retries=1)(page), "a"), bytes)
+assert_type(process.task(partial(page, "a")), bytes)
+assert_type(process.map(page, ["a"]), list[bytes])
+assert_type(process.map(pair, ["a"], [1]), list[float])
+assert_type(process.task(words, process.task(Store().load, Path())), list[str])
+
+
+async def within() -> None:
+    assert_type(await process.execute_async(), list[Any])
+    assert_type(await run, list[Any])
+    async for outcome in run:
+        assert_type(outcome, Outcome)

@@ -43,6 +43,14 @@ def all_six(a: int, b: str, c: float, d: bytes, e: bool, f: Path) -> None:
     print(a, b, c, d, e, f)
 
 
+async def page(url: str, size: int = 0) -> bytes:
+    return url.encode()[:size]
+
+
+async def pair(one: str, other: int) -> float:
+    return len(one) / other
+
+
 class Store:
     def save(self, count: int) -> Path:
         return Path(str(count))
@@ -204,3 +212,21 @@ process.last_run.cancel()  # refused
 process.execute("a")  # refused
 current_task().sleep("1")  # refused
 current_task().cancelled = True  # refused
+
+
+# Coroutines
+
+process.task(page)  # refused
+process.task(page, 1)  # refused
+process.add_task(page, "a", colour="red")  # refused
+words(process.task(page, "a"))  # refused
+process.task(words, process.task(page, "a"))  # refused
+process.map(page, [1])  # refused
+process.map(pair, ["a"], ["b"])  # refused
+
+
+async def within() -> None:
+    await process.execute_async("a")  # refused
+    words(await run)  # refused
+    for _ in await process:  # refused
+        pass

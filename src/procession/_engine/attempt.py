@@ -50,10 +50,16 @@ def attempted(
     one = _Attempt(scene, index, options, function, args, kwargs, element)
     if options.retries == 0:
         return one()
+
+    def sleep(seconds: float) -> None:
+        one.report_retry()
+        if scene.wait_halted(seconds) and one.error is not None:
+            raise GiveUp(one.error)
+
     error: BaseException | None
     try:
-        return _retrying(scene, index, options, one)(one)
-    except _GiveUp as given_up:
+        return retrying(options).copy(sleep=sleep)(one)
+    except GiveUp as given_up:
         error = given_up.error
     # Outside of the handler, so that the error gets no context that leads back to it.
     try:
@@ -62,14 +68,15 @@ def attempted(
         error = None
 
 
-class _GiveUp(BaseException):
+class GiveUp(BaseException):
     """There will be no other attempt, whatever the retry rules say. Carries how the last one ended."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
 
-def _retrying(scene: Scene, index: int, options: Options, one: "_Attempt") -> "Retrying":
+def retrying(options: Options) -> "Retrying":
+    """Return what says when a task is attempted again. It raises what the last attempt raised, as it is."""
     # Imported by the first run that has a task with retries: importing the package stays free of it.
     import tenacity
 
@@ -86,29 +93,24 @@ def _retrying(scene: Scene, index: int, options: Options, one: "_Attempt") -> "R
         error = state.outcome.exception() if state.outcome is not None else None
         return (error is None or isinstance(error, Exception)) and bool(again(state))
 
-    def sleep(seconds: float) -> None:
-        scene.report("task_retrying", index, one.made, None, one.error)
-        if scene.wait_halted(seconds) and one.error is not None:
-            raise _GiveUp(one.error)
-
-    return rules.copy(sleep=sleep, reraise=True, retry=worth_it)
+    return rules.copy(reraise=True, retry=worth_it)
 
 
-class _Attempt:
-    """Makes one attempt each time it is called, and never two at the same time."""
+class Attempts:
+    """The attempts of one call: how many were made, and what the last one raised."""
 
     __slots__ = (
-        "_args",
         "_counted",
         "_element",
-        "_function",
-        "_hung",
         "_index",
-        "_kwargs",
-        "_options",
         "_scene",
+        "args",
         "error",
+        "function",
+        "hung",
+        "kwargs",
         "made",
+        "options",
     )
 
     def __init__(
@@ -125,32 +127,57 @@ class _Attempt:
         self._index = index
         self._counted = index if element == WHOLE else (index, element)
         self._element = element
-        self._options = options
-        self._function = function
-        self._args = args
-        self._kwargs = kwargs
-        self._hung: threading.Thread | None = None
+        self.options = options
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
         self.made = 0
         self.error: BaseException | None = None
+        self.hung: threading.Thread | None = None
+        """The thread of an attempt that was abandoned."""
 
-    def __call__(self) -> Any:
-        if self._hung is not None and self._hung.is_alive() and self.error is not None:
-            raise _GiveUp(self.error)
+    def begin(self) -> tuple[Seat, contextvars.Context]:
+        """Count another attempt; return its seat, and the context to make it in."""
         self.made += 1
         self._scene.attempts[self._counted] = self.made
-        seat = Seat(self._scene, threading.current_thread().name, self._index, self.made, self._element)
+        seat = Seat(self._scene, SEAT.get().worker, self._index, self.made, self._element)
         context = contextvars.copy_context()
         context.run(SEAT.set, seat)
+        return seat, context
+
+    def too_long(self, timeout: float) -> TaskTimeoutError:
+        """Return what to raise for an attempt that took too long."""
+        name = shown(self._scene.name(self._index))
+        return TaskTimeoutError(f"task {self._index} ({name}) took longer than its timeout of {timeout:g} s")
+
+    def report_retry(self) -> None:
+        """Tell that there will be another attempt, after a pause."""
+        self._scene.report("task_retrying", self._index, self.made, None, self.error)
+
+    def report_late(self, error: BaseException | None) -> None:
+        """Tell that an attempt that was abandoned has ended after all."""
+        self._scene.report("task_abandoned_ended", self._index, self.made, None, error)
+
+
+class _Attempt(Attempts):
+    """Makes one attempt each time it is called, and never two at the same time."""
+
+    __slots__ = ()
+
+    def __call__(self) -> Any:
+        if self.hung is not None and self.hung.is_alive() and self.error is not None:
+            raise GiveUp(self.error)
+        seat, context = self.begin()
         try:
-            if self._options.timeout is None:
-                return context.run(self._function, *self._args, **self._kwargs)
-            return self._within(self._options.timeout, seat, context)
+            if self.options.timeout is None:
+                return context.run(self.function, *self.args, **self.kwargs)
+            return self._within(self.options.timeout, seat, context)
         except BaseException as error:
             self.error = error
             raise
 
     def _within(self, timeout: float, seat: Seat, context: contextvars.Context) -> Any:
-        box = _Box(context, self._function, self._args, self._kwargs, self._late)
+        box = _Box(context, self.function, self.args, self.kwargs, self.report_late)
         thread = threading.Thread(target=box.fill, name=f"{seat.worker}-attempt", daemon=True)
         try:
             thread.start()
@@ -164,15 +191,11 @@ class _Attempt:
         finally:
             if not ended and not (ended := not box.abandon()):
                 seat.abandoned = True
-                self._hung = thread
+                self.hung = thread
         if not ended:
-            name = shown(self._scene.name(self._index))
-            raise TaskTimeoutError(f"task {self._index} ({name}) took longer than its timeout of {timeout:g} s")
+            raise self.too_long(timeout)
         thread.join()
         return box.content()
-
-    def _late(self, error: BaseException | None) -> None:
-        self._scene.report("task_abandoned_ended", self._index, self.made, None, error)
 
 
 class _Box:

@@ -57,6 +57,11 @@ class GroupCommit:
         self._queue: deque[tuple[Record, Callable[[], object]]] = deque()
         self._lock = threading.Lock()
 
+    @property
+    def pending(self) -> bool:
+        """Whether something is queued that nobody has begun to commit."""
+        return bool(self._queue)
+
     def add(self, record: Record, then: Callable[[], object]) -> None:
         """Queue a record; `then` is called once it is committed."""
         self._queue.append((record, then))

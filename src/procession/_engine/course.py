@@ -87,7 +87,10 @@ class Course:
         self.context = contextvars.copy_context()
         self.epoch = time.time()
         self.began = time.perf_counter()
+        self.loop_thread: int | None = None
         self._commits = None if recorder is None else GroupCommit(recorder.commit, self._unrecorded)
+        self._offer: Callable[[], object] = _nothing if self._commits is None else self._commits.offer
+        self._hear: Callable[[], object] = _nothing
         self._recruit: Callable[[int], object] = lambda _: None
         self._named: tuple[object, str] = None, ""
         self._watchers: list[Callable[[int | None], None]] = []
@@ -119,6 +122,22 @@ class Course:
         """Have `recruit` called with the number of tasks that became ready and for which nobody has come yet."""
         self._recruit = recruit
 
+    def recruit(self, count: int) -> None:
+        """Say that so many tasks became ready for which nobody has come yet."""
+        self._recruit(count)
+
+    def looped_by(self, hear: Callable[[], object], offer: Callable[[], object]) -> None:
+        """Have `hear` called when the run halts, and `offer` when there is something to commit, in whatever thread."""
+        self._hear = hear
+        if self._commits is not None:
+            self._offer = offer
+
+    def unlooped(self) -> None:
+        """End what `looped_by` began."""
+        self._hear = _nothing
+        if self._commits is not None:
+            self._offer = self._commits.offer
+
     def ended(self, index: int) -> None:
         """Go on from a task that has ended well, in the worker that goes on with one of those it made ready."""
         freed = self.ledger.settle(index)
@@ -143,7 +162,7 @@ class Course:
         if in_order:
             commits.flush()
         else:
-            commits.offer()
+            self._offer()
 
     def element_finished(
         self, index: int, place: int, digest: bytes, value: object, start: float, attempts: int
@@ -166,18 +185,28 @@ class Course:
             "" if seat is None else seat.worker,
         )
         self._commits.add(record, _nothing)
-        self._commits.offer()
+        self._offer()
 
     def element_raised(self, index: int, place: int, error: BaseException, start: float, attempts: int) -> None:
         """Record that an element of a map raised."""
         if self._commits is not None:
             self._commits.add(self._failure(index, place, error, start, time.perf_counter(), attempts), _nothing)
+            self._offer()
+
+    def offer(self) -> None:
+        """Commit what was recorded so far, unless somebody is at it: then that one will."""
+        if self._commits is not None:
             self._commits.offer()
 
     def took_part(self, index: int, worker: str, start: float, elements: int) -> None:
         """Note that a worker was on a map since `start`, and how many elements it called."""
         if elements:
             self.stints.append(Stint(index, worker, start, time.perf_counter() - start, elements))
+
+    @property
+    def uncommitted(self) -> bool:
+        """Whether something was recorded that nobody has begun to commit."""
+        return self._commits is not None and self._commits.pending
 
     def flush(self) -> None:
         """Return when all that was recorded so far is committed."""
@@ -206,7 +235,7 @@ class Course:
             if self._commits is not None:
                 record = self._failure(index, WHOLE, error, now if start is None else start, now, attempt)
                 self._commits.add(record, _nothing)
-                self._commits.offer()
+                self._offer()
         self.notify(index)
 
     def fail_early(self, index: int, error: BaseException, *, in_order: bool) -> None:
@@ -233,6 +262,7 @@ class Course:
         changed = self.ledger.cancel()
         self._cancelled.open()
         self._halted.open()
+        self._hear()
         for cancel_child in list(self.children.values()):
             cancel_child()
         return changed
@@ -417,6 +447,7 @@ class Course:
             self._cancelled.open()
         if self.ledger.halted:
             self._halted.open()
+            self._hear()
 
 
 def _nothing() -> None:

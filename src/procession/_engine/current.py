@@ -63,7 +63,10 @@ class CurrentTask:
         return self._seat.abandoned or self._seat.conduct.cancelled
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, in seconds, but no longer than until the task is asked to stop: then raise `TaskCancelled`."""
+        """Sleep, in seconds, but no longer than until the task is asked to stop: then raise `TaskCancelled`.
+
+        In a coroutine, await `asyncio.sleep` instead: it ends when the run is cancelled, and leaves the loop to others.
+        """
         deadline = time.monotonic() + seconds
         while True:
             if self.cancelled:

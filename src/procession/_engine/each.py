@@ -8,7 +8,7 @@ import contextvars
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from itertools import islice
 from typing import Any
 
@@ -28,6 +28,9 @@ WINDOW = 64
 
 _QUICK_S = 0.001
 
+_AT_HAND = frozenset({list, tuple, range, str, bytes, dict, set, frozenset})
+"""Types of iterables whose elements are there already, so that to draw from them takes no time."""
+
 
 class Left(Exception):
     """A worker leaves a map to the others that are still on it."""
@@ -38,11 +41,13 @@ class MapJob:
 
     __slots__ = (
         "_active",
+        "_at_hand",
         "_began",
         "_context",
         "_course",
         "_cut_short",
         "_done",
+        "_drawing",
         "_drawn",
         "_each",
         "_elements",
@@ -53,7 +58,6 @@ class MapJob:
         "_failure",
         "_in_order",
         "_index",
-        "_invite",
         "_length",
         "_lock",
         "_options",
@@ -72,17 +76,16 @@ class MapJob:
         options: Options,
         *,
         in_order: bool,
-        invite: Callable[[int], object],
     ) -> None:
         self._course = course
         self._in_order = in_order
         self._index = index
-        self._invite = invite
         self._where = f"process {course.process_name!r}, task {index} ({course.name(index)})"
         self._recorded = {} if course.recorder is None else dict(course.recorder.elements(index))
         self._each = each
         self._options = options
         self._lock = threading.Lock()
+        self._drawing = threading.Lock()  # held while the iterables are drawn from, which may take long
         self._elements: Iterator[tuple[Any, ...]] | None = None
         self._window: deque[tuple[int, tuple[Any, ...]]] = deque()
         self._refill = 1
@@ -94,6 +97,7 @@ class MapJob:
         self._errors: dict[int, BaseException] = {}
         self._failure: BaseException | None = None
         self._exhausted = False
+        self._at_hand = False
         self._cut_short = False
         self._ended = False
         self._active = 0
@@ -102,9 +106,7 @@ class MapJob:
 
     def join(self) -> list[Any]:
         """Work on the map; return its results if this is the last worker on it, else raise `Left`."""
-        with self._lock:
-            self._enter()
-        self._invite(self._index)
+        self._come()
         seat = SEAT.get()
         # Of the one who began: what was set at the start of the map, all of its elements see.
         context = self._context.copy()
@@ -117,11 +119,7 @@ class MapJob:
             del drawn
         seat.element = WHOLE
         self._course.took_part(self._index, seat.worker, start, called)
-        with self._lock:
-            self._active -= 1
-            if self._active:
-                raise Left
-            self._ended = True
+        self._leave()
         self._course.flush()
         return self._concluded()
 
@@ -130,6 +128,24 @@ class MapJob:
         """How far the map has come, in elements."""
         with self._lock:
             return Progress(self._done, self._failed, max(self._drawn, self._length))
+
+    def _come(self) -> None:
+        with self._lock:
+            self._enter()
+        if not self._in_order:  # have one more worker join, if there is one
+            ledger = self._course.ledger
+            ledger.ready.appendleft(self._index)
+            if ledger.halted:
+                ledger.ready.clear()
+            self._course.recruit(1)
+
+    def _leave(self) -> None:
+        """Return in the last worker, else raise `Left`."""
+        with self._lock:
+            self._active -= 1
+            if self._active:
+                raise Left
+            self._ended = True
 
     def _enter(self) -> None:
         starts = self._course.ledger.starts
@@ -153,6 +169,7 @@ class MapJob:
         iterables = bound(self._course.plan.calls[self._index][1], {}, self._course.ledger.values)[0]
         check_iterables(iterables, self._where)
         self._length = max((len(iterable) for iterable in iterables if isinstance(iterable, Sized)), default=0)
+        self._at_hand = all(type(iterable) in _AT_HAND for iterable in iterables)
         iterators = [iter(iterable) for iterable in iterables]
         if any(iterator is iterable for iterator, iterable in zip(iterators, iterables, strict=True)):
             self._each.spent = True
@@ -169,7 +186,7 @@ class MapJob:
         return None
 
     def _refilled(self) -> bool:
-        with self._lock:
+        with self._drawing:
             if self._window:
                 return True
             if self._exhausted or self._elements is None:
@@ -183,7 +200,8 @@ class MapJob:
                     self._drawn += 1
             except BaseException as error:
                 self._exhausted = True
-                self._fail(self._clear(error))
+                with self._lock:
+                    self._fail(self._clear(error))
                 return False
             self._exhausted = self._drawn - before < self._refill
             # A slow source gets to hand out each element as soon as there is one.
@@ -200,39 +218,58 @@ class MapJob:
         return error
 
     def _call(self, context: contextvars.Context, place: int, element: tuple[Any, ...]) -> None:
-        course, key = self._course, (self._index, place)
         start = time.perf_counter()
         try:
-            digest = b"" if course.recorder is None else self._checked(place, element)
-            if place in self._recorded:
-                self._results[place] = self._recorded[place].value
-            else:
-                if course.verbose:
-                    course.report("element_started", self._index, 1, None, element=place)
+            digest = self._recall(place, element)
+            if digest is not None:
                 value = context.run(
-                    attempted, course, self._index, self._options, self._each.function, element, {}, place
+                    attempted, self._course, self._index, self._options, self._each.function, element, {}, place
                 )
-                course.element_finished(self._index, place, digest, value, start, course.attempts.get(key, 1))
-                self._results[place] = value
-                if course.verbose:
-                    took, attempts = time.perf_counter() - start, course.attempts.get(key, 1)
-                    course.report("element_completed", self._index, attempts, took, element=place)
+                self._keep(place, digest, value, start)
         except BaseException as error:
-            error.__traceback__ = stripped(error.__traceback__)
-            attempt = course.attempts.get(key, 1)
-            annotate(error, course.process_name, self._index, course.name(self._index), attempt, place)
-            if place not in self._recorded:
-                course.element_raised(self._index, place, error, start, attempt)
-            if isinstance(error, TaskCancelled) and course.ledger.halted:
-                self._cut_short = True
-            elif course.ledger.on_error == "stop" or not isinstance(error, Exception):
-                with self._lock:
-                    self._fail(error)
-            else:
-                self._errors[place] = error
+            self._raised(place, error, start)
+        self._count(place)
+
+    def _recall(self, place: int, element: tuple[Any, ...]) -> bytes | None:
+        """Return the digest of an element that is to be called; of another, take what was recorded."""
+        course = self._course
+        digest = b"" if course.recorder is None else self._checked(place, element)
+        if place in self._recorded:
+            self._results[place] = self._recorded[place].value
+            return None
+        if course.verbose:
+            course.report("element_started", self._index, 1, None, element=place)
+        return digest
+
+    def _keep(self, place: int, digest: bytes, value: Any, start: float) -> None:
+        course = self._course
+        attempts = course.attempts.get((self._index, place), 1)
+        course.element_finished(self._index, place, digest, value, start, attempts)
+        self._results[place] = value
+        if course.verbose:
+            took = time.perf_counter() - start
+            course.report("element_completed", self._index, attempts, took, element=place)
+
+    def _raised(self, place: int, error: BaseException, start: float) -> None:
+        course = self._course
+        error.__traceback__ = stripped(error.__traceback__)
+        attempt = course.attempts.get((self._index, place), 1)
+        annotate(error, course.process_name, self._index, course.name(self._index), attempt, place)
+        if place not in self._recorded:
+            course.element_raised(self._index, place, error, start, attempt)
+        if isinstance(error, TaskCancelled) and course.ledger.halted:
+            self._cut_short = True
+        elif course.ledger.on_error == "stop" or not isinstance(error, Exception):
             with self._lock:
-                self._failed += 1
-        made = course.attempts.pop(key, 1)
+                self._fail(error)
+        else:
+            self._errors[place] = error
+        with self._lock:
+            self._failed += 1
+
+    def _count(self, place: int) -> None:
+        course = self._course
+        made = course.attempts.pop((self._index, place), 1)
         with self._lock:
             self._done += 1
             if made > course.attempts.get(self._index, 1):

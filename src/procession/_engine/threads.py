@@ -20,6 +20,7 @@ from procession._engine.course import Course
 from procession._engine.current import SEAT, Seat
 from procession._engine.each import Left, MapJob
 from procession._engine.latch import Latch
+from procession._model.strategy import Stage
 from procession._model.task import PLAIN, Call, Each
 from procession._model.text import shown
 from procession.errors import WorkersUnavailableError
@@ -41,7 +42,6 @@ class ThreadEngine:
         self._interruption: BaseException | None = None
         self._calls = self._prepared()
         self._draw = self._draw_plain if course.recorder is None else self._draw_recorded
-        course.staffed_by(self._recruit)
 
     def drive(self) -> None:
         """Run every stage, in the calling thread or on a pool that it waits for. Never raises what a task raised.
@@ -53,17 +53,22 @@ class ThreadEngine:
             for stage in course.plan.stages:
                 if not course.ledger.well:
                     break
-                self._in_order = not stage.at_once
-                ready = course.ledger.open(stage)
-                if not stage.at_once:
-                    self._drive_in_order()
-                elif ready:
-                    self._drive_at_once(ready)
+                self.drive_stage(stage)
         except BaseException as error:
             course.interrupt(error)
             raise
         finally:
             course.close()
+
+    def drive_stage(self, stage: Stage) -> None:
+        """Run one stage."""
+        self._in_order = not stage.at_once
+        self.course.staffed_by(self._recruit)
+        ready = self.course.ledger.open(stage)
+        if not stage.at_once:
+            self._drive_in_order()
+        elif ready:
+            self._drive_at_once(ready)
 
     # The loops
 
@@ -305,14 +310,6 @@ class ThreadEngine:
             job = self._maps.get(index)
             if job is None:
                 options = course.plan.options.get(index, PLAIN)
-                job = MapJob(course, index, each, options, in_order=self._in_order, invite=self._invite)
+                job = MapJob(course, index, each, options, in_order=self._in_order)
                 self._maps[index] = course.maps[index] = job
         return job
-
-    def _invite(self, index: int) -> None:
-        """Have one more worker join a map, if there is one."""
-        if not self._in_order:
-            self.course.ledger.ready.appendleft(index)
-            if self.course.ledger.halted:
-                self.course.ledger.ready.clear()
-            self._recruit(1)

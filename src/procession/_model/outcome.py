@@ -28,8 +28,9 @@ class Outcome:
     `index` is its place in the process, `name` its name, `state` one of `TaskState`, `error` the exception it ended
     with or `None`, `attempts` how many times it was called (of a map, the element that took most), `start` when its
     first attempt began in seconds since the run did, `duration` how long it took in seconds, waits between attempts
-    included, `worker` the name of the thread; the last three are `None` where there is nothing to say yet. `recorded`
-    says that it ended in an earlier execution of the run, and this one read it from the journal; it has no `start`.
+    included, `worker` the name of the thread or asyncio task; the last three are `None` where there is nothing to say
+    yet. `recorded` says that it ended in an earlier execution of the run, and this one read it from the journal; it has
+    no `start`.
     """
 
     __slots__ = (

@@ -2,10 +2,10 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial, update_wrapper
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar, cast
 
 from procession._model.text import sketch
 
@@ -30,12 +30,16 @@ class Options(NamedTuple):
 
 PLAIN = Options()
 
+_COROUTINE: Final = 0x80 | 0x100  # inspect.CO_COROUTINE, CO_ITERABLE_COROUTINE
+_ASYNC_GENERATOR: Final = 0x200  # inspect.CO_ASYNC_GENERATOR
+
 
 class Each:
     """The callable of a `map` task: calls `function` once for each element of the iterables, in order.
 
-    It is an ordinary callable too, and then gives the same list. An element that is drawn from an iterator is
-    gone from it, so `spent` remembers that a run has drawn from one that can be drawn only once.
+    It is an ordinary callable too, and then gives the same list, or with a coroutine function, what to await for it.
+    An element that is drawn from an iterator is gone from it, so `spent` remembers that a run has drawn from one that
+    can be drawn only once.
     """
 
     __slots__ = ("function", "spent")
@@ -44,8 +48,14 @@ class Each:
         self.function = function
         self.spent = False
 
-    def __call__(self, *iterables: Iterable[Any]) -> list[Any]:
-        return [self.function(*element) for element in zip(*iterables, strict=True)]
+    def __call__(self, *iterables: Iterable[Any]) -> "list[Any] | Coroutine[Any, Any, list[Any]]":
+        elements = zip(*iterables, strict=True)
+        if is_coroutine_function(self.function):
+            return self._awaited(elements)
+        return [self.function(*element) for element in elements]
+
+    async def _awaited(self, elements: Iterable[tuple[Any, ...]]) -> list[Any]:
+        return [await self.function(*element) for element in elements]
 
     def __repr__(self) -> str:
         return f"Each({self.function!r})"
@@ -63,9 +73,10 @@ def task(
     `retries` is how many more attempts follow a first that failed, with exponential backoff and jitter between them
     (0.1 s at first, at most 60 s), or a `tenacity.Retrying`, whose rules then hold. `retry_on` says which exceptions
     are worth another attempt when `retries` is a number; one that is no `Exception` never is. `timeout` is the
-    time in seconds that one attempt may take: after it the attempt fails with `TaskTimeoutError`, and the thread it
-    runs in is abandoned, since threads cannot be stopped; no other attempt is made beside it. `name` is how the
-    task is called in logs, notes and tables. Given to a function that has options, it changes only those it names.
+    time in seconds that one attempt may take: after it the attempt fails with `TaskTimeoutError`. A coroutine is
+    cancelled then; the thread that a plain function runs in is abandoned, since threads cannot be stopped, and no other
+    attempt is made beside it. `name` is how the task is called in logs, notes and tables. Given to a function that has
+    options, it changes only those it names.
 
     What was decorated stays without these options, and is the result's `__wrapped__` if it is a function; any other
     callable is wrapped in a `functools.partial`.
@@ -115,6 +126,36 @@ def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     while isinstance(function, partial):
         function = function.func
     return function
+
+
+def is_coroutine_function(function: Callable[..., Any]) -> bool:
+    """Return whether what a call gives is there to be awaited, as far as can be said without calling.
+
+    That holds for an `async def` function, a partial or a bound method of one, an instance whose `__call__` is one, a
+    map of one, and for what `inspect.markcoroutinefunction` has marked. It does not for a plain function that happens
+    to return something awaitable: that is its value.
+    """
+    inner = unwrapped(function)
+    if isinstance(inner, Each):
+        return is_coroutine_function(inner.function)
+    if _flags_of(inner) & _COROUTINE:
+        return True
+    # The mark is a private name of `inspect`; to ask there would cost ten times as much as all the rest.
+    mark: object = getattr(sys.modules.get("inspect"), "_is_coroutine_mark", None)
+    return mark is not None and _look_up(inner, "_is_coroutine_marker") is mark
+
+
+def is_async_generator_function(function: Callable[..., Any]) -> bool:
+    """Return whether what a call gives is there for an `async for`."""
+    return bool(_flags_of(unwrapped(function)) & _ASYNC_GENERATOR)
+
+
+def _flags_of(inner: Callable[..., Any]) -> int:
+    code = getattr(getattr(inner, "__func__", inner), "__code__", None) or getattr(
+        getattr(type(inner).__call__, "__func__", type(inner).__call__), "__code__", None
+    )
+    flags: object = getattr(code, "co_flags", 0)
+    return flags if isinstance(flags, int) else 0
 
 
 def name_of(function: Callable[..., Any]) -> str:

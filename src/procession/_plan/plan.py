@@ -4,12 +4,13 @@ tasks ──▶ stages            ranges of tasks, each in order or all at once,
 needs ──▶ edges             task → the earlier tasks of its own stage that it waits for
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import groupby
 from typing import NamedTuple
 
 from procession._model.strategy import Stage, Strategy
-from procession._model.task import Call, Options
+from procession._model.task import Call, Options, is_coroutine_function
 
 
 class Plan(NamedTuple):
@@ -26,6 +27,8 @@ class Plan(NamedTuple):
     """Those of the needs that lie inside a stage that runs at once: all others hold by the order of things."""
     handled: AbstractSet[int]
     """Tasks that have a handle."""
+    coroutines: AbstractSet[int] = frozenset()
+    """Tasks whose call is to be awaited."""
 
 
 def plan_of(
@@ -35,8 +38,9 @@ def plan_of(
     options: Mapping[int, Options],
     needs: Mapping[int, tuple[int, ...]],
     handled: AbstractSet[int],
+    awaits: bool = True,
 ) -> Plan:
-    """Return the plan of the tasks.
+    """Return the plan of the tasks. `awaits` says whether there may be coroutine functions among them.
 
     >>> from procession._model.strategy import Hybrid
     >>> tasks = [(len, ("a",), {})] * 4
@@ -54,4 +58,39 @@ def plan_of(
     if first:
         inside = {index: tuple(n for n in needed if n >= first) for index, needed in needs.items() if index >= first}
         edges = {index: needed for index, needed in inside.items() if needed}
-    return Plan(list(tasks), stages, dict(options), needs, edges, frozenset(handled))
+    coroutines = frozenset(_coroutines(tasks) if awaits else ())
+    return Plan(list(tasks), stages, dict(options), needs, edges, frozenset(handled), coroutines)
+
+
+def segments(plan: Plan) -> Iterator[tuple[Stage, bool]]:
+    """Yield the plan's stages, each with whether there is something to await in it.
+
+    Tasks in order come in segments of one kind: coroutine functions, or functions that are only called.
+
+    >>> from procession._model.strategy import Sequential
+    >>> async def later(): ...
+    >>> tasks = [(function, (), {}) for function in (len, later, later, len)]
+    >>> plan = plan_of(tasks, Sequential(), options={}, needs={}, handled=set())
+    >>> [(stage.start, stage.stop, awaited) for stage, awaited in segments(plan)]
+    [(0, 1, False), (1, 3, True), (3, 4, False)]
+    """
+    for stage in plan.stages:
+        indexes = range(stage.start, stage.stop)
+        if stage.at_once:
+            yield stage, not plan.coroutines.isdisjoint(indexes)
+            continue
+        start = stage.start
+        for awaited, group in groupby(indexes, key=plan.coroutines.__contains__):
+            stop = start + sum(1 for _ in group)
+            yield Stage(start, stop, at_once=False), awaited
+            start = stop
+
+
+def _coroutines(tasks: Sequence[Call]) -> Iterator[int]:
+    last: object = None
+    awaited = False
+    for index, (function, _, _) in enumerate(tasks):
+        if function is not last:  # the same one over and over is looked at once
+            last, awaited = function, is_coroutine_function(function)
+        if awaited:
+            yield index

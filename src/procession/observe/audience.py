@@ -24,6 +24,11 @@ class Audience:
         self._feeds = [Feed(observer) for observer, immediate in guarded if not immediate]
         self.verbose = bool(self._immediate) or verbose()
 
+    @property
+    def waits(self) -> bool:
+        """Whether `end` waits for a thread."""
+        return bool(self._feeds)
+
     def begin(self, books: Books, started: Event) -> None:
         """Say that a run has begun, in which nothing is under way yet."""
         self.tell(started)

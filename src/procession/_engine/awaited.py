@@ -1,0 +1,123 @@
+"""Attempts of a coroutine: as in `attempt`, but awaited, cancelled for real, and with pauses that take no thread."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from contextvars import Context
+from typing import Any
+
+from procession._engine.attempt import Attempts, GiveUp, Scene, retrying, stripped
+from procession._model.record import WHOLE
+from procession._model.task import Options
+
+_RULES = (
+    "stop",
+    "wait",
+    "retry",
+    "before",
+    "after",
+    "before_sleep",
+    "reraise",
+    "retry_error_cls",
+    "retry_error_callback",
+)
+
+PATIENCE_S = 0.005
+"""How long coroutines that never wait may keep the loop from all else."""
+
+
+async def attempted(
+    scene: Scene,
+    pause: Callable[[float], Awaitable[bool]],
+    index: int,
+    options: Options,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    element: int = WHOLE,
+) -> Any:
+    """Await a call as its options say; return its value, or raise what the last attempt raised.
+
+    `pause` waits so many seconds, but no longer than until nothing new may start, and returns whether that is so.
+    """
+    if options.retries == 0 and options.timeout is None:
+        return await function(*args, **kwargs)
+    attempts = Attempts(scene, index, options, function, args, kwargs, element)
+    if options.retries == 0:
+        return await _one(attempts)
+
+    async def sleep(seconds: float) -> None:
+        attempts.report_retry()
+        if await pause(seconds) and attempts.error is not None:
+            raise GiveUp(attempts.error)
+
+    import tenacity  # in use only where there are retries: see `retrying`
+
+    rules = retrying(options)
+    if not getattr(rules, "enabled", True):
+        return await _one(attempts)
+    again = tenacity.AsyncRetrying(sleep=sleep, **{rule: getattr(rules, rule) for rule in _RULES})
+    error: BaseException | None
+    try:
+        return await again(_one, attempts)
+    except GiveUp as given_up:
+        error = given_up.error
+    # Outside of the handler, so that the error gets no context that leads back to it.
+    try:
+        raise error
+    finally:
+        error = None
+
+
+async def breathe() -> None:
+    """Let others have the loop. What runs next looks by itself whether it may, so no cancellation is needed here."""
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+
+
+def alike(one: Context, other: Context) -> bool:
+    """Return whether two contexts hold the same. Almost for nothing where one is a copy that nobody has changed."""
+    try:
+        return one == other
+    except Exception:
+        return False  # comparing what a task put into it failed: it is not the same
+
+
+async def apart(context: Context, function: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+    """Await a call in another context: as a task of its own, which is cancelled with the one that waits for it."""
+    value, error = await asyncio.Task(_boxed(function, args, kwargs), context=context)
+    if error is not None:
+        try:
+            raise error
+        finally:
+            error = None
+    return value
+
+
+async def _boxed(
+    function: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, BaseException | None]:
+    try:
+        return await function(*args, **kwargs), None
+    except (KeyboardInterrupt, SystemExit) as error:
+        return None, error  # raised by a task of its own, these would end the loop
+
+
+async def _one(attempts: Attempts) -> Any:
+    _, context = attempts.begin()
+    timeout = attempts.options.timeout
+    limit = asyncio.timeout(timeout)
+    try:
+        try:
+            async with limit:
+                return await apart(context, attempts.function, *attempts.args, **attempts.kwargs)
+        except TimeoutError as error:
+            if timeout is None or not limit.expired():
+                raise
+            cancelled = error.__cause__
+            if cancelled is not None:
+                cancelled.__traceback__ = stripped(cancelled.__traceback__)
+            raise attempts.too_long(timeout) from cancelled
+    except BaseException as error:
+        attempts.error = error
+        raise
