@@ -1,0 +1,414 @@
+"""Whole processes, generated, run for real in every way there is, beside a reference that makes one call after another.
+
+    Spec ──built──▶ Process ──Way.run──▶ results or exception, outcomes, calls ──┐
+      └──reference──▶ what each task comes to, calls ────────────────────────────┴──▶ the same
+
+Another way to run joins by one line in `WAYS`. Where a failure stops tasks that run at once, which of them had started
+by then is nobody's promise: there, what was seen must be one of the things that may happen.
+"""
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs import CALLS, ELEMENT_CALLS, Item, OwnError, noted_calls
+from procession import Hybrid, Parallel, Process, ProcessionError, RunCancelledError, Sequential, TaskSkippedError
+
+
+class Way(NamedTuple):
+    """A way to run a process."""
+
+    name: str
+    run: Callable[[Process], list[Any]]
+    options: Callable[[], dict[str, Any]] = dict  # makes options for the process, such as its executor
+    examples: int = 200  # how many processes are tried: fewer where each takes long
+
+
+WAYS = [
+    Way("threads", Process.execute),
+    Way("threads, started", lambda process: process.start().result(50)),
+]
+
+
+# What is run
+
+
+class Ref(NamedTuple):
+    """Stands for the value of an earlier task."""
+
+    index: int
+
+
+class Call(NamedTuple):
+    fails: int
+    error: type
+    attempts: int  # at most
+    args: tuple
+    kwargs: dict
+
+
+class Map(NamedTuple):
+    source: Any  # a list, or the Ref of one
+    lazy: bool
+    attempts: int
+
+
+class Spec(NamedTuple):
+    """A process to be. Each of its tasks is a `Call`, a `Map`, or the `Spec` of a process inside of it."""
+
+    name: str
+    strategy: Any
+    policy: str
+    workers: int
+    tasks: list
+
+    @property
+    def first(self):
+        """How many tasks run in order."""
+        count = len(self.tasks)
+        if isinstance(self.strategy, Hybrid):
+            return count // 2 if self.strategy.first is None else min(self.strategy.first, count)
+        return count if isinstance(self.strategy, Sequential) else 0
+
+    def before(self, index):
+        """What must have ended well before a task starts."""
+        return set(range(min(index, self.first))) | refs_of(self.tasks[index])
+
+
+def refs_of(job):
+    passed = (
+        [*job.args, *job.kwargs.values()] if isinstance(job, Call) else [job.source] if isinstance(job, Map) else []
+    )
+    inside = [list(value.values()) if type(value) is dict else value for value in passed]
+    flat = [item for value in inside for item in (value if type(value) in (list, tuple) else [value])]
+    return {item.index for item in flat if type(item) is Ref}
+
+
+def filled(value, values):
+    """Return an argument with something in place of each `Ref`, one level deep, as the handles are."""
+    if type(value) is Ref:
+        return values[value.index]
+    if type(value) is dict:
+        return {key: values[item.index] if type(item) is Ref else item for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(values[item.index] if type(item) is Ref else item for item in value)
+    return value
+
+
+def built(spec, sheet, options, prefix=""):
+    """Return the process."""
+    process = Process(spec.name, spec.strategy, spec.workers, on_error=spec.policy, **options)
+    wanted = set().union(*map(refs_of, spec.tasks))
+    handles = []
+    for index, job in enumerate(spec.tasks):
+        key = f"{prefix}{index}"
+        if isinstance(job, Map):
+            source = filled(job.source, handles)
+            function = partial(ELEMENT_CALLS[job.attempts], sheet, key)
+            handles.append(process.map(function, (item for item in source) if job.lazy else source))
+            continue
+        if isinstance(job, Call):
+            args, kwargs = filled_call(job, handles)
+            call = (CALLS[job.attempts], sheet, key, job.fails, job.error, *args)
+        else:
+            call, kwargs = (built(job, sheet, options, f"{key}-"),), {}
+        handles.append(process.task(*call, **kwargs) if index in wanted else process.add_task(*call, **kwargs))
+    return process
+
+
+def filled_call(job, values):
+    return [filled(arg, values) for arg in job.args], {key: filled(arg, values) for key, arg in job.kwargs.items()}
+
+
+# The reference
+
+
+class End(NamedTuple):
+    state: str
+    value: Any
+    error: BaseException | None
+    attempts: int
+
+
+def reference(spec, sheet, prefix=""):
+    """Return what each task comes to, if no failure stops tasks that run at once."""
+    ends = []
+    for index, job in enumerate(spec.tasks):
+        if all(ends[n].state == "completed" for n in spec.before(index)):
+            ends.append(alone(job, spec.policy, sheet, f"{prefix}{index}", [end.value for end in ends]))
+        else:
+            interrupted = any(isinstance(end.error, KeyboardInterrupt) for end in ends)
+            ends.append(End("cancelled" if interrupted else "skipped", None, None, 0))
+    return ends
+
+
+def alone(job, policy, sheet, key, values):
+    if isinstance(job, Spec):
+        return persistent(lambda: concluded(job, reference(job, sheet, f"{key}-")), 1)
+    if isinstance(job, Call):
+        args, kwargs = filled_call(job, values)
+        return persistent(partial(CALLS[1], sheet, key, job.fails, job.error, *args, **kwargs), job.attempts)
+    parts, errors = [], []
+    for item in filled(job.source, values):
+        part = persistent(partial(ELEMENT_CALLS[1], sheet, key, item), job.attempts)
+        parts.append(part)
+        errors += [part.error] if part.error else []
+        if errors and stops(part.error, policy):
+            break
+    attempts = max((part.attempts for part in parts), default=1)
+    if errors and stops(errors[-1], policy):
+        return End("failed", None, errors[-1], attempts)
+    if errors and policy == "continue":
+        return End("failed", None, BaseExceptionGroup("", errors), attempts)
+    return End("completed", [part.error or part.value for part in parts], None, attempts)
+
+
+def persistent(call, attempts):
+    attempt = 1
+    while True:
+        try:
+            return End("completed", call(), None, attempt)
+        except BaseException as error:
+            if attempt == attempts or not isinstance(error, Exception):
+                return End("failed", None, error, attempt)
+            attempt += 1
+
+
+def stops(error, policy):
+    return error is not None and (policy == "stop" or not isinstance(error, Exception))
+
+
+def concluded(spec, ends):
+    """Return the results, or raise what the process raises."""
+    errors = [end.error for end in ends if end.error]
+    for error in errors:
+        if stops(error, spec.policy):
+            raise error
+    if errors and spec.policy == "continue":
+        raise BaseExceptionGroup("", errors)
+    return [end.error or (TaskSkippedError() if end.state == "skipped" else end.value) for end in ends]
+
+
+# What was seen
+
+
+class Seen(NamedTuple):
+    process: Process
+    ending: Any  # the results, or what was raised
+    outcomes: list
+    calls: dict
+
+
+def seen(spec, options, run):
+    with tempfile.TemporaryDirectory() as sheet:
+        process = built(spec, sheet, options)
+        try:
+            ending = run(process)
+        except BaseException as error:
+            ending = error
+        return Seen(process, ending, list(process.last_run.outcomes), noted_calls(sheet))
+
+
+def expected(spec):
+    with tempfile.TemporaryDirectory() as sheet:
+        return reference(spec, sheet), noted_calls(sheet)
+
+
+def told(value):
+    """Return a value as something that can be compared, with the exceptions in it, wherever they were raised."""
+    if isinstance(value, BaseExceptionGroup):
+        return type(value).__name__, [told(error) for error in value.exceptions]
+    if isinstance(value, ProcessionError):
+        return type(value).__name__
+    if isinstance(value, BaseException):
+        return type(value).__name__, value.args
+    if isinstance(value, dict):
+        return {key: told(item) for key, item in value.items()}
+    return type(value)(map(told, value)) if type(value) in (list, tuple) else value
+
+
+def assert_the_same(spec, what, ends, calls):
+    """Every task came to what it comes to in the reference, by as many calls."""
+    try:
+        ending = concluded(spec, ends)
+    except BaseException as error:
+        ending = error
+    assert told(what.ending) == told(ending)
+    assert [(outcome.state, told(outcome.error), outcome.attempts) for outcome in what.outcomes] == [
+        (end.state, told(end.error), end.attempts) for end in ends
+    ]
+    if isinstance(ending, BaseException):  # else the values are the caller's, and are the results
+        assert [told(outcome.value) for outcome in what.outcomes if outcome.state == "completed"] == [
+            told(end.value) for end in ends if end.state == "completed"
+        ]
+    assert what.calls == calls
+    well = isinstance(ending, list)
+    assert what.process.status == ("completed" if well else "failed")
+    interrupted = isinstance(ending, KeyboardInterrupt)
+    assert what.process.last_run.status == ("completed" if well else "cancelled" if interrupted else "failed")
+
+
+def assert_possible(spec, what, ends, *, cancelled=False):
+    """A run that was stopped somewhere on its way: what it did is right, and nothing follows from what it did not."""
+    interrupted = cancelled or any(isinstance(outcome.error, KeyboardInterrupt) for outcome in what.outcomes)
+    for index, (job, outcome, end) in enumerate(zip(spec.tasks, what.outcomes, ends, strict=True)):
+        key = str(index)
+        assert outcome.state in ("completed", "failed", "skipped", "cancelled")
+        assert outcome.state != "cancelled" or interrupted or (outcome.attempts and isinstance(job, Map))
+        if outcome.state == "skipped" or not outcome.attempts:
+            assert outcome.state in ("skipped", "cancelled")
+            assert outcome.attempts == 0
+            assert not any(name == key or name.startswith(f"{key}-") for name in what.calls)
+            continue
+        assert all(what.outcomes[n].state == "completed" for n in spec.before(index))
+        if isinstance(job, Call):
+            # A retry is given up once the run is stopped.
+            assert what.calls[key] == outcome.attempts <= end.attempts
+            if outcome.state == "failed":
+                assert told(outcome.error) == (job.error.__name__, (key, outcome.attempts))
+                assert outcome.attempts == end.attempts or outcome.attempts <= job.fails
+            else:
+                assert (outcome.state, outcome.attempts) == ("completed", end.attempts)
+        elif isinstance(job, Map):
+            assert outcome.attempts <= job.attempts
+        else:
+            assert outcome.state == end.state or (interrupted and isinstance(outcome.error, RunCancelledError))
+        if outcome.state == "completed" and not (isinstance(job, Map) and spec.policy == "return"):
+            assert end.state == "completed"
+            assert isinstance(what.ending, list) or told(outcome.value) == told(end.value)
+    assert isinstance(what.ending, list) == (what.process.status == "completed")
+    if isinstance(what.ending, BaseException) and not (cancelled and isinstance(what.ending, RunCancelledError)):
+        errors = [outcome.error for outcome in what.outcomes if outcome.error]
+        assert what.ending in errors or (
+            isinstance(what.ending, BaseExceptionGroup) and list(what.ending.exceptions) == errors
+        )
+
+
+def assert_in_order(spec, what):
+    """Nothing started before what it waits for had ended, and never were there more at once than workers."""
+    times = {
+        index: (outcome.start, outcome.start + outcome.duration)
+        for index, outcome in enumerate(what.outcomes)
+        if outcome.start is not None
+    }
+    rounding = 1e-6
+    for index, (start, _) in times.items():
+        assert all(times[n][1] <= start + rounding for n in spec.before(index))
+    steps = sorted([(start, 1) for start, _ in times.values()] + [(end - rounding, -1) for _, end in times.values()])
+    at_once = [sum(step for _, step in steps[:count]) for count in range(1, len(steps) + 1)]
+    assert max(at_once, default=0) <= spec.workers
+
+
+def assert_noted(spec, what):
+    """Each exception says where it comes from."""
+    for index, outcome in enumerate(what.outcomes):
+        if outcome.error is not None:
+            start = f"in process {spec.name!r}, task {index} ("
+            (noted,) = [note for note in outcome.error.__notes__ if note.startswith(start)]
+            assert isinstance(spec.tasks[index], Map) or noted.endswith(f"), attempt {outcome.attempts}")
+
+
+# Generated processes
+
+ORDINARY = [KeyError, OSError, StopIteration, OwnError]
+STRATEGIES = st.sampled_from([Sequential(), Parallel(), Hybrid()]) | st.builds(Hybrid, st.integers(0, 7))
+ATTEMPTS = st.sampled_from([1, 1, 2, 3])
+ATOMS = st.none() | st.integers(-9, 9) | st.text(max_size=3) | st.just(())
+
+
+@st.composite
+def specs(draw, name="outer", depth=2, errors=None):
+    policy = draw(st.sampled_from(["stop", "continue", "return"]))
+    strategy = draw(STRATEGIES)
+    if errors is None:
+        errors = draw(st.sampled_from([[], ORDINARY, ORDINARY, [*ORDINARY, KeyboardInterrupt, SystemExit]]))
+    elif errors and not isinstance(strategy, Sequential):
+        # What a process inside of another comes to must not depend on who is faster.
+        policy, errors = draw(st.sampled_from(["continue", "return"])), ORDINARY
+    tasks = []
+    for index in range(draw(st.integers(0, 7 if depth == 2 else 3))):
+        fails = st.sampled_from([0, 0, 0, 0, 1, 2, 9] if errors else [0])
+        error = st.sampled_from(errors or [OwnError])
+        kind = draw(st.sampled_from(["call", "call", "call", "map", "process" if depth else "call"]))
+        if kind == "call":
+            one = ATOMS if not index else ATOMS | st.builds(Ref, st.integers(0, index - 1))
+            items = st.builds(Item, st.just(f"i{index}"), fails, error)
+            value = one | st.lists(one, max_size=3) | st.tuples(one, one) | st.fixed_dictionaries({"k": one, "l": one})
+            args, kwargs = st.lists(value, max_size=3), st.dictionaries(st.sampled_from(["name", "self"]), value)
+            item = draw(st.none() | items)
+            made = tuple(draw(args)) + (() if item is None else (item,))
+            tasks.append(Call(draw(fails), draw(error), draw(ATTEMPTS), made, draw(kwargs)))
+        elif kind == "map":
+            if index and draw(st.booleans()):
+                source = Ref(draw(st.integers(0, index - 1)))
+            else:
+                troubles = draw(st.lists(st.tuples(fails, error), max_size=4))
+                source = [Item(str(place), *trouble) for place, trouble in enumerate(troubles)]
+                source += range(draw(st.sampled_from([0, 0, 5, 200])))
+            tasks.append(Map(source, not isinstance(source, Ref) and draw(st.booleans()), draw(ATTEMPTS)))
+        else:
+            tasks.append(draw(specs(f"inner {index}", depth - 1, errors)))
+    return Spec(name, strategy, policy, draw(st.integers(1, 4)), tasks)
+
+
+def search(way):
+    return settings(derandomize=True, deadline=None, max_examples=way.examples)
+
+
+every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+
+
+@every_way
+def test_a_process_comes_to_the_same_everywhere(way):
+    """Results, order, failures, attempts and states are those of one call after another."""
+
+    @search(way)
+    @given(specs())
+    def check(spec):
+        ends, calls = expected(spec)
+        what = seen(spec, way.options(), way.run)
+        if any(stops(end.error, spec.policy) for end in ends[spec.first :]):
+            assert_possible(spec, what, ends)
+            assert isinstance(what.ending, BaseException)
+            assert stops(what.ending, spec.policy)
+        else:
+            assert_the_same(spec, what, ends, calls)
+        assert_in_order(spec, what)
+        assert_noted(spec, what)
+
+    check()
+
+
+@every_way
+def test_a_cancelled_process_has_done_right_whatever_it_did(way):
+    """Cancelled when so many tasks have ended, it ends, tells of every task once, and can say what became of each."""
+
+    @search(way)
+    @given(specs(), st.integers(0, 7))
+    def check(spec, when):
+        told_of = []
+
+        def run(process):
+            run = process.start()
+            if when == 0:
+                run.cancel()
+            for outcome in run:
+                told_of.append(outcome.index)
+                if len(told_of) == when:
+                    run.cancel()
+            return run.result(50)
+
+        ends, _ = expected(spec)
+        what = seen(spec, way.options(), run)
+        assert sorted(told_of) == list(range(len(spec.tasks)))
+        assert_possible(spec, what, ends, cancelled=True)
+        assert_in_order(spec, what)
+        status = what.process.last_run.status
+        assert isinstance(what.ending, RunCancelledError | KeyboardInterrupt) == (status == "cancelled")
+
+    check()
