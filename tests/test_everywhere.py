@@ -9,11 +9,11 @@ by then is nobody's promise: there, what was seen must be one of the things that
 
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from jobs import CALLS, ELEMENT_CALLS, Item, OwnError, noted_calls
@@ -26,12 +26,12 @@ class Way(NamedTuple):
     name: str
     run: Callable[[Process], list[Any]]
     options: Callable[[], dict[str, Any]] = dict  # makes options for the process, such as its executor
-    examples: int = 200  # how many processes are tried: fewer where each takes long
+    examples: int = 30  # processes tried for each strategy and policy: fewer where each takes long
 
 
 WAYS = [
     Way("threads", Process.execute),
-    Way("threads, started", lambda process: process.start().result(50)),
+    Way("threads, started", lambda process: process.start().result(50), examples=10),
 ]
 
 
@@ -313,62 +313,132 @@ def assert_noted(spec, what):
             assert isinstance(spec.tasks[index], Map) or noted.endswith(f"), attempt {outcome.attempts}")
 
 
-# Generated processes
+# Generated processes. Strategies are made once, for making them is slower than to draw from them.
 
-ORDINARY = [KeyError, OSError, StopIteration, OwnError]
-STRATEGIES = st.sampled_from([Sequential(), Parallel(), Hybrid()]) | st.builds(Hybrid, st.integers(0, 7))
+NO_ERRORS = ()
+ORDINARY = (KeyError, OSError, StopIteration, OwnError)
+ALL_ERRORS = (*ORDINARY, KeyboardInterrupt, SystemExit)
+STRATEGIES = {
+    "sequential": st.just(Sequential()),
+    "parallel": st.just(Parallel()),
+    "hybrid": st.builds(Hybrid, st.sampled_from([None, 1, 2, 3, 4])),
+}
+POLICIES = ["stop", "continue", "return"]
 ATTEMPTS = st.sampled_from([1, 1, 2, 3])
 ATOMS = st.none() | st.integers(-9, 9) | st.text(max_size=3) | st.just(())
+COUNTS = [st.integers(0, 2), st.integers(0, 3), st.sampled_from([4, 5, 6, 7, 3, 2, 1, 0])]  # of tasks, by depth
+NAMES = ["innermost", "inner", "outer"]
 
 
-@st.composite
-def specs(draw, name="outer", depth=2, errors=None):
-    policy = draw(st.sampled_from(["stop", "continue", "return"]))
-    strategy = draw(STRATEGIES)
-    if errors is None:
-        errors = draw(st.sampled_from([[], ORDINARY, ORDINARY, [*ORDINARY, KeyboardInterrupt, SystemExit]]))
-    elif errors and not isinstance(strategy, Sequential):
-        # What a process inside of another comes to must not depend on who is faster.
-        policy, errors = draw(st.sampled_from(["continue", "return"])), ORDINARY
-    tasks = []
-    for index in range(draw(st.integers(0, 7 if depth == 2 else 3))):
-        fails = st.sampled_from([0, 0, 0, 0, 1, 2, 9] if errors else [0])
-        error = st.sampled_from(errors or [OwnError])
-        kind = draw(st.sampled_from(["call", "call", "call", "map", "process" if depth else "call"]))
-        if kind == "call":
-            one = ATOMS if not index else ATOMS | st.builds(Ref, st.integers(0, index - 1))
-            items = st.builds(Item, st.just(f"i{index}"), fails, error)
-            value = one | st.lists(one, max_size=3) | st.tuples(one, one) | st.fixed_dictionaries({"k": one, "l": one})
-            args, kwargs = st.lists(value, max_size=3), st.dictionaries(st.sampled_from(["name", "self"]), value)
-            item = draw(st.none() | items)
-            made = tuple(draw(args)) + (() if item is None else (item,))
-            tasks.append(Call(draw(fails), draw(error), draw(ATTEMPTS), made, draw(kwargs)))
-        elif kind == "map":
-            if index and draw(st.booleans()):
-                source = Ref(draw(st.integers(0, index - 1)))
-            else:
-                troubles = draw(st.lists(st.tuples(fails, error), max_size=4))
-                source = [Item(str(place), *trouble) for place, trouble in enumerate(troubles)]
-                source += range(draw(st.sampled_from([0, 0, 5, 200])))
-            tasks.append(Map(source, not isinstance(source, Ref) and draw(st.booleans()), draw(ATTEMPTS)))
-        else:
-            tasks.append(draw(specs(f"inner {index}", depth - 1, errors)))
-    return Spec(name, strategy, policy, draw(st.integers(1, 4)), tasks)
+@cache
+def troubles(errors):
+    """How often a call fails, and with what."""
+    return st.tuples(st.sampled_from([0, 0, 0, 1, 2, 9]), st.sampled_from(errors)) if errors else st.just((0, OwnError))
 
 
-def search(way):
-    return settings(derandomize=True, deadline=None, max_examples=way.examples)
+@cache
+def refs(index):
+    return st.builds(Ref, st.integers(0, index - 1))
 
 
-every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+@cache
+def values(index):
+    """Arguments of a task."""
+    one = ATOMS | refs(index) if index else ATOMS
+    return one | st.lists(one, max_size=3) | st.tuples(one, one) | st.fixed_dictionaries({"k": one, "l": one})
+
+
+@cache
+def calls(index, errors):
+    trouble = troubles(errors)
+    args = st.lists(values(index), max_size=3).map(tuple)
+    kwargs = st.dictionaries(st.sampled_from(["name", "self"]), values(index))
+    item = trouble.map(lambda trouble: (Item("item", *trouble),))  # for a map over what the call returns
+    return st.builds(
+        lambda trouble, attempts, args, item, kwargs: Call(*trouble, attempts, args + item, kwargs),
+        trouble,
+        ATTEMPTS,
+        args,
+        st.just(()) | item,
+        kwargs,
+    )
+
+
+@cache
+def maps(index, errors):
+    items = st.builds(
+        lambda troubles, more: (
+            [Item(str(place), *trouble) for place, trouble in enumerate(troubles)] + list(range(more))
+        ),
+        st.lists(troubles(errors), max_size=4),
+        st.sampled_from([0, 5, 200]),
+    )
+    over_items = st.builds(Map, items, st.booleans(), ATTEMPTS)
+    return over_items | st.builds(Map, refs(index), st.just(False), ATTEMPTS) if index else over_items
+
+
+@cache
+def inside(depth, errors):
+    """Processes inside of another: what one of them comes to must not depend on who is faster."""
+    return st.one_of(
+        specs(
+            strategy,
+            policy,
+            depth,
+            errors if strategy == "sequential" else NO_ERRORS if policy == "stop" else errors and ORDINARY,
+        )
+        for strategy in STRATEGIES
+        for policy in POLICIES
+    )
+
+
+@cache
+def specs(strategy, policy, depth, errors):
+    kinds = st.sampled_from(
+        [calls, calls, calls, maps, maps] + [lambda _, errors: inside(depth - 1, errors)] * (depth > 0)
+    )
+
+    @st.composite
+    def drawn(draw):
+        tasks = [draw(draw(kinds)(index, errors)) for index in range(draw(COUNTS[depth]))]
+        return Spec(NAMES[depth], draw(STRATEGIES[strategy]), policy, draw(st.integers(1, 4)), tasks)
+
+    return drawn()
+
+
+def outer(strategy, policy):
+    return st.sampled_from([ORDINARY, ORDINARY, ALL_ERRORS, NO_ERRORS]).flatmap(
+        lambda errors: specs(strategy, policy, 2, errors)
+    )
+
+
+def search(way, strategy, policy):
+    """The same examples every time, and others for each test."""
+
+    def searching(check):
+        return seed(f"{check.__name__} {strategy} {policy}")(
+            settings(deadline=None, database=None, max_examples=way.examples)(check)
+        )
+
+    return searching
+
+
+def every_way(test):
+    for parameter in [
+        pytest.mark.parametrize("policy", POLICIES),
+        pytest.mark.parametrize("strategy", STRATEGIES),
+        pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name),
+    ]:
+        test = parameter(test)
+    return test
 
 
 @every_way
-def test_a_process_comes_to_the_same_everywhere(way):
+def test_a_process_comes_to_the_same_everywhere(way, strategy, policy):
     """Results, order, failures, attempts and states are those of one call after another."""
 
-    @search(way)
-    @given(specs())
+    @search(way, strategy, policy)
+    @given(outer(strategy, policy))
     def check(spec):
         ends, calls = expected(spec)
         what = seen(spec, way.options(), way.run)
@@ -385,11 +455,11 @@ def test_a_process_comes_to_the_same_everywhere(way):
 
 
 @every_way
-def test_a_cancelled_process_has_done_right_whatever_it_did(way):
+def test_a_cancelled_process_has_done_right_whatever_it_did(way, strategy, policy):
     """Cancelled when so many tasks have ended, it ends, tells of every task once, and can say what became of each."""
 
-    @search(way)
-    @given(specs(), st.integers(0, 7))
+    @search(way, strategy, policy)
+    @given(outer(strategy, policy), st.integers(0, 7))
     def check(spec, when):
         told_of = []
 
