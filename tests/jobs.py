@@ -49,7 +49,7 @@ def each_once(sheet: str, key: str, item: Any) -> Any:
     if not isinstance(item, Item):
         return item
     once(sheet, f"{key}-{item.key}", item.fails, item.error)
-    return item._replace(key=f"{item.key}.")
+    return item._replace(key=f"{item.key}+")
 
 
 def _up_to(attempts: int) -> Retrying:

@@ -116,7 +116,7 @@ def built(spec, sheet, options, prefix=""):
             args, kwargs = filled_call(job, handles)
             call = (CALLS[job.attempts], sheet, key, job.fails, job.error, *args)
         else:
-            call, kwargs = (built(job, sheet, options, f"{key}-"),), {}
+            call, kwargs = (built(job, sheet, {}, f"{key}-"),), {}
         handles.append(process.task(*call, **kwargs) if index in wanted else process.add_task(*call, **kwargs))
     return process
 
@@ -247,6 +247,7 @@ def assert_the_same(spec, what, ends, calls):
             told(end.value) for end in ends if end.state == "completed"
         ]
     assert what.calls == calls
+    assert [bool(outcome.worker) for outcome in what.outcomes] == [bool(end.attempts) for end in ends]
     well = isinstance(ending, list)
     assert what.process.status == ("completed" if well else "failed")
     interrupted = isinstance(ending, KeyboardInterrupt)
