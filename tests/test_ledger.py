@@ -242,7 +242,7 @@ class Drive:
         assert [self.ledger.state(index) for index in range(len(self.script.needs))] == before
 
 
-@settings(derandomize=True, deadline=None, max_examples=1500)
+@settings(derandomize=True, deadline=None, max_examples=1000)
 @given(scripts(), st.data())
 def test_the_ledger_keeps_to_the_rules_in_every_interleaving(script, data):
     """What may start, how it ends and what stopped the run follow from the rules, whatever happens when."""
