@@ -532,7 +532,7 @@ def test_no_open_file_and_no_child_process_is_left_after_execute(strategy, end):
     """Whatever happened in it."""
 
     def opened():
-        return sorted(os.listdir("/proc/self/fd")), psutil.Process().children()
+        return {*os.listdir("/proc/self/fd"), *psutil.Process().children()}
 
     release = threading.Event()
     process = Process("files", strategy, 3, on_error="return")
@@ -552,7 +552,7 @@ def test_no_open_file_and_no_child_process_is_left_after_execute(strategy, end):
         if end != "mapped":
             process.execute()
     release.set()
-    assert opened() == before
+    assert opened() <= before  # what tests before this one have left may be gone by now
 
 
 # Threads
