@@ -1,0 +1,34 @@
+"""The code of the README and of the documentation runs as it stands there and prints what is said there."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from pages import Block, blocks_of, run_page
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+RUN = [(page, block) for page in PAGES for block in blocks_of(page) if block.runs]
+
+came_to = cache(run_page)
+
+
+@pytest.mark.timeout(300)  # the first block of a page waits for the whole page
+@pytest.mark.parametrize(
+    ("page", "block"), RUN, ids=[f"{page.relative_to(ROOT)}:{block.line}" for page, block in RUN]
+)
+def test_block_runs_and_prints_what_the_page_says(page: Path, block: Block) -> None:
+    """A reader who copies the blocks of a page one after another sees what the page says."""
+    assert not (wrong := came_to(page)[block.line]), f"{page}, line {block.line}:\n{wrong}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_of_a_page_are_used(page: Path) -> None:
+    """A file that a page shows is run by a command of the page, so that it is code that works."""
+    blocks = blocks_of(page)
+    commands = "".join(block.code for block in blocks if block.language == "sh" and block.runs)
+    unused = {block.title for block in blocks if block.title} - {
+        block.title for block in blocks if block.title and block.title.removesuffix(".py") in commands
+    }
+    assert not unused
