@@ -1,5 +1,8 @@
 """The code of the README and of the documentation runs as it stands there and prints what is said there."""
 
+import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -15,9 +18,7 @@ came_to = cache(run_page)
 
 
 @pytest.mark.timeout(300)  # the first block of a page waits for the whole page
-@pytest.mark.parametrize(
-    ("page", "block"), RUN, ids=[f"{page.relative_to(ROOT)}:{block.line}" for page, block in RUN]
-)
+@pytest.mark.parametrize(("page", "block"), RUN, ids=[f"{page.relative_to(ROOT)}:{block.line}" for page, block in RUN])
 def test_block_runs_and_prints_what_the_page_says(page: Path, block: Block) -> None:
     """A reader who copies the blocks of a page one after another sees what the page says."""
     assert not (wrong := came_to(page)[block.line]), f"{page}, line {block.line}:\n{wrong}"
@@ -32,3 +33,21 @@ def test_files_of_a_page_are_used(page: Path) -> None:
         block.title for block in blocks if block.title and block.title.removesuffix(".py") in commands
     }
     assert not unused
+
+
+def test_every_command_and_option_is_on_the_page() -> None:
+    """Who looks for an option finds it under its command, and finds none that is not there."""
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    told = {
+        command: set(re.findall(r"--[a-z][a-z-]+", text))
+        for command, text in re.findall(r"^## procession (\w+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    }
+    commands = re.findall(r"^    (\w+) ", help_of(), re.MULTILINE)
+    assert commands
+    assert told == {name: set(re.findall(r"--[a-z][a-z-]+", help_of(name))) - {"--help"} for name in commands}
+
+
+def help_of(*command: str) -> str:
+    """Return what the command line says of itself, or of a command."""
+    line = [sys.executable, "-m", "procession", *command, "--help"]
+    return subprocess.run(line, check=True, capture_output=True, encoding="utf-8").stdout
