@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,8 +30,9 @@ _SCHEMA_LOCK = 0x70726F63  # any number that other programs are unlikely to lock
 class Channel:
     """One connection, which several threads use in turn, and only those of the process that made it."""
 
-    def __init__(self, connection: Connection, where: str, begin: str) -> None:
+    def __init__(self, connection: Connection, where: str, begin: str, leave: Callable[[], object]) -> None:
         self._connection = connection
+        self._leave = leave
         self._where = where
         self._begin = begin
         self._lock = threading.Lock()
@@ -62,9 +64,14 @@ class Channel:
                 raise
 
     def close(self) -> None:
-        """Close the connection."""
-        with failing_plainly(self._where):
-            self._connection.close()
+        """Close the connection. In a forked child that is not its business."""
+        if os.getpid() != self._process:
+            return
+        try:
+            with failing_plainly(self._where):
+                self._connection.close()
+        finally:
+            self._leave()
 
 
 class Database:
@@ -80,7 +87,6 @@ class Database:
         self._durability: Durability = durability
         self._path: Path | None = None
         self._shared: Channel | None = None
-        self._engine: Engine | None = None
         self._ready = False
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -93,6 +99,7 @@ class Database:
             self._path = Path(os.path.abspath(str(self.url.database)))  # noqa: PTH100  # resolve() follows links
             self.url = self.url.set(database=str(self._path))
             self.where = repr(str(self._path))
+        self._engine = self._made()
 
     @contextmanager
     def reading(self) -> Generator[Connection]:
@@ -118,14 +125,8 @@ class Database:
         """Return a channel to the journal, making one where there is none if `create` says so."""
         if os.getpid() != self._process:
             self._leave_behind()
-        if self._path is not None:
-            if create:
-                access.create(self._path)
-            elif not self._path.exists():
-                raise JournalError(f"there is no journal {self.where}")
-            access.check(self._path)
         with self._lock:
-            channel = self._shared or self._connected()
+            channel = self._shared or self._connected(create=create)
             if self._memory:
                 self._shared = channel
         try:
@@ -154,27 +155,30 @@ class Database:
         with self._lock:
             if self._shared is not None:
                 self._shared.close()
-            if self._engine is not None:
-                self._engine.dispose()
-            self._shared = self._engine = None
+            self._engine.dispose()
+            self._shared = None
             self._ready = False
 
     def _leave_behind(self) -> None:
         """Start afresh in a forked child: connections, and a lock that may be held for ever, are its parent's."""
         if self._shared is not None:
             raise JournalError("a journal in memory belongs to the process that opened it, and this is a child of that")
-        self._engine = None
         self._lock = threading.Lock()
         self._process = os.getpid()
 
-    def _connected(self) -> Channel:
-        with failing_plainly(self.where):
-            if self._engine is None:
-                self._engine = self._made()
-            # SQLAlchemy is told to leave transactions alone: a single statement is one already, and for the others
-            # the channel says how they begin.
-            connection = self._engine.connect()
-        return Channel(connection, self.where, "BEGIN IMMEDIATE" if self.sqlite else "BEGIN")
+    def _connected(self, *, create: bool) -> Channel:
+        leave = _nothing
+        if self._path is not None:
+            leave = partial(access.leave, access.enter(self._path, create=create))
+        try:
+            with failing_plainly(self.where):
+                # SQLAlchemy is told to leave transactions alone: a single statement is one already, and for the
+                # others the channel says how they begin.
+                connection = self._engine.connect()
+        except BaseException:
+            leave()
+            raise
+        return Channel(connection, self.where, "BEGIN IMMEDIATE" if self.sqlite else "BEGIN", leave)
 
     def _made(self) -> Engine:
         try:
@@ -205,7 +209,11 @@ class Database:
         if self.sqlite:
             # In WAL mode NORMAL syncs at checkpoints only: the death of a process loses nothing, and that of the
             # system may lose the last commits, but no more than those.
-            return [f"PRAGMA synchronous={'FULL' if power else 'NORMAL'}", f"PRAGMA fullfsync={int(power)}"]
+            return [
+                f"PRAGMA busy_timeout={self.busy_s * 1000:.0f}",
+                f"PRAGMA synchronous={'FULL' if power else 'NORMAL'}",
+                f"PRAGMA fullfsync={int(power)}",
+            ]
         if self.backend == "postgresql":
             return [f"SET synchronous_commit TO {'on' if power else 'off'}"]
         return []
@@ -272,6 +280,10 @@ _MEANINGS = {
     "SQLITE_CONSTRAINT": "a call that it has a record of was recorded again",
     "SQLITE_CORRUPT": "it is damaged or cut short; put back a copy, or use another file",
 }
+
+
+def _nothing() -> None:
+    pass
 
 
 def _url(where: str | os.PathLike[str]) -> URL:
