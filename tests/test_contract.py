@@ -111,6 +111,26 @@ def throw_with(_):
     raise KeyError("no")
 
 
+class Proxy:
+    """Stands for something that is not there at present: asking it for anything raises."""
+
+    def __getattr__(self, name):
+        raise RuntimeError("nothing here")
+
+    def __call__(self, number):
+        return number + 1
+
+
+def test_a_callable_that_cannot_be_asked_for_its_attributes_is_a_task():
+    """As any other."""
+    process = Process("proxy")
+    process.add_task(Proxy(), 1)
+    process.add_task(Proxy(), process.task(Proxy(), 2))
+    process.map(Proxy(), [3, 4])
+    process.add_task(task(name="proxy")(Proxy()), 5)
+    assert process.execute() == [2, 3, 4, [4, 5], 6]
+
+
 def test_whatever_is_returned_is_a_result_like_any_other():
     """Falsy values, a handle, a task, the process itself."""
     process, other = Process("values", "parallel"), Process("other")

@@ -2,6 +2,7 @@
 
 import threading
 import traceback
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -446,6 +447,67 @@ def test_exceptions_of_any_make_leave_as_themselves(strategy, policy, make):
     assert states(process) == ["failed"]
     assert type(error).__name__ in process.last_run.summary()
     assert type(error).__name__ in repr(process.last_run.outcomes)
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    """A frozen dataclass: nothing may be assigned to it."""
+
+    code: int
+
+
+class Unset(Exception):
+    def __setattr__(self, name, value):
+        raise RuntimeError("nothing may be assigned")
+
+
+class WithoutNotes(Exception):
+    __notes__ = None
+
+
+class OddNotes(Exception):
+    def __init__(self):
+        self.__notes__ = [3]
+
+
+class Refusing(Exception):
+    def add_note(self, note):
+        raise RuntimeError("no notes")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Frozen(7), Unset, WithoutNotes, OddNotes, Refusing],
+    ids=["frozen", "unset", "none", "odd", "refusing"],
+)
+@pytest.mark.parametrize("how", ["plain", "timeout", "retries", "map"])
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_exceptions_that_let_nothing_be_assigned_leave_as_themselves(strategy, policy, how, make):
+    """A note is a kindness; without it the failure is still the failure."""
+    error = make()
+    process = Process("strange", strategy, on_error=policy)
+    if how == "map":
+        process.map(throw, [error])
+    else:
+        process.add_task(
+            task(**{"plain": {}, "timeout": {"timeout": 50}, "retries": {"retries": 1, "retry_on": KeyError}}[how])(
+                throw
+            ),
+            error,
+        )
+    try:
+        result = process.execute()[0]
+        caught = result[0] if how == "map" else result
+    except ExceptionGroup as group:
+        caught = group.exceptions[0]
+        caught = caught.exceptions[0] if how == "map" else caught
+    except Exception as raised:
+        caught = raised
+    assert caught is error
+    (outcome,) = process.last_run.outcomes
+    assert outcome.state == ("completed" if how == "map" and policy == "return" else "failed")
+    assert process.status == ("completed" if policy == "return" else "failed")
 
 
 # Maps

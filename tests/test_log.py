@@ -498,3 +498,26 @@ def test_records_that_a_program_has_its_own_fields_in_are_told_all_the_same(list
         logging.setLogRecordFactory(make)
     assert len(kept.records) == 4
     assert {(record.run_id, record.tenant) for record in kept.records} == {(process.last_run.id, "theirs")}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize(
+    "when", ["run_started", "task_started", "task_completed", "task_failed", "run_completed", "run_failed"]
+)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_ctrl_c_while_an_event_is_told_leaves_no_run_running(listen, strategy, when, error):
+    """Wherever it comes: process and run have ended, and the process can be used again."""
+    handler = listen(handler=Broken([when], error()))
+    process = Process("interrupted", strategy, 2)
+    process.add_task(same, 1)
+    process.add_task(throw, KeyError("no")) if "failed" in when else process.add_task(same, 2)
+    with pytest.raises((error, KeyError)):
+        process.execute()
+    LOGGER.removeHandler(handler)
+    run = process.last_run
+    assert process.status in ("failed", "completed")
+    assert run.status != "running"
+    assert "running" not in [outcome.state for outcome in run.outcomes]
+    assert run.wait(0)
+    if "failed" not in when:
+        assert process.execute() == [1, 2]

@@ -20,6 +20,10 @@ class Big:
     """Something that a weak reference can watch."""
 
 
+class Failure(Exception):
+    """A failure that a weak reference can watch."""
+
+
 def same(value):
     return value
 
@@ -124,6 +128,129 @@ def test_the_arguments_of_a_process_that_never_ran_are_freed(strategy, policy):
     process.map(same, [argument])
     del argument, handle, process
     assert watched() is None
+
+
+# Exceptions
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("options", [{}, {"timeout": 50}, {"retries": 1}], ids=["plain", "timeout", "retries"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_failure_and_what_its_frames_hold_are_freed_when_the_caller_lets_go(strategy, options, policy):
+    """At once, without the collector."""
+    watched = []
+
+    @task(**options)
+    def fail(argument):
+        local = Big()
+        watched.extend(map(weakref.ref, (argument, local)))
+        raise Failure("no")
+
+    process = Process("failed", strategy, 2, on_error=policy)
+    process.add_task(fail, Big())
+    process.add_task(same, Big())
+    try:
+        results = process.execute()
+    except Failure as error:
+        watched.append(weakref.ref(error))
+    except ExceptionGroup as group:
+        watched.append(weakref.ref(group.exceptions[0]))
+    else:
+        watched.append(weakref.ref(results[0]))
+        del results
+    assert watched[-2]() is not None  # the last run has the failure
+    watched.append(weakref.ref(process.last_run))
+    del process
+    assert [watch() for watch in watched] == [None] * len(watched)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_failure_that_is_kept_keeps_alive_what_its_task_holds_and_nothing_else(strategy):
+    """Neither the process, nor its run, nor what other tasks took and returned."""
+    watched = []
+
+    def fail(argument):
+        watched.append(weakref.ref(argument))
+        raise Failure("no")
+
+    process = Process("kept", strategy, 1)
+    for value in Big(), Big():
+        watched.append(weakref.ref(value))
+        process.add_task(same, value)
+    process.add_task(fail, Big())
+    process.add_task(same, 1)
+    del value
+    try:
+        process.execute()
+    except Failure as error:
+        kept = error
+    watched += [weakref.ref(process), weakref.ref(process.last_run)]
+    del process
+    assert [watch() is None for watch in watched] == [True, True, False, True, True]
+    del kept
+    assert watched[2]() is None
+
+
+def test_the_failures_of_a_map_are_freed_when_the_caller_lets_go():
+    """With the elements they were about."""
+    watched = []
+
+    def fail(element):
+        watched.append(weakref.ref(element))
+        raise Failure("no")
+
+    process = Process("map", "parallel", 2, on_error="continue")
+    process.map(fail, [Big() for _ in range(10)])
+    try:
+        process.execute()
+    except ExceptionGroup as group:
+        watched += map(weakref.ref, group.exceptions[0].exceptions)
+    del process
+    assert [watch() for watch in watched] == [None] * 20
+
+
+@pytest.mark.parametrize("kind", ["plain", "handles", "timeout", "retries", "map"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_results_of_a_started_run_are_freed_with_it(strategy, kind):
+    """At once, without the collector."""
+    process = Process("started", strategy, 2)
+    if kind == "map":
+        process.map(lambda _: Big(), range(3))
+    elif kind == "handles":
+        process.add_task(same, process.task(Big))
+    else:
+        process.add_task(task(**{"plain": {}, "timeout": {"timeout": 50}, "retries": {"retries": 1}}[kind])(Big))
+    run = process.start()
+    results = run.result(20)
+    watched = [weakref.ref(run), weakref.ref(results[0][0] if kind == "map" else results[0])]
+    del process, run, results
+    assert [watch() for watch in watched] == [None, None]
+
+
+@pytest.mark.parametrize("policy", ["stop", "continue"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_a_started_run_raised_is_freed_when_the_caller_lets_go(strategy, policy):
+    """Whether result() raised it or a handle was asked for its value."""
+    watched = []
+
+    def fail(argument):
+        watched.append(weakref.ref(argument))
+        raise Failure("no")
+
+    process = Process("started", strategy, 2, on_error=policy)
+    handle = process.task(fail, Big())
+    run = process.start()
+    run.wait(20)
+    for _ in range(2):
+        try:
+            run[handle] if watched[1:] else run.result()
+        except Failure as error:
+            watched.append(weakref.ref(error))
+        except ExceptionGroup as group:
+            watched.append(weakref.ref(group.exceptions[0]))
+    watched.append(weakref.ref(run))
+    del process, run, handle
+    assert [watch() for watch in watched] == [None] * 4
 
 
 # How much is needed

@@ -229,7 +229,7 @@ def test_what_was_recorded_is_not_told_again(kept):
 
     class Books:
         process_name, run_id = "books", "a"
-        seats, attempts, maps, edges = [None] * 3, {}, {}, {}
+        workers, attempts, maps, edges = [None] * 3, {}, {}, {}
 
         class ledger:
             starts, ends = [None, None, None], [1.0, None, None]

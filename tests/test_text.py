@@ -262,3 +262,48 @@ def test_a_message_shows_simple_values_harmless_and_short(value):
         with pytest.raises(TypeError) as caught:
             refuse()
         assert harmless(str(caught.value), 400)
+
+
+@pytest.mark.parametrize(
+    ("refuse", "error"),
+    [
+        (lambda value: Process(value), TypeError),
+        (lambda value: Process("x", value), ValueError),
+        (lambda value: Process("x", max_workers=value), TypeError),
+        (lambda value: Process("x", on_error=value), ValueError),
+        (lambda value: Process("x").add_task(value), TypeError),
+        (lambda value: Process("x").task(value), TypeError),
+        (lambda value: Process("x").map(value, [1]), TypeError),
+        (lambda value: (process := Process("x")).execute() or process.last_run[value], TypeError),
+    ],
+    ids=["name", "strategy", "max_workers", "on_error", "add_task", "task", "map", "run[...]"],
+)
+def test_a_message_of_a_process_names_the_type_of_what_it_refuses(refuse, error):
+    """And never asks a value for its text."""
+    with pytest.raises(error, match="Unspeakable") as caught:
+        refuse(Unspeakable())
+    assert harmless(str(caught.value), 300)
+
+
+def test_everything_that_shows_a_process_shows_its_name_harmless_and_short():
+    """Reprs and messages alike."""
+    texts = []
+
+    def told():
+        texts.append(repr(current_task()))
+        process.last_run.cancel()
+        current_task().sleep(1)
+
+    process = Process(STRANGE, on_error="continue")
+    process.map(task(name=STRANGE)(max), iter([1, 2]), iter([1]))
+    for build in lambda: None, lambda: process.tasks.clear() or process.add_task(task(name=STRANGE)(told)):
+        build()
+        with pytest.raises(Exception) as caught:
+            process.execute()
+        texts += [str(caught.value), *map(str, getattr(caught.value, "exceptions", ()))]
+        texts += [repr(process), repr(process.last_run), process.last_run.summary()]
+    with pytest.raises(TypeError) as caught:
+        process.last_run[3]
+    texts.append(str(caught.value))
+    for text in texts:
+        assert harmless(text, 800)

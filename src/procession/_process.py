@@ -20,6 +20,7 @@ from procession._model.task import (
     Options,
     is_async_generator_function,
     is_coroutine_function,
+    look_up,
     name_of,
     options_of,
     unwrapped,
@@ -102,7 +103,7 @@ class Process:
         observers: Iterable[Observer] = (),
     ) -> None:
         if not isinstance(name, str):
-            raise TypeError(f"a process has a name of type str; got {name!r}")
+            raise TypeError(f"a process has a name of type str; got {sketch(name)}")
         where = f"process {shown(name)!r}"
         if max_workers is None:
             max_workers = min(32, (os.cpu_count() or 1) + 4)
@@ -398,7 +399,7 @@ class Process:
         return fingerprint_of(self.name, self.tasks)
 
     def __repr__(self) -> str:
-        return f"<Process {self.name!r}: {len(self.tasks):,} tasks, {self.strategy}, {self.status}>"
+        return f"<Process {shown(self.name)!r}: {len(self.tasks):,} tasks, {self.strategy}, {self.status}>"
 
     # Inside
 
@@ -466,6 +467,7 @@ class Process:
             completed = run.status == "completed"
         finally:
             self._end(run, completed)
+            del run, self  # what a task raised keeps this frame, and the run keeps what was raised
 
     async def _begin_async(self, begin: Callable[[], Run]) -> Run:
         """Begin in a thread, for a journal may take its time."""
@@ -484,6 +486,7 @@ class Process:
             completed = run.status == "completed"
         finally:
             self._end(run, completed)
+            del run, self  # what a task raised keeps this frame, and the run keeps what was raised
 
     def _end(self, run: Run, completed: bool) -> None:
         self.status = "completed" if completed else "failed"
@@ -492,7 +495,7 @@ class Process:
     def _is_plain(self, function: Callable[..., Any]) -> bool:
         """Return whether there is nothing to the callable but the call; raise for what cannot be a task."""
         if not callable(function):
-            raise TypeError(f"{self._where()}: a task is something to call; got {shown(repr(function))}")
+            raise TypeError(f"{self._where()}: a task is something to call; got {sketch(function)}")
         if is_async_generator_function(function):
             raise TypeError(
                 f"{self._where(function)}: it is an async generator function, and nobody here would iterate over what "
@@ -576,7 +579,8 @@ def _is_task(process: Process) -> bool:
 
 
 def _process_in(inner: Callable[..., Any]) -> Process | None:
-    inside = getattr(inner, "__self__", inner)
+    inside = look_up(inner, "__self__")
+    inside = inner if inside is None else inside
     return inside if isinstance(inside, Process) else None
 
 
@@ -597,9 +601,11 @@ def _checked(where: str, strategy: object, max_workers: object, on_error: object
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     if on_error not in get_args(OnError):
-        raise ValueError(f"{where}: unknown on_error {on_error!r}; known are {', '.join(map(repr, get_args(OnError)))}")
+        raise ValueError(
+            f"{where}: unknown on_error {sketch(on_error)}; known are {', '.join(map(repr, get_args(OnError)))}"
+        )
     if isinstance(max_workers, bool) or not isinstance(max_workers, int):
-        raise TypeError(f"{where}: max_workers is an int of at least 1, or None; got {max_workers!r}")
+        raise TypeError(f"{where}: max_workers is an int of at least 1, or None; got {sketch(max_workers)}")
     if max_workers < 1:
-        raise ValueError(f"{where}: max_workers is at least 1; got {max_workers}")
+        raise ValueError(f"{where}: max_workers is at least 1; got {sketch(max_workers)}")
     return known

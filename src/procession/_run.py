@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+from procession._engine.attempt import let_go
 from procession._engine.course import Course
 from procession._engine.current import SEAT
 from procession._engine.latch import SLICE_S, Latch
@@ -17,7 +18,7 @@ from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome
 from procession._model.progress import Progress
 from procession._model.states import OnError, RunStatus, TaskState
-from procession._model.text import shown
+from procession._model.text import shown, sketch
 from procession._plan.plan import Plan
 from procession._plan.wiring import bound
 from procession._recording import recording_of
@@ -174,7 +175,11 @@ class Run:
 
     def _take(self) -> list[Any]:
         """Return the results as the caller's alone, or raise what `result()` raises."""
-        self._raise()
+        try:
+            self._raise()
+        except BaseException:
+            del self  # the exception keeps this frame, and the run keeps the exception
+            raise
         results = self._results
         assert results is not None
         self._results = None
@@ -190,7 +195,9 @@ class Run:
         self._close()
 
     def _close(self) -> None:
-        """Let go whoever waits for the end."""
+        """Let go whoever waits for the end, and what only failures would keep."""
+        for error in self._course.ledger.errors.values():
+            let_go(error)
         self._over.open()
         self._course.notify(None)
 
@@ -237,8 +244,12 @@ class Run:
             self.wait()
             raise
         if not ended:
-            raise TimeoutError(f"run {self.id} of process {self.process_name!r} goes on after {timeout:g} s")
-        self._raise()
+            raise TimeoutError(f"run {self.id} of process {shown(self.process_name)!r} goes on after {timeout:g} s")
+        try:
+            self._raise()
+        except BaseException:
+            del self  # as in `_take`
+            raise
         assert self._results is not None
         return list(self._results)
 
@@ -300,14 +311,18 @@ class Run:
         Raises `HandleError` for what is no handle of this run's process.
         """
         if not isinstance(handle, Handle) or owner_of(handle) is not self._owner:
-            raise HandleError(f"run[...] takes a handle of process {self.process_name!r}; got {handle!r}")
+            raise HandleError(f"run[...] takes a handle of process {shown(self.process_name)!r}; got {sketch(handle)}")
         index = index_of(handle)
         if index >= len(self._plan.calls):
-            raise HandleError(f"{handle!r} was added after this run of process {self.process_name!r} began")
+            raise HandleError(f"{handle!r} was added after this run of process {shown(self.process_name)!r} began")
         self._wait_for(index)
         outcome = self._outcome(index)
         if outcome.error is not None:
-            raise outcome.error
+            error = outcome.error
+            try:
+                raise error
+            finally:
+                del self, outcome, error
         if outcome.state in ("skipped", "cancelled"):
             raise self._absent(index)
         return outcome.value
@@ -358,7 +373,7 @@ class Run:
 
     def __repr__(self) -> str:
         ended, _, total = self.progress
-        return f"<Run {self.id} of {self.process_name!r}: {self.status}, {ended:,} of {total:,} tasks ended>"
+        return f"<Run {self.id} of {shown(self.process_name)!r}: {self.status}, {ended:,} of {total:,} tasks ended>"
 
     # Inside
 
@@ -423,7 +438,7 @@ class Run:
         return self._absent(index) if ledger.ends[index] is None else value
 
     def _absent(self, index: int) -> Exception:
-        where = f"task {index} ({shown(self._course.name(index))}) of process {self.process_name!r}"
+        where = f"task {index} ({shown(self._course.name(index))}) of process {shown(self.process_name)!r}"
         if self._course.ledger.cancelled:
             return RunCancelledError(f"{where} did not end: the run was cancelled")
         return TaskSkippedError(f"{where} was skipped, because a task before it failed")
@@ -441,12 +456,12 @@ class Run:
         if status == "cancelled":
             ended = sum(end is not None for end in ledger.ends)
             raise RunCancelledError(
-                f"run {self.id} of process {self.process_name!r} was cancelled when {ended:,} of {len(ledger.ends):,} "
-                "tasks had ended; process.last_run.outcomes has them"
+                f"run {self.id} of process {shown(self.process_name)!r} was cancelled when {ended:,} of "
+                f"{len(ledger.ends):,} tasks had ended; process.last_run.outcomes has them"
             )
         if status == "failed":
             errors = [ledger.errors[index] for index in sorted(ledger.errors)]
-            text = f"{len(errors):,} of {len(ledger.ends):,} tasks of process {self.process_name!r} failed"
+            text = f"{len(errors):,} of {len(ledger.ends):,} tasks of process {shown(self.process_name)!r} failed"
             try:
                 raise BaseExceptionGroup(text, errors)
             finally:
@@ -455,7 +470,7 @@ class Run:
     def _outcome(self, index: int) -> Outcome:
         course, ledger = self._course, self._course.ledger
         state = ledger.state(index)
-        start, end, seat = ledger.starts[index], ledger.ends[index], course.seats[index]
+        start, end, worker = ledger.starts[index], ledger.ends[index], course.workers[index]
         recorded = course.recorded.get(index)
         duration = recorded.duration if recorded is not None else None
         if start is not None and end is not None:
@@ -474,7 +489,7 @@ class Run:
             start=None if start is None else start - self._course.began,
             duration=duration,
             recorded=recorded is not None,
-            worker=None if seat is None else seat.worker,
+            worker=worker,
             again=lambda: self._again(index),
         )
 

@@ -3,8 +3,9 @@
 import contextvars
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from procession._engine.current import SEAT, Conduct, Seat
 from procession._engine.latch import Latch
@@ -57,10 +58,17 @@ def attempted(
             raise GiveUp(one.error)
 
     error: BaseException | None
+    rules = retrying(options).copy(sleep=sleep)
     try:
-        return retrying(options).copy(sleep=sleep)(one)
+        return rules(one)
     except GiveUp as given_up:
         error = given_up.error
+    finally:
+        # What retries is a knot of references that would keep the error until the collector comes.
+        one.error = None
+        state: Any = getattr(rules, "iter_state", None)  # older ones have none, and no knot
+        if state is not None:
+            state.actions.clear()
     # Outside of the handler, so that the error gets no context that leads back to it.
     try:
         raise error
@@ -211,7 +219,7 @@ class _Box:
         kwargs: dict[str, Any],
         late: Callable[[BaseException | None], None],
     ) -> None:
-        self._call: Callable[[], Any] | None = lambda: context.run(function, *args, **kwargs)
+        self._call: Any = context, function, args, kwargs
         self._late = late
         self._lock = threading.Lock()
         self._filled = Latch()
@@ -221,15 +229,14 @@ class _Box:
 
     def fill(self) -> None:
         """Make the call and keep what it came to."""
-        call, self._call = self._call, None
-        assert call is not None
+        (context, function, args, kwargs), self._call = self._call, None
         value: Any = None
         failure: BaseException | None = None
         try:
-            value = call()
+            value = context.run(function, *args, **kwargs)
         except BaseException as error:
             failure = error
-        del call
+        del context, function, args, kwargs
         with self._lock:
             abandoned = self._abandoned
             if not abandoned:
@@ -269,6 +276,26 @@ def stripped(traceback: TracebackType | None) -> TracebackType | None:
     while traceback is not None and _is_ours(traceback.tb_frame.f_globals.get("__name__", "")):
         traceback = traceback.tb_next
     return traceback
+
+
+def let_go(error: BaseException) -> None:
+    """Empty the frames of ours that called the task, as far as they have returned.
+
+    The frame of a task keeps its callers (`f_back`), and they would keep the run, and all it holds, as long as the
+    exception lives.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            let_go(inner)
+    traceback = error.__traceback__
+    frame = None if traceback is None else traceback.tb_frame.f_back
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_CALLERS):
+        with suppress(RuntimeError):  # it is running still
+            frame.clear()
+        frame = frame.f_back
+
+
+_CALLERS = ("procession.", "tenacity", "concurrent.futures", "threading")
 
 
 def _is_ours(module: str) -> bool:

@@ -235,7 +235,7 @@ class CoroutineEngine:
         # Each that comes brings two more: all are there soon, but quick work is over before many have come.
         self._recruit(2)
         course, seat, context, base, clock = self.course, worker.seat, worker.context, worker.base, time.perf_counter
-        ledger, seats, attentive, calls = course.ledger, course.seats, course.attentive, self._calls
+        ledger, workers, attentive, calls = course.ledger, course.workers, course.attentive, self._calls
         values, starts, ends, claim = ledger.values, ledger.starts, ledger.ends, ledger.ready.popleft
         coroutines, recorded = course.plan.coroutines, course.recorder is not None
         since = now = clock()
@@ -249,7 +249,7 @@ class CoroutineEngine:
                 since = now = clock()
                 continue
             seat.index = index
-            seats[index] = seat
+            workers[index] = seat.worker
             starts[index] = now
             try:
                 function, args, kwargs = calls[index]
@@ -314,7 +314,7 @@ class CoroutineEngine:
         context = course.context.copy()
         context.run(SEAT.set, seat)
         seat.index = index
-        course.seats[index] = seat
+        course.workers[index] = seat.worker
         course.ledger.starts[index] = time.perf_counter()
         try:
             function, args, kwargs = self._threads._calls[index]

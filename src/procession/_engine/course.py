@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from procession._engine.attempt import stripped
 from procession._engine.commit import GroupCommit, Recorder
@@ -42,6 +42,10 @@ class Part(Protocol):
     def progress(self) -> Progress:
         """How far it has come."""
         ...
+
+
+class _Ended(NamedTuple):
+    progress: Progress
 
 
 class Course:
@@ -79,7 +83,7 @@ class Course:
         self.edges = edges
         self.ledger = Ledger(count, edges, on_error, done=self.recorded)
         self.attempts: dict[int | tuple[int, int], int] = {}
-        self.seats: list[Seat | None] = [None] * count
+        self.workers: list[str | None] = [None] * count
         self.crew: set[Seat] = set()
         self.maps: dict[int, Part] = {}
         self.stints: list[Stint] = []
@@ -104,7 +108,7 @@ class Course:
             self.ledger.values[index] = self._value(index, recorded)
             self.ledger.ends[index] = self.began
             self.attempts[index] = recorded.attempts
-            self.seats[index] = Seat(self, recorded.worker)
+            self.workers[index] = recorded.worker
 
     # What engines say
 
@@ -170,7 +174,7 @@ class Course:
         """Record that an element of a map returned."""
         if self._commits is None or self.recorder is None:
             return
-        seat = self.seats[index]
+        worker = self.workers[index]
         record = Record(
             index,
             place,
@@ -182,7 +186,7 @@ class Course:
             attempts,
             self.epoch + start - self.began,
             time.perf_counter() - start,
-            "" if seat is None else seat.worker,
+            worker or "",
         )
         self._commits.add(record, _nothing)
         self._offer()
@@ -215,7 +219,7 @@ class Course:
 
     def raised(self, index: int, error: BaseException, *, in_order: bool) -> None:
         """Record that a task raised."""
-        error.__traceback__ = stripped(error.__traceback__)
+        BaseException.with_traceback(error, stripped(error.__traceback__))
         now = time.perf_counter()
         start = self.ledger.starts[index]
         if isinstance(error, TaskCancelled) and self.ledger.halted:
@@ -254,6 +258,7 @@ class Course:
         """Close the books: whatever has not started by now never will."""
         self.flush()
         self.ledger.finish()
+        self.maps = {index: _Ended(part.progress) for index, part in self.maps.items()}
 
     # What the caller's side asks
 
@@ -357,7 +362,6 @@ class Course:
         element: int | None = None,
     ) -> None:
         """Tell of something that happened to a task."""
-        seat = self.seats[index]
         self.tell(
             Event(
                 name,
@@ -368,7 +372,7 @@ class Course:
                 index=index,
                 element=element,
                 attempt=attempt,
-                worker=None if seat is None else seat.worker,
+                worker=self.workers[index],
                 duration_s=duration,
                 error=error,
             )
@@ -394,9 +398,9 @@ class Course:
     def _record(self, index: int, value: object, end: float) -> Record:
         assert self.recorder is not None
         function = self.plan.calls[index][0]
-        start, seat = self.ledger.starts[index], self.seats[index]
+        start, worker = self.ledger.starts[index], self.workers[index]
         assert start is not None
-        assert seat is not None
+        assert worker is not None
         part = self.maps.get(index)
         # The elements of a map have been recorded one by one. One with failures among them is not done.
         failed = part is not None and part.progress.failed
@@ -411,13 +415,13 @@ class Course:
             self.attempts.get(index, 1),
             self.epoch + start - self.began,
             end - start,
-            seat.worker,
+            worker,
         )
 
     def _failure(
         self, index: int, element: int, error: BaseException, start: float, end: float, attempts: int
     ) -> Record:
-        seat = self.seats[index]
+        worker = self.workers[index]
         return Record(
             index,
             element,
@@ -429,7 +433,7 @@ class Course:
             attempts,
             self.epoch + start - self.began,
             end - start,
-            "" if seat is None else seat.worker,
+            worker or "",
         )
 
     def _unrecorded(self, error: BaseException, records: Sequence[Record]) -> None:

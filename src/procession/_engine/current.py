@@ -4,6 +4,7 @@ import contextvars
 import time
 from typing import Final, Protocol
 
+from procession._model.text import shown
 from procession.errors import TaskCancelled
 
 
@@ -70,7 +71,9 @@ class CurrentTask:
         deadline = time.monotonic() + seconds
         while True:
             if self.cancelled:
-                raise TaskCancelled(f"task {self.index} ({self.name}) of process {self.process_name!r} was cancelled")
+                raise TaskCancelled(
+                    f"task {self.index} ({shown(self.name)}) of process {shown(self.process_name)!r} was cancelled"
+                )
             left = deadline - time.monotonic()
             if left <= 0:
                 return
@@ -78,7 +81,8 @@ class CurrentTask:
             self._seat.conduct.wait_cancelled(min(left, 0.1))
 
     def __repr__(self) -> str:
-        return f"<current task {self.index} ({self.name}) of process {self.process_name!r}, attempt {self.attempt}>"
+        name, process = shown(self.name), shown(self.process_name)
+        return f"<current task {self.index} ({name}) of process {process!r}, attempt {self.attempt}>"
 
 
 def current_task() -> CurrentTask:

@@ -19,6 +19,7 @@ from procession._engine.note import annotate
 from procession._model.progress import Progress
 from procession._model.record import WHOLE
 from procession._model.task import Each, Options
+from procession._model.text import shown
 from procession._plan.digest import digest_element
 from procession._plan.wiring import bound
 from procession.errors import PlanChangedError, TaskCancelled
@@ -80,7 +81,7 @@ class MapJob:
         self._course = course
         self._in_order = in_order
         self._index = index
-        self._where = f"process {course.process_name!r}, task {index} ({course.name(index)})"
+        self._where = f"process {shown(course.process_name)!r}, task {index} ({shown(course.name(index))})"
         self._recorded = {} if course.recorder is None else dict(course.recorder.elements(index))
         self._each = each
         self._options = options
@@ -252,7 +253,7 @@ class MapJob:
 
     def _raised(self, place: int, error: BaseException, start: float) -> None:
         course = self._course
-        error.__traceback__ = stripped(error.__traceback__)
+        BaseException.with_traceback(error, stripped(error.__traceback__))
         attempt = course.attempts.get((self._index, place), 1)
         annotate(error, course.process_name, self._index, course.name(self._index), attempt, place)
         if place not in self._recorded:
@@ -303,7 +304,7 @@ class MapJob:
             if self._cut_short or self._window or not self._exhausted:
                 raise TaskCancelled(f"a map was stopped after {self._drawn} elements")
             if errors and self._course.ledger.on_error == "continue":
-                text = f"{len(errors)} of {len(results)} elements of {self._course.name(self._index)} failed"
+                text = f"{len(errors)} of {len(results)} elements of {shown(self._course.name(self._index))} failed"
                 raise BaseExceptionGroup(text, [errors[place] for place in sorted(errors)])
             for place, error in errors.items():
                 results[place] = error

@@ -1,5 +1,7 @@
 """The note that says where an exception comes from."""
 
+from contextlib import suppress
+
 from procession._model.record import WHOLE
 from procession._model.text import shown
 
@@ -9,7 +11,9 @@ def annotate(
 ) -> None:
     """Add the note (PEP 678) with process, task and attempt, once for each task that the exception passes."""
     start = f"in process {shown(process_name)!r}, task {index} ({shown(name)})"
-    if any(note.startswith(start) for note in getattr(error, "__notes__", ())):
-        return
-    place = "" if element == WHOLE else f", element {element}"
-    error.add_note(f"{start}{place}, attempt {attempt}")
+    # An exception may refuse attributes (a frozen dataclass), or have notes that are none.
+    with suppress(Exception):
+        notes: list[object] = getattr(error, "__notes__", None) or []
+        if not any(isinstance(note, str) and note.startswith(start) for note in notes):
+            place = "" if element == WHOLE else f", element {element}"
+            object.__setattr__(error, "__notes__", [*notes, f"{start}{place}, attempt {attempt}"])

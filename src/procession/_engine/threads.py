@@ -41,7 +41,6 @@ class ThreadEngine:
         self._maps: dict[int, MapJob] = {}
         self._interruption: BaseException | None = None
         self._calls = self._prepared()
-        self._draw = self._draw_plain if course.recorder is None else self._draw_recorded
 
     def drive(self) -> None:
         """Run every stage, in the calling thread or on a pool that it waits for. Never raises what a task raised.
@@ -59,6 +58,11 @@ class ThreadEngine:
             raise
         finally:
             course.close()
+            # No cycle may stay: it would keep what failed, and its frames, until the collector comes.
+            course.staffed_by(lambda _: None)
+            self._maps = {}
+            if self._calls is not course.plan.calls:
+                self._calls = []
 
     def drive_stage(self, stage: Stage) -> None:
         """Run one stage."""
@@ -176,7 +180,7 @@ class ThreadEngine:
             else "the system has no more threads"
         )
         return WorkersUnavailableError(
-            f"process {self.course.process_name!r}: no worker thread could be started: {why}"
+            f"process {shown(self.course.process_name)!r}: no worker thread could be started: {why}"
         )
 
     def _serve(self, ticket: list[bool]) -> None:
@@ -204,11 +208,10 @@ class ThreadEngine:
     def _work(self, seat: Seat) -> None:
         base = contextvars.copy_context()
         base.run(SEAT.set, seat)
+        draw = self._draw_plain if self.course.recorder is None else self._draw_recorded
         while True:
             context = base.copy()
-            if not context.run(self._draw, seat, context, base) and (
-                not self.course.ledger.ready or not self._in_order
-            ):
+            if not context.run(draw, seat, context, base) and (not self.course.ledger.ready or not self._in_order):
                 return
 
     def _draw_plain(self, seat: Seat, context: contextvars.Context, base: contextvars.Context) -> bool:
@@ -222,13 +225,13 @@ class ThreadEngine:
         course = self.course
         ledger = course.ledger
         values, starts, ends = ledger.values, ledger.starts, ledger.ends
-        calls, seats, attentive, clock = self._calls, course.seats, course.attentive, time.perf_counter
-        index = -1
+        calls, workers, attentive, clock = self._calls, course.workers, course.attentive, time.perf_counter
+        index, worker = -1, seat.worker
         now = clock()
         try:
             for index in iter(ledger.ready.popleft, None):
                 seat.index = index
-                seats[index] = seat
+                workers[index] = worker
                 starts[index] = now
                 function, args, kwargs = calls[index]
                 values[index] = function(*args, **kwargs) if kwargs else function(*args)
@@ -248,7 +251,7 @@ class ThreadEngine:
         try:
             for index in iter(ready.popleft, None):
                 seat.index = index
-                course.seats[index] = seat
+                course.workers[index] = seat.worker
                 course.ledger.starts[index] = clock()
                 function, args, kwargs = self._calls[index]
                 course.finished(index, function(*args, **kwargs), clock(), in_order=self._in_order)

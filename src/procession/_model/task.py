@@ -115,7 +115,7 @@ def _copied(function: FunctionType) -> FunctionType:
 
 def options_of(function: Callable[..., Any]) -> Options:
     """Return the options that `task` gave the callable, or the one that a partial or a bound method stands for."""
-    found = _look_up(function, "__procession_options__")
+    found = look_up(function, "__procession_options__")
     if isinstance(found, Options):
         return found
     return options_of(function.func) if isinstance(function, partial) else PLAIN
@@ -142,7 +142,7 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
         return True
     # The mark is a private name of `inspect`; to ask there would cost ten times as much as all the rest.
     mark: object = getattr(sys.modules.get("inspect"), "_is_coroutine_mark", None)
-    return mark is not None and _look_up(inner, "_is_coroutine_marker") is mark
+    return mark is not None and look_up(inner, "_is_coroutine_marker") is mark
 
 
 def is_async_generator_function(function: Callable[..., Any]) -> bool:
@@ -151,7 +151,7 @@ def is_async_generator_function(function: Callable[..., Any]) -> bool:
 
 
 def _flags_of(inner: Callable[..., Any]) -> int:
-    code = getattr(getattr(inner, "__func__", inner), "__code__", None) or getattr(
+    code = look_up(look_up(inner, "__func__") or inner, "__code__") or getattr(
         getattr(type(inner).__call__, "__func__", type(inner).__call__), "__code__", None
     )
     flags: object = getattr(code, "co_flags", 0)
@@ -171,13 +171,13 @@ def name_of(function: Callable[..., Any]) -> str:
     if isinstance(inner, Each):
         return f"map of {name_of(inner.function)}"
     for attribute in "__qualname__", "__name__", "name":
-        found = _look_up(inner, attribute)
+        found = look_up(inner, attribute)
         if isinstance(found, str):
             return found
     return type(inner).__name__
 
 
-def _look_up(function: Callable[..., Any], attribute: str) -> object:
+def look_up(function: object, attribute: str) -> object:
     """Return an attribute, or `None` where there is none or the callable's own code fails to give it."""
     try:
         return getattr(function, attribute, None)

@@ -13,7 +13,7 @@ from types import BuiltinMethodType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 from procession._model.handle import Handle
-from procession._model.task import Call, Each, _look_up, name_of, options_of, unwrapped
+from procession._model.task import Call, Each, look_up, name_of, options_of, unwrapped
 from procession._model.text import shown
 from procession._plan.digest import SIZE, Digester, Refused, combined
 from procession._plan.parts import Drawn, named, place_of
@@ -162,11 +162,11 @@ def _origin(function: Any) -> str:
     if isinstance(function, BuiltinMethodType) and not _of_module(function):
         owner = function.__self__
         return f"{place_of(owner if isinstance(owner, type) else type(owner))}.{function.__name__}"
-    if isinstance(_look_up(function, "__qualname__"), str):
+    if isinstance(look_up(function, "__qualname__"), str):
         return place_of(function)
     # What says itself what it is in a digest is known by its own name too: a process.
     origin = place_of(type(function))
-    return f"{origin} {name_of(function)!r}" if _look_up(function, "__procession_digest__") else origin
+    return f"{origin} {name_of(function)!r}" if look_up(function, "__procession_digest__") else origin
 
 
 def _said(function: Any) -> bool:

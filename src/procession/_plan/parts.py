@@ -18,7 +18,7 @@ from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple, cast
 
 from procession._model.handle import Handle, index_of
-from procession._model.task import Each, _look_up
+from procession._model.task import Each, look_up
 from procession._model.text import described
 
 
@@ -53,22 +53,22 @@ def place_of(value: Any) -> str:
     module = _module_of(value)
     if module.startswith(("pathlib._", "procession._")):  # where things lie that are known by another name
         module = module.partition(".")[0]
-    return f"{module}:{_look_up(value, '__qualname__') or type(value).__qualname__}"
+    return f"{module}:{look_up(value, '__qualname__') or type(value).__qualname__}"
 
 
 def _module_of(value: Any) -> str:
-    owner = _look_up(value, "__objclass__")  # of a method of a builtin type
-    return str(_look_up(value, "__module__") or getattr(owner, "__module__", None) or "builtins")
+    owner = look_up(value, "__objclass__")  # of a method of a builtin type
+    return str(look_up(value, "__module__") or getattr(owner, "__module__", None) or "builtins")
 
 
 def named(value: Any) -> bool:
     """Return whether module and name lead to the value, or to a function that it is a copy of."""
-    place = _look_up(value, "__qualname__")
+    place = look_up(value, "__qualname__")
     if not isinstance(place, str):
         return False
     found: Any = sys.modules.get(_module_of(value))
     for name in place.split("."):
-        found = _look_up(found, name)
+        found = look_up(found, name)
     copied = isinstance(found, FunctionType) and isinstance(value, FunctionType)
     return found is value or (copied and found.__code__ is value.__code__ and found.__closure__ is value.__closure__)
 

@@ -19,15 +19,6 @@ class Part(Protocol):
         ...
 
 
-class Worker(Protocol):
-    """Who runs a task."""
-
-    @property
-    def worker(self) -> str:
-        """The name of the thread."""
-        ...
-
-
 class Ledger(Protocol):
     """How the tasks of a run stand."""
 
@@ -76,8 +67,8 @@ class Books(Protocol):
         ...
 
     @property
-    def seats(self) -> Sequence[Worker | None]:
-        """Who runs, or ran, each task."""
+    def workers(self) -> Sequence[str | None]:
+        """The name of the thread in which each task runs, or ran."""
         ...
 
     @property

@@ -121,7 +121,7 @@ class Lookout:
         error: BaseException | None = None,
         progress: Progress | None = None,
     ) -> Event:
-        books, seat = self._books, self._books.seats[index]
+        books = self._books
         return Event(
             name,
             books.process_name,
@@ -130,7 +130,7 @@ class Lookout:
             task_name=books.name(index),
             index=index,
             attempt=attempt,
-            worker=None if seat is None else seat.worker,
+            worker=books.workers[index],
             duration_s=duration,
             error=error,
             progress=progress,
