@@ -1,5 +1,6 @@
 """The ledger, driven step by step without a thread or a clock, against the rules as one would say them."""
 
+from collections import deque
 from typing import NamedTuple
 
 import pytest
@@ -311,6 +312,29 @@ def test_what_is_no_exception_halts_under_every_policy(policy, error):
     ledger.fail(0, error())
     assert (ledger.halted, type(ledger.failure), list(ledger.ready)) == (True, error, [])
     assert ledger.cancelled == (error is KeyboardInterrupt)
+
+
+@pytest.mark.parametrize("edges", [{1: (0,)}, {1: (0,), 2: (0,)}])
+def test_what_becomes_ready_after_a_halt_is_never_offered(edges):
+    """Not even for the moment in which a worker could take it."""
+    offered = []
+
+    class Watched(deque):
+        def appendleft(self, index):
+            offered.append(index)
+            super().appendleft(index)
+
+        def extendleft(self, indexes):
+            for index in indexes:
+                self.appendleft(index)
+
+    ledger = Ledger(3, edges, "stop")
+    ledger.ready = Watched()
+    ledger.open(Stage(0, 3, at_once=True))
+    ledger.starts[ledger.ready.popleft()] = 0.0
+    ledger.cancel()
+    ledger.settle(0)
+    assert offered == list(ledger.ready) == []
 
 
 def test_long_chains_are_skipped_without_recursion():

@@ -170,16 +170,16 @@ def test_a_failure_among_many_is_told_as_it_was(policy):
         assert not lost.intersection(begun) - {failing}
 
 
-def test_the_ledger_hands_out_each_task_once():
-    """And never one before what it waits for; after a failure nothing is left to hand out."""
+def test_the_ledger_hands_out_each_task_once_and_nothing_after_a_halt():
+    """And never one before what it waits for. Whoever saw the halt before drawing finds nothing to draw."""
     for round_ in range(ROUNDS):
         needs = graph(60, random.Random(round_))
         ledger = Ledger(60, {index: tuple(needed) for index, needed in enumerate(needs) if needed}, "stop")
         halt = 30 if round_ % 2 else None
-        claimed, early = [], []
+        claimed, late, early = [], [], []
         barrier = threading.Barrier(WORKERS)
 
-        def work(ledger=ledger, needs=needs, claimed=claimed, early=early, barrier=barrier, halt=halt):
+        def work(ledger=ledger, needs=needs, claimed=claimed, late=late, early=early, barrier=barrier, halt=halt):
             barrier.wait(20)
             while len(claimed) < 60:
                 halted = ledger.halted
@@ -190,6 +190,7 @@ def test_the_ledger_hands_out_each_task_once():
                         return
                     continue
                 claimed.append(index)
+                late += [index] if halted else []
                 ledger.starts[index] = 0.0
                 early += [need for need in needs[index] if ledger.ends[need] is None]
                 if len(claimed) == halt:
@@ -207,7 +208,7 @@ def test_the_ledger_hands_out_each_task_once():
             thread.join(30)
         assert not any(thread.is_alive() for thread in threads)
         assert len(claimed) == len(set(claimed))
-        assert early == []
+        assert early == late == []
         assert not ledger.ready
         if halt is None:
             assert sorted(claimed) == list(range(60))

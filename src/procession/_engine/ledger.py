@@ -111,16 +111,18 @@ class Ledger:
         if isinstance(dependents, int):
             if dependents in waits and not waits[dependents].pop():
                 return 0
-            self.ready.appendleft(dependents)
-            freed = 1
-        else:
-            last = [dependent for dependent in dependents if dependent not in waits or waits[dependent].pop()]
+            # Under the lock: what becomes ready after a halt must not be seen by anyone, not even for a moment.
+            with self._lock:
+                if self.halted:
+                    return 0
+                self.ready.appendleft(dependents)
+            return 1
+        last = [dependent for dependent in dependents if dependent not in waits or waits[dependent].pop()]
+        with self._lock:
+            if self.halted:
+                return 0
             self.ready.extendleft(reversed(last))
-            freed = len(last)
-        if self.halted:
-            # Halting clears `ready` after it sets the flag: whichever comes second of the two finds the other's work.
-            self.ready.clear()
-        return freed
+        return len(last)
 
     def fail(self, index: int, error: BaseException, *, in_order: bool = False) -> None:
         """Record that the task raised. What waits for it is skipped; the policy says what it means for the rest.
