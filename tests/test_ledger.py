@@ -64,12 +64,9 @@ class Rules:
         return not self.halted and "failed" not in self.states
 
     def ends(self, index):
-        """How the task may stand at the end. In a cancelled run, of one that waited for a lost one, either is true."""
-        if self.states[index] != "waiting":
-            return {self.states[index]}
-        if not self.cancelled:
-            return {"skipped"}
-        return {"cancelled", "skipped"} if self.lost(index) else {"cancelled"}
+        """How the task stands at the end."""
+        never = "cancelled" if self.cancelled else "skipped"
+        return never if self.states[index] == "waiting" else self.states[index]
 
     def lost(self, index):
         """Whether something that the task waits for did not end well, or never will."""
@@ -168,7 +165,7 @@ class Drive:
         assert ledger.cancelled == rules.cancelled
         assert ledger.well == rules.well()
         for index, state in enumerate(rules.states):
-            # After a halt it is enough that those which never start are told apart at the end.
+            # In order, a failure ends the run: what comes after it is skipped when that is over.
             assert ledger.state(index) == state or (ledger.halted and {ledger.state(index), state} == NEVER_STARTED)
 
     def moves(self):
@@ -235,7 +232,7 @@ class Drive:
         assert len(self.claimed) == len(set(self.claimed))
         assert sorted(self.claimed) == [i for i, start in enumerate(self.ledger.starts) if start is not None]
         for index in range(len(self.script.needs)):
-            assert self.ledger.state(index) in self.rules.ends(index)
+            assert self.ledger.state(index) == self.rules.ends(index)
         failed = [index for index, state in enumerate(self.rules.states) if state == "failed"]
         assert sorted(self.ledger.errors) == failed
         before = [self.ledger.state(index) for index in range(len(self.script.needs))]

@@ -5,7 +5,7 @@
     starts     clock reading when the task was first called, or None; written by its owner alone
     ends       clock reading when it ended, or None; written by its owner alone
     errors     task → what it raised
-    skipped    tasks that will never start, because one they wait for did not end well
+    skipped    tasks that will never start, because one they wait for failed while the run went on
     stopped    tasks that started and were told to stop before they could end
 
     waiting ──open──▶ ready ──claim──▶ running ──settle──▶ completed ──▶ those that waited only for it: ready
@@ -141,7 +141,7 @@ class Ledger:
                 self._halt()
             elif in_order:
                 self._halt()
-            else:
+            elif not self.halted:
                 self._skip_dependents(index)
 
     def interrupt(self, error: BaseException) -> None:
@@ -156,7 +156,6 @@ class Ledger:
         """Record that a task that had started ended early because the run was halted."""
         with self._lock:
             self.stopped.add(index)
-            self._skip_dependents(index)
 
     def cancel(self) -> bool:
         """Let nothing new start; return whether that changes anything."""
