@@ -267,6 +267,7 @@ class Process:
         journal: "Journal | str | os.PathLike[str] | None" = None,
         allow_changes: bool = False,
         observers: Iterable[Observer] = (),
+        progress: bool = False,
     ) -> list[Any]:
         """Run all tasks and return the list of their results, in the order added.
 
@@ -276,12 +277,15 @@ class Process:
         `allow_changes` says that what is recorded of unchanged tasks is to be kept. `RunInUseError` says who else
         executes the run; `JournalError`, `DigestError` and `ResultError` what cannot be recorded.
 
-        `observers` are told of each event of this run, besides those of the process.
+        `observers` are told of each event of this run, besides those of the process. `progress` shows how far it has
+        come on the standard error stream: bars on a terminal (with rich, the extra `cli`) and in a notebook, elsewhere
+        a line every few seconds. A run of less than 0.2 s shows nothing.
 
         Raises what the first failing task raised, as it raised it, with a note that says where;
         `ProcessRunningError` while the process is running already. With an `on_error` other than `"stop"`, see there.
         """
-        run = self._begin("executing it again", run_id, journal, observers, allow_changes=allow_changes)
+        audience = self._audience(observers, progress=progress)
+        run = self._begin("executing it again", run_id, journal, audience, allow_changes=allow_changes)
         try:
             self._drive(run)
             return run._take()
@@ -336,6 +340,7 @@ class Process:
         journal: "Journal | str | os.PathLike[str] | None" = None,
         allow_changes: bool = False,
         observers: Iterable[Observer] = (),
+        progress: bool = False,
     ) -> Run:
         """Start to run all tasks in a thread of their own, and return the run at once.
 
@@ -344,7 +349,8 @@ class Process:
         interpreter that exits lets it finish what it has begun. Raises `ProcessRunningError` while the process is
         running already, and what `execute` raises of a journal.
         """
-        run = self._begin("starting it again", run_id, journal, observers, allow_changes=allow_changes)
+        audience = self._audience(observers, progress=progress)
+        run = self._begin("starting it again", run_id, journal, audience, allow_changes=allow_changes)
         driver = threading.Thread(target=self._drive, args=(run,), name=f"procession-{shown(self.name, 40)}")
         try:
             driver.start()
@@ -403,19 +409,26 @@ class Process:
 
     # Inside
 
+    def _audience(self, observers: Iterable[Observer], *, progress: bool) -> Audience:
+        everyone = _observers(f"process {shown(self.name)!r}", [*self.observers, *observers])
+        if not progress:
+            return Audience(everyone)
+        from procession.observe.progress import Display  # for people only
+
+        return Audience(everyone, [Display()])
+
     def _begin(
         self,
         what: str,
         run_id: str | None,
         journal: "Journal | str | os.PathLike[str] | None",
-        observers: Iterable[Observer],
+        audience: Audience,
         *,
         allow_changes: bool,
     ) -> Run:
         # Attributes can be assigned, so they are looked at again.
         where = f"process {shown(self.name)!r}"
         strategy = _checked(where, self.strategy, self.max_workers, self.on_error)
-        audience = Audience(_observers(where, [*self.observers, *observers]))
         with self._lock:
             if self.status == "running":
                 raise self._running(what)

@@ -2,10 +2,11 @@
 
 tell ──┬──▶ the log                        ┐ at once, where it happens
        ├──▶ observers that are immediate   ┘
-       └──▶ a feed for each other observer ──▶ its thread
+       └──▶ a feed for each other observer, and progress ──▶ threads of their own
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from procession._model.event import Event
 from procession._model.observer import Observer
@@ -15,13 +16,34 @@ from procession.observe.guard import Guarded
 from procession.observe.log import log, verbose
 
 
+class Follower(Protocol):
+    """Follows a run in a thread of its own."""
+
+    def begin(self, books: Books, started: Event) -> None:
+        """Begin to follow a run in which nothing is under way yet."""
+        ...
+
+    def tell(self, event: Event) -> None:
+        """Take note of what the books do not show, without holding up who tells it."""
+        ...
+
+    def end(self, ended: Event) -> None:
+        """Take note of the end."""
+        ...
+
+    def close(self) -> None:
+        """Wait until everything is done, within reason."""
+        ...
+
+
 class Audience:
     """The log and the observers of one run. `verbose` says whether some want each start and end told as it happens."""
 
-    def __init__(self, observers: Sequence[Observer]) -> None:
+    def __init__(self, observers: Sequence[Observer], followers: Iterable[Follower] = ()) -> None:
         guarded = [(Guarded(observer), bool(getattr(observer, "immediate", False))) for observer in observers]
         self._immediate = [observer for observer, immediate in guarded if immediate]
-        self._feeds = [Feed(observer) for observer, immediate in guarded if not immediate]
+        self._followers: list[Follower] = [Feed(observer) for observer, immediate in guarded if not immediate]
+        self._followers += followers
         self.verbose = bool(self._immediate) or verbose()
 
     @property
@@ -32,21 +54,21 @@ class Audience:
     def begin(self, books: Books, started: Event) -> None:
         """Say that a run has begun, in which nothing is under way yet."""
         self.tell(started)
-        for feed in self._feeds:
-            feed.begin(books, started)
+        for follower in self._followers:
+            follower.begin(books, started)
 
     def tell(self, event: Event) -> None:
         """Tell of an event."""
         log(event)
         for observer in self._immediate:
             observer.on_event(event)
-        for feed in self._feeds:
-            feed.tell(event)
+        for follower in self._followers:
+            follower.tell(event)
 
     def end(self, ended: Event) -> None:
         """Say how the run ended; when this returns, everyone has been told of it who is not blocked."""
         self.tell(ended)
-        for feed in self._feeds:
-            feed.end(ended)
-        for feed in self._feeds:
-            feed.close()
+        for follower in self._followers:
+            follower.end(ended)
+        for follower in self._followers:
+            follower.close()

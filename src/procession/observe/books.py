@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from procession._model.progress import Progress
+from procession._model.strategy import Stage
 
 Column = list[float | None]
 """A clock reading for each task, or `None` as long as there is none."""
@@ -16,6 +17,15 @@ class Part(Protocol):
     @property
     def progress(self) -> Progress:
         """How far it has come."""
+        ...
+
+
+class Planned(Protocol):
+    """What was planned for a run."""
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """Ranges of tasks that run in order, or at once."""
         ...
 
 
@@ -54,6 +64,11 @@ class Books(Protocol):
     @property
     def run_id(self) -> str:
         """The id of the run."""
+        ...
+
+    @property
+    def plan(self) -> Planned:
+        """What was planned."""
         ...
 
     @property
