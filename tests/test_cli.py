@@ -217,28 +217,7 @@ def test_a_second_ctrl_c_leaves_at_once(folder: Path) -> None:
     child.communicate()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal")
-def test_progress_shows_on_a_terminal_and_nowhere_else(folder: Path) -> None:
-    import pty
-
-    leader, follower = pty.openpty()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "procession", "run", "pipeline.py:waiting"],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=follower,
-        start_new_session=True,
-    )
-    os.close(follower)
-    seen = b""
-    try:
-        while chunk := os.read(leader, 4096):
-            seen += chunk
-    except OSError:  # how Linux says that the other side is closed
-        pass
-    os.close(leader)
-    assert child.wait() == 0
-    assert "of 2 tasks".encode() in seen
-    assert b"waiting: completed in" in seen
+def test_progress_of_a_short_run_shows_nothing_where_there_is_no_terminal(folder: Path) -> None:
+    """The summary is all; what a terminal shows is tested with progress."""
     quiet = procession("run", "pipeline.py:waiting", cwd=folder)
-    assert "of 2 tasks" not in quiet.stderr
+    assert quiet.stderr.startswith("waiting: completed in")

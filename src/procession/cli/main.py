@@ -15,7 +15,6 @@ from procession import OnError, Process, ProcessionError, __version__
 from procession._model.text import shown
 from procession.cli.demo import demo_target
 from procession.cli.pictures import FORMATS, draw_graph, save_timeline, timeline_path
-from procession.cli.progress import ProgressLine
 from procession.cli.recorded import (
     DEFAULT_JOURNAL,
     cancel_run,
@@ -26,6 +25,7 @@ from procession.cli.recorded import (
     resumable,
 )
 from procession.cli.target import TargetError, load
+from procession.observe.footer import release_terminal
 
 FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
@@ -119,8 +119,7 @@ def _run(process: Process, run_id: str | None, journal: str | None, *, allow_cha
     status = 0
     before = {number: signal.signal(number, _on_signal()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with ProgressLine(process, sys.stderr):
-            process.execute(run_id=run_id, journal=journal, allow_changes=allow_changes)
+        process.execute(run_id=run_id, journal=journal, allow_changes=allow_changes, progress=True)
     except KeyboardInterrupt as error:
         status = TERMINATED if isinstance(error, _Terminated) else INTERRUPTED
     except BaseException as error:  # SystemExit too: a task that exits has not ended well
@@ -142,6 +141,7 @@ def _on_signal() -> Callable[[int, FrameType | None], None]:
         if len(came) == 1:
             raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
         # Threads of the user's own would hold up an orderly exit.
+        release_terminal(sys.stderr)
         os._exit(INTERRUPTED if number == signal.SIGINT else TERMINATED)
 
     return handle

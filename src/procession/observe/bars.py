@@ -1,7 +1,8 @@
 """Bars at the bottom of a terminal, drawn with rich."""
 
+import os
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Final, TextIO
 
 from rich.console import Console
 from rich.progress_bar import ProgressBar
@@ -11,12 +12,19 @@ from rich.text import Text
 from procession.observe.footer import Footer
 from procession.observe.meter import Reading, clock, pace
 
+_LINES: Final = 6
+_COLUMNS: Final = 40
+
 
 def bars_on(stream: TextIO) -> "Bars | None":
-    """Return bars for a terminal; `None` where it is too simple, or its bottom taken."""
-    console = Console(file=stream)
-    footer = Footer(stream)
-    if console.is_dumb_terminal or console.legacy_windows or not console.is_terminal or not footer.take():
+    """Return bars for a terminal; `None` where it is too simple or too small, or its bottom taken."""
+    try:
+        size = os.get_terminal_size(stream.fileno())
+    except OSError:
+        return None
+    console, footer = Console(file=stream), Footer(stream)
+    simple = console.is_dumb_terminal or console.legacy_windows or not console.is_terminal
+    if simple or size.lines < _LINES or size.columns < _COLUMNS or not footer.take():
         return None
     return Bars(stream, console, footer)
 
@@ -46,8 +54,8 @@ class Bars:
         rows = Table.grid(padding=(0, 1), expand=True)
         rows.add_column(no_wrap=True, max_width=max(10, columns // 3))
         rows.add_column(ratio=1)
-        for _ in range(4):
-            rows.add_column(no_wrap=True, justify="right")
+        for width in 0, 0, 7, 9:  # so that the bars do not change their length all the time
+            rows.add_column(no_wrap=True, justify="right", min_width=width)
         for label, ended, failed, total, rate, left in readings:
             over = ended >= total
             rows.add_row(
