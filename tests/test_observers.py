@@ -1,5 +1,6 @@
 """What observers are told of a run, and that they cannot harm it."""
 
+import asyncio
 import contextvars
 import gc
 import logging
@@ -313,6 +314,94 @@ def test_what_an_immediate_observer_sets_is_seen_by_the_task_alone(strategy):
         ("traced", 4),
     ]
     assert look() == ("nothing", "nowhere")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_coroutines_see_what_an_immediate_observer_sets_and_no_other_task_does(strategy):
+    """However they take turns: first attempts and later ones, with timeouts, and elements of maps."""
+    where = contextvars.ContextVar("where", default="nowhere")
+
+    class Tracer:
+        immediate = True
+
+        def on_event(self, event):
+            if event.name == "task_started":
+                where.set(event.index)
+
+    async def look(*_):
+        seen = [where.get()]
+        for _ in range(3):
+            await asyncio.sleep(0)
+            seen.append(where.get())
+        return set(seen)
+
+    process = Process("traced", strategy, 4, observers=[Tracer()])
+    process.add_task(look)
+    process.add_task(task(timeout=50)(look))
+    process.add_task(task(retries=RULES)(look))
+    process.map(look, range(20))
+    process.add_task(lambda: {where.get()})
+    expected = [{0}, {1}, {2}, [{3}] * 20, {4}]
+    assert process.execute() == expected
+    assert asyncio.run(process.execute_async()) == expected
+
+
+@pytest.mark.parametrize("kind", [Kept, Immediate])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_coroutines_are_told_of_like_calls(kind, strategy):
+    """Starts, ends, retries and failures, in `execute()` and in a loop of the caller's."""
+
+    async def ok():
+        await asyncio.sleep(0)
+
+    @task(retries=RULES)
+    async def flaky():
+        raise OSError
+
+    process = Process("coroutines", strategy, 1, on_error="return")
+    process.add_task(ok)
+    process.add_task(flaky)
+
+    def told(execute):
+        kept = kind()
+        execute(observers=[kept])
+        return kept.said
+
+    expected = [
+        ("run_started", None, None),
+        ("task_started", 0, 1),
+        ("task_completed", 0, 1),
+        ("task_started", 1, 1),
+        ("task_retrying", 1, 1),
+        ("task_retrying", 1, 2),
+        ("task_failed", 1, 3),
+        ("run_completed", None, None),
+    ]
+    assert told(process.execute) == expected
+    assert told(lambda **options: asyncio.run(process.execute_async(**options))) == expected
+
+
+def test_a_slow_observer_does_not_hold_up_the_loop_of_the_caller():
+    """At the end of a run others go on while it catches up."""
+    ticks, waiting = [], threading.Event()
+
+    class Slow:
+        def on_event(self, event):
+            if event.name == "run_completed":
+                waiting.wait(50)
+
+    async def main():
+        process = Process("loop", observers=[Slow()])
+        process.add_task(asyncio.sleep, 0)
+        running = asyncio.ensure_future(process.execute_async())
+        while not process.last_run or process.last_run.status == "running":
+            await asyncio.sleep(0)
+        ticks.append(running.done())
+        waiting.set()
+        await running
+
+    asyncio.run(main())
+    assert ticks == [False]
 
 
 def test_a_run_that_is_started_has_the_context_of_who_started_it():

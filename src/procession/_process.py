@@ -304,6 +304,7 @@ class Process:
         journal: "Journal | str | os.PathLike[str] | None" = None,
         allow_changes: bool = False,
         observers: Iterable[Observer] = (),
+        progress: bool = False,
     ) -> list[Any]:
         """Do what `execute` does in the running event loop, which nothing of the run but its coroutines holds up.
 
@@ -321,7 +322,8 @@ class Process:
         >>> asyncio.run(process.execute_async())
         ['hello Ada', 'hello Grace']
         """
-        begin = partial(self._begin, "executing it again", run_id, journal, observers, allow_changes=allow_changes)
+        audience = self._audience(observers, progress=progress)
+        begin = partial(self._begin, "executing it again", run_id, journal, audience, allow_changes=allow_changes)
         if journal is None and self.journal is None and not _is_task(self):
             run = begin()
         else:

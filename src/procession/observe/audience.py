@@ -49,7 +49,7 @@ class Audience:
     @property
     def waits(self) -> bool:
         """Whether `end` waits for a thread."""
-        return bool(self._feeds)
+        return bool(self._followers)
 
     def begin(self, books: Books, started: Event) -> None:
         """Say that a run has begun, in which nothing is under way yet."""
