@@ -1,6 +1,7 @@
 """The command `procession`."""
 
 import argparse
+import logging
 import os
 import shlex
 import signal
@@ -8,12 +9,14 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn, get_args
 
 from procession import OnError, Process, ProcessionError, __version__
 from procession._model.text import shown
 from procession.cli.demo import demo_target
+from procession.cli.logs import FORMATS as LOG_FORMATS
+from procession.cli.logs import LEVELS, logs_shown
 from procession.cli.pictures import FORMATS, draw_graph, save_timeline, timeline_path
 from procession.cli.recorded import (
     DEFAULT_JOURNAL,
@@ -32,7 +35,7 @@ FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 _STRATEGIES = ("sequential", "parallel", "hybrid")
 
 _EPILOG = """\
-Progress, errors and the summary go to standard error; standard output belongs to the tasks.
+Progress, logs, errors and the summary go to standard error; standard output belongs to the tasks.
 
 exit status:
   0    the process completed
@@ -89,7 +92,9 @@ def _execute(options: argparse.Namespace) -> int:
     journal = options.journal
     if journal is None and options.run_id is not None:
         journal = DEFAULT_JOURNAL
-    status = _run(process, options.run_id, journal, allow_changes=options.allow_changes)
+    with logs_shown(options.log_format, options.log_level):
+        as_json = options.log_format == "json"
+        status = _run(process, options.run_id, journal, allow_changes=options.allow_changes, as_json=as_json)
     if options.timeline is not None and process.last_run is not None:
         status = save_timeline(process.last_run, options.timeline) or status
     return status
@@ -115,20 +120,23 @@ def _resume(options: argparse.Namespace) -> int:
     return _execute(again)
 
 
-def _run(process: Process, run_id: str | None, journal: str | None, *, allow_changes: bool) -> int:
+def _run(process: Process, run_id: str | None, journal: str | None, *, allow_changes: bool, as_json: bool) -> int:
     status = 0
     before = {number: signal.signal(number, _on_signal()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        process.execute(run_id=run_id, journal=journal, allow_changes=allow_changes, progress=True)
+        process.execute(run_id=run_id, journal=journal, allow_changes=allow_changes, progress=not as_json)
     except KeyboardInterrupt as error:
         status = TERMINATED if isinstance(error, _Terminated) else INTERRUPTED
     except BaseException as error:  # SystemExit too: a task that exits has not ended well
-        _print_error(error)
+        if as_json:
+            logging.getLogger("procession.cli").exception("execute_raised", exc_info=_without_ours(error))
+        else:
+            _print_error(error)
         status = FAILED
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if process.last_run is not None:
+    if process.last_run is not None and not as_json:
         print(process.last_run.summary(), file=sys.stderr)
     return status
 
@@ -147,12 +155,17 @@ def _on_signal() -> Callable[[int, FrameType | None], None]:
     return handle
 
 
-def _print_error(error: BaseException) -> None:
-    """Print the traceback without the frames of this package, which say nothing of the user's code."""
+def _without_ours(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """Return an error with its traceback without the frames of this package, which say nothing of the user's code."""
     where = error.__traceback__
     while where is not None and where.tb_frame.f_globals.get("__name__", "").startswith(("procession.", "importlib")):
         where = where.tb_next
-    lines = traceback.format_exception(type(error), error, where or error.__traceback__)
+    return type(error), error, where or error.__traceback__
+
+
+def _print_error(error: BaseException) -> None:
+    """Print the traceback."""
+    lines = traceback.format_exception(*_without_ours(error))
     # A message may come from anywhere, and terminals obey their escapes.
     text = "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in "".join(lines))
     print(text, end="", file=sys.stderr)
@@ -199,6 +212,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--strategy", choices=_STRATEGIES, help="instead of the process's own")
         command.add_argument("--max-workers", type=_at_least_one, metavar="N", help="instead of the process's own")
         command.add_argument("--on-error", choices=get_args(OnError), help="instead of the process's own")
+        command.add_argument(
+            "--log-format", choices=LOG_FORMATS, help="json: JSON lines, and nothing else on standard error"
+        )
+        command.add_argument("--log-level", choices=LEVELS, help="from which level on (default: warning; json: info)")
         command.add_argument(
             "--timeline", type=timeline_path, metavar="FILE", help="draw the run: a picture (.svg) or a trace (.json)"
         )

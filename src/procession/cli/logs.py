@@ -1,0 +1,85 @@
+"""Log records on the standard error stream of the command line: a line each, for people or as JSON."""
+
+import logging
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
+
+from procession._model.table import lasting
+from procession._model.text import shown
+
+FORMATS: Final = ("text", "json")
+LEVELS: Final = ("debug", "info", "warning", "error")
+DEFAULT_LEVELS: Final = {"text": "warning", "json": "info"}
+
+_LINE: Final = 10_000
+
+
+@contextmanager
+def logs_shown(chosen: str | None, level: str | None) -> Generator[None, None, None]:
+    """Have log records shown for as long as the block lasts, in the format chosen, from a level on.
+
+    Where none is chosen and the program has set up its logging itself, that is left as it is. Raises `ImportError` for
+    JSON without the extra `cli`.
+    """
+    root = logging.getLogger()
+    if chosen is None and level is None and root.handlers:
+        yield
+        return
+    chosen = chosen or "text"
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_json_formatter() if chosen == "json" else TextFormatter())
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel((level or DEFAULT_LEVELS[chosen]).upper())
+    try:
+        yield
+    finally:
+        root.setLevel(before)
+        root.removeHandler(handler)
+
+
+class TextFormatter(logging.Formatter):
+    r"""One line for each record, whatever it says, and its traceback in lines of its own that no record looks like.
+
+    >>> record = logging.makeLogRecord({"msg": "all\nERROR forged", "name": "app", "levelname": "INFO", "created": 0})
+    >>> TextFormatter().format(record)[9:]
+    'INFO    app: all\\nERROR forged'
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of a record."""
+        when = time.strftime("%H:%M:%S", time.localtime(record.created))
+        line = f"{when} {shown(record.levelname, 20):<7} {shown(self._said(record), _LINE)}"
+        text = self.formatException(record.exc_info) if record.exc_info and record.exc_info[0] else ""
+        return "\n".join([line, *(f"    {shown(part, _LINE)}" for part in text.splitlines())])
+
+    def _said(self, record: logging.LogRecord) -> str:
+        if record.name != "procession" or not hasattr(record, "process_name"):
+            return f"{record.name}: {record.getMessage()}"
+        fields = vars(record)
+        parts = [record.getMessage().replace("_", " ")]
+        if "task_name" in fields:
+            element = f", element {fields['element']}" if "element" in fields else ""
+            parts.append(f"task {fields['index']} ({fields['task_name']}){element}")
+            parts.append(f"attempt {fields['attempt']}")
+        if "observer" in fields:
+            parts.append(str(fields["observer"]))
+        if "dropped" in fields:
+            parts.append(f"{fields['dropped']:,} of its events")
+        if "duration_s" in fields:
+            parts.append(lasting(fields["duration_s"]))
+        if "error_type" in fields:
+            parts.append(str(fields["error_type"]))
+        return f"{fields['process_name']}: {' · '.join(parts)}"
+
+
+def _json_formatter() -> logging.Formatter:
+    try:
+        from pythonjsonlogger.json import JsonFormatter  # of an extra
+    except ModuleNotFoundError:
+        raise ImportError('--log-format json takes python-json-logger: pip install "procession[cli]"') from None
+    names = {"levelname": "level", "name": "logger"}
+    return JsonFormatter("{levelname}{name}{message}", style="{", rename_fields=names, timestamp=True)
