@@ -4,8 +4,9 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar, cast, get_args, overload
 
+from procession._engine.choice import Where, check_executor
 from procession._engine.course import Course
 from procession._engine.current import SEAT
 from procession._engine.each import check_iterables
@@ -55,7 +56,10 @@ class Process:
     `Parallel()`, `Hybrid(first=...)`. `max_workers` is an `int` of at least 1; `None` is `min(32, cores + 4)`.
     `on_error` says what a failed task means for the others: `"stop"` starts nothing new and raises the failure,
     `"continue"` runs whatever does not wait for it and raises an `ExceptionGroup` of all failures, `"return"` does
-    the same and puts the exceptions into the results, at their places. `journal` is where runs are recorded unless
+    the same and puts the exceptions into the results, at their places. `executor` says where tasks run: `"threads"`,
+    `"processes"` (worker processes, for work that keeps a core busy; functions, arguments and results must be
+    picklable) or any `concurrent.futures.Executor`, which stays the caller's; with one of those, tasks in order run
+    there, too. `journal` is where runs are recorded unless
     `execute` says otherwise: a path for SQLite, a URL for another database, or a `procession.journal.Journal`.
     `observers` are told of each event of its runs: see `Observer`.
 
@@ -82,6 +86,7 @@ class Process:
         "_owner",
         "_pinned",
         "_plain",
+        "executor",
         "journal",
         "max_workers",
         "name",
@@ -92,6 +97,8 @@ class Process:
         "tasks",
     )
 
+    _drives_tasks: ClassVar = True
+
     def __init__(
         self,
         name: str,
@@ -99,6 +106,7 @@ class Process:
         max_workers: int | None = None,
         *,
         on_error: OnError = "stop",
+        executor: Where = "threads",
         journal: "Journal | str | os.PathLike[str] | None" = None,
         observers: Iterable[Observer] = (),
     ) -> None:
@@ -107,11 +115,12 @@ class Process:
         where = f"process {shown(name)!r}"
         if max_workers is None:
             max_workers = min(32, (os.cpu_count() or 1) + 4)
-        _checked(where, strategy, max_workers, on_error)
+        _checked(where, strategy, max_workers, on_error, executor)
         self.name: str = name
         self.strategy: StrategyName | Strategy = strategy
         self.max_workers: int = max_workers
         self.on_error: OnError = on_error
+        self.executor: Where = executor
         self.journal = journal
         self.observers: list[Observer] = _observers(where, observers)
         self.tasks: list[Call] = []
@@ -430,7 +439,7 @@ class Process:
     ) -> Run:
         # Attributes can be assigned, so they are looked at again.
         where = f"process {shown(self.name)!r}"
-        strategy = _checked(where, self.strategy, self.max_workers, self.on_error)
+        strategy = _checked(where, self.strategy, self.max_workers, self.on_error, self.executor)
         with self._lock:
             if self.status == "running":
                 raise self._running(what)
@@ -463,6 +472,7 @@ class Process:
                 owner=self._owner,
                 max_workers=self.max_workers,
                 on_error=self.on_error,
+                executor=self.executor,
                 run_id=run_id,
                 journal=self.journal if journal is None else journal,
                 allow_changes=allow_changes,
@@ -609,12 +619,13 @@ def _observers(where: str, observers: Iterable[object]) -> list[Observer]:
     return checked
 
 
-def _checked(where: str, strategy: object, max_workers: object, on_error: object) -> Strategy:
+def _checked(where: str, strategy: object, max_workers: object, on_error: object, executor: object) -> Strategy:
     """Return the strategy that is meant; raise for what cannot be."""
     try:
         known = strategy_of(strategy)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+    check_executor(executor, where)
     if on_error not in get_args(OnError):
         raise ValueError(
             f"{where}: unknown on_error {sketch(on_error)}; known are {', '.join(map(repr, get_args(OnError)))}"

@@ -9,10 +9,10 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from procession._engine.attempt import let_go
+from procession._engine.choice import Where, engine_of
 from procession._engine.course import Course
 from procession._engine.current import SEAT
 from procession._engine.latch import SLICE_S, Latch
-from procession._engine.threads import ThreadEngine
 from procession._model.event import Event, EventName
 from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome
@@ -29,7 +29,6 @@ from procession.observe.summary import summary_of
 if TYPE_CHECKING:
     import os
 
-    from procession._engine.coroutines import CoroutineEngine
     from procession.journal import Journal
     from procession.pictures.timeline import Timeline
 
@@ -77,6 +76,7 @@ class Run:
         max_workers: int,
         on_error: OnError,
         audience: Audience,
+        executor: Where,
         run_id: str | None = None,
         journal: "Journal | str | os.PathLike[str] | None" = None,
         allow_changes: bool = False,
@@ -108,7 +108,7 @@ class Run:
             recorder=self._recording.recorder,
         )
         self._audience = audience
-        self._engine = _engine_of(self._course)
+        self._engine = engine_of(executor, self._course)
 
     # For Process
 
@@ -125,7 +125,7 @@ class Run:
 
     async def _drive_async(self) -> None:
         """Run all tasks, coroutines in the running loop. Raises nothing of a task."""
-        from procession._engine.coroutines import drive_async  # asyncio: see `_engine_of`
+        from procession._engine.coroutines import drive_async  # asyncio: see `engine_of`
 
         try:
             self._set_out()
@@ -287,7 +287,7 @@ class Run:
 
     async def __aiter__(self) -> AsyncIterator[Outcome]:
         """Yield the same in a coroutine, without holding up its event loop."""
-        from procession._engine.aside import Mailbox  # asyncio: see `_engine_of`
+        from procession._engine.aside import Mailbox  # asyncio: see `engine_of`
 
         ended: Mailbox[int | None] = Mailbox()
         with _Ends(self._course, ended.put) as ends:
@@ -557,15 +557,6 @@ class _Ends:
     def missing(self) -> list[int]:
         """Return the tasks that never ended."""
         return [index for index in range(len(self._course.ledger.ends)) if index not in self._seen]
-
-
-def _engine_of(course: Course) -> "ThreadEngine | CoroutineEngine":
-    if not course.plan.coroutines:
-        return ThreadEngine(course)
-    # Importing asyncio takes longer than importing all the rest, so only those who need it do.
-    from procession._engine.coroutines import CoroutineEngine
-
-    return CoroutineEngine(course)
 
 
 def _get(queue: "SimpleQueue[int | None]", check: Callable[[], None]) -> int | None:

@@ -2,19 +2,23 @@
 
     ProcessionError
     ├── DigestError              arguments that cannot be told apart from others                TypeError
+    ├── ExecutorBrokenError      the executor that was given cannot go on                       BrokenExecutor
     ├── HandleError              a handle used as if it were the value, or in another process   TypeError
     ├── JournalError             a journal that cannot be opened, read or written               OSError
     ├── NestingError             a process that would contain itself                            ValueError
     ├── PlanChangedError         a definition that is not the one the run began with            ValueError
     ├── ProcessRunningError      a process changed or executed while it runs                    RuntimeError
+    ├── RemoteError              stands for an exception that could not be sent here            RuntimeError
     ├── ResultError              a value that cannot be recorded or read back                   TypeError
     ├── RunCancelledError        the run was cancelled before it could end                      RuntimeError
     ├── RunInUseError            a run that somebody else executes                              RuntimeError
     ├── RunUnknownError          a run that the journal does not have                           LookupError
     ├── TaskSkippedError         a task that never started, because another one failed          RuntimeError
     ├── TaskTimeoutError         an attempt took longer than the task's timeout                 TimeoutError
+    ├── TransferError            a call or value that cannot be sent to another process         TypeError
     ├── ValueUnavailableError    the value of a task that has none to show                      LookupError
-    └── WorkersUnavailableError  not one worker thread could be started                         RuntimeError
+    ├── WorkerDiedError          the worker process ended while it ran the task                 RuntimeError
+    └── WorkersUnavailableError  not one worker could be started                                RuntimeError
     TaskCancelled                the signal that reaches a task of a cancelled run              BaseException
 
 Each is also the built-in that a reader would catch. An argument that is wrong in itself (an unknown
@@ -22,14 +26,18 @@ strategy, a task that cannot be called) is a plain `ValueError` or `TypeError`. 
 never wrapped: it leaves as itself.
 """
 
+from concurrent.futures import BrokenExecutor
+
 __all__ = [
     "DigestError",
+    "ExecutorBrokenError",
     "HandleError",
     "JournalError",
     "NestingError",
     "PlanChangedError",
     "ProcessRunningError",
     "ProcessionError",
+    "RemoteError",
     "ResultError",
     "RunCancelledError",
     "RunInUseError",
@@ -37,7 +45,9 @@ __all__ = [
     "TaskCancelled",
     "TaskSkippedError",
     "TaskTimeoutError",
+    "TransferError",
     "ValueUnavailableError",
+    "WorkerDiedError",
     "WorkersUnavailableError",
 ]
 
@@ -51,6 +61,10 @@ class DigestError(ProcessionError, TypeError):
 
     Without one, a run that goes on could not tell whether a task is still the one that was recorded.
     """
+
+
+class ExecutorBrokenError(ProcessionError, BrokenExecutor):
+    """The executor that was given to the process is shut down, or broke while the process ran."""
 
 
 class HandleError(ProcessionError, TypeError):
@@ -79,6 +93,13 @@ class ProcessRunningError(ProcessionError, RuntimeError):
     """The process is running, and what was asked of it can only be done when it is not."""
 
 
+class RemoteError(ProcessionError, RuntimeError):
+    """Stands for an exception of a task in another process that could not be sent here.
+
+    Its message has the type and the message of that one, its note the traceback.
+    """
+
+
 class ResultError(ProcessionError, TypeError):
     """A value cannot be recorded in the journal, or what was recorded cannot be read back."""
 
@@ -100,15 +121,26 @@ class TaskSkippedError(ProcessionError, RuntimeError):
 
 
 class TaskTimeoutError(ProcessionError, TimeoutError):
-    """An attempt took longer than the task's timeout, in seconds. The thread it ran in was abandoned."""
+    """An attempt took longer than the task's timeout, in seconds.
+
+    The thread it ran in was abandoned; a worker process was ended.
+    """
+
+
+class TransferError(ProcessionError, TypeError):
+    """The task's callable, an argument or the result cannot be pickled, and so cannot be sent to another process."""
 
 
 class ValueUnavailableError(ProcessionError, LookupError):
     """The task has no value to show: it did not end well, or its value belongs to the caller of `execute()`."""
 
 
+class WorkerDiedError(ProcessionError, RuntimeError):
+    """The worker process ended while it ran the task: it was killed, crashed, or the task made it exit."""
+
+
 class WorkersUnavailableError(ProcessionError, RuntimeError):
-    """Not one worker thread could be started: the system has no more, or the interpreter is shutting down."""
+    """Not one worker could be started: the system has no more, or the interpreter is shutting down."""
 
 
 class TaskCancelled(BaseException):

@@ -48,7 +48,7 @@ def attempted(
     """Call the function as its options say; return its value, or raise what the last attempt raised."""
     if options.retries == 0 and options.timeout is None:
         return function(*args, **kwargs)
-    one = _Attempt(scene, index, options, function, args, kwargs, element)
+    one = Attempt(scene, index, options, function, args, kwargs, element)
     if options.retries == 0:
         return one()
 
@@ -167,7 +167,7 @@ class Attempts:
         self._scene.report("task_abandoned_ended", self._index, self.made, None, error)
 
 
-class _Attempt(Attempts):
+class Attempt(Attempts):
     """Makes one attempt each time it is called, and never two at the same time."""
 
     __slots__ = ()

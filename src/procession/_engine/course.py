@@ -217,10 +217,10 @@ class Course:
         if self._commits is not None:
             self._commits.flush()
 
-    def raised(self, index: int, error: BaseException, *, in_order: bool) -> None:
-        """Record that a task raised."""
+    def raised(self, index: int, error: BaseException, *, in_order: bool, end: float | None = None) -> None:
+        """Record that a task raised; it ended now, unless `end` says when."""
         BaseException.with_traceback(error, stripped(error.__traceback__))
-        now = time.perf_counter()
+        now = time.perf_counter() if end is None else end
         start = self.ledger.starts[index]
         if isinstance(error, TaskCancelled) and self.ledger.halted:
             self.ledger.stop(index)

@@ -158,6 +158,13 @@ def _flags_of(inner: Callable[..., Any]) -> int:
     return flags if isinstance(flags, int) else 0
 
 
+def is_process(function: Callable[..., Any]) -> bool:
+    """Return whether the callable is a process, or one of its methods: a task that drives tasks of its own."""
+    inner = unwrapped(function)
+    owner: object = look_up(inner, "__self__")
+    return getattr(type(inner if owner is None else owner), "_drives_tasks", None) is True
+
+
 def name_of(function: Callable[..., Any]) -> str:
     """Return how a task is called: by its option, else as its callable is, else by the type of that.
 

@@ -1,0 +1,188 @@
+"""Calls that go to a worker together: one object to send and one report back, for as many calls as are worth it.
+
+coordinator                                 worker
+Chunk(calls) ──────── as it is ──────────▶ run_chunk ──▶ Report(ended)          threads: nothing is pickled
+     └──pickled──▶ bytes ──▶ Chunk(bytes) ──▶ run_chunk ──▶ Report ──▶ bytes     other processes
+"""
+
+import contextvars
+import multiprocessing
+import os
+import pickle
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from procession._engine.attempt import Attempt
+from procession._engine.course import Course
+from procession._engine.current import SEAT, Seat
+from procession._engine.remote import Remote
+from procession._engine.travel import Call, Ended, encode_calls, encode_ended
+from procession._model.task import Options
+
+WITHIN: contextvars.ContextVar[frozenset[object]] = contextvars.ContextVar("procession_within", default=frozenset())
+"""The executors one of whose workers waits for the calling code to end."""
+
+
+class Halting(Protocol):
+    """Something that can say that nothing new may start."""
+
+    @property
+    def halted(self) -> bool:
+        """Whether that is so."""
+        ...
+
+
+class Chunk:
+    """Calls to be made one after another. The first ones that fit into `budget` seconds are, the others come back.
+
+    `stops` says that none follows one that failed. `kills` says that whoever sent it ends a worker at a timeout. In
+    the process it was made in, `course` is there and the calls are as they were given; elsewhere, they arrive as
+    `data`. `whole` says that functions go by value, and `size` is how many bytes it took. `within` is the executor that
+    makes the calls, if that may be asked to make others that they wait for.
+    """
+
+    __slots__ = ("_data", "_names", "_within", "budget", "calls", "course", "hung", "kills", "size", "stops", "whole")
+
+    def __init__(
+        self,
+        calls: Sequence[Call],
+        course: Course | None,
+        names: tuple[str, str],
+        *,
+        budget: float,
+        stops: bool,
+        kills: bool = False,
+        whole: bool = False,
+        data: bytes | None = None,
+        within: object = None,
+    ) -> None:
+        self.calls = calls
+        self.course = course
+        self.budget = budget
+        self.stops = stops
+        self.kills = kills
+        self.whole = whole
+        self.size = 0
+        self.hung: threading.Thread | None = None
+        self._names = names
+        self._data = data
+        self._within = within
+
+    def __reduce__(self) -> tuple[Callable[..., "Chunk"], tuple[Any, ...]]:
+        data = encode_calls(self.calls, whole=self.whole)
+        self.size = len(data)
+        return _arrived, (data, self._names, self.budget, self.stops, self.kills)
+
+    def run(self, note: Callable[[Ended], object], remote: Remote | None = None) -> BaseException | None:
+        """Make the calls and have each end noted. Returns why they could not be read, if so: then none was made."""
+        conduct: Course | Remote
+        halting: Halting
+        if self.course is not None:
+            conduct, halting, base = self.course, self.course.ledger, self.course.context
+        else:
+            conduct = halting = Remote(*self._names) if remote is None else remote
+            base = contextvars.copy_context()
+        if self._data is not None:
+            try:
+                self.calls = pickle.loads(self._data)  # noqa: S301  # from a coordinator of ours
+            except BaseException as error:
+                return error
+            self._data = None
+        self._make(note, conduct, halting, base)
+        return None
+
+    def _make(
+        self,
+        note: Callable[[Ended], object],
+        conduct: Course | Remote,
+        halting: Halting,
+        base: contextvars.Context,
+    ) -> None:
+        clock, worker = time.perf_counter, here(self.course is None)
+        start = clock()
+        until = start + self.budget
+        for index, element, attempt, timeout, function, args, kwargs in self.calls:
+            if halting.halted:
+                return
+            if isinstance(conduct, Remote):
+                conduct.function, conduct.element = function, element
+            context = base.copy()
+            context.run(SEAT.set, Seat(conduct, worker, index, attempt, element))
+            if self._within is not None:
+                context.run(WITHIN.set, context.run(WITHIN.get) | {self._within})
+            try:
+                if timeout is None or self.kills:
+                    value = context.run(function, *args, **kwargs)
+                else:
+                    one = Attempt(conduct, index, Options(timeout=timeout), function, args, kwargs, element)
+                    one.made = attempt - 1
+                    value = context.run(self._bounded, one)
+            except BaseException as error:
+                note((False, start, clock(), error))
+                if self.stops or not isinstance(error, Exception):
+                    return
+                start = clock()
+            else:
+                end = clock()
+                note((True, start, end, value))
+                start = end
+                del value
+            if start > until:
+                return
+
+    def _bounded(self, one: Attempt) -> Any:
+        try:
+            return one()
+        finally:
+            self.hung = one.hung
+
+
+class Report:
+    """What a worker made of a chunk: how the calls ended that it made, of which there may be none.
+
+    `hung` is, or says that there is, a thread in which a call goes on that was given up at its timeout.
+    """
+
+    __slots__ = ("began", "ended", "error", "finished", "hung", "worker")
+
+    def __init__(
+        self,
+        worker: str,
+        ended: Sequence[Ended | bytes],
+        began: float,
+        finished: float,
+        error: BaseException | None = None,
+        hung: threading.Thread | bool = False,
+    ) -> None:
+        self.worker = worker
+        self.ended = ended
+        self.began = began
+        self.finished = finished
+        self.error = error
+        self.hung = hung
+
+    def __reduce__(self) -> tuple[type["Report"], tuple[Any, ...]]:
+        ended = [one if isinstance(one, bytes) else encode_ended(one) for one in self.ended]
+        error = None if self.error is None else RuntimeError(f"{type(self.error).__name__}: {self.error}")
+        return Report, (self.worker, ended, self.began, self.finished, error, bool(self.hung))
+
+
+def run_chunk(chunk: Chunk) -> Report:
+    """Make the calls of a chunk: what executors are given to call."""
+    began = time.perf_counter()
+    ended: list[Ended] = []
+    error = chunk.run(ended.append)
+    return Report(here(chunk.course is None), ended, began, time.perf_counter(), error, chunk.hung or False)
+
+
+def here(remote: bool) -> str:
+    """Return what a worker is called."""
+    if remote:
+        return f"{multiprocessing.current_process().name} ({os.getpid()})"
+    return threading.current_thread().name
+
+
+def _arrived(data: bytes, names: tuple[str, str], budget: float, stops: bool, kills: bool) -> Chunk:
+    return Chunk((), None, names, budget=budget, stops=stops, kills=kills, data=data)

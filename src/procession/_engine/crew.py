@@ -1,0 +1,61 @@
+"""What a coordinator needs of those who make calls, whoever and wherever they are."""
+
+from typing import NamedTuple, Protocol
+
+from procession._engine.chunk import Chunk, Report
+
+
+class Arrival(NamedTuple):
+    """A chunk that came back."""
+
+    chunk: Chunk
+    report: Report | None
+    """What was made of it; `None` if nobody can say, or if it was taken back before it was begun."""
+    lost: BaseException | None
+    """Why the call that was being made did not end, nor any after it begin."""
+
+
+class Crew(Protocol):
+    """Takes chunks and gives reports. All is asked for in one thread."""
+
+    @property
+    def kills(self) -> bool:
+        """Whether it can end a call at its timeout by ending whoever makes it."""
+        ...
+
+    @property
+    def within(self) -> object:
+        """The executor it gives the calls to, if that may be asked to make others that they wait for."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to receive sooner or later."""
+        ...
+
+    def room(self, waiting: int, call_s: float | None) -> int:
+        """Return how many chunks can be sent now, where about so many calls wait that take about so long each."""
+        ...
+
+    def send(self, chunk: Chunk, timeout: float | None) -> str:
+        """Have the calls of a chunk made, and return by whom, as far as is known.
+
+        With a timeout, there is one call, and it may take so many seconds.
+        """
+        ...
+
+    def receive(self, seconds: float) -> list[Arrival]:
+        """Wait for chunks to come back, at most so long, and return those that have."""
+        ...
+
+    def halt(self, *, cancelled: bool) -> None:
+        """Have nothing new begun; with `cancelled`, those who are at it are asked to stop."""
+        ...
+
+    def stop(self) -> None:
+        """End whoever makes a call, if that is possible."""
+        ...
+
+    def close(self, *, at_once: bool) -> None:
+        """Let everything go. Whatever is still in flight then is of no interest any more."""
+        ...

@@ -1,0 +1,97 @@
+"""A crew over any `concurrent.futures.Executor`, the caller's: it is neither shut down nor asked who its workers are.
+
+send ──submit──▶ executor ──done callback──▶ queue ──▶ receive
+"""
+
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+
+from procession._engine.chunk import Chunk, Report, run_chunk
+from procession._engine.course import Course
+from procession._engine.crew import Arrival
+from procession._model.text import described, shown, sketch
+from procession.errors import ExecutorBrokenError
+
+
+class GivenCrew:
+    """At most `max_workers` chunks are with the executor at the same time: it has no say in how many it runs."""
+
+    kills = False
+
+    def __init__(self, executor: Executor, max_workers: int) -> None:
+        self._executor = executor
+        self.within: object = executor
+        self._max_workers = max_workers
+        self._futures: dict[Future[Report], Chunk] = {}
+        self._done: SimpleQueue[Future[Report]] = SimpleQueue()
+        self._halted = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to receive sooner or later."""
+        return bool(self._futures)
+
+    def room(self, waiting: int, call_s: float | None) -> int:  # noqa: ARG002
+        """Return how many chunks can be sent."""
+        return self._max_workers - len(self._futures)
+
+    def send(self, chunk: Chunk, timeout: float | None) -> str:  # noqa: ARG002
+        """Give a chunk to the executor. Raises `ExecutorBrokenError`."""
+        try:
+            future = self._executor.submit(run_chunk, chunk)
+        except Exception as error:
+            raise self._broken("did not take a task", error) from error
+        self._futures[future] = chunk
+        future.add_done_callback(self._done.put)
+        return type(self._executor).__name__
+
+    def receive(self, seconds: float) -> list[Arrival]:
+        """Wait for chunks to come back, at most so long, and return those that have."""
+        arrivals: list[Arrival] = []
+        try:
+            arrivals.append(self._arrived(self._done.get(timeout=seconds)))
+            while True:
+                arrivals.append(self._arrived(self._done.get_nowait()))
+        except Empty:
+            pass
+        return arrivals
+
+    def halt(self, *, cancelled: bool) -> None:  # noqa: ARG002
+        """Take back what the executor has not begun."""
+        self._halted = True
+        for future in list(self._futures):
+            future.cancel()
+
+    def stop(self) -> None:
+        """Do nothing: nobody else's workers are ended."""
+
+    def close(self, *, at_once: bool) -> None:  # noqa: ARG002
+        """Let go of the executor."""
+        self.halt(cancelled=True)
+
+    def _arrived(self, future: "Future[Report]") -> Arrival:
+        chunk = self._futures.pop(future)
+        if future.cancelled():
+            return Arrival(chunk, None, None if self._halted else self._broken("cancelled what it was given", None))
+        error = future.exception()
+        if error is None:
+            return Arrival(chunk, future.result(), None)
+        return Arrival(chunk, None, self._broken("failed", error))
+
+    def _broken(self, what: str, error: BaseException | None) -> ExecutorBrokenError:
+        why = "" if error is None else f": {described(error)}"
+        return ExecutorBrokenError(f"the executor, {sketch(self._executor)}, {what}{why}")
+
+
+class LocalCrew(GivenCrew):
+    """Threads of our own, for calls that belong in this process."""
+
+    def __init__(self, course: Course) -> None:
+        prefix = f"procession-{shown(course.process_name, 40)}-local"
+        super().__init__(ThreadPoolExecutor(course.max_workers, thread_name_prefix=prefix), course.max_workers)
+        self.within = None
+
+    def close(self, *, at_once: bool) -> None:
+        """End the threads."""
+        super().close(at_once=at_once)
+        self._executor.shutdown(wait=not at_once)

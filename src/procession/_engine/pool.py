@@ -1,0 +1,394 @@
+"""The engine for all executors but threads of our own: one coordinator, which claims, sends, receives and settles.
+
+    ledger ──claim──▶ supply ──chunk──▶ crew ┄┄▶ whoever makes the calls
+       ▲                ▲                 ┊
+       │            given back,           ┊
+       │            to be retried         ▼
+       └──settle── course ◀───── report of a chunk
+
+Nothing is decided elsewhere: workers know neither plan nor ledger. What is out at the same time is bounded by the crew,
+so no task waits in somebody's queue while a worker has nothing to do.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from procession._engine.chunk import Chunk
+from procession._engine.course import Course
+from procession._engine.crew import Arrival, Crew
+from procession._engine.current import Seat
+from procession._engine.given import LocalCrew
+from procession._engine.latch import SLICE_S, Latch
+from procession._engine.pace import Pace
+from procession._engine.supply import Supply
+from procession._engine.travel import Ended, by_value, decode_ended
+from procession._engine.unit import End, Unit
+from procession._model.strategy import Stage
+from procession._model.text import shown
+from procession.errors import TaskCancelled, TransferError, WorkersUnavailableError
+
+_TURN_S = 0.002
+"""How long to wait for one crew before turning to another."""
+_LEAVING_S = 1.0
+"""How long the second Ctrl-C waits for workers to be ended."""
+_GRACE_S = 1.0
+"""How long a cancelled task may go on before the worker it runs in is ended, where that is possible."""
+
+
+class _Sent:
+    """A chunk on its way."""
+
+    __slots__ = ("at", "seat", "units")
+
+    def __init__(self, units: Sequence[Unit], seat: Seat) -> None:
+        self.units = units
+        self.seat = seat
+        self.at = time.perf_counter()
+
+
+class PoolEngine:
+    """Drives the course of one run over a crew, which `hire` makes when the run begins."""
+
+    def __init__(self, course: Course, hire: Callable[[Course], Crew]) -> None:
+        self.course = course
+        self._hire = hire
+        self._crew: Crew | None = None
+        self._local: LocalCrew | None = None
+        self._supply = Supply(course)
+        self._pace = Pace()
+        self._sent: dict[Chunk, _Sent] = {}
+        self._whole = False
+        self._left = False
+        self._told = (False, False)
+        self._patience: float | None = None
+
+    def drive(self) -> None:
+        """Run every stage. Never raises what a task raised.
+
+        Signals reach the main thread only, at any instruction, so it does nothing but wait. Raises the second
+        `KeyboardInterrupt` at once, with calls still being made.
+        """
+        course = self.course
+        if threading.current_thread() is not threading.main_thread():
+            self._coordinate()
+            return
+        over = Latch()
+
+        def coordinate() -> None:
+            try:
+                self._coordinate()
+            finally:
+                over.open()
+
+        name = f"procession-{shown(course.process_name, 40)}-coordinator"
+        coordinator = threading.Thread(target=coordinate, name=name, daemon=True)
+        try:
+            coordinator.start()
+        except RuntimeError as error:
+            text = f"process {course.process_name!r}: no coordinator thread could be started: {error}"
+            course.interrupt(WorkersUnavailableError(text))
+            return
+        try:
+            try:
+                over.wait()
+            except BaseException as error:
+                course.interrupt(error)
+                over.wait()  # a second Ctrl-C is raised from here
+            coordinator.join()
+        except BaseException as error:
+            course.interrupt(error)
+            self._left = True
+            coordinator.join(_LEAVING_S)
+            raise
+        finally:
+            course.close()
+
+    def _coordinate(self) -> None:
+        course = self.course
+        # What is recorded is committed at once for all that came back together.
+        course.looped_by(_nothing, _nothing)
+        try:
+            self._crew = self._hire(course)
+            for stage in course.plan.stages:
+                if not course.ledger.well:
+                    break
+                self._run(stage, self._crew)
+        except BaseException as error:
+            course.interrupt(error)
+        finally:
+            self._forsake()
+            for crew in self._crews():
+                crew.close(at_once=self._left)
+            course.unlooped()
+            course.close()
+
+    def _run(self, stage: Stage, crew: Crew) -> None:
+        """Run what is ready, and what becomes so, until there is nothing left to do."""
+        course, supply = self.course, self._supply
+        supply.in_order = not stage.at_once
+        course.ledger.open(stage)
+        while not self._left:
+            if course.ledger.halted:
+                self._halt()
+            else:
+                self._send(crew)
+            course.offer()
+            if self._conclude_maps():
+                continue
+            pause = SLICE_S if supply.pause is None else min(supply.pause, SLICE_S)
+            busy = [some for some in self._crews() if some.busy]
+            for some in busy:
+                for arrival in some.receive(pause if len(busy) == 1 else _TURN_S):
+                    self._settle(arrival)
+            if not busy:
+                if supply.is_empty:
+                    return
+                course.wait_halted(pause)
+
+    def _crews(self) -> list[Crew]:
+        return [crew for crew in (self._crew, self._local) if crew is not None]
+
+    # Sending
+
+    def _send(self, crew: Crew) -> None:
+        supply, in_order = self._supply, self._supply.in_order
+        for unit in supply.due():
+            self._retry(unit)
+        while len(self._sent) < self.course.max_workers:
+            if in_order and (self._sent or supply.pause is not None):
+                return
+            left = supply.count()
+            if not left or crew.room(1 if in_order else left, self._pace.call_s) <= 0:
+                return
+            units = supply.take(self._size(left))
+            if not units:
+                return
+            self._send_units(self._crew_for(units[0], crew), units)
+
+    def _size(self, left: int) -> int:
+        if not self._supply.in_order:
+            return self._pace.size(left, self.course.max_workers)
+        # In order, a task has ended when that is recorded, and only then may the next one start.
+        return 1 if self.course.recorder is not None else self._pace.size(left, 1)
+
+    def _crew_for(self, unit: Unit, crew: Crew) -> Crew:
+        if not unit.stays:
+            return crew
+        if self._local is None:
+            self._local = LocalCrew(self.course)
+        return self._local
+
+    def _send_units(self, crew: Crew, units: list[Unit]) -> None:
+        course = self.course
+        chunk = Chunk(
+            [(unit.index, unit.element, unit.attempt, unit.timeout, *unit.call) for unit in units],
+            course,
+            (course.process_name, course.run_id),
+            budget=2 * self._pace.chunk_s,
+            stops=self._supply.in_order or course.ledger.on_error == "stop",
+            kills=crew.kills,
+            whole=self._whole,
+            within=crew.within,
+        )
+        sent = _Sent(units, course.seat(""))
+        sent.seat.index = units[0].index
+        self._sent[chunk] = sent
+        for unit in units:
+            course.attempts[unit.key] = unit.attempt
+            if unit.job is None and course.ledger.starts[unit.index] is None:
+                course.ledger.starts[unit.index] = sent.at
+        self._tell_start(units[0])
+        sent.seat.worker = crew.send(chunk, units[0].timeout)
+
+    def _retry(self, unit: Unit) -> None:
+        """Have another attempt made, unless the one before still goes on in a thread that was given up."""
+        assert unit.again is not None
+        assert unit.last is not None
+        if unit.hangs and unit.last.error is not None:
+            self._fail(unit, unit.last.error, unit.last.at, unit.last.worker)
+            return
+        unit.again.begin()
+        unit.attempt += 1
+        unit.alone = True
+        self._supply.give_back([unit])
+
+    # Settling
+
+    def _settle(self, arrival: Arrival) -> None:
+        sent = self._sent[arrival.chunk]
+        self._settle_units(arrival, sent)
+        del self._sent[arrival.chunk]
+        self.course.leave(sent.seat)
+
+    def _settle_units(self, arrival: Arrival, sent: _Sent) -> None:
+        units, report, lost = sent.units, arrival.report, arrival.lost
+        now = time.perf_counter()
+        if report is None:
+            if lost is None:
+                self._supply.give_back(units)
+                return
+            for unit in units:
+                self._raised(unit, type(lost)(*lost.args), sent.at, now, sent.seat.worker)
+            return
+        if report.error is not None:
+            self._unread(arrival.chunk, units, report.error, sent.at, now)
+            return
+        # Where the worker's clock is another one than ours, its work is taken to have ended when it came back.
+        shift = 0.0 if sent.at <= report.began and report.finished <= now else now - report.finished
+        for unit, ended in zip(units, report.ended, strict=False):
+            unit.hung = report.hung
+            self._ended(unit, decode_ended(ended) if isinstance(ended, bytes) else ended, shift, report.worker)
+        if report.ended:
+            took = report.finished - report.began
+            self._pace.learn(len(report.ended), seconds=took, way=now - sent.at - took, size=arrival.chunk.size)
+        rest = units[len(report.ended) :]
+        if lost is not None and rest:
+            self._raised(rest[0], lost, sent.at, now, report.worker)
+            rest = rest[1:]
+        self._supply.give_back(rest)
+
+    def _unread(self, chunk: Chunk, units: Sequence[Unit], error: BaseException, start: float, end: float) -> None:
+        """Go on from calls that the worker could not unpickle: by value, else one by one, else it is that one."""
+        if not chunk.whole and by_value() is not None:
+            self._whole = True
+        elif len(units) == 1:
+            why = f"the call could be pickled, but not be unpickled in the worker: {error}"
+            self._raised(units[0], TransferError(why), start, end, "")
+            return
+        for unit in units:
+            unit.alone = unit.alone or chunk.whole
+        self._supply.give_back(units)
+
+    def _ended(self, unit: Unit, ended: Ended, shift: float, worker: str) -> None:
+        returned, start, end, value = ended
+        if unit.start is None:
+            unit.start = start + shift
+        self._tell_start(unit)
+        if not returned:
+            self._raised(unit, value, start + shift, end + shift, worker)
+        elif unit.again is None:
+            self._finish(unit, value, end + shift, worker)
+        else:
+            self._judge(unit, returned=True, value=value, end=end + shift, worker=worker)
+
+    def _raised(self, unit: Unit, error: BaseException, start: float, end: float, worker: str) -> None:
+        if unit.start is None:
+            unit.start = start
+        if unit.again is None or isinstance(error, TransferError):
+            self._fail(unit, error, end, worker)
+        else:
+            self._judge(unit, returned=False, value=error, end=end, worker=worker)
+
+    def _judge(self, unit: Unit, *, returned: bool, value: Any, end: float, worker: str) -> None:
+        """Go on from an attempt of a call with retries."""
+        assert unit.again is not None
+        seconds, returned, value = unit.again.verdict(returned=returned, value=value)
+        if seconds is None:
+            if returned:
+                self._finish(unit, value, end, worker)
+            else:
+                self._fail(unit, value, end, worker)
+            return
+        unit.last = End(None if returned else value, end, worker)
+        self.course.report("task_retrying", unit.index, unit.attempt, None, unit.last.error)
+        self._supply.retry(unit, seconds)
+
+    def _finish(self, unit: Unit, value: Any, end: float, worker: str) -> None:
+        course, index = self.course, unit.index
+        assert unit.start is not None
+        try:
+            if unit.job is not None:
+                unit.job.returned(unit.element, unit.digest, value, unit.start, end)
+                return
+            course.ledger.starts[index] = unit.start
+            course.workers[index] = worker
+            if course.verbose:
+                course.report("task_completed", index, unit.attempt, end - unit.start)
+            course.finished(index, value, end, in_order=self._supply.in_order)
+        except BaseException as error:  # it cannot be recorded
+            self._fail(unit, error, end, worker)
+
+    def _fail(self, unit: Unit, error: BaseException, end: float, worker: str) -> None:
+        course, index = self.course, unit.index
+        if unit.job is not None:
+            unit.job.raised(unit.element, error, end if unit.start is None else unit.start, end)
+            return
+        course.ledger.starts[index] = unit.start
+        course.workers[index] = worker
+        course.raised(index, error, in_order=self._supply.in_order, end=end)
+
+    def _conclude_maps(self) -> bool:
+        """End the maps whose calls have all ended; return whether there were any."""
+        done = [job for job in self._supply.open if not job.out and (self.course.ledger.halted or not job.more)]
+        for job in done:
+            self._supply.open.discard(job)
+            if job.start is not None:  # as its first call did, and not when it was opened
+                self.course.ledger.starts[job.index] = job.start
+            in_order = self._supply.in_order
+            try:
+                self.course.finished(job.index, job.concluded(), job.end, in_order=in_order)
+            except BaseException as error:
+                self.course.raised(job.index, error, in_order=in_order, end=job.end)
+        return bool(done)
+
+    # Stopping
+
+    def _halt(self) -> None:
+        """Start nothing new, and drop what waits."""
+        ledger = self.course.ledger
+        told = (True, ledger.cancelled)
+        if told != self._told:
+            self._told = told
+            for crew in self._crews():
+                crew.halt(cancelled=ledger.cancelled)
+            if ledger.cancelled and not isinstance(ledger.failure, KeyboardInterrupt):
+                self._patience = time.monotonic() + _GRACE_S
+        if self._patience is not None and time.monotonic() > self._patience and self._crew is not None:
+            self._patience = None
+            self._crew.stop()
+        for unit in self._supply.drop():
+            self._drop(unit)
+
+    def _drop(self, unit: Unit) -> None:
+        """Forget a call that was not begun; one whose next attempt was not, ends as the last one did."""
+        course, last = self.course, unit.last
+        if last is None and unit.job is not None:
+            unit.job.dropped(unit.element)
+        elif last is None:
+            course.ledger.starts[unit.index] = None
+            course.attempts.pop(unit.index, None)
+        else:
+            unit.attempt = course.attempts[unit.key]
+            self._fail(unit, last.error or _cancelled(unit.index), last.at, last.worker)
+
+    def _forsake(self) -> None:
+        """Close what is still open when there is nobody to hear of it."""
+        now = time.perf_counter()
+        for sent in self._sent.values():
+            self.course.leave(sent.seat)
+            for unit in sent.units:
+                if unit.job is None and self.course.ledger.ends[unit.index] is not None:
+                    continue
+                unit.start = sent.at if unit.start is None else unit.start
+                self._fail(unit, _cancelled(unit.index), now, sent.seat.worker)
+        self._sent.clear()
+        for job in self._supply.open:
+            self.course.raised(job.index, _cancelled(job.index), in_order=self._supply.in_order)
+
+    # Events
+
+    def _tell_start(self, unit: Unit) -> None:
+        """Tell of the start of a call, once: of the first of a chunk when it is sent, of others when they are back."""
+        if self.course.verbose and unit.job is None and not unit.told:
+            unit.told = True
+            self.course.report("task_started", unit.index, 1, None)
+
+
+def _cancelled(index: int) -> TaskCancelled:
+    return TaskCancelled(f"the run ended before task {index} did")
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,57 @@
+"""What a task can know of its run where the run itself is not: in another process."""
+
+from typing import TYPE_CHECKING, Any
+
+from procession._engine.latch import Latch
+from procession._model.event import EventName
+from procession._model.record import WHOLE
+from procession._model.task import Each, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Remote:
+    """Stands for a run in a worker process. It learns of a cancel only where somebody is there to tell it."""
+
+    def __init__(self, process_name: str, run_id: str) -> None:
+        self.process_name = process_name
+        self.run_id = run_id
+        self.halted = False
+        self.attempts: dict[int | tuple[int, int], int] = {}
+        self.function: Callable[..., Any] = Remote
+        self.element = WHOLE
+        self._cancelled = Latch()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run was cancelled, as far as is known here."""
+        return self._cancelled.is_open
+
+    def cancel(self) -> None:
+        """Take note that the run was cancelled."""
+        self.halted = True
+        self._cancelled.open()
+
+    def name(self, index: int) -> str:  # noqa: ARG002
+        """Return the name of the task, which is the one that runs."""
+        return name_of(self.function if self.element == WHOLE else Each(self.function))
+
+    def wait_cancelled(self, seconds: float) -> bool:
+        """Wait until the run is cancelled, at most this long; return whether it is."""
+        return self._cancelled.wait(seconds)
+
+    def wait_halted(self, seconds: float) -> bool:
+        """Wait until nothing new may start, at most this long; return whether that is so."""
+        return self._cancelled.wait(seconds)
+
+    def report(
+        self,
+        name: EventName,
+        index: int,
+        attempt: int,
+        duration: float | None,
+        error: BaseException | None = None,
+        element: int | None = None,
+    ) -> None:
+        """Let it pass: nobody listens here."""

@@ -1,0 +1,141 @@
+"""What waits to be sent, in the order in which it is to be.
+
+given back, or due to be retried ─┐
+the elements of open maps ────────┼──▶ take ──▶ units that travel together
+what is ready in the ledger ──────┘
+"""
+
+import heapq
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+
+from procession._engine.course import Course
+from procession._engine.drawn import DrawnMap
+from procession._engine.unit import Awaited, Unit
+from procession._model.task import PLAIN, Call, Each
+
+
+class Supply:
+    """Claims from the ledger of a course, and keeps what was claimed and not yet sent. Used by one thread."""
+
+    def __init__(self, course: Course) -> None:
+        self._course = course
+        self._back: deque[Unit] = deque()
+        self._later: list[tuple[float, int, Unit]] = []
+        self._number = count()
+        self._maps: deque[DrawnMap] = deque()
+        self.open: set[DrawnMap] = set()
+        self.in_order = True
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing, now or later."""
+        return not (self._back or self._later or self.open or self._course.ledger.ready)
+
+    @property
+    def pause(self) -> float | None:
+        """How long until something is to be retried, in seconds."""
+        return max(self._later[0][0] - time.perf_counter(), 0.0) if self._later else None
+
+    def count(self) -> int:
+        """Return about how many calls could be sent now."""
+        workers = self._course.max_workers
+        return len(self._back) + len(self._course.ledger.ready) + sum(job.left(workers) for job in self._maps)
+
+    def take(self, limit: int) -> list[Unit]:
+        """Claim what can travel together, at most so many."""
+        units: list[Unit] = []
+        while len(units) < limit and (unit := self._next(units)) is not None:
+            if unit.alone and units:
+                self._back.appendleft(unit)
+                break
+            units.append(unit)
+            if unit.alone:
+                break
+        return units
+
+    def give_back(self, units: Sequence[Unit]) -> None:
+        """Take back calls that were not begun: they are the first to be sent again."""
+        self._back.extendleft(reversed(units))
+
+    def retry(self, unit: Unit, seconds: float) -> None:
+        """Keep a call until its next attempt is due."""
+        heapq.heappush(self._later, (time.perf_counter() + seconds, next(self._number), unit))
+
+    def due(self) -> Iterator[Unit]:
+        """Hand out the calls whose next attempt is due."""
+        while self._later and self._later[0][0] <= time.perf_counter():
+            yield heapq.heappop(self._later)[2]
+
+    def drop(self) -> Iterator[Unit]:
+        """Hand out everything that waits, for nothing is to be sent any more."""
+        self._maps.clear()
+        while self._back:
+            yield self._back.popleft()
+        while self._later:
+            yield self._later.pop()[2]
+
+    # Inside
+
+    def _next(self, before: Sequence[Unit]) -> Unit | None:
+        """Claim the next call to send after these."""
+        if self._back:
+            return self._back.popleft()
+        while True:
+            unit = self._from_maps()
+            if unit is not None or (self.in_order and self.open):
+                return unit
+            try:
+                index = self._course.ledger.ready.popleft()
+            except IndexError:
+                return None
+            function = self._course.plan.calls[index][0]
+            if self.in_order and before and (isinstance(function, Each) or index in self._course.plan.needs):
+                # What it takes may be the value of one before it, which has not even been sent.
+                self._unclaim(index)
+                return None
+            if not isinstance(function, Each):
+                call, options = self._course.call(index)
+                return Unit(index, self._called(index, call), options)
+            self._open(index, function)
+
+    def _from_maps(self) -> Unit | None:
+        while self._maps:
+            job = self._maps[0]
+            drawn = job.draw()
+            if drawn is not None:
+                place, element, digest = drawn
+                call = self._called(job.index, (job.function, element, {}))
+                return Unit(job.index, call, job.options, element=place, job=job, digest=digest)
+            if job.more:
+                return None
+            self._maps.popleft()
+        return None
+
+    def _open(self, index: int, each: Each) -> None:
+        course = self._course
+        course.ledger.starts[index] = time.perf_counter()
+        course.workers[index] = threading.current_thread().name
+        try:
+            job = DrawnMap(course, index, each, course.plan.options.get(index, PLAIN), in_order=self.in_order)
+        except BaseException as error:
+            course.raised(index, error, in_order=self.in_order)
+            return
+        course.maps[index] = job
+        self._maps.append(job)
+        self.open.add(job)
+
+    def _called(self, index: int, call: Call) -> Call:
+        if index not in self._course.plan.coroutines:
+            return call
+        function: Callable[..., object] = call[0]
+        return (Awaited(function), *call[1:])
+
+    def _unclaim(self, index: int) -> None:
+        ledger = self._course.ledger
+        ledger.ready.appendleft(index)
+        if ledger.halted:
+            ledger.ready.clear()

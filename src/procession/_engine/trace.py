@@ -1,0 +1,80 @@
+"""What a worker process has got done of its chunk, in memory that outlives it.
+
+    ┌───────┬───────┬──────┬──────────────┬──────────────┬────
+    │ chunk │ parts │ used │ length, data │ length, data │ ...
+    └───────┴───────┴──────┴──────────────┴──────────────┴────
+
+A mapped file that both sides see. The worker notes each call when it has ended, which costs no system call; should it
+be killed, what it had noted is there, and the first call that is missing is the one it was killed in. What does not
+fit goes through the pipe, as a part of the report that comes early; `parts` says how many there were, so that nothing
+counts twice.
+"""
+
+import mmap
+import os
+import struct
+import tempfile
+from contextlib import suppress
+
+_SIZE = 1 << 16
+_HEAD = struct.Struct("=III")
+_LENGTH = struct.Struct("=I")
+_USED = 8
+
+
+class Trace:
+    """One worker's memory, opened by path on both sides."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        with open(path, "r+b") as file:  # noqa: PTH123  # a plain name is what travels
+            self._map = mmap.mmap(file.fileno(), _SIZE)
+        self._used = _HEAD.size
+
+    @classmethod
+    def made(cls) -> "Trace":
+        """Return a new one. The file takes its space at once: there is no error that a write to a map could raise."""
+        descriptor, path = tempfile.mkstemp(prefix="procession-")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(bytes(_SIZE))
+        return cls(path)
+
+    def begin(self, chunk: int, part: int) -> None:
+        """Begin anew, for another chunk or another part of its report."""
+        self._used = _HEAD.size
+        _LENGTH.pack_into(self._map, _USED, self._used)
+        _HEAD.pack_into(self._map, 0, chunk, part, self._used)
+
+    def note(self, data: bytes) -> bool:
+        """Note how a call ended; return whether there was room."""
+        start = self._used + _LENGTH.size
+        end = start + len(data)
+        if end > _SIZE:
+            return False
+        _LENGTH.pack_into(self._map, self._used, len(data))
+        self._map[start:end] = data
+        self._used = end
+        _LENGTH.pack_into(self._map, _USED, end)
+        return True
+
+    def read(self, chunk: int, part: int) -> list[bytes]:
+        """Return what was noted of this part of the report on this chunk."""
+        noted: list[bytes] = []
+        found, at, used = _HEAD.unpack_from(self._map)
+        if (found, at) == (chunk, part):
+            place = _HEAD.size
+            while place < used:
+                start = place + _LENGTH.size
+                place = start + _LENGTH.unpack_from(self._map, place)[0]
+                noted.append(self._map[start:place])
+        return noted
+
+    def unlink(self) -> None:
+        """Let the name of the file go, which is of no use once both sides have opened it."""
+        with suppress(OSError):
+            os.unlink(self.path)  # noqa: PTH108
+
+    def close(self) -> None:
+        """Let it go."""
+        self.unlink()
+        self._map.close()

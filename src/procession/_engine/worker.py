@@ -1,0 +1,106 @@
+"""What runs in a worker process: a loop that takes chunks, and a thread that watches over the parent.
+
+    coordinator ══ work ══▶ chunks ──▶ main thread ──▶ calls
+        ▲   │                             ├──▶ trace      each end, at once
+        │   └───── word ──▶ watcher       │
+        └═════════ work ══════════════════┘               the report of a chunk, when it is done
+
+Both pipes are this worker's own, and nothing is shared that it could leave locked. A worker goes when `work` is closed,
+at once if the parent is gone.
+"""
+
+import os
+import pickle
+import signal
+import threading
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+from procession._engine.chunk import Chunk, Report, here
+from procession._engine.remote import Remote
+from procession._engine.trace import Trace
+from procession._engine.travel import Ended, encode_ended
+
+HELLO, PART, REPORT = b"h", b"p", b"r"
+"""What a message to the coordinator is: its first byte."""
+HALT, CANCEL, END = b"h", b"c", b"e"
+"""The words to the watcher."""
+
+_ORPHAN_CHECK_S = 1.0
+
+
+def serve(work: Connection, word: Connection, path: str, names: tuple[str, str], parent: int) -> None:
+    """Make calls until there are no more."""
+    # Ctrl-C reaches the whole foreground: what runs is let end, and the coordinator decides. Not ignored, for that
+    # would be handed down to whatever programs the tasks start.
+    signal.signal(signal.SIGINT, _let_end)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    remote, trace, pid = Remote(*names), Trace(path), os.getpid()
+    if hasattr(os, "register_at_fork"):
+        # A task that forks has a child that goes on here, with our pipes: it must hold none of them open.
+        os.register_at_fork(after_in_child=work.close)
+        os.register_at_fork(after_in_child=word.close)
+    threading.Thread(target=_watch, args=(word, remote, parent), name="procession-watcher", daemon=True).start()
+    work.send_bytes(HELLO)
+    number = 0
+    while True:
+        try:
+            chunk: Chunk = pickle.loads(work.recv_bytes())  # noqa: S301  # from our coordinator
+        except (EOFError, OSError):
+            return
+        number += 1
+        report = _Notes(work, trace, number).report(chunk, remote)
+        if os.getpid() != pid:
+            os._exit(0)
+        with suppress(OSError):
+            work.send_bytes(REPORT + pickle.dumps(report, pickle.HIGHEST_PROTOCOL))
+        del chunk, report
+
+
+class _Notes:
+    """What is noted of one chunk."""
+
+    def __init__(self, work: Connection, trace: Trace, number: int) -> None:
+        self._work = work
+        self._trace = trace
+        self._number = number
+        self._part = 0
+        self._ended: list[bytes] = []
+        trace.begin(number, 0)
+
+    def report(self, chunk: Chunk, remote: Remote) -> Report:
+        began = time.perf_counter()
+        error = chunk.run(self._note, remote)
+        return Report(here(remote=True), self._ended, began, time.perf_counter(), error)
+
+    def _note(self, ended: Ended) -> None:
+        data = encode_ended(ended)
+        self._ended.append(data)
+        if not self._trace.note(data):
+            self._work.send_bytes(PART + pickle.dumps(self._ended, pickle.HIGHEST_PROTOCOL))
+            self._ended.clear()
+            self._part += 1
+            self._trace.begin(self._number, self._part)
+
+
+def _let_end(_number: int, _frame: object) -> None:
+    """Do nothing on Ctrl-C."""
+
+
+def _watch(word: Connection, remote: Remote, parent: int) -> None:
+    while True:
+        try:
+            # A child that the parent has forked may hold the other end of the pipe when the parent is gone.
+            while not word.poll(_ORPHAN_CHECK_S):
+                if hasattr(os, "getppid") and os.getppid() != parent and os.name == "posix":
+                    os._exit(1)
+            said = word.recv_bytes()
+        except (EOFError, OSError):
+            os._exit(1)
+        if said == END:
+            return
+        remote.halted = True
+        if said == CANCEL:
+            remote.cancel()

@@ -1,0 +1,230 @@
+"""What `test_executors` has called in workers: a module of its own that imports little, as every worker imports it."""
+
+import asyncio
+import gc
+import os
+import signal
+import struct
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+
+from procession import TaskCancelled, current_task
+
+
+def same(value):
+    return value
+
+
+def add(*numbers):
+    return sum(numbers)
+
+
+def throw(error):
+    raise error
+
+
+def noted(sheet, key=""):
+    """Add a mark to a file; return how many there are now."""
+    file = os.open(os.path.join(sheet, f"calls{key}"), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    try:
+        os.write(file, b".")
+        return os.fstat(file).st_size
+    finally:
+        os.close(file)
+
+
+def called(sheet, key=""):
+    try:
+        return os.stat(os.path.join(sheet, f"calls{key}")).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def note_and_return(sheet, key):
+    noted(sheet, key)
+    return key
+
+
+def fail_before(sheet, times):
+    """Fail so many times, then return the number of the call."""
+    number = noted(sheet)
+    if number <= times:
+        raise KeyError(number)
+    return number
+
+
+def die(code=3):
+    os._exit(code)
+
+
+def kill_me():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_before(sheet, times):
+    number = noted(sheet)
+    if number <= times:
+        kill_me()
+    return number
+
+
+def note_and_die(sheet, key):
+    noted(sheet, key)
+    kill_me()
+
+
+def kill_me_half_sent():
+    """Be killed while a report is being sent: its head is there, and part of the rest."""
+    for found in gc.get_objects():
+        if isinstance(found, Connection) and not found.closed and found.writable:
+            os.write(found.fileno(), struct.pack("!i", 100_000) + b"r" * 100)
+            kill_me()
+
+
+def kill_me_between_results(sheet):
+    """Be killed by a thread some time in the next results."""
+    threading.Thread(target=lambda: (time.sleep(0.002), kill_me()), daemon=True).start()
+    return noted(sheet)
+
+
+def big(size):
+    return b"x" * size
+
+
+def pid():
+    return os.getpid()
+
+
+def say_pid_and_sleep(path, seconds=60):
+    """Write down the worker's id, whole or not at all, and sleep on without listening to anybody."""
+    with open(f"{path}.part", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(f"{path}.part", path)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def listen(path):
+    """Write down the worker's id and sleep until asked to stop."""
+    with open(f"{path}.part", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(f"{path}.part", path)
+    try:
+        current_task().sleep(60)
+    except TaskCancelled:
+        noted(os.path.dirname(path), "told")
+        raise
+
+
+def who(_=None):
+    task = current_task()
+    return task.name, task.index, task.attempt, task.process_name, task.cancelled
+
+
+def fork_and_return():
+    """The child returns, too, into whatever called this."""
+    child = os.fork()
+    return "child" if child == 0 else child
+
+
+def leave_a_child(path):
+    """A daemon that outlives the worker, with everything that it inherits open."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        time.sleep(60)
+        os._exit(0)
+    with open(path, "w") as file:
+        file.write(str(child))
+    kill_me()
+
+
+def close_stdin():
+    sys.stdin.close()
+    os.close(0)
+    return "closed"
+
+
+def leave_a_thread():
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    return "left"
+
+
+def together(folder, count):
+    """Return when so many of these run at the same time."""
+    noted(folder, "together")
+    deadline = time.monotonic() + 30
+    while called(folder, "together") < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return count
+
+
+async def later(value):
+    await asyncio.sleep(0)
+    return value
+
+
+class TwoArguments(Exception):
+    """Its constructor takes other arguments than `args` says."""
+
+    def __init__(self, code, reason):
+        super().__init__(f"{code}: {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class Reworded(Exception):
+    """Made of its own message it would have another."""
+
+    def __init__(self, thing):
+        super().__init__(f"there is no {thing}")
+
+
+class WithLock(Exception):
+    def __init__(self, message):
+        super().__init__(message)
+        self.lock = threading.Lock()
+        self.code = 7
+
+
+class Untransportable(Exception):
+    def __init__(self):
+        super().__init__("not in a box", threading.Lock())
+
+
+class Unreadable:
+    """Can be pickled, and not unpickled."""
+
+    def __reduce__(self):
+        return _refuse, ()
+
+
+def _refuse():
+    raise OSError("this cannot be read")
+
+
+def make(kind):
+    return kind()
+
+
+def raise_new(kind, *args):
+    raise kind(*args)
+
+
+def lock():
+    return threading.Lock()
+
+
+def nest(depth, executor):
+    """Run a process in a task of a process in a task ..."""
+    from procession import Process
+
+    if depth == 0:
+        return 0
+    process = Process(f"depth {depth}", "parallel", 2, executor=executor)
+    process.add_task(nest, depth - 1, executor)
+    return process.execute()[0] + 1
