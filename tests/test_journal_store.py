@@ -1002,6 +1002,20 @@ def test_a_journal_that_is_not_there_is_not_made_by_looking(where):
         assert not Path(where).exists()
 
 
+def test_a_journal_whose_file_was_removed_begins_anew(tmp_path):
+    """Between two runs the file can go, or be replaced by another; the journal object need not be."""
+    file = tmp_path / "runs.db"
+    with Journal(file) as journal:
+        for number in range(2):
+            one = journal.begin("run", SIX)
+            assert (values(one), one.executions) == ({}, 1)
+            one.commit([done(one, 0, number)])
+            one.close("completed")
+            file.unlink()
+        with pytest.raises(JournalError, match="there is no journal"):
+            journal.runs()
+
+
 def test_a_missing_folder_is_named(tmp_path):
     """It is not created: a path that was mistyped should be seen."""
     with (

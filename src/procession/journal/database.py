@@ -132,7 +132,8 @@ class Database:
         try:
             if self._path is not None:
                 access.check(self._path)
-            if not self._ready:
+            # A file may have been replaced since.
+            if self._path is not None or not self._ready:
                 self._prepare(channel, create=create)
         except BaseException:
             self.release(channel)
