@@ -95,7 +95,7 @@ def _main(page: Path, report: Path) -> None:
         if not block.runs:
             continue
         try:
-            if block.title is not None:
+            if block.title and block.language == "python":
                 Path(block.title).write_text(block.code)
             elif block.language == "python":
                 _check("".join(re.findall(r"#> ?(.*\n)", block.code)), _python(block, page, module))
