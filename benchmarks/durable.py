@@ -102,7 +102,8 @@ def dbos(count: int, *, parallel: bool) -> float:
 
             async def one(number: int) -> int:
                 async with places:
-                    return await durable_async_step(number)
+                    result: int = await durable_async_step(number)
+                    return result
 
             return list(await asyncio.gather(*map(one, range(steps))))
 

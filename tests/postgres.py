@@ -17,12 +17,11 @@ import psycopg
 
 # Lives as long as its standard input: that is closed with the tests, however they end.
 GUARD = """
-import shutil, signal, subprocess, sys
-server = subprocess.Popen(sys.argv[3:], stdin=subprocess.DEVNULL, **eval(sys.argv[2]))
+import signal, subprocess, sys
+server = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, **eval(sys.argv[1]))
 sys.stdin.read()
 server.send_signal(signal.SIGQUIT)  # at once: nothing is to be kept
 server.wait()
-shutil.rmtree(sys.argv[1], ignore_errors=True)
 """
 
 
@@ -55,6 +54,7 @@ class Server:
     def __exit__(self, *_):
         self._guard.stdin.close()
         self._guard.wait(30)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def new_database(self):
         # A schema of its own is as good as a database, and made at once.
@@ -73,14 +73,7 @@ class Server:
         command = [programs / "postgres", "-D", cluster, *options]
         with (self._folder / "log").open("wb") as log:
             self._guard = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-c",
-                    GUARD,
-                    str(self._folder),
-                    repr({**as_user, "cwd": str(data)}),
-                    *map(str, command),
-                ],
+                [sys.executable, "-c", GUARD, repr({**as_user, "cwd": str(data)}), *map(str, command)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -230,7 +230,7 @@ def test_every_start_and_end_is_logged_in_order(executor, caplog):
 def test_an_unknown_executor_is_refused_at_construction():
     """The error lists the known ones; an attribute that was changed is looked at again."""
     with pytest.raises(
-        ValueError, match="process 'p': unknown executor 'threds'; known are 'threads', 'processes', and"
+        ValueError, match="process 'p': unknown executor 'threds'; known are 'threads', 'processes', 'dask', 'ray', "
     ):
         Process("p", executor="threds")
     with pytest.raises(TypeError, match="executor is 4; known are"):

@@ -1,14 +1,26 @@
 """Which engine an executor takes: the one place that knows all of them."""
 
 from concurrent.futures import Executor
-from typing import Literal, Protocol
+from typing import Protocol
 
 from procession._engine.course import Course
 from procession._engine.threads import ThreadEngine
 from procession._model.text import sketch
 
-Where = Literal["threads", "processes"] | Executor
-"""Where tasks run: the threads of a run's own, worker processes of its own, or any executor of the user's."""
+
+class DaskClient(Protocol):
+    """What a `distributed.Client` is known by, without importing it."""
+
+    def get_executor(self) -> Executor:
+        """Return an executor that runs what it is given on the cluster."""
+        ...
+
+
+Where = str | Executor | DaskClient
+"""Where tasks run: `"threads"`, `"processes"`, `"dask"` or `"ray"`, the address of a Dask scheduler such as
+`tcp://host:8786`, or a Dask client or any other executor, which are the caller's and stay open."""
+
+_ADDRESSES = ("tcp://", "tls://", "ws://", "wss://", "ucx://", "inproc://")
 
 
 class Engine(Protocol):
@@ -23,9 +35,12 @@ class Engine(Protocol):
 
 def check_executor(executor: object, where: str) -> None:
     """Raise for what is no executor; the message lists what is."""
-    if isinstance(executor, Executor) or (isinstance(executor, str) and executor in ("threads", "processes")):
+    if isinstance(executor, Executor) or executor in ("threads", "processes", "ray") or _is_dask(executor):
         return
-    known = "known are 'threads', 'processes', and any concurrent.futures.Executor"
+    known = (
+        "known are 'threads', 'processes', 'dask', 'ray', a Dask client or its scheduler's address (tcp://host:port), "
+        "and any concurrent.futures.Executor"
+    )
     if isinstance(executor, str):
         raise ValueError(f"{where}: unknown executor {sketch(executor)}; {known}")  # noqa: TRY004
     raise TypeError(f"{where}: executor is {sketch(executor)}; {known}")
@@ -38,6 +53,14 @@ def engine_of(executor: Where, course: Course) -> Engine:
     # Imported by the first run that needs it: importing the package stays free of multiprocessing.
     from procession._engine.pool import PoolEngine
 
+    if _is_dask(executor):
+        from procession._engine.dask import DaskCrew
+
+        return PoolEngine(course, lambda course: DaskCrew(course, executor))
+    if executor == "ray":
+        from procession._engine.ray import RayCrew
+
+        return PoolEngine(course, RayCrew)
     if executor == "processes":
         from procession._engine.processes import ProcessCrew
 
@@ -45,11 +68,18 @@ def engine_of(executor: Where, course: Course) -> Engine:
     from procession._engine.chunk import WITHIN
     from procession._engine.given import GivenCrew
 
+    assert isinstance(executor, Executor)
     if executor in WITHIN.get():
         # Its worker waits for this run to end: to wait there for another worker could be to wait for ever.
         return ThreadEngine(course)
 
     return PoolEngine(course, lambda course: GivenCrew(executor, course.max_workers))
+
+
+def _is_dask(executor: object) -> bool:
+    if isinstance(executor, str):
+        return executor == "dask" or executor.startswith(_ADDRESSES)
+    return not isinstance(executor, type) and callable(getattr(executor, "get_executor", None))
 
 
 def _own_threads(course: Course) -> Engine:

@@ -12,7 +12,8 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from enum import Enum
+from typing import Any, Protocol, cast
 
 from procession._engine.attempt import Attempt
 from procession._engine.course import Course
@@ -23,6 +24,15 @@ from procession._model.task import Options
 
 WITHIN: contextvars.ContextVar[frozenset[object]] = contextvars.ContextVar("procession_within", default=frozenset())
 """The executors one of whose workers waits for the calling code to end."""
+
+
+class Earlier(Enum):
+    """What stands, in a call, for the value of the call before it in the same chunk."""
+
+    VALUE = 0
+
+
+EARLIER = Earlier.VALUE
 
 
 class Halting(Protocol):
@@ -38,12 +48,26 @@ class Chunk:
     """Calls to be made one after another. The first ones that fit into `budget` seconds are, the others come back.
 
     `stops` says that none follows one that failed. `kills` says that whoever sent it ends a worker at a timeout. In
-    the process it was made in, `course` is there and the calls are as they were given; elsewhere, they arrive as
-    `data`. `whole` says that functions go by value, and `size` is how many bytes it took. `within` is the executor that
-    makes the calls, if that may be asked to make others that they wait for.
+    the process it was made in, `course` is there and the calls are as they were given; elsewhere, `read` says what
+    they are. `chained` says that each call but the first takes the value of the one before. `whole` says that functions
+    go by value, and `size` is how many bytes it took. `within` is the executor that makes the calls, if that may be
+    asked to make others that they wait for.
     """
 
-    __slots__ = ("_data", "_names", "_within", "budget", "calls", "course", "hung", "kills", "size", "stops", "whole")
+    __slots__ = (
+        "_names",
+        "_read",
+        "_within",
+        "budget",
+        "calls",
+        "chained",
+        "course",
+        "hung",
+        "kills",
+        "size",
+        "stops",
+        "whole",
+    )
 
     def __init__(
         self,
@@ -55,7 +79,8 @@ class Chunk:
         stops: bool,
         kills: bool = False,
         whole: bool = False,
-        data: bytes | None = None,
+        chained: bool = False,
+        read: Callable[[], Sequence[Call]] | None = None,
         within: object = None,
     ) -> None:
         self.calls = calls
@@ -64,16 +89,17 @@ class Chunk:
         self.stops = stops
         self.kills = kills
         self.whole = whole
+        self.chained = chained
         self.size = 0
         self.hung: threading.Thread | None = None
         self._names = names
-        self._data = data
+        self._read = read
         self._within = within
 
     def __reduce__(self) -> tuple[Callable[..., "Chunk"], tuple[Any, ...]]:
         data = encode_calls(self.calls, whole=self.whole)
         self.size = len(data)
-        return _arrived, (data, self._names, self.budget, self.stops, self.kills)
+        return _arrived, (data, self._names, self.budget, self.stops, self.kills, self.chained)
 
     def run(self, note: Callable[[Ended], object], remote: Remote | None = None) -> BaseException | None:
         """Make the calls and have each end noted. Returns why they could not be read, if so: then none was made."""
@@ -84,12 +110,12 @@ class Chunk:
         else:
             conduct = halting = Remote(*self._names) if remote is None else remote
             base = contextvars.copy_context()
-        if self._data is not None:
+        if self._read is not None:
             try:
-                self.calls = pickle.loads(self._data)  # noqa: S301  # from a coordinator of ours
+                self.calls = self._read()
             except BaseException as error:
                 return error
-            self._data = None
+            self._read = None
         self._make(note, conduct, halting, base)
         return None
 
@@ -103,18 +129,16 @@ class Chunk:
         clock, worker = time.perf_counter, here(self.course is None)
         start = clock()
         until = start + self.budget
+        value: Any = None
         for index, element, attempt, timeout, function, args, kwargs in self.calls:
             if halting.halted:
                 return
             if isinstance(conduct, Remote):
                 conduct.function, conduct.element = function, element
-            context = base.copy()
-            context.run(SEAT.set, Seat(conduct, worker, index, attempt, element))
-            if self._within is not None:
-                context.run(WITHIN.set, context.run(WITHIN.get) | {self._within})
+            context = self._seated(base, Seat(conduct, worker, index, attempt, element))
             try:
                 if timeout is None or self.kills:
-                    value = context.run(function, *args, **kwargs)
+                    value = context.run(function, *self._with(args, value), **self._with(kwargs, value))
                 else:
                     one = Attempt(conduct, index, Options(timeout=timeout), function, args, kwargs, element)
                     one.made = attempt - 1
@@ -128,9 +152,26 @@ class Chunk:
                 end = clock()
                 note((True, start, end, value))
                 start = end
-                del value
+                if not self.chained:
+                    value = None
             if start > until:
                 return
+
+    def _seated(self, base: contextvars.Context, seat: Seat) -> contextvars.Context:
+        context = base.copy()
+        context.run(SEAT.set, seat)
+        if self._within is not None:
+            context.run(WITHIN.set, context.run(WITHIN.get) | {self._within})
+        return context
+
+    def _with(self, arguments: Any, value: Any) -> Any:
+        """Return the arguments of a call, with the value of the one before where they take it."""
+        if not self.chained:
+            return arguments
+        if type(arguments) is tuple:
+            given = cast("tuple[Any, ...]", arguments)  # type: ignore[redundant-cast]  # pyright sees it as partly unknown
+            return tuple(_filled(argument, value) for argument in given)
+        return {name: _filled(argument, value) for name, argument in arguments.items()}
 
     def _bounded(self, one: Attempt) -> Any:
         try:
@@ -184,5 +225,21 @@ def here(remote: bool) -> str:
     return threading.current_thread().name
 
 
-def _arrived(data: bytes, names: tuple[str, str], budget: float, stops: bool, kills: bool) -> Chunk:
-    return Chunk((), None, names, budget=budget, stops=stops, kills=kills, data=data)
+def _arrived(data: bytes, names: tuple[str, str], budget: float, stops: bool, kills: bool, chained: bool) -> Chunk:
+    def read() -> Sequence[Call]:
+        calls: Sequence[Call] = pickle.loads(data)  # noqa: S301  # from a coordinator of ours
+        return calls
+
+    return Chunk((), None, names, budget=budget, stops=stops, kills=kills, chained=chained, read=read)
+
+
+def _filled(arg: Any, value: Any) -> Any:
+    """Return an argument with the value in place of what stands for it, one level deep, as handles are."""
+    if arg is EARLIER:
+        return value
+    if type(arg) is dict:
+        items = cast("dict[Any, Any]", arg)  # type: ignore[redundant-cast]  # pyright sees it as partly unknown
+        return {key: value if item is EARLIER else item for key, item in items.items()}
+    if type(arg) in (list, tuple) and any(item is EARLIER for item in arg):
+        return type(arg)(value if item is EARLIER else item for item in arg)
+    return arg

@@ -56,6 +56,10 @@ class Crew(Protocol):
         """End whoever makes a call, if that is possible."""
         ...
 
+    def fetch(self, values: list[object]) -> None:
+        """Put values in place of what stands for them, if anything does: see `Away`."""
+        ...
+
     def close(self, *, at_once: bool) -> None:
         """Let everything go. Whatever is still in flight then is of no interest any more."""
         ...

@@ -65,6 +65,9 @@ class GivenCrew:
     def stop(self) -> None:
         """Do nothing: nobody else's workers are ended."""
 
+    def fetch(self, values: list[object]) -> None:
+        """Do nothing: all values come with the reports."""
+
     def close(self, *, at_once: bool) -> None:  # noqa: ARG002
         """Let go of the executor."""
         self.halt(cancelled=True)

@@ -98,6 +98,11 @@ class Ledger:
                     self.ready.extend(indexes)
             return len(self.ready)
 
+    def sole_dependent(self, index: int) -> int | None:
+        """Return the task that waits for this one and no other, if it is the only one that waits for it."""
+        dependent = self._dependents.get(index)
+        return dependent if isinstance(dependent, int) and dependent not in self._waits else None
+
     def settle(self, index: int) -> int:
         """Record that the task ended well; return how many tasks that waited for it became ready.
 

@@ -115,6 +115,9 @@ class PoolEngine:
                 if not course.ledger.well:
                     break
                 self._run(stage, self._crew)
+            values = course.ledger.values
+            if isinstance(values, list) and not self._left:
+                self._crew.fetch(values)
         except BaseException as error:
             course.interrupt(error)
         finally:
@@ -181,13 +184,14 @@ class PoolEngine:
         return self._local
 
     def _send_units(self, crew: Crew, units: list[Unit]) -> None:
-        course = self.course
+        course, chained = self.course, units[-1].follows
         chunk = Chunk(
             [(unit.index, unit.element, unit.attempt, unit.timeout, *unit.call) for unit in units],
             course,
             (course.process_name, course.run_id),
             budget=2 * self._pace.chunk_s,
-            stops=self._supply.in_order or course.ledger.on_error == "stop",
+            stops=self._supply.in_order or chained or course.ledger.on_error == "stop",
+            chained=chained,
             kills=crew.kills,
             whole=self._whole,
             within=crew.within,
@@ -196,6 +200,8 @@ class PoolEngine:
         sent.seat.index = units[0].index
         self._sent[chunk] = sent
         for unit in units:
+            if unit.follows:
+                continue
             course.attempts[unit.key] = unit.attempt
             if unit.job is None and course.ledger.starts[unit.index] is None:
                 course.ledger.starts[unit.index] = sent.at
@@ -224,30 +230,36 @@ class PoolEngine:
 
     def _settle_units(self, arrival: Arrival, sent: _Sent) -> None:
         units, report, lost = sent.units, arrival.report, arrival.lost
+        claimed = [unit for unit in units if not unit.follows]
         now = time.perf_counter()
         if report is None:
             if lost is None:
-                self._supply.give_back(units)
+                self._supply.give_back(claimed)
                 return
-            for unit in units:
+            for unit in claimed:
                 self._raised(unit, type(lost)(*lost.args), sent.at, now, sent.seat.worker)
             return
         if report.error is not None:
-            self._unread(arrival.chunk, units, report.error, sent.at, now)
+            self._unread(arrival.chunk, claimed, report.error, sent.at, now)
             return
         # Where the worker's clock is another one than ours, its work is taken to have ended when it came back.
         shift = 0.0 if sent.at <= report.began and report.finished <= now else now - report.finished
         for unit, ended in zip(units, report.ended, strict=False):
             unit.hung = report.hung
+            if unit.follows:
+                self._supply.claim(unit)
             self._ended(unit, decode_ended(ended) if isinstance(ended, bytes) else ended, shift, report.worker)
         if report.ended:
             took = report.finished - report.began
             self._pace.learn(len(report.ended), seconds=took, way=now - sent.at - took, size=arrival.chunk.size)
         rest = units[len(report.ended) :]
         if lost is not None and rest:
+            if rest[0].follows:
+                self._supply.claim(rest[0])
             self._raised(rest[0], lost, sent.at, now, report.worker)
             rest = rest[1:]
-        self._supply.give_back(rest)
+        # Those that follow are claimed anew once what they wait for has ended.
+        self._supply.give_back([unit for unit in rest if not unit.follows])
 
     def _unread(self, chunk: Chunk, units: Sequence[Unit], error: BaseException, start: float, end: float) -> None:
         """Go on from calls that the worker could not unpickle: by value, else one by one, else it is that one."""
@@ -369,7 +381,7 @@ class PoolEngine:
         for sent in self._sent.values():
             self.course.leave(sent.seat)
             for unit in sent.units:
-                if unit.job is None and self.course.ledger.ends[unit.index] is not None:
+                if unit.follows or (unit.job is None and self.course.ledger.ends[unit.index] is not None):
                     continue
                 unit.start = sent.at if unit.start is None else unit.start
                 self._fail(unit, _cancelled(unit.index), now, sent.seat.worker)

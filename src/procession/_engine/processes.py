@@ -206,6 +206,9 @@ class ProcessCrew:
                 worker.cancelled = True
                 worker.process.kill()
 
+    def fetch(self, values: list[object]) -> None:
+        """Do nothing: all values come with the reports."""
+
     def close(self, *, at_once: bool) -> None:
         """End all workers: those that are free by asking them to go."""
         for worker in self._workers:

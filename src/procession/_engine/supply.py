@@ -10,12 +10,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 
+from procession._engine.chunk import EARLIER
 from procession._engine.course import Course
 from procession._engine.drawn import DrawnMap
 from procession._engine.unit import Awaited, Unit
 from procession._model.task import PLAIN, Call, Each
+from procession._plan.wiring import bound
 
 
 class Supply:
@@ -55,7 +58,16 @@ class Supply:
             units.append(unit)
             if unit.alone:
                 break
+            if len(units) == 1 and not self.in_order and self._course.recorder is None:
+                units += self._followers(unit, limit - 1)
+                if len(units) > 1:
+                    break
         return units
+
+    def claim(self, unit: Unit) -> None:
+        """Claim a call that was made with the one before it, as soon as that has ended and made it ready."""
+        with suppress(ValueError):  # nothing is ready any more in a run that was halted
+            self._course.ledger.ready.remove(unit.index)
 
     def give_back(self, units: Sequence[Unit]) -> None:
         """Take back calls that were not begun: they are the first to be sent again."""
@@ -79,6 +91,28 @@ class Supply:
             yield self._later.pop()[2]
 
     # Inside
+
+    def _followers(self, first: Unit, limit: int) -> list[Unit]:
+        """Return the calls that only wait for one another, from the first on: they can be made where that one is.
+
+        So a chain's values stay where they are made, and it does not come back here at each of its links.
+        """
+        course, plan = self._course, self._course.plan
+        units: list[Unit] = []
+        index = first.index
+        while first.job is None and len(units) < limit:
+            after = course.ledger.sole_dependent(index)
+            if after is None or after in plan.options or after in plan.coroutines:
+                break
+            function, args, kwargs = plan.calls[after]
+            # What it takes besides has ended before: it waits for nothing else.
+            values = {need: EARLIER if need == index else course.ledger.values[need] for need in plan.needs[after]}
+            unit = Unit(after, (function, *bound(args, kwargs, values)), PLAIN, follows=True)
+            if unit.alone:
+                break
+            units.append(unit)
+            index = after
+        return units
 
     def _next(self, before: Sequence[Unit]) -> Unit | None:
         """Claim the next call to send after these."""

@@ -34,6 +34,7 @@ class Unit:
         "call",
         "digest",
         "element",
+        "follows",
         "hung",
         "index",
         "job",
@@ -53,8 +54,10 @@ class Unit:
         element: int = WHOLE,
         job: DrawnMap | None = None,
         digest: bytes = b"",
+        follows: bool = False,
     ) -> None:
         self.index = index
+        self.follows = follows
         self.element = element
         self.call = call
         self.job = job

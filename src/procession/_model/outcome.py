@@ -1,7 +1,8 @@
 """How one task of a run ended, or how it stands."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from procession._model.states import TaskState
 from procession._model.text import described, shown
@@ -20,6 +21,28 @@ HANDED_OVER: Final = _Missing(
     "it belongs to the caller of execute(), and a run keeps no second reference to it; "
     "read it from the list that execute() returned, or use start(), whose run keeps every value"
 )
+
+
+class Away(ABC):
+    """Stands for a value that is kept elsewhere, such as on a cluster."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def fetch(self) -> Any:
+        """Return the value."""
+
+
+def at_hand(value: Any) -> Any:
+    """Return a value, or the one that it stands for; the values of a map may be kept elsewhere one by one."""
+    if isinstance(value, Away):
+        return value.fetch()
+    if isinstance(value, list):
+        items = cast("list[Any]", value)  # type: ignore[redundant-cast]  # pyright sees it as partly unknown
+        if any(isinstance(item, Away) for item in items):
+            return [item.fetch() if isinstance(item, Away) else item for item in items]
+        return items
+    return value
 
 
 class Outcome:
@@ -81,7 +104,7 @@ class Outcome:
             raise ValueUnavailableError(
                 f"task {self.index} ({shown(self.name)}, {self.state}) has no value: {self._value.why}"
             )
-        return self._value
+        return at_hand(self._value)
 
     def task(self) -> Any:
         """Make the very same call again, here and now, and return what it returns; for a debugger."""

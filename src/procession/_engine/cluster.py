@@ -1,0 +1,142 @@
+"""What crews on a cluster share: calls whose arguments lie there, and values that stay there.
+
+    client                                             cluster
+    calls ──pickled, references apart──▶ run_away(data, *values) ──▶ Report, kept on a worker
+                                             └──▶ told(report) ──▶ ends, small values ──▶ client
+                                             └──▶ value_of(report, place), for each large value: a reference
+    Away(reference) ◀── stands for such a value in the ledger, and as an argument travels as what it stands for
+
+A small value comes with the report, since that has to come anyway. A large one stays where it was made and goes from
+worker to worker; the client fetches it once, at the end of the run or when somebody asks for it.
+"""
+
+import io
+import pickle
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
+
+from procession._engine.chunk import Chunk, Report, run_chunk
+from procession._engine.travel import Call, by_value, decode_ended, encode_calls, encode_ended
+from procession._model.outcome import Away
+
+SMALL_BYTES = 64 * 1024
+"""What comes with a report, at most, of one value."""
+
+
+# In the client
+
+
+def packed(calls: Sequence[Call], *, whole: bool) -> tuple[bytes, list[Away]]:
+    """Return calls as bytes, and what they take that lies on the cluster, in the order in which the bytes name it."""
+    apart: list[Away] = []
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value: Any) -> int | None:
+            if not isinstance(value, Away):
+                return None
+            apart.append(value)
+            return len(apart) - 1
+
+    file = io.BytesIO()
+    try:
+        if whole and by_value() is not None:
+            raise TypeError
+        Pickler(file, pickle.HIGHEST_PROTOCOL).dump(calls)
+        return file.getvalue(), apart
+    except Exception:
+        # By value, or one by one, as for any other executor; nothing of that knows of what lies elsewhere.
+        here = [
+            (*call[:5], _fetched(call[5]), {name: _fetched(arg) for name, arg in call[6].items()}) for call in calls
+        ]
+        return encode_calls(here, whole=whole), []
+
+
+def _fetched(value: Any) -> Any:
+    if isinstance(value, Away):
+        return value.fetch()
+    if type(value) in (list, tuple):
+        return type(value)(map(_fetched, value))
+    if type(value) is dict:
+        items = cast("dict[Any, Any]", value)  # type: ignore[redundant-cast]  # pyright sees it as partly unknown
+        return {key: _fetched(item) for key, item in items.items()}
+    return value
+
+
+def refer(report: Report, away: Iterable[int], reference: Callable[[int], Away]) -> None:
+    """Put references into a report in place of the values that stayed on the cluster."""
+    ended = list(report.ended)
+    for place in away:
+        one = ended[place]
+        _, start, end, _ = decode_ended(one) if isinstance(one, bytes) else one
+        ended[place] = True, start, end, reference(place)
+    report.ended = ended
+
+
+# On the cluster
+
+
+def run_away(
+    data: bytes, names: tuple[str, str], budget: float, stops: bool, chained: bool, values: Sequence[Any]
+) -> Report:
+    """Make the calls of a chunk, and keep what came of them."""
+
+    class Unpickler(pickle.Unpickler):
+        def persistent_load(self, place: Any) -> Any:
+            return values[place]
+
+    chunk = Chunk((), None, names, budget=budget, stops=stops, chained=chained, read=lambda: _read(data, Unpickler))
+    return run_chunk(chunk)
+
+
+def _read(data: bytes, unpickler: type[pickle.Unpickler]) -> Sequence[Call]:
+    calls: Sequence[Call] = unpickler(io.BytesIO(data)).load()
+    return calls
+
+
+def told(report: Report, small_bytes: float) -> tuple[Report, list[int]]:
+    """Return a report as the client gets it, with small values in it, and the places of those that stay."""
+    ended: list[bytes] = []
+    away: list[int] = []
+    for place, one in enumerate(report.ended):
+        assert not isinstance(one, bytes)
+        if one[0] and not _is_small(one[3], small_bytes):
+            away.append(place)
+            one = (*one[:3], None)  # noqa: PLW2901
+        ended.append(encode_ended(one))
+    return Report(report.worker, ended, report.began, report.finished, report.error, bool(report.hung)), away
+
+
+def _is_small(value: Any, limit: float) -> bool:
+    try:
+        pickle.Pickler(_Small(limit), pickle.HIGHEST_PROTOCOL).dump(value)
+    except _LargeError:
+        return False
+    except Exception:  # by value, or not at all, and then it says so: it has to come here for that
+        return True
+    return True
+
+
+class _LargeError(Exception):
+    """A value is too large to come with a report."""
+
+
+class _Small:
+    """A file that takes so many bytes and no more, so that a large value is not copied to be measured."""
+
+    def __init__(self, limit: float) -> None:
+        self._left = limit
+
+    def write(self, data: Any) -> int:
+        """Take some bytes."""
+        size = memoryview(data).nbytes
+        self._left -= size
+        if self._left < 0:
+            raise _LargeError
+        return size
+
+
+def value_of(report: Report, place: int) -> Any:
+    """Return a value that stayed."""
+    ended = report.ended[place]
+    assert not isinstance(ended, bytes)
+    return ended[3]

@@ -1,0 +1,144 @@
+"""A crew on a Ray cluster: each chunk is one task there, and large values stay in its object store.
+
+send ──run_away.remote──▶ two references: the report, with small values; the large ones ──▶ `Away`
+         ray.wait ──▶ receive
+"""
+
+import os
+from importlib import import_module
+from typing import Any, cast
+
+try:
+    # Untyped as far as one can build on it, and type checkers need not have it.
+    ray: Any = import_module("ray")
+except ImportError as error:
+    raise ImportError('Ray is not installed: pip install "procession[ray]"') from error
+
+from procession._engine.chunk import Chunk, Report
+from procession._engine.cluster import SMALL_BYTES, packed, refer, run_away, told, value_of
+from procession._engine.course import Course
+from procession._engine.crew import Arrival
+from procession._model.outcome import Away
+from procession._model.text import described
+from procession.errors import ExecutorBrokenError
+
+
+class RayValue(Away):
+    """A value on the cluster: one of those that a chunk left there."""
+
+    __slots__ = ("kept", "place")
+
+    def __init__(self, kept: Any, place: int) -> None:
+        self.kept = kept
+        self.place = place
+
+    def fetch(self) -> Any:
+        """Bring the value here."""
+        return ray.get(self.kept)[self.place]
+
+
+class RayCrew:
+    """At most `max_workers` chunks are with Ray at the same time, and no more than it has processors for.
+
+    It is the Ray that the program is connected to; if there is none, one on this machine is started, and ended with
+    the run.
+    """
+
+    kills = False
+    within = None
+
+    def __init__(self, course: Course) -> None:
+        self._course = course
+        self._opened = not ray.is_initialized()
+        try:
+            if self._opened:
+                ray.init(num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False, configure_logging=False)
+            self._places = min(course.max_workers, max(int(ray.cluster_resources().get("CPU", 1)), 1))
+        except Exception as error:
+            raise ExecutorBrokenError(f"no Ray could be reached: {described(error)}") from error
+        self._submit: Any = ray.remote(num_returns=2)(_run).remote
+        # What a journal records has to come here anyway.
+        self._small_bytes = float("inf") if course.recorder is not None else SMALL_BYTES
+        self._references: dict[Any, tuple[Chunk, Any]] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to receive sooner or later."""
+        return bool(self._references)
+
+    def room(self, waiting: int, call_s: float | None) -> int:  # noqa: ARG002
+        """Return how many chunks can be sent: what has to wait there could not be taken back from there."""
+        return self._places - len(self._references)
+
+    def send(self, chunk: Chunk, timeout: float | None) -> str:  # noqa: ARG002
+        """Give a chunk to Ray. Raises `ExecutorBrokenError`."""
+        data, apart = packed(chunk.calls, whole=chunk.whole)
+        chunk.size = len(data)
+        values = [cast("RayValue", value) for value in apart]
+        how = (self._course.process_name, self._course.run_id), chunk.budget, chunk.stops, chunk.chained
+        places = [value.place for value in values]
+        try:
+            report, kept = self._submit(data, how, self._small_bytes, places, *(value.kept for value in values))
+        except Exception as error:
+            raise self._broken("did not take a task", error) from error
+        self._references[report] = chunk, kept
+        return "Ray"
+
+    def receive(self, seconds: float) -> list[Arrival]:
+        """Wait for chunks to come back, at most so long, and return those that have."""
+        waiting = list(self._references)
+        done, _ = ray.wait(waiting, timeout=seconds)
+        if done:
+            done, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
+        return [self._arrived(report) for report in done]
+
+    def halt(self, *, cancelled: bool) -> None:
+        """Do nothing: what was sent has been begun."""
+
+    def stop(self) -> None:
+        """Do nothing: nobody else's workers are ended."""
+
+    def fetch(self, values: list[object]) -> None:
+        """Put values in place of what stands for them, each chunk's in one go."""
+        holders: list[list[Any]] = [values, *(value for value in values if type(value) is list)]
+        found = [
+            (holder, place) for holder in holders for place, item in enumerate(holder) if isinstance(item, RayValue)
+        ]
+        kept = list({id(holder[place].kept): holder[place].kept for holder, place in found}.values())
+        brought = dict(zip(map(id, kept), ray.get(kept), strict=True))
+        for holder, place in found:
+            value: RayValue = holder[place]
+            holder[place] = brought[id(value.kept)][value.place]
+
+    def close(self, *, at_once: bool) -> None:  # noqa: ARG002
+        """Let go of Ray, and end it if it was started here."""
+        self._references.clear()
+        if self._opened:
+            ray.shutdown()
+
+    def _arrived(self, reference: Any) -> Arrival:
+        chunk, kept = self._references.pop(reference)
+        try:
+            report: Report
+            report, away = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            return Arrival(chunk, None, self._broken("lost a task", error))
+        order = {place: number for number, place in enumerate(away)}
+        refer(report, away, lambda place: RayValue(kept, order[place]))
+        return Arrival(chunk, report, None)
+
+    def _broken(self, what: str, error: BaseException) -> ExecutorBrokenError:
+        return ExecutorBrokenError(f"Ray {what}: {described(error)}")
+
+
+def _run(
+    data: bytes,
+    how: tuple[tuple[str, str], float, bool, bool],
+    small_bytes: float,
+    places: list[int],
+    *kept: list[Any],
+) -> tuple[tuple[Report, list[int]], list[Any]]:
+    """Make the calls of a chunk on Ray; return what is told of it, and the large values."""
+    report = run_away(data, *how, [values[place] for values, place in zip(kept, places, strict=True)])
+    short, away = told(report, small_bytes)
+    return (short, away), [value_of(report, place) for place in away]

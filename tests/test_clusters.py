@@ -1,0 +1,244 @@
+"""Processes on real clusters of several worker processes: one suite for Dask and Ray, then what is one's own."""
+
+import os
+import sys
+import threading
+import warnings
+from operator import add
+from pathlib import Path
+
+import pytest
+
+from cluster_jobs import die_once, double, fail, first_bytes, large, note, occupy, sizes, wait_for
+from procession import ExecutorBrokenError, Process, RunCancelledError, TaskTimeoutError, task
+
+dask = pytest.importorskip("dask", reason='pip install "procession[dask]"')
+distributed = pytest.importorskip("distributed", reason='pip install "procession[dask]"')
+pytestmark = [
+    pytest.mark.filterwarnings("default"),  # the cluster has warnings of its own
+    pytest.mark.timeout(120),
+]
+
+
+HERE = str(Path(__file__).parent)
+
+
+@pytest.fixture(scope="module")
+def client():
+    """A client of a Dask cluster of two worker processes, which find the tests' modules where we do."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
+        with cluster, distributed.Client(cluster) as client:
+            client.run(sys.path.insert, 0, HERE)
+            yield client
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """Ray with two worker processes."""
+    ray = pytest.importorskip("ray", reason='Ray is not here: pip install "procession[ray]"')
+    path = os.pathsep.join([HERE, *filter(None, [os.environ.get("PYTHONPATH")])])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.init(
+            num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}}
+        )
+        yield "ray"
+        ray.shutdown()
+
+
+@pytest.fixture(params=["dask", "ray"])
+def cluster(request):
+    """What to give as `executor`."""
+    return request.getfixturevalue("client" if request.param == "dask" else "ray")
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "parallel", "hybrid"])
+def test_results_are_those_of_any_executor(cluster, strategy):
+    """In the order added, with values from task to task and over a map, from a worker and not from here."""
+    process = Process("cluster", strategy, 4, executor=cluster)
+    for number in range(50):
+        process.add_task(double, number)
+    first = process.task(double, 100)
+    numbers = process.task(list, range(20))
+    doubled = process.map(double, numbers)
+    process.add_task(add, first, process.task(sum, doubled))
+    results = process.execute()
+    assert results[:50] == [2 * number for number in range(50)]
+    assert results[50:] == [200, list(range(20)), [2 * number for number in range(20)], 580 - 200, 580]
+    workers = {outcome.worker for outcome in process.last_run.outcomes[:50]}
+    assert threading.current_thread().name not in workers
+
+
+def test_large_values_go_from_worker_to_worker(cluster):
+    """What a task takes of another one is not brought here in between; results are, once, at the end."""
+    process = Process("large", "parallel", 4, executor=cluster)
+    blocks = [process.task(large, number) for number in range(6)]
+    counted = process.task(sizes, blocks)
+    heads = process.task(first_bytes, *blocks)
+    mapped = process.map(large, [7, 8])
+    process.add_task(sizes, mapped)
+    run = process.start()
+    results = run.result()
+    assert [block[:1] for block in results[:6]] == [bytes([number]) for number in range(6)]
+    assert results[6:8] == [[300_000] * 6, list(range(6))]
+    assert [block[0] for block in results[8]] == [7, 8]
+    assert results[9] == [300_000, 300_000]
+    assert run[counted] == [300_000] * 6
+    assert run[heads] == list(range(6))
+
+
+def test_a_chain_is_made_where_its_values_are(cluster):
+    """A thousand links, each with the value of the one before; the failure of one skips those after it."""
+    process = Process("chain", "parallel", 4, executor=cluster, on_error="return")
+    handle = process.task(double, 1)
+    for _ in range(200):
+        handle = process.task(add, handle, 1)
+    broken = process.task(fail, handle)
+    process.add_task(double, broken)
+    results = process.execute()
+    assert results[:201] == list(range(2, 203))
+    assert isinstance(results[201], KeyError)
+    assert [outcome.state for outcome in process.last_run.outcomes[-3:]] == ["completed", "failed", "skipped"]
+
+
+def test_a_failure_leaves_as_itself(cluster):
+    """With the note of its place, and where it was raised on the cluster."""
+    process = Process("failing", "parallel", 2, executor=cluster)
+    process.add_task(fail, 3)
+    with pytest.raises(KeyError) as caught:
+        process.execute()
+    assert caught.value.args == (3,)
+    assert "in process 'failing', task 0 (fail), attempt 1" in caught.value.__notes__
+    assert any("cluster_jobs.py" in each for each in caught.value.__notes__)
+
+
+def test_a_worker_that_is_killed_loses_nothing(cluster, tmp_path):
+    """The cluster makes its calls again, and the results are right."""
+    process = Process("killed", "parallel", 4, executor=cluster)
+    for number in range(60):
+        process.add_task(die_once, number, str(tmp_path / "died"))
+    assert process.execute() == list(range(60))
+    assert (tmp_path / "died").exists()
+
+
+def test_no_more_than_max_workers_run_at_the_same_time(cluster, tmp_path):
+    """However many workers there are."""
+    process = Process("one", "parallel", 1, executor=cluster)
+    for number in range(20):
+        process.add_task(occupy, str(tmp_path), number)
+    assert process.execute() == [1] * 20
+
+
+def test_retries_and_timeouts(cluster):
+    """Attempts are counted, and a hung one fails on time."""
+    process = Process("again", "parallel", 2, executor=cluster, on_error="return")
+    process.add_task(task(retries=2)(fail), 1)
+    process.add_task(task(timeout=0.2)(wait_for), "/nowhere")
+    results = process.execute()
+    assert [type(result) for result in results] == [KeyError, TaskTimeoutError]
+    assert process.last_run.outcomes[0].attempts == 3
+
+
+def test_a_cancel_reaches_the_cluster(client, tmp_path):
+    """What waits there is not begun; what runs is let end."""
+    process = Process("cancelled", "parallel", 2, executor=client)
+    gate = tmp_path / "gate"
+    process.add_task(wait_for, str(gate))
+    process.add_task(wait_for, str(gate))
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    for number in range(50):
+        process.add_task(note, str(calls), number)
+    run = process.start()
+    while sum(map(len, client.processing().values())) < 2:
+        assert not run.wait(0.01)
+    run.cancel()
+    gate.touch()
+    with pytest.raises(RunCancelledError):
+        run.result(60)
+    assert len(list(calls.iterdir())) == 0
+
+
+def test_a_recorded_run_goes_on_where_it_was(cluster, tmp_path):
+    """What was recorded is not called again, on the cluster either."""
+
+    def build(broken):
+        process = Process("recorded", "parallel", 2, executor=cluster)
+        for number in range(10):
+            process.add_task(note, str(tmp_path), number)
+        process.map(partial_note, [f"{tmp_path}"] * 5, range(20, 25))
+        process.add_task(fail_if_there, str(tmp_path / "broken"))
+        return process
+
+    (tmp_path / "broken").touch()
+    journal = tmp_path / "runs.db"
+    with pytest.raises(KeyError):
+        build(True).execute(run_id="a", journal=journal)
+    (tmp_path / "broken").unlink()
+    results = build(False).execute(run_id="a", journal=journal)
+    assert results == [*range(10), list(range(20, 25)), None]
+    again = build(False)
+    assert again.execute(run_id="a", journal=journal) == results
+    assert all(outcome.recorded for outcome in again.last_run.outcomes)
+
+
+def partial_note(folder, number):
+    return note(folder, number)
+
+
+def fail_if_there(path):
+    if Path(path).exists():
+        raise KeyError(path)
+
+
+def test_an_address_is_as_good_as_a_client(client):
+    """The connection is closed with the run, and the cluster stays."""
+    process = Process("address", "parallel", 2, executor=client.scheduler.address)
+    process.add_task(double, 2)
+    assert process.execute() == [4]
+    assert process.execute() == [4]
+    assert client.submit(double, 4).result() == 8
+
+
+def test_a_cluster_that_is_not_there_is_told_plainly():
+    """And the process can be used again."""
+    process = Process("nowhere", executor="tcp://127.0.0.1:9")
+    process.add_task(double, 2)
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        with pytest.raises(ExecutorBrokenError, match="no Dask cluster could be reached"):
+            process.execute()
+    process.executor = "threads"
+    assert process.execute() == [4]
+
+
+def test_a_cluster_that_goes_away_ends_the_run(tmp_path):
+    """Within seconds, plainly."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
+        client = distributed.Client(cluster)
+        client.run(sys.path.insert, 0, str(Path(__file__).parent))
+        process = Process("gone", "parallel", 2, executor=client)
+        process.add_task(wait_for, str(tmp_path / "never"))
+        run = process.start()
+        while not any(client.processing().values()):
+            assert not run.wait(0.01)
+        client.close()
+        with pytest.raises(ExecutorBrokenError):
+            run.result(60)
+        cluster.close()
+
+
+def test_a_cluster_of_its_own_is_closed_with_the_run():
+    """No child process is left."""
+    import psutil
+
+    before = psutil.Process().children(recursive=True)
+    process = Process("own", "parallel", 2, executor="dask")
+    for number in range(20):
+        process.add_task(double, number)
+    assert process.execute() == [2 * number for number in range(20)]
+    left = [child for child in psutil.Process().children(recursive=True) if child not in before]
+    assert [child for child in left if "tracker" not in " ".join(child.cmdline())] == []
