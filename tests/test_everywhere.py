@@ -7,11 +7,18 @@ Another way to run joins by one line in `WAYS`. Where a failure stops tasks that
 by then is nobody's promise: there, what was seen must be one of the things that may happen.
 """
 
+import asyncio
+import atexit
+import sys
 import tempfile
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import distributed
 import pytest
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
@@ -29,9 +36,41 @@ class Way(NamedTuple):
     examples: int = 30  # processes tried for each strategy and policy: fewer where each takes long
 
 
+def awaited(process):
+    try:
+        return asyncio.run(process.execute_async())
+    except RuntimeError as error:
+        # No coroutine can raise StopIteration: the language makes it another exception on the way out.
+        if isinstance(error.__cause__, StopIteration):
+            raise error.__cause__ from None
+        raise
+
+
+@cache
+def pool():
+    return ThreadPoolExecutor(4)
+
+
+@cache
+def dask_client():
+    """A client of a cluster that lasts as long as the tests."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
+        client = distributed.Client(cluster, set_as_default=False)
+    client.run(sys.path.insert, 0, str(Path(__file__).parent))
+    atexit.register(cluster.close)
+    atexit.register(client.close)
+    return client
+
+
 WAYS = [
     Way("threads", Process.execute),
     Way("threads, started", lambda process: process.start().result(50), examples=10),
+    Way("asyncio", awaited, examples=10),
+    Way("processes", Process.execute, lambda: {"executor": "processes"}, examples=3),
+    Way("an executor", Process.execute, lambda: {"executor": pool()}, examples=10),
+    Way("Dask", Process.execute, lambda: {"executor": dask_client()}, examples=3),
 ]
 
 
