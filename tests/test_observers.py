@@ -235,6 +235,7 @@ def test_what_was_recorded_is_not_told_again(kept):
         class ledger:
             starts, ends = [None, None, None], [1.0, None, None]
             errors, stopped = {}, set()
+            over = well = False
 
         def name(self, index):
             return "task"

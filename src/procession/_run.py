@@ -386,7 +386,7 @@ class Run:
             at=course.moment(course.began if ended is None else ended),
             duration_s=None if ended is None else ended - course.began,
             error=course.ledger.failure,
-            progress=course.progress(),
+            progress=course.progress() if self._audience.observed else None,
         )
 
     def _wait_for(self, index: int) -> None:

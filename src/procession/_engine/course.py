@@ -275,7 +275,9 @@ class Course:
     def progress(self) -> Progress:
         """Return how far the run has come."""
         ends = self.ledger.ends
-        ended, failed, total = len(ends) - ends.count(None), len(self.ledger.errors), len(ends)
+        # Counting takes 14 ns a task, which at the end of a run of trivial ones is too much.
+        left = 0 if self.ledger.over and self.ledger.well else ends.count(None)
+        ended, failed, total = len(ends) - left, len(self.ledger.errors), len(ends)
         for index, job in list(self.maps.items()):
             part = job.progress
             over = ends[index] is not None

@@ -37,13 +37,17 @@ class Follower(Protocol):
 
 
 class Audience:
-    """The log and the observers of one run. `verbose` says whether some want each start and end told as it happens."""
+    """The log and the observers of one run, who may be none.
+
+    `observed` says whether there are observers; `verbose` whether some want each start and end told as it happens.
+    """
 
     def __init__(self, observers: Sequence[Observer], followers: Iterable[Follower] = ()) -> None:
         guarded = [(Guarded(observer), bool(getattr(observer, "immediate", False))) for observer in observers]
         self._immediate = [observer for observer, immediate in guarded if immediate]
         self._followers: list[Follower] = [Feed(observer) for observer, immediate in guarded if not immediate]
         self._followers += followers
+        self.observed = bool(guarded)
         self.verbose = bool(self._immediate) or verbose()
 
     @property

@@ -6,9 +6,7 @@ from typing import Protocol
 
 from procession._model.progress import Progress
 from procession._model.strategy import Stage
-
-Column = list[float | None]
-"""A clock reading for each task, or `None` as long as there is none."""
+from procession.observe.column import Readings
 
 
 class Part(Protocol):
@@ -33,12 +31,12 @@ class Ledger(Protocol):
     """How the tasks of a run stand."""
 
     @property
-    def starts(self) -> Column:
+    def starts(self) -> Readings:
         """When each task was first called."""
         ...
 
     @property
-    def ends(self) -> Column:
+    def ends(self) -> Readings:
         """When each task ended."""
         ...
 
@@ -50,6 +48,16 @@ class Ledger(Protocol):
     @property
     def stopped(self) -> AbstractSet[int]:
         """Tasks that were told to stop before they could end."""
+        ...
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing will start any more."""
+        ...
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing has gone wrong: if the run is over, every task has ended."""
         ...
 
 

@@ -37,7 +37,9 @@ class Feed:
     def __init__(self, observer: Guarded) -> None:
         self._observer = observer
         self._told: deque[Event] = deque()
-        self._dropped = 0
+        self._dropped = 0  # of what was told
+        self._passed_on = 0  # of what was seen
+        self._skipped = 0  # of what was seen, about
         # How long the last events took, each. The least of them is what an event takes: the others may have waited
         # for the interpreter's lock, which workers hold for milliseconds.
         self._took: deque[float] = deque(maxlen=8)
@@ -97,24 +99,33 @@ class Feed:
             self._catch_up(lookout, new, began + PATIENCE_S)
             if self._observer.off:
                 return
-        self._catch_up(lookout, lookout.look(), self._deadline)
+        # Where a run has ended well, it is known without a look how much is left, and that there are no failures.
+        left = lookout.happened() - self._passed_on - self._skipped if lookout.ended_well else 0
+        if self._affords(left):
+            self._catch_up(lookout, lookout.look(), self._deadline)
         assert self._ended is not None
-        if self._dropped:
-            log_trouble("events_dropped", self._ended, self._observer.name, dropped=self._dropped)
-        self._pass_on(self._ended.with_dropped(self._dropped))
+        dropped = self._dropped + lookout.happened() - self._passed_on
+        if dropped:
+            log_trouble("events_dropped", self._ended, self._observer.name, dropped=dropped)
+        self._pass_on(self._ended.with_dropped(dropped))
 
     def _catch_up(self, lookout: Lookout, new: int, until: float) -> None:
         told = [self._told.popleft() for _ in range(len(self._told))]
-        if new <= _FEW or new * min(self._took) <= PATIENCE_S:
+        if self._affords(new):
             moments = lookout.moments(told)
         else:
             moments = lookout.failures(told)
-            self._dropped += new + len(told) - len(moments)
+            self._skipped += new
         for passed, moment in enumerate(moments):
             if time.perf_counter() > min(until, self._deadline):
-                self._dropped += len(moments) - passed
+                self._dropped += sum(map(lookout.was_told, moments[passed:]))
                 return
+            self._passed_on += not lookout.was_told(moment)
             self._pass_on(lookout.event(moment))
+
+    def _affords(self, count: int) -> bool:
+        """Return whether the observer is likely to be quick enough for so many events."""
+        return count <= _FEW or count * min(self._took) <= PATIENCE_S
 
     def _pass_on(self, event: Event) -> None:
         began = time.perf_counter()

@@ -1,21 +1,19 @@
 """What happened in a run since somebody looked last, read from the columns that its workers fill in anyway.
 
-    starts ──copy──▶ ─┐
-    ends ────copy──▶ ─┴─ compared with the copies of the look before ──▶ moments, by time ──▶ events
+    starts ──▶ Column ─┐
+    ends ────▶ Column ─┴─ what is new ──▶ moments, by time ──▶ events
 
-A column is copied in one step, `starts` before `ends`. So whatever ended before a start that is seen is seen too, and
-an end whose start is not seen waits for the next look: nothing is told before its cause.
+Starts are looked at before ends, and later tasks before earlier ones. So whatever ended before a start that is seen
+is seen too, and an end whose start is not seen waits for the next look: nothing is told before its cause.
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import Final
 
 from procession._model.event import Event, EventName
 from procession._model.progress import Progress
 from procession.observe.books import Books
+from procession.observe.column import Column
 
-_BLOCK: Final = 1024
 _START, _END, _TOLD = range(3)
 
 Moment = tuple[float, int, int, int]
@@ -30,41 +28,35 @@ class Lookout:
     def __init__(self, books: Books) -> None:
         self._books = books
         self._epoch = books.moment(0.0)
-        self._starts = self._seen_starts = books.ledger.starts[:]
-        self._ends = self._seen_ends = books.ledger.ends[:]
+        self._starts = Column(books.ledger.starts)
+        self._ends = Column(books.ledger.ends)
+        self._filled = self._starts.filled() + self._ends.filled()
         self._seen_parts: dict[int, Progress] = {}
         self._told: list[Event] = []
 
     def look(self) -> int:
-        """Look; return how many starts and ends are new. Costs a few ns a task, and makes no events of them."""
-        self._starts = self._books.ledger.starts[:]
-        self._ends = self._books.ledger.ends[:]
-        seen = self._seen_starts.count(None) + self._seen_ends.count(None)
-        return seen - self._starts.count(None) - self._ends.count(None)
+        """Look; return about how many starts and ends are new. Makes no events of them."""
+        return self._starts.look() + self._ends.look()
 
     def moments(self, told: list[Event]) -> list[Moment]:
         """Return what is new at this look, by time, among it what was told in another way."""
-        starts, ends = self._starts, self._ends
-        now = self._books.ledger.starts
+        starts, ends, ledger = self._starts, self._ends, self._books.ledger
         moments: list[Moment] = []
-        for index in _news(self._seen_ends, ends):
-            end = ends[index]
-            if starts[index] is None and now[index] is not None:
-                ends[index] = None  # for the next look
+        for index in list(ends.new()):
+            end = ledger.ends[index]
+            if ledger.starts[index] is not None and not starts.shows(index):
+                ends.put_off(index)
             elif end is not None:
                 # What ends at a moment comes before what starts then, unless it took no time at all.
                 moments.append((end, int(end == self._start(index)), index, _END))
-        moments += [(self._start(index), 1, index, _START) for index in _news(self._seen_starts, starts)]
+        moments += [(self._start(index), 1, index, _START) for index in starts.new()]
         return self._seen(moments, told + self._progressed())
 
     def failures(self, told: list[Event]) -> list[Moment]:
         """Return the same without tasks that started or ended well."""
-        ends = self._ends
-        moments: list[Moment] = []
-        for index in list(self._books.ledger.errors):
-            end = ends[index]
-            if end is not None and self._seen_ends[index] is None:
-                moments.append((end, 0, index, _END))
+        ledger = self._books.ledger
+        new = [index for index in list(ledger.errors) if self._ends.is_new(index)]
+        moments = [(ledger.ends[index] or 0.0, 0, index, _END) for index in new]
         return self._seen(moments, told + self._progressed())
 
     def event(self, moment: Moment) -> Event:
@@ -83,19 +75,36 @@ class Lookout:
         error = ledger.errors.get(index)
         return self._event("task_completed" if error is None else "task_failed", at, index, attempt, duration, error)
 
+    def was_told(self, moment: Moment) -> bool:
+        """Return whether a moment is of what was told, and not of what was seen."""
+        return moment[3] >= _TOLD
+
+    def happened(self) -> int:
+        """Return how many tasks have started, and ended, up to what was seen last; or, if a run ended well, in all."""
+        if self.ended_well:
+            return 2 * len(self._books.ledger.starts) - self._filled
+        return self._starts.filled() + self._ends.filled() - self._filled
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether every task has started and ended, and none has failed."""
+        return self._books.ledger.over and self._books.ledger.well
+
     def _start(self, index: int) -> float:
         """Return when a task started, but no earlier than what it waits for ended.
 
         A worker notes as a start its own last look at the clock, and another may have made the task ready since.
         """
-        start = self._starts[index] or 0.0
-        edges = self._books.edges
+        ledger, edges = self._books.ledger, self._books.edges
+        start = ledger.starts[index] or 0.0
         if index in edges:
-            return max(start, *(self._ends[need] or 0.0 for need in edges[index]))
+            return max(start, *(ledger.ends[need] or 0.0 for need in edges[index]))
         return start
 
     def _seen(self, moments: list[Moment], told: list[Event]) -> list[Moment]:
-        self._seen_starts, self._seen_ends, self._told = self._starts, self._ends, told
+        self._starts.see()
+        self._ends.see()
+        self._told = told
         moments += [(event.at - self._epoch, 2, event.index or 0, _TOLD + place) for place, event in enumerate(told)]
         moments.sort()
         return moments
@@ -105,7 +114,7 @@ class Lookout:
         events: list[Event] = []
         for index, part in list(self._books.maps.items()):
             progress = part.progress
-            if self._ends[index] is None and self._seen_parts.get(index) != progress:
+            if self._books.ledger.ends[index] is None and self._seen_parts.get(index) != progress:
                 self._seen_parts[index] = progress
                 at = self._epoch + time.perf_counter()
                 events.append(self._event("task_progressed", at, index, progress=progress))
@@ -135,11 +144,3 @@ class Lookout:
             error=error,
             progress=progress,
         )
-
-
-def _news(seen: Sequence[float | None], column: Sequence[float | None]) -> Iterator[int]:
-    """Return the places that were filled in since, in order. Blocks in which none was are compared in C."""
-    for first in range(0, len(column), _BLOCK):
-        block = range(first, min(first + _BLOCK, len(column)))
-        if column[first : block.stop] != seen[first : block.stop]:
-            yield from (index for index in block if column[index] is not None and seen[index] is None)

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 from procession._model.progress import Progress
 from procession._model.text import shown
 from procession.observe.books import Books
+from procession.observe.column import Column
 
 MAPS: Final = 8
 """Maps that are shown at the same time, at most."""
@@ -32,6 +33,7 @@ class Meter:
 
     def __init__(self, books: Books) -> None:
         self._books = books
+        self._columns = [Column(books.ledger.ends, stage.start, stage.stop) for stage in books.plan.stages]
         self._histories: dict[object, deque[tuple[float, int, int]]] = {}
 
     def read(self, now: float) -> list[Reading]:
@@ -40,9 +42,11 @@ class Meter:
         ends, errors = books.ledger.ends, list(books.ledger.errors)
         readings: list[Reading] = []
         for number, stage in enumerate(stages):
-            column = ends[stage.start : stage.stop]
+            column = self._columns[number]
+            column.look()
+            column.see()
             failed = sum(stage.start <= index < stage.stop for index in errors)
-            progress = Progress(len(column) - column.count(None), failed, len(column))
+            progress = Progress(column.filled(), failed, stage.stop - stage.start)
             what = "" if len(stages) == 1 else ": at once" if stage.at_once else ": in order"
             readings.append(self._reading(number, f"{shown(books.process_name, 40)}{what}", progress, now))
         maps = sorted(books.maps.items(), key=lambda item: (ends[item[0]] is None, item[0]))[-MAPS:]
