@@ -17,7 +17,7 @@ from procession._engine.chunk import EARLIER
 from procession._engine.course import Course
 from procession._engine.drawn import DrawnMap
 from procession._engine.unit import Awaited, Unit
-from procession._model.task import PLAIN, Call, Each
+from procession._model.task import PLAIN, Call, Each, is_process
 from procession._plan.wiring import bound
 
 
@@ -32,6 +32,8 @@ class Supply:
         self._maps: deque[DrawnMap] = deque()
         self.open: set[DrawnMap] = set()
         self.in_order = True
+        self._last: object = None
+        self._last_stays = False
 
     @property
     def is_empty(self) -> bool:
@@ -52,11 +54,11 @@ class Supply:
         """Claim what can travel together, at most so many."""
         units: list[Unit] = []
         while len(units) < limit and (unit := self._next(units)) is not None:
-            if unit.alone and units:
+            if (unit.alone or unit.stays) and units:
                 self._back.appendleft(unit)
                 break
             units.append(unit)
-            if unit.alone:
+            if unit.alone or unit.stays:
                 break
             if len(units) == 1 and not self.in_order and self._course.recorder is None:
                 units += self._followers(unit, limit - 1)
@@ -107,9 +109,10 @@ class Supply:
             function, args, kwargs = plan.calls[after]
             # What it takes besides has ended before: it waits for nothing else.
             values = {need: EARLIER if need == index else course.ledger.values[need] for need in plan.needs[after]}
-            unit = Unit(after, (function, *bound(args, kwargs, values)), PLAIN, follows=True)
-            if unit.alone:
+            unit = Unit(after, (function, *bound(args, kwargs, values)), PLAIN, stays=self._stays(function))
+            if unit.stays:
                 break
+            unit.follows = True
             units.append(unit)
             index = after
         return units
@@ -133,7 +136,7 @@ class Supply:
                 return None
             if not isinstance(function, Each):
                 call, options = self._course.call(index)
-                return Unit(index, self._called(index, call), options)
+                return Unit(index, self._called(index, call), options, stays=self._stays(function))
             self._open(index, function)
 
     def _from_maps(self) -> Unit | None:
@@ -143,7 +146,7 @@ class Supply:
             if drawn is not None:
                 place, element, digest = drawn
                 call = self._called(job.index, (job.function, element, {}))
-                return Unit(job.index, call, job.options, element=place, job=job, digest=digest)
+                return Unit.of(job, place, call, digest, stays=self._stays(job.function))
             if job.more:
                 return None
             self._maps.popleft()
@@ -161,6 +164,11 @@ class Supply:
         course.maps[index] = job
         self._maps.append(job)
         self.open.add(job)
+
+    def _stays(self, function: Callable[..., object]) -> bool:
+        if function is not self._last:  # the same one over and over is looked at once
+            self._last, self._last_stays = function, is_process(function)
+        return self._last_stays
 
     def _called(self, index: int, call: Call) -> Call:
         if index not in self._course.plan.coroutines:

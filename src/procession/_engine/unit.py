@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from procession._engine.again import Again
 from procession._engine.drawn import DrawnMap
 from procession._model.record import WHOLE
-from procession._model.task import Call, Options, is_process, name_of
+from procession._model.task import PLAIN, Call, Options, name_of
 
 
 class End(NamedTuple):
@@ -27,55 +27,39 @@ class Unit:
     where that one says.
     """
 
-    __slots__ = (
-        "again",
-        "alone",
-        "attempt",
-        "call",
-        "digest",
-        "element",
-        "follows",
-        "hung",
-        "index",
-        "job",
-        "last",
-        "start",
-        "stays",
-        "timeout",
-        "told",
-    )
+    # What few units have is an attribute of the class until one has it: 100,000 of them are made.
+    element = WHOLE
+    job: DrawnMap | None = None
+    digest = b""
+    timeout: float | None = None
+    again: Again | None = None
+    alone = False
+    follows = False
+    attempt = 1
+    start: float | None = None
+    told = False
+    last: End | None = None
+    hung: threading.Thread | bool = False
 
-    def __init__(
-        self,
-        index: int,
-        call: Call,
-        options: Options,
-        *,
-        element: int = WHOLE,
-        job: DrawnMap | None = None,
-        digest: bytes = b"",
-        follows: bool = False,
-    ) -> None:
-        self.index = index
-        self.follows = follows
-        self.element = element
-        self.call = call
-        self.job = job
-        self.digest = digest
-        self.timeout = options.timeout
-        self.again = None if options.retries == 0 else Again(options, call)
-        self.stays = is_process(call[0])
-        self.alone = self.stays or options.timeout is not None
-        self.attempt = 1
-        self.start: float | None = None
-        self.told = False
-        self.last: End | None = None
-        self.hung: threading.Thread | bool = False
-
-    @property
-    def key(self) -> int | tuple[int, int]:
+    def __init__(self, key: int | tuple[int, int], call: Call, options: Options, *, stays: bool) -> None:
+        self.key = key
         """Under what its attempts are counted."""
-        return self.index if self.job is None else (self.index, self.element)
+        self.index = key if isinstance(key, int) else key[0]
+        self.call = call
+        self.stays = stays
+        if options is not PLAIN:
+            self.timeout = options.timeout
+            self.alone = options.timeout is not None
+            self.again = None if options.retries == 0 else Again(options, call)
+
+    @classmethod
+    def of(cls, job: DrawnMap, place: int, call: Call, digest: bytes, *, stays: bool) -> "Unit":
+        """Return the call of an element of a map."""
+        unit = cls((job.index, place), call, job.options, stays=stays)
+        unit.job = job
+        unit.element = place
+        unit.digest = digest
+        return unit
 
     @property
     def hangs(self) -> bool:
