@@ -481,6 +481,49 @@ def test_a_lazy_iterable_is_drawn_no_further_than_the_window():
     assert run.result() == [list(range(1000))]
 
 
+def test_a_source_may_wait_for_what_becomes_of_its_elements():
+    """Each element is sent as soon as it is there, however many would travel together."""
+    ended = threading.Semaphore(0)
+
+    def numbers():
+        for number in range(200):
+            yield number
+            if number >= 100:
+                assert ended.acquire(timeout=20)
+
+    def work(number):
+        if number >= 100:
+            ended.release()
+        return number
+
+    with ThreadPoolExecutor(2) as executor:
+        process = Process("fed back", "parallel", 2, executor=executor)
+        process.map(work, numbers())
+        assert process.execute() == [list(range(200))]
+
+
+def test_a_source_that_hangs_does_not_keep_others_from_their_timeouts():
+    """The coordinator goes on while an iterable takes its time."""
+    go = threading.Event()
+
+    def numbers():
+        yield 1
+        assert go.wait(20)
+        yield 2
+
+    def late():
+        go.set()
+        raise KeyError
+
+    with ThreadPoolExecutor(2) as executor:
+        process = Process("waiting for a source", "parallel", 2, on_error="return", executor=executor)
+        process.map(same, numbers())
+        process.add_task(task(timeout=0.05)(threading.Event().wait))
+        process.add_task(late)
+        elements, timeout, error = process.execute()
+    assert (elements, type(timeout), type(error)) == ([1, 2], TaskTimeoutError, KeyError)
+
+
 # Chunks
 
 

@@ -1,20 +1,28 @@
 """A map whose elements are called elsewhere: one coordinator draws them, and is told how their calls ended."""
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from procession._engine.course import Course
+from procession._engine.current import SEAT, Seat
 from procession._engine.each import WINDOW, MapJob
+from procession._engine.source import Source
 from procession._model.task import Each, Options
+from procession._model.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 class DrawnMap(MapJob):
-    """The call of one map task. `lazy` says that its elements are drawn from what does not know how many it has."""
+    """The call of one map task. `lazy` says that its elements may be a while in coming.
 
-    __slots__ = ("end", "function", "index", "lazy", "options", "out", "start")
+    They are drawn in a thread then, and no more than so many that have not ended: a source may wait for what becomes
+    of those it has given.
+    """
+
+    __slots__ = ("_most", "_source", "end", "function", "index", "lazy", "options", "out", "start")
 
     def __init__(self, course: Course, index: int, each: Each, options: Options, *, in_order: bool) -> None:
         super().__init__(course, index, each, options, in_order=in_order)
@@ -25,21 +33,15 @@ class DrawnMap(MapJob):
         self.options = options
         self.lazy = True
         self.out = 0
+        self._most = max(WINDOW, 2 * course.max_workers)
+        self._source: Source | None = None
         with self._lock:
             self._enter()
         self.lazy = not self._at_hand
 
     def draw(self) -> tuple[int, tuple[Any, ...], bytes] | None:
         """Return the next element to call, with its place and digest, or `None` if there is none for now."""
-        window = max(WINDOW, 2 * self._course.max_workers)
-        while True:
-            ahead = self._drawn - self._done
-            if self.lazy and ahead >= window and not self._window:
-                return None
-            self._refill = max(min(self._refill, window - ahead), 1) if self.lazy else WINDOW
-            drawn = self._next()
-            if drawn is None:
-                return None
+        while (drawn := self._from_source() if self.lazy else self._at_once()) is not None:
             place, element = drawn
             try:
                 digest = self._recall(place, element)
@@ -50,6 +52,7 @@ class DrawnMap(MapJob):
                     self.out += 1
                     return place, element, digest
             self._count(place)
+        return None
 
     def left(self, workers: int) -> int:
         """Return how many elements are still to be drawn, as far as is known."""
@@ -61,7 +64,8 @@ class DrawnMap(MapJob):
     @property
     def more(self) -> bool:
         """Whether there may be something to draw, now or when others have ended."""
-        return self._failure is None and (bool(self._window) or not self._exhausted)
+        exhausted = self._exhausted  # asked first: another thread fills the window, and says so after that
+        return self._failure is None and (not exhausted or bool(self._window))
 
     def returned(self, place: int, digest: bytes, value: object, start: float, end: float) -> None:
         """Take note of what an element's call returned. Raises for a value that cannot be recorded."""
@@ -82,8 +86,48 @@ class DrawnMap(MapJob):
     def concluded(self) -> list[Any]:
         """Return the results, or raise what became of the map."""
         self._ended = True
+        self.close()
         self._course.flush()
         return self._concluded()
+
+    def close(self) -> None:
+        """Draw no more."""
+        source, self._source = self._source, None
+        if source is not None:
+            source.close()
+
+    def _at_once(self) -> tuple[int, tuple[Any, ...]] | None:
+        self._refill = WINDOW
+        return self._next()
+
+    def _from_source(self) -> tuple[int, tuple[Any, ...]] | None:
+        """Return an element that is there already, and see to it that there will be others."""
+        for asked in False, True:
+            if self._course.ledger.halted or self._failure is not None:
+                return None
+            with suppress(IndexError):
+                return self._window.popleft()
+            if asked or self._exhausted or self._ahead >= self._most:
+                return None
+            if self._source is None:
+                self._source = self._opened_source()
+            self._source.ask()
+        return None
+
+    @property
+    def _ahead(self) -> int:
+        """How many elements are drawn and have not ended."""
+        return self._drawn - self._done
+
+    def _opened_source(self) -> Source:
+        name = f"procession-{shown(self._course.process_name, 40)}-source"
+        context = self._course.context.copy()
+        context.run(SEAT.set, Seat(self._course, name, self.index))
+        return Source(self._fill, name, context)
+
+    def _fill(self) -> None:
+        self._refill = max(min(self._refill, self._most - self._ahead), 1)
+        self._refilled()
 
     def _over(self, place: int, start: float, end: float) -> None:
         self.out -= 1

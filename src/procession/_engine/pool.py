@@ -30,7 +30,7 @@ from procession._model.text import shown
 from procession.errors import TaskCancelled, TransferError, WorkersUnavailableError
 
 _TURN_S = 0.002
-"""How long to wait for one crew before turning to another."""
+"""How long to wait for one crew before turning to another, or to a source of elements."""
 _LEAVING_S = 1.0
 """How long the second Ctrl-C waits for workers to be ended."""
 _GRACE_S = 1.0
@@ -140,7 +140,8 @@ class PoolEngine:
             course.offer()
             if self._conclude_maps():
                 continue
-            pause = SLICE_S if supply.pause is None else min(supply.pause, SLICE_S)
+            pause = _TURN_S if supply.is_hungry else SLICE_S
+            pause = pause if supply.pause is None else min(supply.pause, pause)
             busy = [some for some in self._crews() if some.busy]
             for some in busy:
                 for arrival in some.receive(pause if len(busy) == 1 else _TURN_S):
@@ -387,6 +388,7 @@ class PoolEngine:
                 self._fail(unit, _cancelled(unit.index), now, sent.seat.worker)
         self._sent.clear()
         for job in self._supply.open:
+            job.close()
             self.course.raised(job.index, _cancelled(job.index), in_order=self._supply.in_order)
 
     # Events

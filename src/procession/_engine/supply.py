@@ -45,6 +45,11 @@ class Supply:
         """How long until something is to be retried, in seconds."""
         return max(self._later[0][0] - time.perf_counter(), 0.0) if self._later else None
 
+    @property
+    def is_hungry(self) -> bool:
+        """Whether there is a map whose next element may come at any moment, or be a while in coming."""
+        return any(job.lazy for job in self._maps)
+
     def count(self) -> int:
         """Return about how many calls could be sent now."""
         workers = self._course.max_workers
