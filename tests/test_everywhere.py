@@ -342,7 +342,9 @@ def assert_in_order(way, spec, what):
     for index, (start, _) in times.items():
         assert all(times[n][1] <= start + rounding for n in spec.before(index))
     if not way.keeps:  # then there may be others in between
-        one_call = [n for n, job in enumerate(spec.tasks) if not isinstance(job, Map) and what.outcomes[n].attempts == 1]
+        one_call = [
+            n for n, job in enumerate(spec.tasks) if not isinstance(job, Map) and what.outcomes[n].attempts == 1
+        ]
         times = {index: times[index] for index in one_call if index in times}
     steps = sorted([(start, 1) for start, _ in times.values()] + [(end - rounding, -1) for _, end in times.values()])
     at_once = [sum(step for _, step in steps[:count]) for count in range(1, len(steps) + 1)]

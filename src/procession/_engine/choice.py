@@ -35,7 +35,8 @@ class Engine(Protocol):
 
 def check_executor(executor: object, where: str) -> None:
     """Raise for what is no executor; the message lists what is."""
-    if isinstance(executor, Executor) or executor in ("threads", "processes", "ray") or _is_dask(executor):
+    named = isinstance(executor, str) and executor in ("threads", "processes", "ray")
+    if named or isinstance(executor, Executor) or _is_dask(executor):
         return
     known = (
         "known are 'threads', 'processes', 'dask', 'ray', a Dask client or its scheduler's address (tcp://host:port), "
@@ -71,8 +72,7 @@ def engine_of(executor: Where, course: Course) -> Engine:
     assert isinstance(executor, Executor)
     if executor in WITHIN.get():
         # Its worker waits for this run to end: to wait there for another worker could be to wait for ever.
-        return ThreadEngine(course)
-
+        return _own_threads(course)
     return PoolEngine(course, lambda course: GivenCrew(executor, course.max_workers))
 
 
