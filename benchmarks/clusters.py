@@ -1,11 +1,10 @@
-"""Where tasks run: worker processes, Dask, Ray and an event loop, each beside what else one would use there.
+"""Dask, Ray and an event loop, each beside what else one would use there, on the same work, in one run.
 
     pip install -e ".[benchmark,ray]"
-    python benchmarks/executors.py               prints the table
-    python benchmarks/executors.py --write       ... and puts it into docs/benchmarks-executors.md
+    python benchmarks/clusters.py               prints the table
+    python benchmarks/clusters.py --write       ... and puts it into docs/benchmarks-clusters.md
 
-Workers and clusters are started before the clock is, of all contestants alike; those of `executor="processes"`, which
-start with each run, count from the start of the first task. Each result is checked.
+Clusters are started before the clock is, for all contestants alike. Each result is checked.
 """
 
 import argparse
@@ -14,100 +13,17 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import cache
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from measuring import ROOT, Measured, Timed, Work, at_most, machine, measure, ratio_at_least, ratio_at_most, table
-from work import after, busy, same, same_awaited
+from measuring import ROOT, Measured, Work, at_most, machine, measure, ratio_at_least, table
+from work import after, same, same_awaited
 
 from procession import Process
 
 CORES = 2
-BUSY_S, BUSY = 0.01, 200
 TRIVIAL, LINKS, COROUTINES = 10_000, 1_000, 100_000
-
-
-# Worker processes
-
-
-def span(process: Process) -> float:
-    """Execute, and return the seconds from the start of the first task to the end of the last."""
-    process.execute()
-    run = process.last_run
-    assert run is not None
-    starts = [outcome.start for outcome in run.outcomes if outcome.start is not None]
-    ends = [
-        outcome.start + outcome.duration for outcome in run.outcomes if outcome.start is not None and outcome.duration
-    ]
-    return max(ends) - min(starts)
-
-
-def busy_process() -> float:
-    """Compute on worker processes."""
-    process = Process("busy", "parallel", CORES, executor="processes")
-    for _ in range(BUSY):
-        process.add_task(busy, BUSY_S)
-    return span(process)
-
-
-def raw_processes() -> float:
-    """Compute in processes that each have their share from the beginning."""
-    context = get_context("spawn")
-    pipes = [context.Pipe() for _ in range(CORES)]
-    processes = [context.Process(target=_share, args=(theirs, BUSY // CORES)) for _, theirs in pipes]
-    for each in processes:
-        each.start()
-    for ours, _ in pipes:
-        ours.recv()
-    start = time.perf_counter()
-    for ours, _ in pipes:
-        ours.send(None)
-    for ours, _ in pipes:
-        ours.recv()
-    taken = time.perf_counter() - start
-    for each in processes:
-        each.join()
-    return taken
-
-
-def _share(pipe: Connection, count: int) -> None:
-    pipe.send(None)
-    pipe.recv()
-    for _ in range(count):
-        busy(BUSY_S)
-    pipe.send(None)
-
-
-@cache
-def pool() -> Executor:
-    """Return the standard library's pool, with its workers started."""
-    pool = ProcessPoolExecutor(CORES, mp_context=get_context("spawn"))
-    list(pool.map(busy, [0.2] * CORES))
-    return pool
-
-
-@cache
-def loky() -> Executor:
-    """Return loky's pool, with its workers started."""
-    from loky import get_reusable_executor
-
-    pool: Executor = get_reusable_executor(CORES, timeout=600)
-    list(pool.map(busy, [0.2] * CORES))
-    return pool
-
-
-def mapped(executor: Executor, function: Callable[[Any], object], values: list[Any], chunk: int) -> float:
-    """Map on a pool."""
-    start = time.perf_counter()
-    results = list(executor.map(function, values, chunksize=chunk))
-    taken = time.perf_counter() - start
-    assert len(results) == len(values)
-    return taken
 
 
 def trivial(executor: Any, workers: int = CORES) -> Process:
@@ -223,32 +139,7 @@ def gathered() -> float:
 
 def works() -> list[Work]:
     """Return everything that is measured."""
-    busy_ones: dict[str, Timed] = {
-        "procession": busy_process,
-        "two raw processes": raw_processes,
-        "ProcessPoolExecutor": lambda: mapped(pool(), busy, [BUSY_S] * BUSY, 1),
-        "loky": lambda: mapped(loky(), busy, [BUSY_S] * BUSY, 1),
-    }
     return [
-        Work(
-            f"{BUSY} tasks of {BUSY_S * 1e3:.0f} ms of Python on {CORES} worker processes; "
-            f"ideal {BUSY * BUSY_S / CORES * 1e3:,.0f} ms",
-            1,
-            "ms",
-            busy_ones,
-            {"at most 1.05 times two raw processes": ratio_at_most(1.05, "two raw processes")},
-        ),
-        Work(
-            f"{TRIVIAL:,} trivial tasks on {CORES} worker processes",
-            TRIVIAL,
-            "µs a task",
-            {
-                "procession": lambda: span(trivial("processes")),
-                "ProcessPoolExecutor, chunks of 1": lambda: mapped(pool(), same, list(range(TRIVIAL)), 1),
-                "ProcessPoolExecutor, chunks of 100": lambda: mapped(pool(), same, list(range(TRIVIAL)), 100),
-            },
-            {"at most 5 µs a task": at_most(5)},
-        ),
         Work(
             f"{TRIVIAL:,} trivial tasks on a Dask cluster of {CORES} worker processes",
             TRIVIAL,
@@ -286,17 +177,17 @@ def works() -> list[Work]:
 def write(results: list[Measured], where: str) -> None:
     """Put the tables into the docs."""
     head = (__doc__ or "").split("\n\n")
-    text = f"# Benchmarks: where tasks run\n\nMade by `benchmarks/executors.py`. {' '.join(head[2].split())}\n\n"
+    text = f"# Benchmarks: clusters and coroutines\n\nMade by `benchmarks/clusters.py`. {' '.join(head[2].split())}\n\n"
     text += f"Measured on {where}.\n"
-    (ROOT / "docs" / "benchmarks-executors.md").write_text(text + table(results) + "\n", encoding="utf-8")
+    (ROOT / "docs" / "benchmarks-clusters.md").write_text(text + table(results) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     """Measure, print, and write if asked to."""
-    parser = argparse.ArgumentParser(description="Measure where tasks run.")
+    parser = argparse.ArgumentParser(description="Measure clusters and coroutines beside their peers.")
     parser.add_argument("--rounds", type=int, default=7, help="how often each contestant runs (default: 7)")
     parser.add_argument("--only", default="", help="only works whose title contains this")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks-executors.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks-clusters.md")
     options = parser.parse_args()
     results: list[Measured] = []
     for work in works():
