@@ -382,6 +382,24 @@ def test_coroutines_are_told_of_like_calls(kind, strategy):
     assert told(lambda **options: asyncio.run(process.execute_async(**options))) == expected
 
 
+@pytest.mark.parametrize("kind", [Kept, Immediate])
+def test_what_runs_on_worker_processes_is_told_of_like_the_rest(kind):
+    """Once each, an end after its start, and the start after the end of what it waits for."""
+    kept = kind()
+    process = Process("away", "parallel", 2, executor="processes", on_error="return", observers=[kept])
+    handle = process.task(abs, -1)
+    process.add_task(abs, handle)
+    process.add_task(int, "x")
+    process.map(abs, range(5))
+    process.execute()
+    said = [entry for entry in kept.said if entry[0].startswith("task_") and entry[0] != "task_progressed"]
+    ends = {0: "task_completed", 1: "task_completed", 2: "task_failed", 3: "task_completed"}
+    assert sorted(said) == sorted((name, index, 1) for index, end in ends.items() for name in ("task_started", end))
+    for index, end in ends.items():
+        assert said.index(("task_started", index, 1)) < said.index((end, index, 1))
+    assert said.index(("task_completed", 0, 1)) < said.index(("task_started", 1, 1))
+
+
 def test_a_slow_observer_does_not_hold_up_the_loop_of_the_caller():
     """At the end of a run others go on while it catches up."""
     ticks, waiting = [], threading.Event()

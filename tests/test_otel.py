@@ -2,9 +2,12 @@
 
 import asyncio
 import gzip
+import multiprocessing
+import pickle
 import subprocess
 import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -19,6 +22,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from procession import Process, RunCancelledError, current_task, task
 from procession.observe.otel import OpenTelemetry
+from procession.observe.trace_parent import Sendable
 
 STRATEGIES = ["sequential", "parallel", "hybrid"]
 RULES = tenacity.Retrying(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_none())
@@ -137,6 +141,49 @@ def test_a_nested_run_is_a_child_of_the_task_that_it_is(traced):
     outer.add_task(task(name="nested")(lambda: inner.execute()))
     outer.execute()
     assert traced.parents() == {"len": {"inner"}, "inner": {"nested"}, "nested": {"outer"}, "outer": {None}}
+
+
+def identity(*_):
+    """Return what is current: the ids of a trace and a span. Called in processes where nothing is set up."""
+    current = trace.get_current_span().get_span_context()
+    return current.trace_id, current.span_id
+
+
+@pytest.mark.parametrize("where", ["processes", "threads of an executor", "processes of an executor"])
+def test_other_processes_know_the_span_that_a_task_is(traced, where):
+    """First attempts and later ones, coroutines, elements of maps, what follows on another task."""
+
+    def execute(executor):
+        process = Process("away", "parallel", 2, executor=executor, observers=[traced.observer])
+        first = process.task(task(name="plain")(identity))
+        process.add_task(task(name="timeout", timeout=50)(identity))
+        process.add_task(task(name="after")(identity), first)
+        process.map(task(name="each")(identity), range(20))
+        return process.execute()
+
+    if where == "processes":
+        plain, timeout, after, each = execute("processes")
+    else:
+        kind = ThreadPoolExecutor if where.startswith("threads") else ProcessPoolExecutor
+        options = {} if kind is ThreadPoolExecutor else {"mp_context": multiprocessing.get_context("spawn")}
+        with kind(2, **options) as executor:
+            plain, timeout, after, each = execute(executor)
+    found = {"plain": {plain}, "timeout": {timeout}, "after": {after}, "map of each": set(each)}
+    spans = {name: traced.named(name).context for name in found}
+    assert found == {name: {(span.trace_id, span.span_id)} for name, span in spans.items()}
+    assert {name: traced.parents()[name] for name in found} == {name: {"away"} for name in found}
+    assert identity() == (0, 0)
+
+
+def test_a_worker_without_opentelemetry_calls_its_tasks_all_the_same():
+    """What comes with them is left aside there."""
+    parent = pickle.dumps(Sendable(lambda: None, lambda carrier: carrier.update(traceparent="x")))
+    code = (
+        "import pickle, sys; sys.modules['opentelemetry'] = None; "
+        f"pickle.loads({parent!r})(); print('called', 'opentelemetry.trace' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "called False\n", done.stderr
 
 
 # What spans say

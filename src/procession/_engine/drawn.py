@@ -1,5 +1,6 @@
 """A map whose elements are called elsewhere: one coordinator draws them, and is told how their calls ended."""
 
+import contextvars
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from procession._engine.course import Course
 from procession._engine.current import SEAT, Seat
 from procession._engine.each import WINDOW, MapJob
 from procession._engine.source import Source
+from procession._model.luggage import LUGGAGE
 from procession._model.task import Each, Options
 from procession._model.text import shown
 
@@ -22,7 +24,7 @@ class DrawnMap(MapJob):
     of those it has given.
     """
 
-    __slots__ = ("_most", "_source", "end", "function", "index", "lazy", "options", "out", "start")
+    __slots__ = ("_most", "_source", "end", "function", "index", "lazy", "luggage", "options", "out", "start")
 
     def __init__(self, course: Course, index: int, each: Each, options: Options, *, in_order: bool) -> None:
         super().__init__(course, index, each, options, in_order=in_order)
@@ -36,7 +38,8 @@ class DrawnMap(MapJob):
         self._most = max(WINDOW, 2 * course.max_workers)
         self._source: Source | None = None
         with self._lock:
-            self._enter()
+            contextvars.copy_context().run(self._enter)
+        self.luggage = self._context.get(LUGGAGE)
         self.lazy = not self._at_hand
 
     def draw(self) -> tuple[int, tuple[Any, ...], bytes] | None:

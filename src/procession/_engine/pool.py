@@ -25,6 +25,7 @@ from procession._engine.pace import Pace
 from procession._engine.supply import Supply
 from procession._engine.travel import Ended, by_value, decode_ended
 from procession._engine.unit import End, Unit
+from procession._model.luggage import LUGGAGE
 from procession._model.strategy import Stage
 from procession._model.text import shown
 from procession.errors import TaskCancelled, TransferError, WorkersUnavailableError
@@ -186,8 +187,9 @@ class PoolEngine:
 
     def _send_units(self, crew: Crew, units: list[Unit]) -> None:
         course, chained = self.course, units[-1].follows
+        self._tell_start(units[0])
         chunk = Chunk(
-            [(unit.index, unit.element, unit.attempt, unit.timeout, *unit.call) for unit in units],
+            [(unit.index, unit.element, unit.attempt, unit.timeout, *unit.loaded) for unit in units],
             course,
             (course.process_name, course.run_id),
             budget=2 * self._pace.chunk_s,
@@ -206,7 +208,6 @@ class PoolEngine:
             course.attempts[unit.key] = unit.attempt
             if unit.job is None and course.ledger.starts[unit.index] is None:
                 course.ledger.starts[unit.index] = sent.at
-        self._tell_start(units[0])
         sent.seat.worker = crew.send(chunk, units[0].timeout)
 
     def _retry(self, unit: Unit) -> None:
@@ -394,10 +395,12 @@ class PoolEngine:
     # Events
 
     def _tell_start(self, unit: Unit) -> None:
-        """Tell of the start of a call, once: of the first of a chunk when it is sent, of others when they are back."""
+        """Tell of the start of a call, once, and keep what observers send along with it."""
         if self.course.verbose and unit.job is None and not unit.told:
             unit.told = True
-            self.course.report("task_started", unit.index, 1, None)
+            context = self.course.context.copy()
+            context.run(self.course.report, "task_started", unit.index, 1, None)
+            unit.luggage = context.get(LUGGAGE)
 
 
 def _cancelled(index: int) -> TaskCancelled:

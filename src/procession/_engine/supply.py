@@ -59,11 +59,13 @@ class Supply:
         """Claim what can travel together, at most so many."""
         units: list[Unit] = []
         while len(units) < limit and (unit := self._next(units)) is not None:
-            if (unit.alone or unit.stays) and units:
+            # A task whose start is told is sent when it is told.
+            single = unit.alone or unit.stays or (self._course.verbose and unit.job is None)
+            if single and units:
                 self._back.appendleft(unit)
                 break
             units.append(unit)
-            if unit.alone or unit.stays:
+            if single:
                 break
             if len(units) == 1 and not self.in_order and self._course.recorder is None:
                 units += self._followers(unit, limit - 1)

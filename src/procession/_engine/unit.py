@@ -40,6 +40,7 @@ class Unit:
     told = False
     last: End | None = None
     hung: threading.Thread | bool = False
+    luggage: Callable[[], object] | None = None
 
     def __init__(self, key: int | tuple[int, int], call: Call, options: Options, *, stays: bool) -> None:
         self.key = key
@@ -62,6 +63,12 @@ class Unit:
         return unit
 
     @property
+    def loaded(self) -> Call:
+        """The call, with what observers send along."""
+        luggage = self.luggage if self.job is None else self.job.luggage
+        return self.call if luggage is None else (Laden(luggage, self.call[0]), *self.call[1:])
+
+    @property
     def hangs(self) -> bool:
         """Whether the attempt before still goes on, so that no other may be made beside it."""
         return self.hung.is_alive() if isinstance(self.hung, threading.Thread) else self.hung
@@ -78,3 +85,18 @@ class Awaited:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return asyncio.run(self.function(*args, **kwargs))
+
+
+class Laden:
+    """Calls a function where it has come to, after what was sent along with it."""
+
+    __slots__ = ("function", "luggage", "name")
+
+    def __init__(self, luggage: Callable[[], object], function: Callable[..., Any]) -> None:
+        self.luggage = luggage
+        self.function = function
+        self.name = name_of(function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.luggage()
+        return self.function(*args, **kwargs)

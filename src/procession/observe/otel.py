@@ -4,19 +4,23 @@
                     └── an event for each attempt that failed and was followed by another
 
 The observer is immediate: it makes a span current in the context in which a run, and then each task, is executed, and
-contexts are what the library carries into threads, coroutines and nested runs in any case.
+contexts are what the library carries into threads, coroutines and nested runs in any case. To other processes goes
+what a propagator writes of the span; there, a program's own spans are its children if OpenTelemetry is set up there.
 """
 
 import threading
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 try:
-    from opentelemetry import context, metrics, trace
+    from opentelemetry import context, metrics, propagate, trace
 except ModuleNotFoundError:
     raise ImportError('procession.observe.otel takes OpenTelemetry: pip install "procession[otel]"') from None
 
 from procession._model.event import Event
+from procession._model.luggage import LUGGAGE
+from procession.observe.trace_parent import Sendable
 
 _ENDS: Final = {
     "task_completed": "completed",
@@ -108,10 +112,14 @@ class OpenTelemetry:
         _close(run.span, state, event)
 
     def _start(self, run: "_Run", event: Event, index: int) -> None:
+        # Its parent is named, for whoever tells of the start of several tasks may be in the context of another.
+        around = trace.set_span_in_context(run.span)
         span = self._tracer.start_span(
-            event.task_name or "", attributes={**run.attributes, "procession.task.index": index}
+            event.task_name or "", around, attributes={**run.attributes, "procession.task.index": index}
         )
-        context.attach(trace.set_span_in_context(span))
+        inside = trace.set_span_in_context(span)
+        context.attach(inside)
+        LUGGAGE.set(Sendable(partial(context.attach, inside), partial(propagate.inject, context=inside)))
         with run.lock:
             run.tasks[index] = span
             run.waiting -= 1
