@@ -1,13 +1,13 @@
 """A durable record of runs.
 
-    Journal ──begin──▶ Recorder ──commit──▶ records         store ── look
+    Journal ──begin──▶ Recorder ──commit──▶ records         store ── look ── reader ── spent
        │                   └──heartbeat───▶ runs            recorder ── heartbeat ── lease ── codec
        └──runs, tasks, cancel, prune                        database ── access ── schema
 
-`store` is what users see, `look` how runs are shown, and `recorder` what a run writes through while it holds its
-`lease`, which `heartbeat` keeps.
-`database` opens and closes, `access` says whether a file may be trusted, `schema` has the tables, and `codec` makes
-bytes of values. Nothing but a recorder turns bytes into values again.
+`store` is what users see, `look` how runs are shown, `reader` and `spent` a closer look that a page takes, and
+`recorder` what a run writes through while it holds its `lease`, which `heartbeat` keeps. `database` opens and closes,
+`access` says whether a file may be trusted, `schema` has the tables, and `codec` makes bytes of values. Nothing but a
+recorder turns bytes into values again.
 """
 
 from importlib.util import find_spec
@@ -17,7 +17,23 @@ if find_spec("sqlalchemy") is None:
 
 from procession.journal.codec import Codec
 from procession.journal.look import RunInfo, Running, TaskInfo
+from procession.journal.reader import Failure, Found, Kept, Reader, Status
 from procession.journal.recorder import Recorder
+from procession.journal.spent import Mark, Share
 from procession.journal.store import Journal
 
-__all__ = ["Codec", "Journal", "Recorder", "RunInfo", "Running", "TaskInfo"]
+__all__ = [
+    "Codec",
+    "Failure",
+    "Found",
+    "Journal",
+    "Kept",
+    "Mark",
+    "Reader",
+    "Recorder",
+    "RunInfo",
+    "Running",
+    "Share",
+    "Status",
+    "TaskInfo",
+]

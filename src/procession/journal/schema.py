@@ -6,9 +6,11 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Double,
     Identity,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -17,6 +19,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     inspect,
+    literal_column,
     select,
 )
 
@@ -85,6 +88,22 @@ records = Table(
     Column("value", LargeBinary),
     # One tree instead of a table and its index: a commit writes one page less.
     sqlite_with_rowid=False,
+)
+
+
+def is_failed() -> ColumnElement[bool]:
+    """Say which records are of failures, in words that show a database that its index has all of them."""
+    return records.c.state == literal_column("'failed'")
+
+
+# Few are; among 100,000 that are not, they took 50 ms to find.
+Index(
+    "procession_failed",
+    records.c.run,
+    records.c.task,
+    records.c.element,
+    sqlite_where=is_failed(),
+    postgresql_where=is_failed(),
 )
 
 

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -17,6 +18,7 @@ from procession.journal import lease, look
 from procession.journal.codec import Codec, CodecName, codec_of, writable
 from procession.journal.database import Database, Durability
 from procession.journal.look import RunInfo, TaskInfo
+from procession.journal.reader import Reader
 from procession.journal.recorder import Held, Recorder
 from procession.journal.schema import ID_LIMIT, TOP, records, runs
 
@@ -104,6 +106,12 @@ class Journal:
         """
         with self.database.reading() as connection:
             return look.tasks_of(connection, look.key_of(connection, run_id), task, state, limit, offset)
+
+    @contextmanager
+    def reader(self) -> Generator[Reader]:
+        """Return a closer look at the journal, by key and a part at a time, for as long as the `with` lasts."""
+        with self.database.reading() as connection:
+            yield Reader(connection, self.database.now(connection), self.database.trace)
 
     def cancel(self, run_id: str) -> bool:
         """Ask whoever executes a run to cancel it, which takes about a second; return whether somebody does.

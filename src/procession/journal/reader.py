@@ -1,0 +1,308 @@
+"""What a page shows of a journal: by key, a bounded part at a time, and no value is ever turned back from bytes.
+
+A key is the number the journal gave a run; it is never used again, and the later a run was begun, the higher it is.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
+
+from procession._model.record import WHOLE
+from procession._plan.fingerprint import Fingerprint
+from procession.errors import RunUnknownError
+from procession.journal import look
+from procession.journal.look import RunInfo, TaskInfo
+from procession.journal.schema import TOP, is_failed, records, runs
+from procession.journal.spent import Mark, Share, marks_of, shares_of
+
+Status = Literal["running", "completed", "failed", "cancelled", "interrupted"]
+
+TAIL = 1000
+"""Characters of an error that a list has: its end, where the message is."""
+
+
+class Found(NamedTuple):
+    """A run, and its key."""
+
+    key: int
+    run: RunInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """All that is kept of some runs: how many there are of each status, and what their processes are called."""
+
+    counts: dict[Status, int]
+    processes: list[str]
+
+
+class Failure(NamedTuple):
+    """A call that failed; and how it was in another run, if that has a record of it."""
+
+    task: TaskInfo
+    state_then: str | None
+    duration_then: float | None
+
+
+class Reader:
+    """One look at a journal, in one connection, as long as `Journal.reader()` lasts."""
+
+    def __init__(self, connection: Connection, now: float, trace: Callable[[], object]) -> None:
+        self._connection = connection
+        self._trace = trace
+        self.now = now
+
+    # Runs
+
+    def runs(
+        self,
+        *,
+        parent: int = TOP,
+        status: Status | None = None,
+        process: str | None = None,
+        text: str = "",
+        before: int | None = None,
+        after: int | None = None,
+        limit: int = 50,
+    ) -> list[Found]:
+        """Return runs, the newest first: those next `before` a key, or next `after` it, or the newest.
+
+        `parent` is the key of the run they are nested in. `text` is looked for in ids, processes and errors.
+        """
+        c = runs.c
+        query = select(*look.SHOWN).where(c.parent == parent)
+        if status in ("running", "interrupted"):
+            query = query.where(c.status == "running")
+        elif status is not None:
+            query = query.where(c.status == status)
+        if process is not None:
+            query = query.where(c.process == process)
+        if text:
+            wanted = [column.icontains(text, autoescape=True) for column in (c.id, c.process, c.error)]
+            query = query.where(wanted[0] | wanted[1] | wanted[2])
+        rows = self._in_steps(query, before, after, limit)
+        outer = None if parent == TOP else self.run(parent)
+        alive = outer is not None and outer.status == "running"
+        found = (self._found(row, outer.id if outer else "", alive or look.is_alive(row, self.now)) for row in rows)
+        wanted_ones = list(islice((one for one in found if status in (None, one.run.status)), limit))
+        return wanted_ones if after is None else wanted_ones[::-1]
+
+    def kept(self) -> Kept:
+        """Return how many runs there are, by status, and of which processes; nested ones are not counted."""
+        top = runs.c.parent == TOP
+        rows = self._all(select(runs.c.status, func.count()).where(top).group_by(runs.c.status))
+        counts: dict[Status, int] = {row[0]: row[1] for row in rows}
+        if counts.get("running"):
+            rows = self._all(select(*look.SHOWN).where(top, runs.c.status == "running"))
+            counts["running"] = sum(look.is_alive(row, self.now) for row in rows)
+            counts["interrupted"] = len(rows) - counts["running"]
+        names = self._all(
+            select(runs.c.process).where(top).group_by(runs.c.process).order_by(runs.c.process).limit(200)
+        )
+        return Kept(counts, [name for (name,) in names])
+
+    def key(self, run_id: str) -> int:
+        """Return the key of a run. `RunUnknownError` if there is none of that id."""
+        return look.key_of(self._connection, run_id)
+
+    def run(self, key: int) -> RunInfo:
+        """Return how a run stands. `RunUnknownError` if there is none of that key."""
+        row, *outer = self._line(key)
+        run_id = "/".join(one.id for one in [*reversed(outer), row])
+        return look.info(row, run_id, look.is_alive((outer or [row])[-1], self.now))
+
+    def outer(self, key: int) -> list[Found]:
+        """Return the runs that a run is nested in, the outermost first."""
+        return [Found(row.key, self.run(row.key)) for row in reversed(self._line(key)[1:])]
+
+    def nested(self, key: int, task: int, element: int | None) -> int | None:
+        """Return the key of the run that a task, or an element of a map, is itself."""
+        place = f"{task}" if element is None else f"{task}.{element}"
+        query = select(runs.c.key).where(runs.c.parent == key, runs.c.id == place)
+        return self._connection.execute(query).scalar()
+
+    def definition(self, key: int) -> Fingerprint:
+        """Return what the process of a run was. `RunUnknownError` if there is no run of that key."""
+        written = self._connection.execute(select(runs.c.fingerprint).where(runs.c.key == key)).scalar()
+        if written is None:
+            raise RunUnknownError(f"the journal has no run of key {key}")
+        return Fingerprint.from_bytes(written)
+
+    def last_good(self, key: int) -> int | None:
+        """Return the key of the last run of the same process, begun before this one, that completed."""
+        here, c = self._line(key)[0], runs.c
+        before = select(c.key).where(c.parent == here.parent, c.process == here.process, c.status == "completed")
+        return self._connection.execute(before.where(c.key < key).order_by(c.key.desc()).limit(1)).scalar()
+
+    # Tasks
+
+    def tasks(
+        self,
+        key: int,
+        *,
+        task: int | None = None,
+        state: Literal["completed", "failed"] | None = None,
+        text: str = "",
+        begin: int = 0,
+        end: int | None = None,
+        among: Sequence[int] | None = None,
+        limit: int = 100,
+    ) -> list[TaskInfo]:
+        """Return how the tasks from place `begin` up to `end`, or those `among` a few, ended; by place.
+
+        With `task`, they are the elements of that map. `text` is looked for in their names. Of an error that is long,
+        only the end is there.
+        """
+        place, where = self._which(key, task, state, text)
+        where.append(place >= begin)
+        if end is not None:
+            where.append(place < end)
+        if among is not None:
+            where.append(place.in_(among))
+        rows = self._all(select(*self._columns(tail=True)).where(*where).order_by(place).limit(limit))
+        return [_task(row) for row in rows]
+
+    def earlier(
+        self,
+        key: int,
+        *,
+        task: int | None = None,
+        state: Literal["completed", "failed"] | None = None,
+        text: str = "",
+        begin: int,
+        limit: int = 100,
+    ) -> int | None:
+        """Return the place from which `tasks` shows those before `begin`, `None` if there are none."""
+        place, where = self._which(key, task, state, text)
+        rows = self._all(select(place).where(*where, place < begin).order_by(place.desc()).limit(limit))
+        return rows[-1][0] if rows else None
+
+    def task(self, key: int, task: int, element: int | None) -> TaskInfo | None:
+        """Return how one task, or element, ended, with all of its error; `None` if it has not."""
+        c = records.c
+        query = select(*self._columns(tail=False)).where(
+            c.run == key, c.task == task, c.element == (WHOLE if element is None else element)
+        )
+        row = self._connection.execute(query).one_or_none()
+        return None if row is None else _task(row)
+
+    def ended(self, key: int) -> int:
+        """Return how many calls have a record. Takes time in proportion."""
+        return self._connection.execute(select(func.count()).where(records.c.run == key)).scalar_one()
+
+    # Where the time went
+
+    def shares(self, key: int, *, maps: bool, since: float, limit: int = 50) -> list[Share]:
+        """Return what the calls that began after `since` took, by name, the names that took longest first.
+
+        Takes time in proportion to the run. `maps` says whether there are any among its tasks.
+        """
+        return shares_of(self._connection, key, maps, since, limit)
+
+    def marks(self, key: int, *, maps: bool, begin: float, cell: float) -> list[Mark]:
+        """Return who was busy when since `begin`, calls shorter than `cell` seconds in groups, by their begin.
+
+        Takes time in proportion to the run. `maps` says whether there are any among its tasks.
+        """
+        return marks_of(self._connection, key, maps, begin, cell)
+
+    def failures(self, key: int, other: int, limit: int = 50) -> list[Failure]:
+        """Return the calls that failed, by place, with how they were in another run."""
+        then = records.alias()
+        c = records.c
+        query = (
+            select(*self._columns(tail=True), then.c.state.label("state_then"), then.c.duration.label("duration_then"))
+            .select_from(
+                records.outerjoin(then, (then.c.run == other) & (then.c.task == c.task) & (then.c.element == c.element))
+            )
+            .where(c.run == key, is_failed())
+            .order_by(c.task, c.element)
+            .limit(limit)
+        )
+        return [Failure(_task(row[:-2]), row[-2], row[-1]) for row in self._all(query)]
+
+    # Changes
+
+    def stamp(self, key: int | None) -> str:
+        """Return a short text that is another one when something has changed: of a run, or, for `None`, of the list."""
+        return hashlib.blake2b(repr(self._facts(key)).encode(), digest_size=9).hexdigest()
+
+    def _facts(self, key: int | None) -> object:
+        c = runs.c
+        if key is None:
+            head = self._all(select(func.max(c.key), func.count()).where(c.parent == TOP))
+            going = self._all(select(*look.SHOWN).where(c.parent == TOP, c.status == "running"))
+            return [tuple(row) for row in head], [
+                (row.key, row.progress, row.cancelling, row.executions, look.is_alive(row, self.now)) for row in going
+            ]
+        row, *outer = self._line(key)
+        alive = look.is_alive((outer or [row])[-1], self.now)
+        facts = (row.status, row.executions, row.progress, row.ended_at, row.cancelling, alive)
+        return (*facts, (self._trace() or self.ended(key)) if alive else None)
+
+    # Inside
+
+    def _all(self, query: Any) -> Sequence[Any]:
+        return self._connection.execute(query).all()
+
+    def _line(self, key: int) -> list[Row[Any]]:
+        """Return a run's row, and those of the runs around it, the outermost last."""
+        line: list[Row[Any]] = []
+        while key != TOP:
+            row = self._connection.execute(select(*look.SHOWN).where(runs.c.key == key)).one_or_none()
+            if row is None:
+                raise RunUnknownError(f"the journal has no run of key {key}")
+            line.append(row)
+            key = row.parent
+        if not line:
+            raise RunUnknownError(f"the journal has no run of key {key}")
+        return line
+
+    def _in_steps(self, query: Select[Any], before: int | None, after: int | None, step: int) -> Iterator[Row[Any]]:
+        """Yield rows from a key on; whether one of a running run is wanted is known only when it is looked at."""
+        key, upwards = runs.c.key, after is not None
+        last = after if after is not None else before
+        ordered = query.order_by(key if upwards else key.desc()).limit(step)
+        while True:
+            rows = self._all(ordered if last is None else ordered.where(key > last if upwards else key < last))
+            yield from rows
+            if len(rows) < step:
+                return
+            last = rows[-1].key
+
+    @staticmethod
+    def _found(row: Row[Any], within: str, alive: bool) -> Found:
+        return Found(row.key, look.info(row, f"{within}/{row.id}" if within else row.id, alive))
+
+    @staticmethod
+    def _which(
+        key: int, task: int | None, state: str | None, text: str
+    ) -> tuple[ColumnElement[int], list[ColumnElement[bool]]]:
+        """Return what counts as the place of a record, and which records are meant."""
+        c = records.c
+        where = [c.run == key]
+        where += [c.element == WHOLE] if task is None else [c.task == task, c.element != WHOLE]
+        if state is not None:
+            where.append(is_failed() if state == "failed" else c.state == state)
+        if text:
+            where.append(c.name.icontains(text, autoescape=True))
+        return c.task if task is None else c.element, where
+
+    def _columns(self, *, tail: bool) -> list[ColumnElement[Any]]:
+        c = records.c
+        error: ColumnElement[Any] = c.error
+        if tail and self._connection.dialect.name == "sqlite":
+            error = func.substr(error, -TAIL)
+        elif tail:
+            error = func.right(error, TAIL)
+        size = func.length(c.value)
+        return [c.task, c.element, c.name, c.state, c.attempts, c.started_at, c.duration, c.worker, size, error]
+
+
+def _task(row: Sequence[Any]) -> TaskInfo:
+    task, element, *rest = row
+    return TaskInfo(task, None if element == WHOLE else element, *rest)
