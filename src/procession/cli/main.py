@@ -17,6 +17,7 @@ from procession._model.text import shown
 from procession.cli.demo import demo_target
 from procession.cli.logs import FORMATS as LOG_FORMATS
 from procession.cli.logs import LEVELS, logs_shown
+from procession.cli.page import show_page
 from procession.cli.pictures import FORMATS, draw_graph, save_timeline, timeline_path
 from procession.cli.recorded import (
     DEFAULT_JOURNAL,
@@ -243,7 +244,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     prune.add_argument("runs", metavar="RUN", nargs="*", help="ids of runs")
     prune.add_argument("--older-than", type=_at_least_one, metavar="DAYS", help="all that ended so many days ago")
-    for command in resume, runs, show, cancel, prune:
+    ui = commands.add_parser(
+        "ui",
+        help="show the runs of a journal in the browser",
+        description="Serve a page that shows runs as they go on. Every user of this machine can open it.",
+    )
+    ui.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
+    ui.add_argument("--port", type=int, default=8765, help="the port to listen on; 0: any (default: 8765)")
+    for command in resume, runs, show, cancel, prune, ui:
         _add_journal(command, DEFAULT_JOURNAL, f"the journal (default: {DEFAULT_JOURNAL})")
     return parser
 
@@ -267,6 +275,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "show": lambda options: print_run(options.journal, options.run, options.limit, failed=options.failed),
     "cancel": lambda options: cancel_run(options.journal, options.run),
     "prune": lambda options: prune_runs(options.journal, options.runs, options.older_than),
+    "ui": lambda options: show_page(options.journal, options.host, options.port),
 }
 
 

@@ -1,0 +1,24 @@
+"""The command that serves the page."""
+
+import sys
+from contextlib import suppress
+from functools import partial
+
+from procession import JournalError
+
+
+def show_page(where: str, host: str, port: int) -> int:
+    """Serve the page of the journal at a path or URL until Ctrl-C."""
+    try:
+        from procession.web import serve  # an extra, and slow to import
+    except ImportError as error:
+        raise ImportError(f'the page needs what is not installed ({error}): pip install "procession[web]"') from error
+    try:
+        with suppress(KeyboardInterrupt):
+            serve(where, host, port, partial(print, flush=True))
+    except JournalError:
+        raise
+    except (OSError, OverflowError) as error:
+        print(f"procession: cannot listen on {host}, port {port}: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,262 @@
+"""The page as an ASGI application: which address shows what."""
+
+import hashlib
+import mimetypes
+import secrets
+import sys
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from http import HTTPStatus
+from importlib import resources
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+import jinja2
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from procession.errors import JournalError, RunUnknownError
+from procession.journal import Journal, Reader
+from procession.web import asked, words
+from procession.web.guard import Guard
+from procession.web.live import STREAMS, Live, Topic
+from procession.web.pages import Context, Pages
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+"""What a server that only this machine reaches may be called."""
+
+BODY = 4_000
+"""Bytes of a form, at most."""
+
+_LATE = "<!-- late -->"
+"""Where a template stops that has to work for what comes after."""
+
+Show = Callable[[Reader, Request], Context]
+
+
+def application(journal: Journal, names: Iterable[str] = LOCAL, *, any_address: bool = False) -> Starlette:
+    """Return the page of a journal. `names`, and with `any_address` any number, are what its server may be called."""
+    site = _Site(journal)
+    app = Starlette(
+        routes=[
+            Route("/", site.page("runs.html", site.pages.runs)),
+            Route("/run", site.by_id),
+            Route("/run/{key}", site.page("run.html", site.of_run(site.pages.run))),
+            Route("/run/{key}/nested", site.page("nested.html", site.of_run(site.pages.nested))),
+            Route("/run/{key}/time", site.time),
+            Route("/run/{key}/compared", site.page("compared.html", site.of_run(site.pages.compared))),
+            Route("/run/{key}/task/{task}", site.page("task.html", site.task)),
+            Route("/run/{key}/task/{task}/{element}", site.page("task.html", site.task)),
+            Route("/run/{key}/cancel", site.cancel, methods=["POST"]),
+            Route("/events", site.events),
+            Route("/static/{name}", site.static),
+        ],
+        exception_handlers={
+            HTTPException: site.on_http,
+            RunUnknownError: site.on_unknown,
+            JournalError: site.on_journal,
+            Exception: site.on_error,
+        },
+    )
+    app.state.live = site.live
+    app.add_middleware(Guard, names=tuple(names), any_address=any_address)
+    return app
+
+
+class _Site:
+    """What the addresses have in common."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.pages = Pages()
+        self.live = Live(self._stamp)
+        self.token = secrets.token_urlsafe(24)
+        folder = resources.files("procession.web") / "static"
+        self.files = {file.name: file.read_bytes() for file in folder.iterdir()}
+        version = hashlib.blake2b(b"".join(self.files[name] for name in sorted(self.files)), digest_size=6).hexdigest()
+        self.templates = jinja2.Environment(
+            loader=jinja2.PackageLoader("procession.web"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        known: dict[str, Any] = self.templates.globals
+        known.update(version=version, token=self.token, where=_short(journal.database.where), moment=words.moment)
+        for said in (words.plain, words.lines, words.headline, words.count, words.lasting, words.size):
+            self.templates.filters[said.__name__] = said
+        for name in self.templates.list_templates():
+            self.templates.get_template(name)  # compiled now, and not when somebody waits
+
+    # Pages
+
+    def page(self, template: str, show: Show) -> Callable[[Request], Response]:
+        """Return what answers with a template and what it shows."""
+
+        def answer(request: Request) -> Response:
+            with self.journal.reader() as reader:
+                # Taken first: what changes while the rest is read must not go unnoticed.
+                topic = asked.digits(request.path_params["key"], "run") if "key" in request.path_params else None
+                stamp = reader.stamp(topic)
+                context = show(reader, request)
+                context |= self._around(request, reader.now, topic, stamp)
+            return HTMLResponse(self.templates.get_template(template).render(context))
+
+        return answer
+
+    def of_run(self, show: Callable[[Reader, Request, int], Context]) -> Show:
+        """Return what shows something of the run that the address names."""
+        return lambda reader, request: show(reader, request, asked.place(request, "key"))
+
+    def task(self, reader: Reader, request: Request) -> Context:
+        """Show a task, or an element of a map."""
+        element = asked.place(request, "element") if "element" in request.path_params else None
+        return self.pages.task(reader, request, asked.place(request, "key"), asked.place(request, "task"), element)
+
+    def time(self, request: Request) -> Response:
+        """Show where the time of a run went. What is above it is there at once."""
+        key = asked.place(request, "key")
+        with self.journal.reader() as reader:
+            stamp, now = reader.stamp(key), reader.now
+            info, outer = reader.run(key), reader.outer(key)
+
+        def spent() -> Context:
+            try:
+                with self.journal.reader() as reader:
+                    return self.pages.time(reader, key)
+            except (JournalError, RunUnknownError) as error:
+                return {"problem": str(error), "shares": [], "strip": None}
+
+        context = {"key": key, "run": info, "outer": outer, "spent": spent}
+        context |= self._around(request, now, key, stamp)
+        return StreamingResponse(
+            _in_two(self.templates.get_template("time.html").generate(context)), media_type="text/html"
+        )
+
+    def by_id(self, request: Request) -> Response:
+        """Lead to the run of an id."""
+        run_id = asked.words(request, "id", 4000)
+        with self.journal.reader() as reader:
+            return RedirectResponse(f"/run/{reader.key(run_id)}", 303)
+
+    def static(self, request: Request) -> Response:
+        """Answer with one of our files. They are in memory, and there are no others."""
+        name = request.path_params["name"]
+        if name not in self.files:
+            raise HTTPException(404, "there is no such file")
+        kept = {"cache-control": "max-age=31536000, immutable"} if "v" in request.query_params else {}
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        return Response(self.files[name], media_type=kind, headers=kept)
+
+    # Changes
+
+    async def cancel(self, request: Request) -> Response:
+        """Ask whoever executes a run to cancel it."""
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > BODY:
+                raise HTTPException(413, "the form is too long")
+        given = parse_qs(body.decode("latin-1")).get("token", [""])[0]
+        if not secrets.compare_digest(given.encode(), self.token.encode()):
+            raise HTTPException(403, "the page was made before the server was started again; open it again")
+        key = asked.place(request, "key")
+        await run_in_threadpool(self._cancel, key)
+        return RedirectResponse(f"/run/{key}", 303)
+
+    def _cancel(self, key: int) -> None:
+        with self.journal.reader() as reader:
+            run_id, nested = reader.run(key).id, reader.outer(key)
+        if nested:
+            raise HTTPException(409, "a run inside another one is cancelled with that")
+        if not self.journal.cancel(run_id):
+            raise HTTPException(409, "nobody executes the run any more")
+
+    # Events
+
+    async def events(self, request: Request) -> Response:
+        """Answer with a stream that says when to look again: at the run of a key, or at the list."""
+        topic: Topic = asked.number(request, "run")
+        known = request.headers.get("last-event-id") or asked.words(request, "since")
+        if self.live.streams >= STREAMS:
+            raise HTTPException(503, f"{STREAMS} pages are open already")
+
+        async def stream() -> AsyncIterator[str]:
+            yield "retry: 2000\n\n"
+            async for stamp in self.live.stream(topic, known):
+                yield f"id: {stamp}\nevent: changed\ndata: {stamp}\n\n" if stamp else ":\n\n"
+
+        return StreamingResponse(stream(), media_type="text/event-stream")
+
+    def _stamp(self, topic: Topic) -> str:
+        try:
+            with self.journal.reader() as reader:
+                return reader.stamp(topic)
+        except Exception as error:
+            return type(error).__name__
+
+    # What goes wrong
+
+    async def on_http(self, request: Request, error: Exception) -> Response:
+        """Say what was wrong with a request."""
+        assert isinstance(error, HTTPException)
+        return self._problem(request, error.status_code, error.detail, error.headers)
+
+    async def on_unknown(self, request: Request, error: Exception) -> Response:
+        """Say that there is no such run."""
+        return self._problem(request, 404, f"{error}. It may have been pruned.")
+
+    async def on_journal(self, request: Request, error: Exception) -> Response:
+        """Say why the journal cannot be read."""
+        return self._problem(request, 503, str(error))
+
+    async def on_error(self, request: Request, error: Exception) -> Response:
+        """Say that the mistake is ours; the traceback is for whoever runs the server."""
+        traceback.print_exception(error, file=sys.stderr)
+        return self._problem(request, 500, "this should not have happened; the server's terminal says more")
+
+    def _problem(self, request: Request, status: int, why: str, headers: Any = None) -> Response:
+        context = {"status": status, "phrase": HTTPStatus(status).phrase, "why": why}
+        # When the journal is there again, so is the page.
+        context |= self._around(request, 0.0, None, "" if status != HTTPStatus.SERVICE_UNAVAILABLE else "JournalError")
+        return HTMLResponse(self.templates.get_template("problem.html").render(context), status, headers)
+
+    def _around(self, request: Request, now: float, topic: Topic, stamp: str) -> Context:
+        watched = {"since": stamp} if topic is None else {"run": topic, "since": stamp}
+        return {"now": now, "events": f"/events?{urlencode(watched)}" if stamp else "", "query": _query(request)}
+
+
+def _query(request: Request) -> Callable[..., str]:
+    """Return what makes the query of a link: that of this page, with changes; `None` leaves a name out."""
+
+    def query(**changes: Any) -> str:
+        asked_for = {name: value for name, value in request.query_params.items() if name in _KEPT}
+        wanted = {name.rstrip("_"): value for name, value in {**asked_for, **changes}.items()}
+        text = urlencode({name: value for name, value in wanted.items() if value not in (None, "")})
+        return f"?{text}" if text else request.url.path
+
+    return query
+
+
+_KEPT = ("q", "status", "process", "state")
+
+
+def _in_two(pieces: Iterator[str]) -> Iterator[str]:
+    first: list[str] = []
+    for piece in pieces:
+        first.append(piece)
+        if _LATE in piece:
+            break
+    yield "".join(first)
+    yield "".join(pieces)
+
+
+def _short(where: str) -> tuple[str, str]:
+    """Return the last part of a journal's place, and all of it."""
+    whole = where.strip("'\"")
+    path = whole.partition("?")[0] if "://" in whole else whole
+    return path.rpartition("/")[2] or whole, whole

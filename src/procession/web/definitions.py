@@ -1,0 +1,79 @@
+"""What the tasks of a run are called, whether or not they have begun."""
+
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import Collection
+from typing import Final
+
+from procession._plan.fingerprint import Fingerprint
+from procession.journal import Reader
+
+_KEEP = 8
+"""Definitions in memory, at most: of a run of 100,000 tasks, 2 MB."""
+
+
+class Definition:
+    """The names of a run's tasks, by place."""
+
+    def __init__(self, fingerprint: Fingerprint) -> None:
+        self.fingerprint: Final = fingerprint
+        self.count: Final = fingerprint.tasks
+        self.names: Final = [_short(name) for name in fingerprint.names]
+        self._which = array("I", fingerprint.which)
+
+    @property
+    def maps(self) -> bool:
+        """Whether there may be maps among the tasks."""
+        return any(name.startswith("map of ") for name in self.fingerprint.names)
+
+    def name(self, place: int) -> str:
+        """Return what a task is called."""
+        return self.names[self._which[place]] if place < self.count else ""
+
+    def origin(self, place: int) -> str:
+        """Return what a task is called, and where its callable comes from."""
+        return self.fingerprint.name(place) if place < self.count else ""
+
+    def is_map(self, place: int) -> bool:
+        """Return whether a task may be a map."""
+        return self.origin(place).startswith("map of ")
+
+    def matching(self, text: str) -> Collection[int]:
+        """Return the places of the tasks whose name, or origin, has the text in it, in any case."""
+        wanted = {place for place, name in enumerate(self.fingerprint.names) if text.lower() in name.lower()}
+        if len(wanted) == len(self.fingerprint.names):
+            return range(self.count)
+        return [place for place, which in enumerate(self._which) if which in wanted] if wanted else []
+
+
+class Definitions:
+    """Those that were looked at last."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[int, int], Definition] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, reader: Reader, key: int, executions: int) -> Definition:
+        """Return the definition of a run; only another execution can change it."""
+        with self._lock:
+            found = self._kept.pop((key, executions), None)
+        if found is None:
+            found = Definition(reader.definition(key))
+        with self._lock:
+            self._kept[key, executions] = found
+            while len(self._kept) > _KEEP:
+                self._kept.popitem(last=False)
+        return found
+
+
+def _short(name: str) -> str:
+    """Return what a task is called, without where its callable comes from.
+
+    >>> [_short(name) for name in ("app.pages:fetch", "map of json:dumps", "fetch (app.pages:get)")]
+    ['fetch', 'map of dumps', 'fetch']
+    """
+    if name.startswith("map of "):
+        return f"map of {_short(name.removeprefix('map of '))}"
+    given, bracket, _ = name.rpartition(" (")
+    return given if bracket else name.partition(":")[2] or name

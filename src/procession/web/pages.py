@@ -1,0 +1,309 @@
+"""What each page shows, as the templates take it."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from procession.journal import Reader, RunInfo, TaskInfo
+from procession.web import asked
+from procession.web.asked import State
+from procession.web.definitions import Definition, Definitions
+from procession.web.strip import CELLS, drawn
+
+RUNS = 50
+TASKS = 100
+NESTED = 20
+RUNNING = 40
+"""Rows of a page, at most."""
+
+_FEW = 8
+_SOUGHT = 400
+"""Places that a query names one by one, at most."""
+
+Context = dict[str, Any]
+
+
+class Row(NamedTuple):
+    """A line of the table of tasks."""
+
+    place: int
+    name: str
+    origin: str
+    state: Literal["completed", "failed", "running", "waiting", "never begun"]
+    ended: TaskInfo | None
+    since: float | None
+    """When it began, of one that runs."""
+    is_map: bool
+
+
+@dataclass(frozen=True)
+class Table:
+    """A part of a run's tasks, or of the elements of a map; and from which place the parts around it begin."""
+
+    rows: list[Row]
+    begin: int
+    earlier: int | None
+    later: int | None
+    total: int | None = None
+
+
+class Pages:
+    """Makes pages of a journal; it keeps no more than what cannot change."""
+
+    def __init__(self) -> None:
+        self.definitions = Definitions()
+        self._times: OrderedDict[tuple[int, int, float | None], tuple[float, Context]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def runs(self, reader: Reader, request: Request) -> Context:
+        """Return the list of runs."""
+        status = asked.status(request)
+        process = asked.words(request, "process", 1000) or None
+        text = asked.words(request, "q")
+        before, after = asked.number(request, "before"), asked.number(request, "after")
+        found = reader.runs(status=status, process=process, text=text, before=before, after=after, limit=RUNS + 1)
+        more = len(found) > RUNS
+        if more:
+            found = found[1:] if after is not None else found[:-1]
+        kept = reader.kept()
+        return {
+            "found": found,
+            "older": found[-1].key if found and (more or after is not None) else None,
+            "newer": found[0].key if found and (before is not None or (more and after is not None)) else None,
+            "kept": kept,
+            "total": sum(kept.counts.values()),
+            "status": status,
+            "process": process,
+            "text": text,
+        }
+
+    def run(self, reader: Reader, request: Request, key: int) -> Context:
+        """Return how one run stands, and a part of its tasks."""
+        info = reader.run(key)
+        definition = self.definitions.of(reader, key, info.executions)
+        state = asked.state(request)
+        text = asked.words(request, "q")
+        begin = asked.number(request, "from") or 0
+        if text.removeprefix("#").isdecimal() and len(text) < asked.LONGEST_TEXT // 2:
+            # Nobody's task is called a number: it is a place.
+            begin, text = min(int(text.removeprefix("#")), max(definition.count - 1, 0)), ""
+        nested = reader.runs(parent=key, limit=NESTED + 1)
+        return {
+            **self._head(reader, key, info),
+            "table": _tasks(reader, key, info, definition, state, text, begin),
+            "definition": definition,
+            "nested": nested[:NESTED],
+            "more_nested": len(nested) > NESTED,
+            "running": info.running[:RUNNING],
+            "more_running": max(0, len(info.running) - RUNNING),
+            "good": reader.last_good(key) if info.status in ("failed", "cancelled", "interrupted") else None,
+            "state": state,
+            "text": text,
+        }
+
+    def nested(self, reader: Reader, request: Request, key: int) -> Context:
+        """Return the runs that are nested in one."""
+        before, after = asked.number(request, "before"), asked.number(request, "after")
+        found = reader.runs(parent=key, before=before, after=after, limit=RUNS + 1)
+        more = len(found) > RUNS
+        if more:
+            found = found[1:] if after is not None else found[:-1]
+        return {
+            **self._head(reader, key, reader.run(key)),
+            "found": found,
+            "older": found[-1].key if found and (more or after is not None) else None,
+            "newer": found[0].key if found and (before is not None or (more and after is not None)) else None,
+        }
+
+    def task(self, reader: Reader, request: Request, key: int, task: int, element: int | None) -> Context:
+        """Return how one task, or one element of a map, stands."""
+        info = reader.run(key)
+        definition = self.definitions.of(reader, key, info.executions)
+        if task >= definition.count:
+            raise HTTPException(404, f"the run has {definition.count:,} tasks, and none at place {task}")
+        state = asked.state(request)
+        is_map = element is None and definition.is_map(task)
+        ended = reader.task(key, task, element)
+        if element is not None and ended is None:
+            raise HTTPException(404, f"task {task} has no record of an element {element}")
+        begin = asked.number(request, "from") or 0
+        return {
+            **self._head(reader, key, info),
+            "row": _row(info, definition, task, ended, {one.task: one.started_at for one in info.running}),
+            "element": element,
+            "elements": _elements(reader, key, task, definition, state, begin) if is_map else None,
+            "inside": reader.nested(key, task, element),
+            "state": state,
+            "count": definition.count,
+        }
+
+    def time(self, reader: Reader, key: int) -> Context:
+        """Return where the time of a run went: in proportion to the run, so it is kept for a while."""
+        info = reader.run(key)
+        which = (key, info.executions, info.ended_at)
+        began = time.monotonic()
+        with self._lock:
+            until, kept = self._times.get(which, (0.0, {}))
+        if until < began:
+            kept = self._time(reader, key, info)
+            # One that goes on is looked at again, but not all the time.
+            going = began + max(1.0, 10 * (time.monotonic() - began))
+            with self._lock:
+                self._times[which] = going if info.status == "running" else float("inf"), kept
+                while len(self._times) > NESTED:
+                    self._times.popitem(last=False)
+        return {**self._head(reader, key, info), **kept}
+
+    def compared(self, reader: Reader, request: Request, key: int) -> Context:
+        """Return what was different in another run: by default the last good one of the same process."""
+        info = reader.run(key)
+        other = asked.number(request, "with")
+        other = reader.last_good(key) if other is None else other
+        head = self._head(reader, key, info)
+        if other is None:
+            return {**head, "other": None}
+        then = reader.run(other)
+        now_is, then_was = (self.definitions.of(reader, at, run.executions) for at, run in ((key, info), (other, then)))
+        changed = _changes(then_was, now_is)
+        failures = reader.failures(key, other, RUNS + 1)
+        return {
+            **head,
+            "other": other,
+            "then": then,
+            "changes": changed[:RUNS],
+            "more_changes": max(0, len(changed) - RUNS),
+            "counts": (then_was.count, now_is.count),
+            "failures": failures[:RUNS],
+            "more_failures": len(failures) > RUNS,
+            "argv": _argv(info.origin) != _argv(then.origin) and (_argv(then.origin), _argv(info.origin)),
+        }
+
+    def _head(self, reader: Reader, key: int, info: RunInfo) -> Context:
+        return {"key": key, "run": info, "outer": reader.outer(key), "done": _done(reader, key, info)}
+
+    def _time(self, reader: Reader, key: int, info: RunInfo) -> Context:
+        definition = self.definitions.of(reader, key, info.executions)
+        # What an earlier execution recorded lies before this one. A server's clock may differ a little from ours.
+        since = 0.0 if info.executions == 1 else info.started_at - 1.0
+        shares = reader.shares(key, maps=definition.maps, since=since)
+        if not shares:
+            return {"shares": [], "strip": None}
+        begin, end = min(share.begin for share in shares), max(share.end for share in shares)
+        cell = max(end - begin, 1e-6) / CELLS
+        marks = reader.marks(key, maps=definition.maps, begin=begin, cell=cell)
+        return {"shares": shares, "strip": drawn(marks, begin, end), "span": end - begin}
+
+
+class Done(NamedTuple):
+    """How far a run has come."""
+
+    ended: int
+    failed: int
+    total: int
+
+
+_COUNTED = 20_000
+"""Tasks that are counted each time a run is looked at, at most; of more, the run itself says how far it is."""
+
+
+def _done(reader: Reader, key: int, info: RunInfo) -> Done | None:
+    """Return how far a run has come. It says so itself once a second; counting is up to date."""
+    told = info.progress
+    if told is None or info.status != "running" or told.total > _COUNTED:
+        return None if told is None else Done(*told)
+    return Done(min(max(told.ended, reader.ended(key)), told.total), told.failed, told.total)
+
+
+def _tasks(
+    reader: Reader,
+    key: int,
+    info: RunInfo,
+    definition: Definition,
+    state: State | None,
+    text: str,
+    begin: int,
+) -> Table:
+    running = {one.task: one.started_at for one in info.running}
+    if text:
+        places = list(definition.matching(text))
+        shown = [place for place in places if place >= begin]
+        if state is None:
+            part = shown[:TASKS]
+            ended = {one.task: one for one in reader.tasks(key, among=part, limit=TASKS)}
+            rows = [_row(info, definition, place, ended.get(place), running) for place in part]
+            before = [place for place in places if place < begin][-TASKS:]
+            later = shown[TASKS] if len(shown) > TASKS else None
+            return Table(rows, begin, before[0] if before else None, later, len(places))
+        if len(places) <= _SOUGHT:
+            found = reader.tasks(key, state=state, among=places, limit=_SOUGHT)
+            rows = [_row(info, definition, one.task, one, running) for one in found]
+            return Table(rows, 0, None, None)
+    if state is None:
+        end = min(begin + TASKS, definition.count)
+        ended = {one.task: one for one in reader.tasks(key, begin=begin, end=end, limit=TASKS)}
+        rows = [_row(info, definition, place, ended.get(place), running) for place in range(begin, end)]
+        earlier = max(0, begin - TASKS) if begin else None
+        return Table(rows, begin, earlier, end if end < definition.count else None, definition.count)
+    found = reader.tasks(key, state=state, text=text, begin=begin, limit=TASKS + 1)
+    rows = [_row(info, definition, one.task, one, running) for one in found[:TASKS]]
+    earlier = reader.earlier(key, state=state, text=text, begin=begin, limit=TASKS) if begin else None
+    return Table(rows, begin, earlier, found[TASKS].task if len(found) > TASKS else None)
+
+
+def _elements(
+    reader: Reader,
+    key: int,
+    task: int,
+    definition: Definition,
+    state: State | None,
+    begin: int,
+) -> Table:
+    found = reader.tasks(key, task=task, state=state, begin=begin, limit=TASKS + 1)
+    rows = [
+        Row(one.element or 0, one.name, definition.origin(task), one.state, one, None, is_map=False)
+        for one in found[:TASKS]
+    ]
+    earlier = reader.earlier(key, task=task, state=state, begin=begin, limit=TASKS) if begin else None
+    return Table(rows, begin, earlier, found[TASKS].element if len(found) > TASKS else None)
+
+
+def _row(
+    info: RunInfo, definition: Definition, place: int, ended: TaskInfo | None, running: Mapping[int, float]
+) -> Row:
+    state: Any = "waiting" if info.status == "running" else "never begun"
+    since = running.get(place)
+    if since is not None and (ended is None or since > ended.started_at):
+        state, ended = "running", None  # what has failed before is called again
+    elif ended is not None:
+        state = ended.state
+    name = ended.name if ended is not None else definition.name(place)
+    return Row(place, name, definition.origin(place), state, ended, since, definition.is_map(place))
+
+
+def _changes(then: Definition, now: Definition) -> list[str]:
+    """Say what changed in the definition from then to now, of tasks that changed alike in one line."""
+    before, after = then.fingerprint, now.fingerprint
+    if before == after:
+        return []
+    alike: dict[tuple[str, str], list[int]] = {}
+    both = min(then.count, now.count)
+    for place in sorted(before.changed(after)):
+        if place >= both:
+            break
+        alike.setdefault((then.origin(place), now.origin(place)), []).append(place)
+    said = [f"There were {then.count:,} tasks; now there are {now.count:,}."] if then.count != now.count else []
+    for (was, is_now), places in alike.items():
+        what = f"{is_now}: other arguments" if was == is_now else f"{was} is now {is_now}"
+        few = ", ".join(map(str, places[:_FEW])) + (", …" if len(places) > _FEW else "")
+        said.append(f"{what} ({'task' if len(places) == 1 else f'{len(places):,} tasks:'} {few})")
+    return said
+
+
+def _argv(origin: Mapping[str, Any]) -> list[str]:
+    return [str(word) for word in origin.get("argv", ())]

@@ -1,0 +1,72 @@
+"""Serving the page."""
+
+import socket
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from procession.errors import JournalError
+from procession.journal import Journal
+from procession.web.app import LOCAL, application
+
+_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  # what is only compared
+
+
+class _Server(uvicorn.Server):
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Streams would go on for ever, and the server waits for them.
+        self.config.app.state.live.close()  # type: ignore[union-attr]
+        super().handle_exit(sig, frame)
+
+
+def serve(where: str, host: str, port: int, say: Callable[[str], object]) -> None:
+    """Serve the page of a journal until Ctrl-C or SIGTERM. With `port` 0, one that is free is taken.
+
+    `say` is called with what there is to say to whoever started it.
+
+    Raises `JournalError` for a journal that cannot be read (one that is not there yet may come), and `OSError` for an
+    address that cannot be listened on.
+    """
+    with closing(Journal(where)) as journal:
+        named = journal.database.where  # without a password
+        try:
+            journal.runs(limit=1)
+        except JournalError:
+            if journal.database.sqlite and not Path(where).exists():
+                say(f"There is nothing at {named} yet. The page shows runs as soon as it is there.")
+            else:
+                raise
+        with closing(_listening(host, port)) as listening:
+            port = listening.getsockname()[1]
+            if host not in LOCAL:
+                say("Whoever reaches this address sees the runs, and can cancel them.")
+            shown = f"[{host}]" if ":" in host else host
+            say(f"Runs of {named}: http://{shown}:{port}/ (Ctrl-C ends it)")
+            app = application(journal, [*LOCAL, host], any_address=host in _EVERYWHERE)
+            config = uvicorn.Config(
+                app,
+                lifespan="off",
+                ws="none",
+                log_level="warning",
+                access_log=False,
+                # Whoever connects is who they say they are: nobody stands in between.
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=5,
+            )
+            _Server(config).run([listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+    except OSError:
+        listening.close()
+        raise
+    return listening
