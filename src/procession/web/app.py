@@ -6,6 +6,7 @@ import secrets
 import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from functools import cache
 from http import HTTPStatus
 from importlib import resources
 from typing import Any
@@ -40,6 +41,7 @@ Show = Callable[[Reader, Request], Context]
 
 def application(journal: Journal, names: Iterable[str] = LOCAL, *, any_address: bool = False) -> Starlette:
     """Return the page of a journal. `names`, and with `any_address` any number, are what its server may be called."""
+    _templates()
     site = _Site(journal)
     app = Starlette(
         routes=[
@@ -62,7 +64,7 @@ def application(journal: Journal, names: Iterable[str] = LOCAL, *, any_address: 
             Exception: site.on_error,
         },
     )
-    app.state.live = site.live
+    app.state.live, app.state.token = site.live, site.token
     app.add_middleware(Guard, names=tuple(names), any_address=any_address)
     return app
 
@@ -75,22 +77,7 @@ class _Site:
         self.pages = Pages()
         self.live = Live(self._stamp)
         self.token = secrets.token_urlsafe(24)
-        folder = resources.files("procession.web") / "static"
-        self.files = {file.name: file.read_bytes() for file in folder.iterdir()}
-        version = hashlib.blake2b(b"".join(self.files[name] for name in sorted(self.files)), digest_size=6).hexdigest()
-        self.templates = jinja2.Environment(
-            loader=jinja2.PackageLoader("procession.web"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        known: dict[str, Any] = self.templates.globals
-        known.update(version=version, token=self.token, where=_short(journal.database.where), moment=words.moment)
-        for said in (words.plain, words.lines, words.headline, words.count, words.lasting, words.size):
-            self.templates.filters[said.__name__] = said
-        for name in self.templates.list_templates():
-            self.templates.get_template(name)  # compiled now, and not when somebody waits
+        self.where = _short(journal.database.where)
 
     # Pages
 
@@ -104,7 +91,7 @@ class _Site:
                 stamp = reader.stamp(topic)
                 context = show(reader, request)
                 context |= self._around(request, reader.now, topic, stamp)
-            return HTMLResponse(self.templates.get_template(template).render(context))
+            return HTMLResponse(_templates().get_template(template).render(context))
 
         return answer
 
@@ -134,7 +121,7 @@ class _Site:
         context = {"key": key, "run": info, "outer": outer, "spent": spent}
         context |= self._around(request, now, key, stamp)
         return StreamingResponse(
-            _in_two(self.templates.get_template("time.html").generate(context)), media_type="text/html"
+            _in_two(_templates().get_template("time.html").generate(context)), media_type="text/html"
         )
 
     def by_id(self, request: Request) -> Response:
@@ -146,11 +133,11 @@ class _Site:
     def static(self, request: Request) -> Response:
         """Answer with one of our files. They are in memory, and there are no others."""
         name = request.path_params["name"]
-        if name not in self.files:
+        if name not in _files():
             raise HTTPException(404, "there is no such file")
         kept = {"cache-control": "max-age=31536000, immutable"} if "v" in request.query_params else {}
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        return Response(self.files[name], media_type=kind, headers=kept)
+        return Response(_files()[name], media_type=kind, headers=kept)
 
     # Changes
 
@@ -223,11 +210,43 @@ class _Site:
         context = {"status": status, "phrase": HTTPStatus(status).phrase, "why": why}
         # When the journal is there again, so is the page.
         context |= self._around(request, 0.0, None, "" if status != HTTPStatus.SERVICE_UNAVAILABLE else "JournalError")
-        return HTMLResponse(self.templates.get_template("problem.html").render(context), status, headers)
+        return HTMLResponse(_templates().get_template("problem.html").render(context), status, headers)
 
     def _around(self, request: Request, now: float, topic: Topic, stamp: str) -> Context:
         watched = {"since": stamp} if topic is None else {"run": topic, "since": stamp}
-        return {"now": now, "events": f"/events?{urlencode(watched)}" if stamp else "", "query": _query(request)}
+        return {
+            "now": now,
+            "events": f"/events?{urlencode(watched)}" if stamp else "",
+            "query": _query(request),
+            "token": self.token,
+            "where": self.where,
+        }
+
+
+@cache
+def _files() -> dict[str, bytes]:
+    """Return the files that browsers get as they are, by name."""
+    return {file.name: file.read_bytes() for file in (resources.files("procession.web") / "static").iterdir()}
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    """Return the templates, compiled before anybody waits for them."""
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("procession.web"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    files = b"".join(data for _, data in sorted(_files().items()))
+    known: dict[str, Any] = templates.globals
+    known.update(version=hashlib.blake2b(files, digest_size=6).hexdigest(), moment=words.moment)
+    for said in (words.plain, words.lines, words.headline, words.count, words.lasting, words.size):
+        templates.filters[said.__name__] = said
+    for name in templates.list_templates():
+        templates.get_template(name)
+    return templates
 
 
 def _query(request: Request) -> Callable[..., str]:

@@ -230,6 +230,7 @@ def _tasks(
     begin: int,
 ) -> Table:
     running = {one.task: one.started_at for one in info.running}
+    begin = min(begin, definition.count)
     if text:
         places = list(definition.matching(text))
         shown = [place for place in places if place >= begin]

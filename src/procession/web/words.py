@@ -55,10 +55,10 @@ def lasting(seconds: float) -> str:
     ['0 s', '2.1 µs', '250 ms', '2 s', '12.3 s', '1 min 15 s', '2 h 1 min', '2 d 7 h']
     """
     whole = round(seconds)
-    for unit, size, lesser, part in ("d", _DAY, "h", _HOUR), ("h", _HOUR, "min", _MINUTE), ("min", _MINUTE, "s", 1):
-        if whole >= size:
-            rest = whole % size // part
-            return f"{whole // size} {unit} {rest} {lesser}" if rest else f"{whole // size} {unit}"
+    for unit, much, lesser, part in ("d", _DAY, "h", _HOUR), ("h", _HOUR, "min", _MINUTE), ("min", _MINUTE, "s", 1):
+        if whole >= much:
+            rest = whole % much // part
+            return f"{whole // much} {unit} {rest} {lesser}" if rest else f"{whole // much} {unit}"
     for unit, size in ("s", 1.0), ("ms", 1e-3), ("µs", 1e-6):
         if seconds >= size * 0.9995:
             return f"{seconds / size:.3g} {unit}"

@@ -1,0 +1,750 @@
+"""The page, as a browser asks for it: what it shows, and what it refuses."""
+
+import asyncio
+import os
+import pickle
+import re
+import sqlite3
+import threading
+import time
+from urllib.parse import quote
+
+import pytest
+from starlette.testclient import TestClient
+
+from procession import Process, RunCancelledError, current_task, task
+from procession.journal import Journal, lease
+from procession.web import application
+from procession.web.live import STREAMS, Live
+from procession.web.strip import LIMIT, drawn
+from procession.journal import Mark
+
+HOSTILE = "<script>alert('x')</script>\"'>\u202e\x1b[31m\n"
+BASE = "http://127.0.0.1:8765"
+BROKEN = set()
+HELD, BEGUN = threading.Semaphore(0), threading.Semaphore(0)
+
+
+def hold():
+    """Goes on until the test lets it, or somebody cancels the run."""
+    BEGUN.release()
+    while not HELD.acquire(timeout=0.02) and not current_task().cancelled:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def _nothing_broken():
+    BROKEN.clear()
+
+
+def work(number):
+    if number in BROKEN:
+        raise ValueError(f"number {number} is odd\nand so is this line")
+    return number
+
+
+def double(number):
+    return 2 * work(number)
+
+
+@task(retries=2)
+def stubborn():
+    attempt = current_task().attempt
+    if attempt < 3:
+        raise ConnectionError("not yet")
+    return attempt
+
+
+def numbers(count, name="numbers", **options):
+    process = Process(name, "parallel", 2, **options)
+    for number in range(count):
+        process.add_task(work, number)
+    return process
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "runs.db")
+
+
+@pytest.fixture
+def opened():
+    """Opens the page of a journal."""
+    closing = []
+
+    def open_page(where, **options):
+        journal = Journal(where)
+        client = TestClient(application(journal, **options), base_url=BASE, headers={"origin": BASE})
+        closing.append(journal)
+        return client
+
+    yield open_page
+    for journal in closing:
+        journal.close()
+
+
+def rows_of(page):
+    """Return the words of each row of a page's tables."""
+    body = "".join(re.findall(r"<tbody.*?</tbody>", page, re.DOTALL))
+    return [" ".join(re.sub(r"<[^>]*>", " ", row).split()) for row in re.findall(r"<tr.*?</tr>", body, re.DOTALL)]
+
+
+def failing(process, where, run_id):
+    with pytest.raises((ValueError, ExceptionGroup)):
+        process.execute(journal=where, run_id=run_id)
+
+
+# What it shows
+
+
+def test_the_list_shows_runs_newest_first_with_state_progress_and_error(where, opened):
+    """Whoever opens the page sees at once what ran, how it went and what went wrong."""
+    numbers(3).execute(journal=where, run_id="first")
+    BROKEN.add(1)
+    failing(numbers(3, on_error="continue"), where, "second")
+    failing(numbers(2), where, "third")
+    rows = rows_of(opened(where).get("/").text)
+    assert [row.split()[:2] for row in rows] == [["failed", "third"], ["failed", "second"], ["completed", "first"]]
+    assert "ValueError: number 1 is odd" in rows[0]
+    assert "numbers 3 1" in rows[1]
+
+
+def test_runs_are_found_by_status_process_and_words(where, opened):
+    """Filters and search go together, and what is found stays found when one pages."""
+    for number in range(3):
+        numbers(1, "cats").execute(journal=where, run_id=f"cat-{number}")
+    BROKEN.add(0)
+    failing(numbers(1, "dogs"), where, "dog-100%")
+    page = opened(where)
+
+    def found(query):
+        return [row.split()[1] for row in rows_of(page.get(f"/?{query}").text)]
+
+    assert found("status=failed") == ["dog-100%"]
+    assert found("status=completed&q=CAT-1") == ["cat-1"]
+    assert found("process=cats") == ["cat-2", "cat-1", "cat-0"]
+    assert found("q=is odd") == ["dog-100%"]
+    assert found("q=%25") == ["dog-100%"], "what databases take for a wildcard is only a character"
+    assert found("q=nothing") == []
+    assert "No run is like that" in page.get("/?q=nothing").text
+
+
+def test_a_long_list_is_paged_both_ways_without_gap_or_repeat(path, opened):
+    """Older, older, newer: every run is on exactly one page."""
+    with Journal(path) as journal:
+        for number in range(120):
+            numbers(1).execute(journal=journal, run_id=f"run-{number:03}")
+    page = opened(path)
+
+    def step(address, link):
+        match = re.search(rf'rel="{link}" href="([^"]*)"', page.get(address).text)
+        return match and match[1].replace("&amp;", "&")
+
+    def ids(address):
+        return [row.split()[1] for row in rows_of(page.get(address).text)]
+
+    first, addresses = ids("/"), ["/"]
+    while (address := step(addresses[-1], "next")) is not None:
+        addresses.append(address)
+    everything = [one for address in addresses for one in ids(address)]
+    assert everything == [f"run-{number:03}" for number in reversed(range(120))]
+    back = step(addresses[-1], "prev")
+    assert ids(back) == ids(addresses[-2])
+    assert ids(step(back, "prev")) == first
+    assert step("/", "prev") is None
+
+
+def test_a_run_shows_each_task_whether_or_not_it_has_begun(where, opened):
+    """A table of all tasks, in their places, with what failed and what never began."""
+    BROKEN.add(2)
+    process = Process("steps")
+    for number in range(4):
+        process.add_task(work, number)
+    failing(process, where, "run")
+    rows = rows_of(opened(where).get("/run/1").text)
+    assert [row.split()[1:3] for row in rows] == [
+        ["work", "completed"],
+        ["work", "completed"],
+        ["work", "failed"],
+        ["work", "never"],
+    ]
+    assert rows[2].endswith("ValueError: number 2 is odd")
+
+
+def test_tasks_are_paged_filtered_and_found_by_name_and_number(where, opened):
+    """Whatever one looks for among many tasks is a few keys away."""
+    BROKEN.update({5, 250})
+    process = numbers(260, on_error="return")
+    process.add_task(double, 1)
+    process.execute(journal=where, run_id="run")
+    page = opened(where)
+
+    def places(query):
+        return [int(row.split()[0]) for row in rows_of(page.get(f"/run/1?{query}").text)]
+
+    assert places("") == list(range(100))
+    assert places("from=200") == list(range(200, 261))
+    assert places("state=failed") == [5, 250]
+    assert places("state=failed&from=6") == [250]
+    assert places("state=completed&from=100")[:2] == [100, 101]
+    assert places("q=DOUBLE") == [260]
+    assert places("q=double&state=completed") == [260]
+    assert places("q=work&state=failed") == [5, 250]
+    assert places("q=%23200")[0] == 200
+    assert places("q=99999") == [260]
+    text = page.get("/run/1?state=completed&from=201").text
+    assert 'href="?state=completed&amp;from=101#tasks"' in text, "the page before begins 100 completed tasks earlier"
+
+
+def test_a_failed_task_shows_its_traceback_and_a_retried_one_its_attempts(where, opened):
+    """What went wrong, where, and how often it was tried."""
+    BROKEN.add(0)
+    process = Process("steps", "parallel", 1, on_error="return")
+    process.add_task(work, 0)
+    process.add_task(stubborn)
+    process.execute(journal=where, run_id="run")
+    page = opened(where)
+    failed, stubborn_one = page.get("/run/1/task/0").text, page.get("/run/1/task/1").text
+    assert "Traceback (most recent call last):" in failed
+    assert re.search(r"ValueError: number 0 is odd\s+and so is this line", failed)
+    assert "test_web:work" in failed
+    assert '<span class="again">3</span>' in stubborn_one
+
+
+def test_elements_of_a_map_and_runs_inside_a_run_are_shown(where, opened):
+    """One can follow a run down to each call."""
+    BROKEN.add(3)
+    inner = Process("inner")
+    inner.add_task(work, 1)
+    outer = Process("outer", "parallel", 2, on_error="return")
+    outer.map(work, range(6))
+    outer.add_task(inner)
+    outer.execute(journal=where, run_id="run")
+    page = opened(where)
+    elements = rows_of(page.get("/run/1/task/0").text)
+    assert [row.split()[0] for row in elements] == list("012345")
+    assert [row.split()[0] for row in rows_of(page.get("/run/1/task/0?state=failed").text)] == ["3"]
+    assert "ValueError: number 3 is odd" in page.get("/run/1/task/0/3").text
+    assert 'href="/run/2"' in page.get("/run/1/task/1").text
+    nested = page.get("/run/2").text
+    assert "run/1" in nested
+    assert ">outer<" in nested
+    assert rows_of(page.get("/run/1/nested").text)[0].startswith("completed run/1 inner")
+    assert page.get("/run/1/task/0/77").status_code == 404
+
+
+def test_a_resumed_run_shows_its_executions_and_only_this_ones_time(where, opened):
+    """What an earlier execution did is told apart."""
+    BROKEN.add(1)
+    failing(numbers(3, on_error="continue"), where, "run")
+    BROKEN.clear()
+    with Journal(where) as journal, journal.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE procession_records SET started_at = started_at - 1000")
+    numbers(3, on_error="continue").execute(journal=where, run_id="run")
+    page = opened(where)
+    text = page.get("/run/1").text
+    assert "Executions" in text
+    assert [row.split()[4] for row in rows_of(text)] == [
+        "earlier",
+        [row for row in rows_of(text)][1].split()[4],
+        "earlier",
+    ]
+    assert rows_of(page.get("/run/1/time").text)[0].startswith("work 1")
+
+
+def test_a_failed_run_is_compared_with_the_last_good_one_of_its_process(where, opened):
+    """What was different: the definition, the tasks that fail now, the figures."""
+    numbers(3).execute(journal=where, run_id="good")
+    numbers(2).execute(journal=where, run_id="later but of two tasks")
+    numbers(4, "other").execute(journal=where, run_id="of another process")
+    BROKEN.add(1)
+    process = numbers(2, on_error="continue")
+    process.add_task(double, 7)
+    process.add_task(double, 8)
+    failing(process, where, "bad")
+    page = opened(where)
+    text = page.get("/run/4/compared").text
+    assert "later but of two tasks" in text
+    assert "There were 2 tasks; now there are 4." in text
+    assert [row for row in rows_of(text) if row.startswith("1 work completed")]
+    with_first = page.get("/run/4/compared?with=1").text
+    assert "test_web:work is now test_web:double (task 2)" in with_first
+    assert "other arguments" not in with_first
+    assert 'href="/run/4/compared"' in page.get("/run/4").text
+    assert 'compared"' not in page.get("/run/1").text
+    assert "No run of this process completed before" in page.get("/run/1/compared").text
+
+
+def test_the_time_goes_to_calls_and_not_twice_to_maps(where, opened):
+    """Each call counts once, by name, and has its place in the picture."""
+    process = Process("both", "parallel", 2)
+    process.map(work, range(20))
+    process.add_task(double, 3)
+    process.execute(journal=where, run_id="run")
+    text = opened(where).get("/run/1/time").text
+    assert {re.match(r"(.*?) (\d+) ", row).groups() for row in rows_of(text)} == {
+        ("double", "1"),
+        ("map of work", "20"),
+    }
+    assert 'aria-label="Timeline: 21 calls, 0 failed' in text
+
+
+def test_the_picture_is_bounded_however_many_calls_there_are():
+    """A long run is drawn with few marks, and what failed in it still shows."""
+    marks = [
+        Mark(f"worker-{place % 8}", 3, int(place == 777), 1, place / 8, place / 8 + 0.9, 0.8, place, None, HOSTILE)
+        for place in range(8000)
+    ]
+    picture = drawn(marks, 0.0, 1001.0)
+    assert picture.count("<rect") < LIMIT + 8 + 10
+    assert picture.count('class="bad"') == 1
+    assert "<script" not in picture
+    assert len(picture) < 90_000
+
+
+def test_a_run_that_nobody_executes_any_more_is_interrupted(where, opened):
+    """A run whose process died without a word is not shown as running for ever."""
+    process = Process("hung")
+    process.add_task(hold)
+    run = process.start(journal=where, run_id="run")
+    BEGUN.acquire(timeout=30)
+    page = opened(where)
+    assert rows_of(page.get("/?status=running").text)[0].startswith("running run hung")
+    assert rows_of(page.get("/?status=interrupted").text) == []
+    held = set(lease._held)
+    for token in held:
+        lease.drop(token)
+    try:
+        assert rows_of(page.get("/?status=interrupted").text)[0].startswith("interrupted run hung")
+        assert rows_of(page.get("/?status=running").text) == []
+        assert "Cancel this run" not in page.get("/run/1").text
+    finally:
+        lease._held.update(held)
+        HELD.release()
+        run.result()
+
+
+def test_an_id_leads_to_its_run(where, opened):
+    """Any id that a run can have can be asked for, and is shown."""
+    odd = "a/b?c=d&e #%2F..\\ ../x 😀\"'<b>"
+    numbers(1).execute(journal=where, run_id=odd)
+    page = opened(where)
+    answer = page.get("/run", params={"id": odd}, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/run/1")
+    assert "a/b?c=d&amp;e #%2F..\\ ../x 😀&#34;&#39;&lt;b&gt;" in page.get("/run/1").text
+
+
+def test_before_anything_is_recorded_the_page_waits_for_it(path, opened):
+    """The page can be opened first, and what is wrong with a journal is said plainly."""
+    page = opened(path)
+    answer = page.get("/")
+    assert answer.status_code == 503
+    assert "there is no journal" in answer.text
+    numbers(1).execute(journal=path, run_id="run")
+    assert rows_of(page.get("/").text)
+    with open(path + "2", "w") as other:
+        other.write("no database at all, but more than sixteen bytes")
+    os.chmod(path + "2", 0o600)
+    assert "is no journal" in opened(path + "2").get("/").text
+
+
+def test_the_first_load_is_light(path, opened):
+    """A page, its style, its script and its picture are less than 150 kB, for a run of thousands of failed tasks."""
+    BROKEN.update(range(3000))
+    numbers(3000, on_error="return").execute(journal=path, run_id="run")
+    page = opened(path)
+    for address in ("/run/1", "/run/1?state=failed", "/"):
+        text = page.get(address).text
+        needed = re.findall(r'(?:href|src|data-source)="(/static/[^"]*|/run/1/time)"', text)
+        weight = len(text.encode()) + sum(len(page.get(one).content) for one in set(needed))
+        assert weight < 150_000, (address, weight)
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "localhost.evil.example:8765", "", "[::2]:1"],
+)
+def test_a_name_that_is_not_ours_is_refused(path, opened, host):
+    """A site whose DNS leads to this machine reads nothing (DNS rebinding)."""
+    numbers(1).execute(journal=path, run_id="secret-run")
+    for address in "/", "/events", "/static/page.js":
+        answer = opened(path).get(address, headers={"host": host})
+        assert answer.status_code == 421
+        assert "secret-run" not in answer.text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8765", "localhost:1", "LOCALHOST", "[::1]:8765"])
+def test_our_own_names_are_not(path, opened, host):
+    """Through any port, for a tunnel may lead here."""
+    numbers(1).execute(journal=path, run_id="run")
+    assert opened(path).get("/", headers={"host": host, "origin": f"http://{host}"}).status_code == 200
+
+
+def test_on_every_address_any_number_will_do_but_no_name(path, opened):
+    """No DNS can make up a number."""
+    numbers(1).execute(journal=path, run_id="run")
+    page = opened(path, any_address=True)
+    for host, status in ("192.168.1.2:8765", 200), ("[fe80::1]", 200), ("evil.example", 421):
+        assert page.get("/", headers={"host": host, "origin": f"http://{host}"}).status_code == status
+
+
+def token_of(page, address="/run/1"):
+    return re.search(r'name="token" value="([^"]+)"', page.get(address).text)[1]
+
+
+@pytest.fixture
+def going(path):
+    """A run that goes on."""
+    process = Process("going", "parallel", 1)
+    process.add_task(hold)
+    process.add_task(work, 1)
+    run = process.start(journal=path, run_id="run")
+    BEGUN.acquire(timeout=30)
+    yield run
+    run.cancel()
+    with pytest.raises(RunCancelledError):
+        run.result()
+
+
+def test_a_run_is_cancelled_by_a_post_with_the_token(path, opened, going):
+    """The button works, and says that it has."""
+    page = opened(path)
+    answer = page.post("/run/1/cancel", data={"token": token_of(page)}, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/run/1")
+    with pytest.raises(RunCancelledError):
+        going.result()
+    assert rows_of(page.get("/").text)[0].startswith("cancelled run")
+    again = page.post("/run/1/cancel", data={"token": page.app.state.token}, follow_redirects=False)
+    assert again.status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("status", "change"),
+    [
+        (403, {"origin": "http://evil.example"}),
+        (403, {"origin": "null"}),
+        (403, {"origin": "http://127.0.0.1:9999"}),
+        (403, {"origin": "http://127.0.0.1:8765.evil.example"}),
+        (403, {"origin": None}),
+        (403, {"token": ""}),
+        (403, {"token": "x" * 32}),
+        (403, {"token": None}),
+        (413, {"token": "x" * 5000}),
+        (405, {"method": "GET"}),
+        (405, {"method": "PUT"}),
+    ],
+)
+def test_nothing_else_cancels_it(path, opened, going, status, change):
+    """No other site, no link and no picture can change anything."""
+    page = opened(path)
+    token = change.get("token", token_of(page))
+    origin = change.get("origin", BASE)
+    headers = {} if origin is None else {"origin": origin}
+    client = TestClient(page.app, base_url=BASE)
+    data = {} if token is None else {"token": token}
+    answer = client.request(change.get("method", "POST"), "/run/1/cancel", data=data, headers=headers)
+    assert answer.status_code == status
+    with Journal(path) as journal:
+        assert not journal.run("run").cancelling
+
+
+def test_a_request_of_another_site_reads_nothing(path, opened):
+    """Neither does it with GET."""
+    numbers(1).execute(journal=path, run_id="secret-run")
+    answer = opened(path).get("/", headers={"origin": "http://evil.example"})
+    assert answer.status_code == 403
+    assert "secret-run" not in answer.text
+
+
+def test_hostile_names_are_shown_harmless(where, opened):
+    """Whatever a process, a task, a run or an error is called, it is text."""
+
+    @task(name=HOSTILE)
+    def named():
+        raise ValueError(HOSTILE)
+
+    process = Process(HOSTILE, "parallel", 1, on_error="return")
+    process.add_task(named)
+    process.map(named, [])
+    process.execute(journal=where, run_id=HOSTILE)
+    Process(HOSTILE).execute(journal=where, run_id="other")
+    page = opened(where)
+    for address in (
+        "/",
+        f"/?q={quote(HOSTILE)}",
+        f"/?process={quote(HOSTILE)}",
+        "/?status=<script>",
+        "/run/1",
+        f"/run/1?q={quote(HOSTILE)}",
+        "/run/1?state=failed",
+        "/run/1/time",
+        "/run/1/compared",
+        "/run/1/task/0",
+        f"/run?id={quote(HOSTILE)}",
+        "/<script>",
+        "/run/<script>",
+    ):
+        text = page.get(address).text
+        assert "<script>" not in text, address
+        text = re.sub(r'<option value="[^"]*"', "", text)  # which nobody sees
+        assert "\u202e" not in text, address
+        assert "\x1b" not in text, address
+        assert not re.search(r"\son\w+=", text), address
+
+
+def test_every_answer_has_the_headers_that_browsers_obey(path, opened):
+    """Only our files run, nobody frames the page, and nothing of it is kept."""
+    numbers(1).execute(journal=path, run_id="run")
+    page = opened(path)
+    for address, host in [("/", None), ("/run/1", None), ("/nothing", None), ("/static/page.js", None), ("/", "evil")]:
+        answer = page.get(address, headers={"host": host} if host else {})
+        policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+        assert policy["default-src"] == "'none'"
+        assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+        assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+        assert answer.headers["cache-control"] == "no-store"
+        assert "set-cookie" not in answer.headers
+
+
+def test_nothing_is_loaded_from_elsewhere_and_nothing_stands_in_the_page_itself(path, opened):
+    """No address of another site, no inline script and no inline style."""
+    BROKEN.add(0)
+    failing(numbers(2), path, "run")
+    page = opened(path)
+    for address in "/", "/run/1", "/run/1/time", "/run/1/compared", "/run/1/task/0", "/nothing":
+        text = page.get(address).text
+        assert not re.search(r"https?://|[\"'(]//|url\(|@import", text), address
+        assert not re.search(r"<style|\sstyle=|<script(?![^>]*src=)|<iframe|<object", text), address
+    for name in "style.css", "page.js", "icon.svg":
+        text = page.get(f"/static/{name}").text.replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"https?://|[\"'(]//\w|url\(|@import|eval\(|innerHTML", text), name
+
+
+class Trap:
+    def __reduce__(self):
+        return (BROKEN.add, ("unpickled",))
+
+
+def test_no_value_is_ever_unpickled(path, opened, monkeypatch):
+    """A recorded value may run code when it is read; the page never reads one."""
+    numbers(3).execute(journal=path, run_id="run")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE procession_records SET value = ?", (pickle.dumps(Trap()),))
+    connection.close()
+
+    def refuse(*_):
+        raise AssertionError("unpickled")
+
+    monkeypatch.setattr(pickle, "loads", refuse)
+    monkeypatch.setattr(pickle, "load", refuse)
+    page = opened(path)
+    for address in "/", "/run/1", "/run/1/time", "/run/1/compared", "/run/1/task/0", "/run/1?state=completed":
+        assert page.get(address).status_code == 200
+    assert "unpickled" not in BROKEN
+
+
+MEANINGLESS = [
+    ("/static/../app.py", 404),
+    ("/static/..%2fapp.py", 404),
+    ("/static/%2e%2e%2f%2e%2e%2fpyproject.toml", 404),
+    ("/static//etc/passwd", 404),
+    ("/../../etc/passwd", 404),
+    ("/static/style.css%00", 404),
+    ("/run/0", 404),
+    ("/run/77", 404),
+    ("/run/-1", 400),
+    ("/run/1e3", 400),
+    ("/run/١", 400),
+    ("/run/" + "9" * 18, 404),
+    ("/run/" + "9" * 30, 400),
+    ("/run/1/task/999999999999", 404),
+    ("/run/1/task/x", 400),
+    ("/run/1/task/0/" + "9" * 18, 404),
+    ("/run/1?from=-5", 400),
+    ("/run/1?from=1' OR '1'='1", 400),
+    ("/run/1?from=" + "9" * 18, 200),
+    ("/run/1?state=lost", 400),
+    ("/?before=abc", 400),
+    ("/?before=" + "9" * 18, 200),
+    ("/?status=lost", 400),
+    ("/?q=%00", 400),
+    ("/?q=%ff%fe", 200),
+    ("/?q=" + "x" * 201, 400),
+    ("/run?id=%00", 400),
+    ("/run?id=nothing", 404),
+    ("/run?id=", 404),
+    ("/run?id=" + "x" * 5000, 400),
+    ("/?q=" + "x" * 9000, 414),
+    ("/" + "x" * 9000, 414),
+    ("/run/1/compared?with=99", 404),
+    ("/events?run=x", 400),
+    ("/run/1/cancel", 405),
+]
+
+
+def test_addresses_that_mean_nothing_are_refused_plainly(where, opened):
+    """Traversal, numbers that are none, and texts without end get an answer that says so, and no traceback."""
+    numbers(2).execute(journal=where, run_id="run")
+    page = opened(where)
+    answers = {address: page.get(address) for address, _ in MEANINGLESS}
+    assert {address: answer.status_code for address, answer in answers.items()} == dict(MEANINGLESS)
+    assert not any("Traceback" in answer.text or len(answer.text) > 20_000 for answer in answers.values())
+
+
+# Beside a run that writes
+
+
+def test_pages_are_read_while_the_journal_is_being_written(where, opened, request):
+    """A writer that holds the database's lock keeps no page waiting, and no page keeps a writer waiting."""
+    numbers(5).execute(journal=where, run_id="run")
+    page = opened(where)
+    with Journal(where) as journal, journal.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE procession_runs SET process = 'changed'")
+        began = time.monotonic()
+        for address in "/", "/run/1", "/run/1/time", "/run/1/task/0":
+            text = page.get(address).text
+            assert "numbers" in text
+            assert "changed" not in text
+        assert time.monotonic() - began < 5, "nobody waited for a lock"
+    assert "changed" in page.get("/").text
+
+
+def test_reading_needs_no_right_to_write(postgres, opened):
+    """On a server, a user who may only read sees all pages."""
+    import psycopg
+
+    url = postgres.new_database()
+    numbers(3).execute(journal=url, run_id="run")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS looker")
+        connection.execute("CREATE ROLE looker LOGIN")
+        connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO looker")
+    page = opened(url.replace("procession@", "looker@"))
+    for address in "/", "/run/1", "/run/1/time", "/run/1/compared", "/run/1/task/0":
+        assert page.get(address).status_code == 200
+
+
+# Events
+
+
+def asyncio_test(function):
+    def run(*arguments, **named):
+        asyncio.run(asyncio.wait_for(function(*arguments, **named), 30))
+
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    return run
+
+
+class Stamps:
+    """What a poller sees: another stamp each time it looks, as long as it changes."""
+
+    def __init__(self):
+        self.looks = 0
+        self.changing = True
+
+    def __call__(self, topic):
+        self.looks += self.changing
+        return f"{topic}-{self.looks}"
+
+
+@asyncio_test
+async def test_a_page_that_does_not_read_is_owed_one_event_and_no_more():
+    """However much has changed meanwhile, it is told once, of the last state."""
+    stamps = Stamps()
+    live = Live(stamps, pause=0.0)
+    stream = live.stream(None, "")
+    await anext(stream)
+    before = stamps.looks
+    while stamps.looks < before + 200:
+        await asyncio.sleep(0)
+    stamps.changing = False
+    last = stamps.looks
+    assert int((await anext(stream)).rpartition("-")[2]) >= last - 1
+    waiting = asyncio.ensure_future(anext(stream))
+    while not waiting.done():
+        await asyncio.sleep(0)
+        if int(live._stamps[None].rpartition("-")[2]) == last:
+            break
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+@asyncio_test
+async def test_there_is_one_poller_for_all_pages_and_none_without_a_page():
+    """A hundred open pages ask the journal as often as one does."""
+    looks = []
+
+    def stamp(topic):
+        looks.append(threading.get_ident())
+        return str(len(looks))
+
+    live = Live(stamp, pause=0.001)
+    streams = [live.stream(7, "") for _ in range(100)]
+    firsts = await asyncio.gather(*(anext(stream) for stream in streams))
+    assert live.streams == 100
+    assert len(set(firsts)) <= len(looks) < 100
+    for stream in streams:
+        await stream.aclose()
+    assert live.streams == 0
+    while live._poller is not None:
+        await asyncio.sleep(0.001)
+    seen = len(looks)
+    await asyncio.sleep(0.02)
+    assert len(looks) == seen
+
+
+@asyncio_test
+async def test_a_server_that_ends_ends_its_streams():
+    """Ctrl-C does not wait for browsers."""
+    live = Live(lambda topic: "same")
+    stream = live.stream(None, "same")
+    waiting = asyncio.ensure_future(anext(stream, "ended"))
+    await asyncio.sleep(0.01)
+    live.close()
+    assert await waiting == "ended"
+
+
+def test_pages_without_end_are_refused(path, opened, monkeypatch):
+    """A hundred streams are enough."""
+    numbers(1).execute(journal=path, run_id="run")
+    page = opened(path)
+    monkeypatch.setattr(Live, "streams", STREAMS)
+    answer = page.get("/events")
+    assert answer.status_code == 503
+    assert "pages are open already" in answer.text
+
+
+def test_a_stamp_changes_with_what_a_page_shows(where):
+    """A new run, a task that ends, an end, a request to cancel: each is news, and nothing else is."""
+    process = Process("steps", "parallel", 1)
+    for _ in range(3):
+        process.add_task(hold)
+    with Journal(where) as journal:
+
+        def stamps():
+            with journal.reader() as reader:
+                return reader.stamp(None), reader.stamp(1)
+
+        run = process.start(journal=where, run_id="run")
+        BEGUN.acquire(timeout=30)
+        numbers(1).execute(journal=where, run_id="other")
+        before = stamps()
+        HELD.release()
+        BEGUN.acquire(timeout=30)
+        assert before[1] != stamps()[1]
+        before = stamps()
+        journal.cancel("run")
+        with pytest.raises(RunCancelledError):
+            run.result()
+        over = stamps()
+        assert before[0] != over[0]
+        assert before[1] != over[1]
+        assert stamps() == over
+        numbers(1).execute(journal=where, run_id="third")
+        assert stamps()[0] != over[0]
+        assert stamps()[1] == over[1]
