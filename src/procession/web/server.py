@@ -66,6 +66,7 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        listening.listen(128)  # now, so that who is told the address can connect to it
     except OSError:
         listening.close()
         raise

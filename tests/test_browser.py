@@ -1,0 +1,385 @@
+"""The page in a real browser: Debian's Chromium, driven by Playwright. Skipped, and said so, where one is missing."""
+
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from procession import JournalError, RunUnknownError
+from procession.journal import Journal
+
+try:
+    from playwright.sync_api import expect, sync_playwright
+except ImportError:
+    sync_playwright = None
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+AXE = Path(__file__).with_name("vendored") / "axe.min.js"
+HOSTILE = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>\"' onload='window.hacked=1"
+
+missing = None
+if sync_playwright is None:
+    missing = 'no Playwright here: pip install "procession[browser]"'
+elif CHROMIUM is None:
+    missing = "no Chromium here: apt-get install chromium"
+
+pytestmark = pytest.mark.skipif(
+    missing is not None and not os.environ.get("BROWSER_TESTS_REQUIRED"), reason=str(missing)
+)
+
+# Each task of `live` ends when the test sends a line.
+PIPELINE = """
+import sys
+from procession import Process, current_task, task
+
+def step(number):
+    line = sys.stdin.readline()
+    if line.startswith("fail"):
+        raise ValueError(f"step {number} was told to fail")
+    return number
+
+def hold():
+    while not current_task().cancelled:
+        current_task().sleep(0.01)
+
+def good(number):
+    return number
+
+def bad(number):
+    if number % 3 == 1:
+        raise LookupError(f"nothing at {number}")
+
+@task(name=HOSTILE)
+def hostile():
+    raise ValueError(HOSTILE)
+
+live = Process("live")
+for number in range(4):
+    live.add_task(step, number)
+
+endless = Process("endless", "parallel", 2)
+for _ in range(3):
+    endless.add_task(hold)
+
+nightly = Process("nightly", "parallel", 2, on_error="continue")
+def build(function):
+    for number in range(12):
+        nightly.add_task(function, number)
+    nightly.map(good, range(5))
+    inner = Process("inner")
+    inner.add_task(good, 1)
+    nightly.add_task(inner)
+    return nightly
+
+evil = Process(HOSTILE, "parallel", 1, on_error="return")
+evil.add_task(hostile)
+
+which, where, run_id = sys.argv[1:]
+process = {"good": lambda: build(good), "bad": lambda: build(bad)}.get(which, lambda: globals()[which])()
+try:
+    process.execute(journal=where, run_id=run_id)
+except BaseException as error:
+    sys.exit(type(error).__name__)
+""".replace("HOSTILE", repr(HOSTILE))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
+
+
+class Pipeline:
+    """Executes processes of the file above in other interpreters, and serves the page in a third."""
+
+    def __init__(self, folder):
+        self.file, self.where = folder / "pipeline.py", folder / "runs.db"
+        self.file.write_text(PIPELINE)
+        self.children = []
+
+    def start(self, which, run_id):
+        child = subprocess.Popen(
+            [sys.executable, self.file, which, self.where, run_id],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.children.append(child)
+        until = time.monotonic() + 50
+        while child.poll() is None and not self.has(run_id):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        return child
+
+    def has(self, run_id):
+        """Return whether the journal knows of a run."""
+        try:
+            with Journal(self.where) as journal:
+                return bool(journal.run(run_id))
+        except (JournalError, RunUnknownError):
+            return False
+
+    def run(self, which, run_id):
+        child = self.start(which, run_id)
+        child.communicate(timeout=50)
+        return child.returncode
+
+    def serve(self, port=0):
+        command = [sys.executable, "-m", "procession", "ui", "--journal", self.where, "--port", str(port)]
+        self.server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.children.append(self.server)
+        while select.select([self.server.stdout], [], [], 50)[0]:
+            found = re.search(r"http://\S+(?=/)", self.server.stdout.readline())
+            if found:
+                return found[0]
+        raise AssertionError("no server")
+
+    def close(self):
+        for child in self.children:
+            child.kill()
+            child.wait(30)
+            for stream in (child.stdin, child.stdout, child.stderr):
+                if stream is not None:
+                    try:
+                        stream.close()
+                    except BrokenPipeError:
+                        pass
+
+
+@pytest.fixture
+def pipeline(tmp_path):
+    made = Pipeline(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Opens a page, and fails if anything is wrong in the browser's own eyes."""
+    contexts, wrong = [], []
+
+    def opening(address, **options):
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        context.set_default_timeout(20_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+        page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
+        page.on("dialog", lambda dialog: wrong.append(dialog.message))
+        page.goto(address)
+        return page
+
+    opening.wrong = wrong
+    yield opening
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def test_a_live_run_fills_up_while_another_process_executes_it(pipeline, open_page):
+    """The list gets the run, and the run its tasks, without anybody loading the page again."""
+    pipeline.run("good", "before")
+    page = open_page(pipeline.serve())
+    page.evaluate("window.same = true")
+    expect(page.locator("#link")).to_have_text("live")
+    child = pipeline.start("live", "today")
+    expect(page.locator("tbody tr").first).to_contain_text("today")
+    assert page.evaluate("window.same")
+    page.get_by_role("link", name="today").click()
+    page.evaluate("window.same = true")
+    for number in range(3):
+        expect(page.locator(f"#row{number}")).to_contain_text("running")
+        expect(page.locator(f"#row{number + 1}")).to_contain_text("waiting")
+        child.stdin.write("go\n")
+        child.stdin.flush()
+        expect(page.locator(f"#row{number}")).to_contain_text("completed")
+    expect(page.locator("#status")).to_have_text("running")
+    expect(page.locator("#time svg")).to_be_visible()
+    child.stdin.write("go\n")
+    child.stdin.flush()
+    expect(page.locator("#status")).to_have_text("completed")
+    expect(page).to_have_title(re.compile("completed"))
+    expect(page.get_by_role("img", name="4 of 4 tasks ended, 0 failed")).to_be_visible()
+    assert page.evaluate("window.same")
+
+
+def test_news_reaches_an_open_page_quickly(pipeline, open_page):
+    """From the end of a task to the page it takes a fraction of a second; the limit here is for loaded machines."""
+    child = pipeline.start("live", "today")
+    page = open_page(pipeline.serve() + "/run?id=today")
+    expect(page.locator("#link")).to_have_text("live")
+    took = []
+    for number in range(3):
+        expect(page.locator(f"#row{number}")).to_contain_text("running")
+        began = time.monotonic()
+        child.stdin.write("go\n")
+        child.stdin.flush()
+        page.wait_for_function(
+            f"document.getElementById('row{number}').textContent.includes('completed')", polling="raf"
+        )
+        took.append(time.monotonic() - began)
+    assert min(took) < 2.0
+
+
+def test_a_failing_task_is_found_and_opened_with_the_keyboard_alone(pipeline, open_page):
+    """From the list to the traceback with Tab and Enter; and what has the focus keeps it while the page changes."""
+    assert pipeline.run("bad", "last-night") == 1
+    page = open_page(pipeline.serve())
+
+    def tab_to(text):
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.textContent.trim()") == text:
+                return
+        raise AssertionError(f"{text} cannot be reached")
+
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    tab_to("last-night")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("nightly")
+    tab_to("Show what failed")
+    page.keyboard.press("Enter")
+    expect(page.locator("table.tasks tbody tr")).to_have_count(4)
+    tab_to("bad")
+    page.keyboard.press("Enter")
+    expect(page.locator(".traceback")).to_contain_text("Traceback (most recent call last):")
+    expect(page.locator(".problem")).to_have_text("LookupError: 'nothing at 1'")
+    page.get_by_role("link", name="nightly").click()
+    expect(page.locator("#row1")).to_contain_text("LookupError: 'nothing at 1'")
+
+
+def test_what_has_the_focus_and_what_is_open_stay_so_while_the_page_changes(pipeline, open_page):
+    """Who reads or types is not disturbed by news."""
+    child = pipeline.start("live", "today")
+    page = open_page(pipeline.serve() + "/run?id=today")
+    expect(page.locator("#row0")).to_contain_text("running")
+    page.locator("#origin summary").click()
+    page.locator("#q").fill("half a wo")
+    page.evaluate("document.getElementById('row0').same = true")
+    child.stdin.write("fail\n")
+    child.stdin.flush()
+    expect(page.locator("#status")).to_have_text("failed")
+    expect(page.locator("#row0")).to_contain_text("was told to fail")
+    assert page.evaluate("document.getElementById('row0').same"), "what changes is changed, and not replaced"
+    assert page.evaluate("document.getElementById('origin').open")
+    expect(page.locator("#q")).to_be_focused()
+    expect(page.locator("#q")).to_have_value("half a wo")
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_a_run_is_cancelled_by_the_button(pipeline, open_page, script):
+    """Two clicks, with or without script, and the process that executes the run ends it."""
+    child = pipeline.start("endless", "today")
+    page = open_page(pipeline.serve() + "/run?id=today", java_script_enabled=script)
+    expect(page.locator("#status")).to_have_text("running")
+    expect(page.get_by_role("button", name="Cancel this run")).to_be_hidden()
+    page.get_by_text("Cancel…").click()
+    page.get_by_role("button", name="Cancel this run").click()
+    assert child.wait(30) == 1
+    assert child.stderr.read().strip() == "RunCancelledError"
+    if not script:
+        page.reload()
+    expect(page.locator("#status")).to_have_text("cancelled")
+
+
+def test_hostile_names_stay_text(pipeline, open_page):
+    """Nothing that a process, a task, a run or an error is called becomes markup or runs."""
+    pipeline.run("evil", HOSTILE)
+    page = open_page(base := pipeline.serve())
+    for address in (
+        "/",
+        "/run/1",
+        "/run/1/time",
+        "/run/1/task/0",
+        "/run/1/compared",
+        "/?q=%3Cimg+src%3Dx+onerror%3D1%3E",
+    ):
+        page.goto(base + address)
+        page.wait_for_load_state("load")
+        assert page.evaluate("window.hacked") is None
+        assert page.locator("img").count() == page.locator("[onerror], [onload]").count() == 0
+    page.goto(base + "/run/1")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("<img src=x onerror='window.hacked=1'>")
+    expect(page.locator("#time .shares")).to_contain_text("<script>window.hacked=1</script>")
+
+
+def test_markup_that_got_through_could_not_run(pipeline, open_page):
+    """The content security policy is a second wall: a script put into the page does nothing."""
+    pipeline.run("good", "today")
+    page = open_page(pipeline.serve())
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=/x onerror=\"window.hacked=1\">')")
+    page.evaluate("s = document.createElement('script'); s.textContent = 'window.hacked=1'; document.body.append(s)")
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.hacked") is None
+    assert any("Content Security Policy" in message for message in open_page.wrong)
+    open_page.wrong.clear()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(pipeline, open_page, scheme):
+    """Names, roles and contrasts are right, in the light and in the dark."""
+    pipeline.run("good", "good")
+    pipeline.run("bad", "bad")
+    pipeline.start("endless", "endless")
+    base = pipeline.serve()
+    page = open_page(base, color_scheme=scheme, bypass_csp=True, reduced_motion="reduce")
+    expect(page.locator("tbody tr")).to_have_count(3)
+    addresses = ["/", "/?status=failed", "/?q=nothing", "/run?id=good", "/run?id=endless", "/run?id=bad", "/nowhere"]
+    page.goto(f"{base}/run?id=bad")
+    bad = page.url
+    addresses += [
+        bad.removeprefix(base) + rest for rest in ("/time", "/compared", "/task/1", "/task/12", "?state=failed")
+    ]
+    found = []
+    for address in addresses:
+        page.goto(base + address)
+        if page.locator(".late").count():
+            expect(page.locator("#time > *").first).to_be_visible()
+        for summary in page.locator("details:not([open]) > summary").all():
+            summary.click()
+        page.add_script_tag(path=AXE)
+        for problem in page.evaluate("axe.run()")["violations"]:
+            if problem["impact"] in ("serious", "critical"):
+                found.append((address, problem["id"], [node["html"][:200] for node in problem["nodes"][:3]]))
+    open_page.wrong[:] = [message for message in open_page.wrong if "404" not in message]
+    assert found == []
+
+
+def test_the_page_fits_a_phone(pipeline, open_page):
+    """On a narrow screen only tables are wider than it, and those scroll by themselves."""
+    pipeline.run("bad", "bad")
+    page = open_page(base := pipeline.serve(), viewport={"width": 390, "height": 800})
+    for address in ("/", "/run/1", "/run/1/task/1", "/run/1/time", "/run/1/compared"):
+        page.goto(base + address)
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= 390, address
+
+
+def test_a_page_says_when_the_server_is_gone_and_goes_on_when_it_is_back(pipeline, open_page):
+    """A stopped server ends at once though pages are open; the page says so, and needs no reload afterwards."""
+    pipeline.run("good", "first")
+    page = open_page(base := pipeline.serve())
+    expect(page.locator("#link")).to_have_text("live")
+    pipeline.server.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    assert pipeline.server.wait(30) == 0
+    assert time.monotonic() - began < 4
+    expect(page.locator("#link")).to_have_text("not connected")
+    pipeline.run("bad", "second")
+    pipeline.serve(base.rpartition(":")[2])
+    expect(page.locator("tbody tr").first).to_contain_text("second")
+    expect(page.locator("#link")).to_have_text("live")
+    open_page.wrong.clear()
