@@ -65,6 +65,9 @@ function match(old, fresh) {
   for (const { name, value } of [...fresh.attributes]) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && !(name === "open" && old.id)) old.removeAttribute(name);
   if (old.classList.contains("late") || old.matches("input, select, textarea")) return;
+  // What is gone goes first: then the others need not be moved, which would cost them the focus.
+  const kept = new Set([...fresh.children].map((child) => child.id));
+  for (const child of [...old.children]) if (child.id && !kept.has(child.id)) child.remove();
   const named = new Map([...old.children].filter((child) => child.id).map((child) => [child.id, child]));
   let at = old.firstChild;
   for (const wanted of [...fresh.childNodes]) {
