@@ -345,7 +345,7 @@ def test_before_anything_is_recorded_the_page_waits_for_it(path, opened):
     with open(path + "2", "w") as other:
         other.write("no database at all, but more than sixteen bytes")
     os.chmod(path + "2", 0o600)
-    assert "is no journal" in opened(path + "2").get("/").text
+    assert "is not a database" in opened(path + "2").get("/").text
 
 
 def test_the_first_load_is_light(path, opened):

@@ -236,13 +236,13 @@ def _tasks(
         shown = [place for place in places if place >= begin]
         if state is None:
             part = shown[:TASKS]
-            ended = {one.task: one for one in reader.tasks(key, among=part, limit=TASKS)}
+            ended = {one.task: one for one in reader.tasks(key, among=part, limit=TASKS)} if part else {}
             rows = [_row(info, definition, place, ended.get(place), running) for place in part]
             before = [place for place in places if place < begin][-TASKS:]
             later = shown[TASKS] if len(shown) > TASKS else None
             return Table(rows, begin, before[0] if before else None, later, len(places))
         if len(places) <= _SOUGHT:
-            found = reader.tasks(key, state=state, among=places, limit=_SOUGHT)
+            found = reader.tasks(key, state=state, among=places, limit=_SOUGHT) if places else []
             rows = [_row(info, definition, one.task, one, running) for one in found]
             return Table(rows, 0, None, None)
     if state is None:
