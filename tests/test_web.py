@@ -623,7 +623,9 @@ def test_reading_needs_no_right_to_write(postgres, opened):
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("DROP ROLE IF EXISTS looker")
         connection.execute("CREATE ROLE looker LOGIN")
-        connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO looker")
+        schema = connection.execute("SELECT current_schema()").fetchone()[0]
+        connection.execute(f"GRANT USAGE ON SCHEMA {schema} TO looker")
+        connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO looker")
     page = opened(url.replace("procession@", "looker@"))
     for address in "/", "/run/1", "/run/1/time", "/run/1/compared", "/run/1/task/0":
         assert page.get(address).status_code == 200

@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from procession._model.table import lasting
 from procession.errors import JournalError, RunUnknownError
 from procession.journal import Journal, Reader
 from procession.web import asked, words
@@ -242,7 +243,7 @@ def _templates() -> jinja2.Environment:
     files = b"".join(data for _, data in sorted(_files().items()))
     known: dict[str, Any] = templates.globals
     known.update(version=hashlib.blake2b(files, digest_size=6).hexdigest(), moment=words.moment)
-    for said in (words.plain, words.lines, words.headline, words.count, words.lasting, words.size):
+    for said in (words.plain, words.lines, words.headline, words.count, lasting, words.size):
         templates.filters[said.__name__] = said
     for name in templates.list_templates():
         templates.get_template(name)

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from procession._model.table import lasting
 from procession.journal import Mark
-from procession.web.words import count, lasting, plain
+from procession.web.words import count, plain
 
 CELLS = 240
 """Into how many parts time is cut: calls that are shorter than one are drawn together."""

@@ -8,7 +8,6 @@ from markupsafe import Markup
 from procession._model.text import shown
 
 _LINES = 2_000
-_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _INDENT = re.compile(r"^\s")
 _FRAME = re.compile(r"^\s+(File \"|\| )")
 
@@ -46,23 +45,6 @@ def headline(error: str) -> str:
 def count(number: int) -> str:
     """Return a number with its thousands set apart."""
     return f"{number:,}"
-
-
-def lasting(seconds: float) -> str:
-    """Return a time as people say it.
-
-    >>> [lasting(s) for s in (0, 0.0000021, 0.25, 2, 12.34, 75, 7265, 200_000)]
-    ['0 s', '2.1 µs', '250 ms', '2 s', '12.3 s', '1 min 15 s', '2 h 1 min', '2 d 7 h']
-    """
-    whole = round(seconds)
-    for unit, much, lesser, part in ("d", _DAY, "h", _HOUR), ("h", _HOUR, "min", _MINUTE), ("min", _MINUTE, "s", 1):
-        if whole >= much:
-            rest = whole % much // part
-            return f"{whole // much} {unit} {rest} {lesser}" if rest else f"{whole // much} {unit}"
-    for unit, size in ("s", 1.0), ("ms", 1e-3), ("µs", 1e-6):
-        if seconds >= size * 0.9995:
-            return f"{seconds / size:.3g} {unit}"
-    return "0 s"
 
 
 def moment(seconds: float, now: float) -> Markup:
