@@ -1,6 +1,8 @@
 """What the generated processes of `test_everywhere` call: functions that any worker on this machine can import."""
 
+import asyncio
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tenacity import Retrying, stop_after_attempt, wait_none
@@ -80,5 +82,20 @@ def each_thrice(sheet: str, key: str, item: Any) -> Any:
     return each_once(sheet, key, item)
 
 
+def _awaited(function: Callable[..., Any], attempts: int) -> Callable[..., Any]:
+    """Return a coroutine function that does the same."""
+
+    async def later(*args: Any, **kwargs: Any) -> Any:
+        await asyncio.sleep(0)
+        try:
+            return function(*args, **kwargs)
+        except StopIteration as error:  # which Python keeps from leaving a coroutine
+            raise StopAsyncIteration(*error.args) from None
+
+    return later if attempts == 1 else task(retries=_up_to(attempts))(later)
+
+
+AWAITED_CALLS = {attempts: _awaited(once, attempts) for attempts in (1, 2, 3)}
+AWAITED_ELEMENT_CALLS = {attempts: _awaited(each_once, attempts) for attempts in (1, 2, 3)}
 CALLS = {1: once, 2: twice, 3: thrice}
 ELEMENT_CALLS = {1: each_once, 2: each_twice, 3: each_thrice}

@@ -1,11 +1,11 @@
 """Coroutines as tasks: on a loop of their own, in the caller's loop, and mixed with plain functions."""
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import gc
 import inspect
-import itertools
 import sys
 import threading
 import traceback
@@ -24,6 +24,7 @@ from procession import (
     RunCancelledError,
     TaskSkippedError,
     TaskTimeoutError,
+    WorkersUnavailableError,
     current_task,
     task,
 )
@@ -389,11 +390,18 @@ def test_ten_thousand_waits_take_no_thread_each():
 
 def test_quick_coroutines_need_few_workers():
     """However many there may be."""
+    most = 0
+
+    async def counts(number):
+        nonlocal most
+        most = max(most, len(asyncio.all_tasks()))
+        return number
+
     process = Process("quick", "parallel", 10_000)
     for number in range(1000):
-        process.add_task(at_once, number)
+        process.add_task(counts, number)
     assert process.execute() == list(range(1000))
-    assert len({outcome.worker for outcome in process.last_run.outcomes}) < 300
+    assert most < 100
 
 
 # The loop is never held up
@@ -423,12 +431,13 @@ def test_plain_functions_do_not_hold_up_the_callers_loop():
             assert asyncio.run(main(process)) == [True] * len(process.tasks)
 
 
-@pytest.mark.parametrize("lazy", [True, False])
-def test_coroutines_that_never_wait_let_others_have_the_loop(lazy):
-    """They are endless here, until another task of the loop gets a turn."""
+@pytest.mark.parametrize("mapped", [True, False])
+def test_coroutines_that_never_wait_let_others_have_the_loop(mapped):
+    """There are too many here to end before another task of the loop gets a turn."""
 
     async def main():
         async def rings():
+            await later(None, 3)  # by then, whoever asks is at it
             rung.append(True)
 
         async def asks(_):
@@ -437,8 +446,8 @@ def test_coroutines_that_never_wait_let_others_have_the_loop(lazy):
 
         rung = []
         process = Process("endless", "parallel", 1)
-        if lazy:
-            process.map(asks, itertools.count())
+        if mapped:
+            process.map(asks, range(300_000))
         else:
             for number in range(300_000):
                 process.add_task(asks, number)
@@ -656,6 +665,117 @@ def test_a_cancellation_that_nobody_asked_for_is_a_failure_like_any_other():
         process.execute()
     assert process.last_run.status == "failed"
     assert states(process.last_run) == ["failed"]
+
+
+class Selfish(Exception):
+    pass
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_coroutine_that_cancels_itself_harms_no_other(mapped):
+    """Whichever worker has the next one: a cancellation that comes too late is for nobody."""
+
+    async def selfish(number):
+        me = asyncio.current_task()
+        assert me.cancelling() == 0
+        if number % 4 == 0:
+            me.cancel()  # and ends before it comes
+        elif number % 4 == 2:
+            me.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        else:
+            await asyncio.sleep(0)
+            with pytest.raises(ExceptionGroup):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(throw(Selfish()))
+                    await asyncio.Event().wait()
+        return number
+
+    process = Process("selfish", "parallel", 1)
+    if mapped:
+        process.map(selfish, range(12))
+        assert process.execute() == [list(range(12))]
+    else:
+        for number in range(12):
+            process.add_task(selfish, number)
+        assert process.execute() == list(range(12))
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_whoever_cancels_every_task_of_the_loop_stops_the_run(mapped):
+    """As a program does that shuts down. Plain functions in flight are waited for even then."""
+
+    async def main():
+        begun, ended = threading.Event(), []
+
+        def plain(_=None):
+            begun.set()
+            while not current_task().cancelled:
+                threading.Event().wait(0.001)
+            ended.append(True)
+
+        sleeper = Sleeper()
+        process = Process("swept", "parallel", 3)
+        process.add_task(plain)
+        process.add_task(at_once, 1)
+        if mapped:
+            process.map(sleeper, iter([1]))
+        else:
+            process.add_task(sleeper)
+        execution = asyncio.create_task(process.execute_async())
+        while not (begun.is_set() and sleeper.begun):
+            await asyncio.sleep(0.001)
+        for each in asyncio.all_tasks() - {asyncio.current_task()}:
+            each.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await execution
+        assert (ended, sleeper.cancelled) == ([True], 1)
+        assert process.status == "failed"
+        await assert_nothing_runs()
+
+    asyncio.run(main())
+
+
+def test_plain_functions_without_a_thread_fail_plainly(monkeypatch):
+    """Where the system has none left: the run ends, and can be tried again."""
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    process = Process("scarce", "parallel", 2)
+    process.add_task(later, 1)
+    process.add_task(same, 2)
+    process.map(later, iter([3]))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for way in executed, awaited:
+            with pytest.raises(WorkersUnavailableError, match="scarce.*no thread could be started"):
+                way(process)
+        process.map(later, [4])
+    process = Process("again", "parallel", 2)
+    process.add_task(later, 1)
+    process.add_task(same, 2)
+    assert process.execute() == [1, 2]
+
+
+def test_plain_functions_share_the_threads_there_are(monkeypatch):
+    """Where the system has but one."""
+    start, started = threading.Thread.start, []
+
+    def start_one(self):
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        start(self)
+
+    process = Process("scarce", "parallel", 8)
+    for number in range(0, 40, 2):
+        process.add_task(later, number)
+        process.add_task(same, number + 1)
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    assert process.execute() == list(range(40))
+    assert len(started) == 1
 
 
 # Failures
@@ -931,6 +1051,30 @@ def test_tasks_see_the_callers_context_and_keep_theirs_to_themselves(strategy, w
     finally:
         variable.reset(token)
     assert {*results, *mapped} == {("the caller's", "changed")}
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_the_context_of_a_coroutine_that_failed_is_gone_with_it(mapped):
+    """The next one of the worker does not see what it has set."""
+    variable = contextvars.ContextVar("variable", default="clean")
+
+    async def fails():
+        before = variable.get()
+        variable.set("soiled")
+        raise EOFError(before)
+
+    async def element(_):
+        await fails()
+
+    process = Process("failed", "parallel", 1, on_error="return")
+    if mapped:
+        process.map(element, range(5))
+        [errors] = process.execute()
+    else:
+        for _ in range(5):
+            process.add_task(fails)
+        errors = process.execute()
+    assert [error.args for error in errors] == [("clean",)] * 5
 
 
 @every_way
@@ -1321,6 +1465,67 @@ def test_a_rapidly_switching_interpreter_changes_nothing():
         sys.setswitchinterval(before)
 
 
+# Who is told
+
+
+@every_way
+def test_each_step_is_told_where_somebody_wants_it(way):
+    """Starts and ends of coroutines, of elements, and attempts, as of plain functions."""
+
+    class Told:
+        immediate = True
+
+        def __init__(self):
+            self.events = []
+
+        def on_event(self, event):
+            if event.index is not None:
+                self.events.append((event.index, event.name, event.attempt))
+                if event.name == "task_started":
+                    variable.set(event.name)
+
+    variable = contextvars.ContextVar("variable", default=None)
+    tries = []
+
+    async def asks(_=None):
+        await asyncio.sleep(0)
+        return variable.get()
+
+    @task(retries=tenacity.Retrying(stop=tenacity.stop_after_attempt(2), wait=tenacity.wait_none()))
+    async def flaky():
+        tries.append(1)
+        if len(tries) == 1:
+            raise ConnectionError
+        return await asks()
+
+    told = Told()
+    process = Process("told", "sequential", observers=[told])
+    process.add_task(asks)
+    process.map(asks, [1])
+    process.add_task(flaky)
+    process.add_task(throw, EOFError())
+    with pytest.raises(EOFError):
+        way(process)
+    assert told.events == [
+        (0, "task_started", 1),
+        (0, "task_completed", 1),
+        (1, "task_started", 1),
+        (1, "element_started", 1),
+        (1, "element_completed", 1),
+        (1, "task_completed", 1),
+        (2, "task_started", 1),
+        (2, "task_retrying", 1),
+        (2, "task_completed", 2),
+        (3, "task_started", 1),
+        (3, "task_failed", 1),
+    ]
+    assert [outcome.value for outcome in process.last_run.outcomes[:3]] == [
+        "task_started",
+        ["task_started"],
+        "task_started",
+    ]
+
+
 # Journals
 
 
@@ -1531,7 +1736,7 @@ async def stuck(value=None):
     # Ends by a cancellation, and says so.
     begun.append(value)
     if len(begun) == expected:
-        say("ready")
+        asyncio.get_running_loop().call_soon(say, "ready")
     try:
         await asyncio.Event().wait()
     except BaseException as error:
@@ -1546,7 +1751,7 @@ async def stubborn():
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            say("no")
+            asyncio.get_running_loop().call_soon(say, "no")
 
 begun = []
 """
@@ -1629,6 +1834,77 @@ except KeyboardInterrupt:
         assert out.replace("no\n", "").splitlines() == ["caught failed cancelled 1"]
         assert code == 0
         assert err == ""
+
+
+@posix
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_programs_own_handler_may_raise(strategy):
+    """As for SIGTERM: what it raises right inside the loop stops the run as Ctrl-C does."""
+    with Child(
+        ASYNC_PRELUDE
+        + f"""
+expected = 1 if {strategy!r} == "sequential" else 2
+
+class Terminated(KeyboardInterrupt):
+    pass
+
+def handler(*_):
+    raise Terminated
+
+signal.signal(signal.SIGINT, handler)
+process = Process("handled", {strategy!r}, 2)
+process.add_task(int)
+process.add_task(int)
+process.add_task(stuck)
+process.add_task(stuck)
+process.add_task(print, "never")
+try:
+    process.execute()
+except Terminated:
+    say("caught", process.status, process.last_run.status)
+"""
+    ) as child:
+        child.expect("ready")
+        child.interrupt()
+        child.expect("CancelledError")
+        if strategy != "sequential":
+            child.expect("CancelledError")
+        child.expect("caught failed cancelled")
+        assert child.rest() == (0, "", "")
+
+
+@posix
+def test_what_runs_is_let_end_where_a_handler_raised():
+    """As where Ctrl-C came: a plain function in flight is waited for."""
+    with Child(
+        ASYNC_PRELUDE
+        + """
+expected = 1
+
+def handler(*_):
+    raise KeyboardInterrupt
+
+def asked():
+    told()
+    say("left" if gone.wait(0.5) else "waited for")
+
+gone = threading.Event()
+signal.signal(signal.SIGINT, handler)
+process = Process("handled", "parallel", 2)
+process.add_task(asked)
+process.add_task(stuck)
+try:
+    process.execute()
+except KeyboardInterrupt:
+    gone.set()
+    say("caught", [outcome.state for outcome in process.last_run.outcomes])
+"""
+    ) as child:
+        child.expect("ready")
+        child.interrupt()
+        assert {child.popen.stdout.readline() for _ in range(2)} == {"told\n", "CancelledError\n"}
+        child.expect("waited for", "caught ['completed', 'cancelled']")
+        assert child.rest() == (0, "", "")
 
 
 @posix

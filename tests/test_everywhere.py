@@ -23,7 +23,15 @@ import pytest
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
-from jobs import CALLS, ELEMENT_CALLS, Item, OwnError, noted_calls
+from jobs import (
+    AWAITED_CALLS,
+    AWAITED_ELEMENT_CALLS,
+    CALLS,
+    ELEMENT_CALLS,
+    Item,
+    OwnError,
+    noted_calls,
+)
 from procession import Hybrid, Parallel, Process, ProcessionError, RunCancelledError, Sequential, TaskSkippedError
 
 
@@ -35,6 +43,7 @@ class Way(NamedTuple):
     options: Callable[[], dict[str, Any]] = dict  # makes options for the process, such as its executor
     examples: int = 30  # processes tried for each strategy and policy: fewer where each takes long
     keeps: bool = True  # whether a worker keeps its place between the attempts of a task and the elements of a map
+    awaited: Callable[[int], Any] = lambda index: False  # whether the task in this place is a coroutine
 
 
 def awaited(process):
@@ -72,6 +81,9 @@ WAYS = [
     Way("processes", Process.execute, lambda: {"executor": "processes"}, examples=3, keeps=False),
     Way("an executor", Process.execute, lambda: {"executor": pool()}, examples=10, keeps=False),
     Way("Dask", Process.execute, lambda: {"executor": dask_client()}, examples=3, keeps=False),
+    Way("coroutines", Process.execute, examples=10, awaited=lambda index: True),
+    Way("coroutines and threads", Process.execute, examples=20, awaited=lambda index: index % 2),
+    Way("coroutines and threads, asyncio", awaited, examples=20, awaited=lambda index: index % 3),
 ]
 
 
@@ -140,23 +152,25 @@ def filled(value, values):
     return value
 
 
-def built(spec, sheet, options, prefix=""):
+def built(spec, sheet, options, awaited, prefix=""):
     """Return the process."""
     process = Process(spec.name, spec.strategy, spec.workers, on_error=spec.policy, **options)
     wanted = set().union(*map(refs_of, spec.tasks))
     handles = []
     for index, job in enumerate(spec.tasks):
         key = f"{prefix}{index}"
+        calls, element_calls = (AWAITED_CALLS, AWAITED_ELEMENT_CALLS) if awaited(index) else (CALLS, ELEMENT_CALLS)
         if isinstance(job, Map):
             source = filled(job.source, handles)
-            function = partial(ELEMENT_CALLS[job.attempts], sheet, key)
+            function = partial(element_calls[job.attempts], sheet, key)
             handles.append(process.map(function, (item for item in source) if job.lazy else source))
             continue
         if isinstance(job, Call):
             args, kwargs = filled_call(job, handles)
-            call = (CALLS[job.attempts], sheet, key, job.fails, job.error, *args)
+            call = (calls[job.attempts], sheet, key, job.fails, job.error, *args)
         else:
-            call, kwargs = (built(job, sheet, {}, f"{key}-"),), {}
+            inside = built(job, sheet, {}, awaited, f"{key}-")
+            call, kwargs = (inside.execute_async if awaited(index) else inside,), {}
         handles.append(process.task(*call, **kwargs) if index in wanted else process.add_task(*call, **kwargs))
     return process
 
@@ -244,9 +258,9 @@ class Seen(NamedTuple):
     calls: dict
 
 
-def seen(spec, options, run):
+def seen(spec, way, run):
     with tempfile.TemporaryDirectory() as sheet:
-        process = built(spec, sheet, options)
+        process = built(spec, sheet, way.options(), way.awaited)
         try:
             ending = run(process)
         except BaseException as error:
@@ -265,6 +279,10 @@ def told(value):
         return type(value).__name__, [told(error) for error in value.exceptions]
     if isinstance(value, ProcessionError):
         return type(value).__name__
+    if isinstance(value, RuntimeError) and isinstance(value.__cause__, StopIteration):
+        value = value.__cause__  # which Python keeps from leaving a coroutine
+    if isinstance(value, StopAsyncIteration):
+        return "StopIteration", value.args  # as which it began: see `jobs`
     if isinstance(value, BaseException):
         return type(value).__name__, value.args
     if isinstance(value, dict):
@@ -294,7 +312,7 @@ def assert_the_same(spec, what, ends, calls):
     assert what.process.last_run.status == ("completed" if well else "cancelled" if interrupted else "failed")
 
 
-def assert_possible(spec, what, ends, *, cancelled=False):
+def assert_possible(spec, what, ends, way, *, cancelled=False):
     """A run that was stopped somewhere on its way: what it did is right, and nothing follows from what it did not."""
     interrupted = cancelled or any(isinstance(outcome.error, KeyboardInterrupt) for outcome in what.outcomes)
     for index, (job, outcome, end) in enumerate(zip(spec.tasks, what.outcomes, ends, strict=True)):
@@ -307,6 +325,8 @@ def assert_possible(spec, what, ends, *, cancelled=False):
             assert not any(name == key or name.startswith(f"{key}-") for name in what.calls)
             continue
         assert all(what.outcomes[n].state == "completed" for n in spec.before(index))
+        if outcome.state == "cancelled" and interrupted and way.awaited(index):
+            continue  # a coroutine, which ended at its next wait: it has one before its call
         if isinstance(job, Call):
             # A retry is given up once the run is stopped.
             assert what.calls[key] == outcome.attempts <= end.attempts
@@ -326,7 +346,7 @@ def assert_possible(spec, what, ends, *, cancelled=False):
     assert isinstance(what.ending, list) == (what.process.status == "completed")
     if isinstance(what.ending, BaseException) and not (cancelled and isinstance(what.ending, RunCancelledError)):
         errors = [outcome.error for outcome in what.outcomes if outcome.error]
-        assert what.ending in errors or (
+        assert told(what.ending) in map(told, errors) or (
             isinstance(what.ending, BaseExceptionGroup) and list(what.ending.exceptions) == errors
         )
 
@@ -483,9 +503,9 @@ def test_a_process_comes_to_the_same_everywhere(way, strategy, policy):
     @given(outer(strategy, policy))
     def check(spec):
         ends, calls = expected(spec)
-        what = seen(spec, way.options(), way.run)
+        what = seen(spec, way, way.run)
         if any(stops(end.error, spec.policy) for end in ends[spec.first :]):
-            assert_possible(spec, what, ends)
+            assert_possible(spec, what, ends, way)
             assert isinstance(what.ending, BaseException)
             assert stops(what.ending, spec.policy)
         else:
@@ -516,9 +536,9 @@ def test_a_cancelled_process_has_done_right_whatever_it_did(way, strategy, polic
             return run.result(50)
 
         ends, _ = expected(spec)
-        what = seen(spec, way.options(), run)
+        what = seen(spec, way, run)
         assert sorted(told_of) == list(range(len(spec.tasks)))
-        assert_possible(spec, what, ends, cancelled=True)
+        assert_possible(spec, what, ends, way, cancelled=True)
         assert_in_order(way, spec, what)
         status = what.process.last_run.status
         assert isinstance(what.ending, RunCancelledError | KeyboardInterrupt) == (status == "cancelled")

@@ -319,7 +319,8 @@ class Process:
 
         Plain functions run in threads, those of a sequential stage too. Where the caller's task is cancelled, so is
         the run: nothing new starts, coroutines are cancelled, plain functions in flight are waited for, and
-        `CancelledError` leaves when all have ended; a second cancellation leaves at once. Raises what `execute` raises.
+        `CancelledError` leaves when all have ended; a second cancellation leaves at once. Raises what `execute` raises,
+        but `StopIteration`, which Python lets no coroutine raise: there it is the cause of a `RuntimeError`.
 
         >>> import asyncio
         >>> async def greeting(name: str) -> str:

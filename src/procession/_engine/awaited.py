@@ -69,6 +69,20 @@ async def attempted(
         error = None
 
 
+def current() -> "asyncio.Task[Any]":
+    """Return the asyncio task that runs."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+async def absolve(task: "asyncio.Task[Any]") -> None:
+    """Forget a cancellation of the running task that was meant for a coroutine which has ended."""
+    while task.cancelling():
+        await breathe()
+        task.uncancel()
+
+
 async def breathe() -> None:
     """Let others have the loop. What runs next looks by itself whether it may, so no cancellation is needed here."""
     with suppress(asyncio.CancelledError):

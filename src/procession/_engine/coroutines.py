@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from procession._engine.aside import Aside, patiently
-from procession._engine.awaited import PATIENCE_S, alike, attempted, breathe
+from procession._engine.awaited import PATIENCE_S, alike, attempted, breathe, current
 from procession._engine.course import Course
 from procession._engine.current import SEAT, Seat
 from procession._engine.each import Left
@@ -97,9 +97,9 @@ class CoroutineEngine:
         self._shifts: dict[asyncio.Task[None], Worker] = {}
         self._off: list[Worker] = []
         self._workers = 0
-        self._spared: set[asyncio.Task[Any]] = set()
         self._pauses: set[asyncio.Future[None]] = set()
         self._told = False
+        self._forsaken = False
         self._committing = False
         self._maps: dict[int, AwaitedMap] = {}
 
@@ -160,6 +160,7 @@ class CoroutineEngine:
         self._vacant = self._loop.create_future()
         self._in_order = self._threads._in_order = not stage.at_once
         self._limit = course.max_workers if stage.at_once else 1
+        self._forsaken = False
         course.staffed_by(self._recruit)
         course.looped_by(self._hear, self._commit_aside)
         outer, course.loop_thread = course.loop_thread, self._thread
@@ -171,6 +172,7 @@ class CoroutineEngine:
         finally:
             course.unlooped()
             course.loop_thread = outer
+            self._forsaken = True
             for shift in list(self._shifts):  # none, unless in a hurry
                 shift.cancel()
 
@@ -228,7 +230,7 @@ class CoroutineEngine:
             self._note_vacancy()
 
     async def _draw(self, worker: Worker) -> None:
-        """Run ready tasks until there are none, or until the context is used up.
+        """Run ready tasks until there are none, or until one has left its mark: on the context, or as a cancellation.
 
         The hot path, laid out as in `ThreadEngine`.
         """
@@ -238,6 +240,7 @@ class CoroutineEngine:
         ledger, workers, attentive, calls = course.ledger, course.workers, course.attentive, self._calls
         values, starts, ends, claim = ledger.values, ledger.starts, ledger.ends, ledger.ready.popleft
         coroutines, recorded = course.plan.coroutines, course.recorder is not None
+        cancelling = current().cancelling
         since = now = clock()
         while True:
             try:
@@ -257,17 +260,18 @@ class CoroutineEngine:
                 now = clock()
                 if recorded:
                     await self._finish(index, value, now)
+                    now = clock()
                 else:
                     values[index] = value
                     ends[index] = now
                     if attentive:
                         course.ended(index)
                 del value
-                if context != base:
+                if context != base or cancelling():
                     return
             except BaseException as error:
                 self._raised(index, error)
-                if not alike(context, base):
+                if not alike(context, base) or cancelling():
                     return
                 now = clock()
             if now - since > PATIENCE_S and ledger.ready:
@@ -291,14 +295,15 @@ class CoroutineEngine:
             self.course.interrupt(error)
 
     async def aside(self, function: Any, *args: Any) -> Any:
-        """Have a call made in a thread, which cannot be cancelled: wait for it even if the run is."""
-        shift = asyncio.current_task()
-        assert shift is not None
-        self._spared.add(shift)
-        try:
-            return await self._aside.call(function, *args)
-        finally:
-            self._spared.discard(shift)
+        """Have a call made in a thread, which cannot be cancelled: wait for it even if the worker is."""
+        call = self._aside.call(function, *args)
+        while not call.done():
+            try:
+                await asyncio.wait((call,))
+            except asyncio.CancelledError:
+                if self._forsaken:
+                    raise
+        return call.result()
 
     def _serve_plain(self, index: int | None) -> None:
         seat = self.course.seat(threading.current_thread().name)
@@ -332,9 +337,7 @@ class CoroutineEngine:
             return None
         if index not in self.course.plan.coroutines:
             return index
-        ledger.ready.appendleft(index)  # for the worker whose place this is
-        if ledger.halted:
-            ledger.ready.clear()
+        ledger.put_back(index)  # for the worker whose place this is
         return None
 
     # Calls with more to them than a call
@@ -375,9 +378,7 @@ class CoroutineEngine:
     @property
     def shift(self) -> Worker:
         """The worker on whose shift the calling coroutine is."""
-        task = asyncio.current_task()
-        assert task is not None
-        return self._shifts[task]
+        return self._shifts[current()]
 
     # The journal
 
@@ -420,24 +421,22 @@ class CoroutineEngine:
         if self.course.ledger.cancelled and not self._told:
             self._told = True
             for shift in self._shifts:
-                if shift not in self._spared:
-                    shift.cancel()
+                shift.cancel()
 
     async def pause(self, seconds: float) -> bool:
         """Wait so many seconds, but no longer than until nothing new may start; return whether that is so."""
-        shift = asyncio.current_task()
-        assert shift is not None
         if not self.course.ledger.halted:
             pause: asyncio.Future[None] = self._loop.create_future()
             timer = self._loop.call_later(seconds, _end, pause)
             self._pauses.add(pause)
-            self._spared.add(shift)
             try:
                 await pause
+            except asyncio.CancelledError:
+                if not self.course.ledger.cancelled:
+                    raise
             finally:
                 timer.cancel()
                 self._pauses.discard(pause)
-                self._spared.discard(shift)
         return self.course.ledger.halted
 
 

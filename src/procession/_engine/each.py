@@ -134,10 +134,7 @@ class MapJob:
         with self._lock:
             self._enter()
         if not self._in_order:  # have one more worker join, if there is one
-            ledger = self._course.ledger
-            ledger.ready.appendleft(self._index)
-            if ledger.halted:
-                ledger.ready.clear()
+            self._course.ledger.put_back(self._index)
             self._course.recruit(1)
 
     def _leave(self) -> None:

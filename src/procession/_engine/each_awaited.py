@@ -7,7 +7,7 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Protocol
 
-from procession._engine.awaited import PATIENCE_S, alike, apart, attempted, breathe
+from procession._engine.awaited import PATIENCE_S, absolve, alike, apart, attempted, breathe, current
 from procession._engine.course import Course
 from procession._engine.current import SEAT, Seat
 from procession._engine.each import MapJob
@@ -55,7 +55,7 @@ class AwaitedMap(MapJob):
     async def join_async(self) -> list[Any]:
         """Work on the map; return its results if this is the last worker on it, else raise `Left`."""
         self._come()
-        shift = self._engine.shift
+        shift, task = self._engine.shift, current()
         # Of the one who began: what was set at the start of the map, all of its elements see.
         context = self._context.copy()
         context.run(SEAT.set, shift.seat)
@@ -67,6 +67,8 @@ class AwaitedMap(MapJob):
                 await self._call_async(shift.context, context, *drawn)
                 called += 1
                 del drawn
+                if task.cancelling() and not self._course.ledger.halted:
+                    await absolve(task)
                 if time.perf_counter() - since > PATIENCE_S and not self._course.ledger.halted:
                     await breathe()
                     since = time.perf_counter()

@@ -98,6 +98,12 @@ class Ledger:
                     self.ready.extend(indexes)
             return len(self.ready)
 
+    def put_back(self, index: int) -> None:
+        """Make a task ready that was claimed, first in line; once halted, nobody can have it any more."""
+        with self._lock:
+            if not self.halted:
+                self.ready.appendleft(index)
+
     def sole_dependent(self, index: int) -> int | None:
         """Return the task that waits for this one and no other, if it is the only one that waits for it."""
         dependent = self._dependents.get(index)

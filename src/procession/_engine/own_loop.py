@@ -26,12 +26,12 @@ class OwnLoop(Protocol):
 def own_loop(name: str, interrupt: Callable[[BaseException], object]) -> OwnLoop:
     """Return a loop in this thread or, where one runs in it already, as in a notebook, in another.
 
-    `interrupt` is called on Ctrl-C where `run` cannot be cancelled by it.
+    `interrupt` is called with what comes in between for the first time, such as Ctrl-C, and has to end what runs.
     """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return _Here()
+        return _Here(interrupt)
     return _Elsewhere(name, interrupt)
 
 
@@ -41,13 +41,30 @@ def _runner() -> asyncio.Runner:
 
 
 class _Here:
-    """In this thread. Its runner makes Ctrl-C in the main thread cancel what runs, and a second one be raised."""
+    """In this thread. Its runner makes Ctrl-C in the main thread cancel what runs, and a second one be raised.
 
-    def __init__(self) -> None:
+    Where a program has a handler of its own, that may raise the first one right inside the loop, which goes on then.
+    """
+
+    def __init__(self, interrupt: Callable[[BaseException], object]) -> None:
+        self._interrupt = interrupt
         self._runner = _runner()
+        self._task: asyncio.Task[Any] | None = None
 
     def run(self, main: Coroutine[Any, Any, None]) -> None:
-        self._runner.run(main)
+        self._task = None
+        try:
+            self._runner.run(self._noted(main))
+        except KeyboardInterrupt as error:
+            task = self._task
+            if task is None or task.done() or task.cancelling():
+                raise
+            self._interrupt(error)
+            self._runner.get_loop().run_until_complete(task)
+
+    async def _noted(self, main: Coroutine[Any, Any, None]) -> None:
+        self._task = asyncio.current_task()
+        await main
 
     def close(self, *, hurried: bool) -> None:
         if not hurried:
