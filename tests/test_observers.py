@@ -257,6 +257,50 @@ def test_what_was_recorded_is_not_told_again(kept):
     assert lookout.look() == 0
 
 
+class Meddled(list):
+    """A column in which something happens right after it was first looked at."""
+
+    meddle = None
+
+    def __getitem__(self, place):
+        found = super().__getitem__(place)
+        if isinstance(place, slice) and self.meddle:
+            meddle, self.meddle = self.meddle, None
+            meddle()
+        return found
+
+
+@pytest.mark.parametrize("column", ["starts", "ends"])
+def test_a_start_is_not_told_before_the_end_that_it_waited_for_whenever_one_looks(column):
+    """Task 2000 waits for task 5, and both get on while somebody looks at a part of the books."""
+    from procession.observe.lookout import Lookout
+
+    class Books:
+        process_name, run_id = "books", "a"
+        workers, attempts, maps, edges = [None] * 3000, {}, {}, {2000: (5,)}
+
+        class ledger:
+            starts, ends = Meddled([None] * 3000), Meddled([None] * 3000)
+            errors, stopped = {}, set()
+            over = well = False
+
+        def name(self, index):
+            return "task"
+
+        def moment(self, reading):
+            return 100 + reading
+
+    def get_on():
+        ledger.starts[5], ledger.ends[5], ledger.starts[2000] = 1.0, 2.0, 2.0
+
+    ledger, lookout, said = Books.ledger, Lookout(Books()), []
+    getattr(ledger, column).meddle = get_on
+    for _ in range(2):
+        lookout.look()
+        said += [(event.name, event.index) for event in map(lookout.event, lookout.moments([]))]
+    assert said == [("task_started", 5), ("task_completed", 5), ("task_started", 2000)]
+
+
 def test_observers_of_a_process_and_of_one_execution_are_both_told():
     """The process's in every run, the execution's in that one only."""
     always, once = Kept(), Kept()
