@@ -45,7 +45,7 @@ def ratio_at_least(limit: float, other: str) -> Callable[[dict[str, float]], tup
     )
 
 
-SCALES = {"µs a task": 1e6, "µs a step": 1e6, "ms": 1e3, "bytes a task": 1.0, "kB": 1e-3}
+SCALES = {"µs a task": 1e6, "µs a step": 1e6, "ms": 1e3, "bytes a task": 1.0, "kB": 1e-3, "% idle": 100.0}
 
 
 class Measured(NamedTuple):
