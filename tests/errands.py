@@ -47,6 +47,12 @@ def note_and_return(sheet, key):
     return key
 
 
+def note_and_sleep(sheet, key):
+    noted(sheet, key)
+    time.sleep(0.01)
+    return key
+
+
 def fail_before(sheet, times):
     """Fail so many times, then return the number of the call."""
     number = noted(sheet)

@@ -615,6 +615,35 @@ def test_a_worker_that_is_killed_fails_only_the_task_it_was_killed_in(processes,
     assert [called(tmp_path, str(number)) for number in range(300)] == [1] * 300
 
 
+@posix
+@pytest.mark.parametrize("place", [3, 20, 57])
+def test_what_lay_ready_at_a_worker_that_is_killed_goes_to_another(processes, tmp_path, place):
+    """It was not begun, so it is called once, elsewhere."""
+    process = processes(on_error="return")
+    for number in range(60):
+        call = errands.note_and_die if number == place else errands.note_and_sleep
+        process.add_task(call, str(tmp_path), str(number))
+    results = process.execute()
+    assert isinstance(results.pop(place), WorkerDiedError)
+    assert results == [str(number) for number in range(60) if number != place]
+    assert [called(tmp_path, str(number)) for number in range(60)] == [1] * 60
+
+
+def test_what_lies_ready_at_a_worker_is_dropped_on_cancel(processes, tmp_path):
+    """It never starts, and the run ends."""
+    process = processes()
+    for number in range(200):
+        process.add_task(errands.note_and_sleep, str(tmp_path), str(number))
+    run = process.start()
+    next(iter(run))
+    run.cancel()
+    with pytest.raises(RunCancelledError):
+        run.result(20)
+    for number, outcome in enumerate(run.outcomes):
+        assert outcome.state in ("completed", "cancelled")
+        assert called(tmp_path, str(number)) == (outcome.state == "completed")
+
+
 def test_a_task_that_exits_for_good_fails_and_the_run_goes_on(processes):
     """os._exit takes the worker with it, and another one comes."""
     process = processes(on_error="return")

@@ -29,6 +29,11 @@ class Crew(Protocol):
         ...
 
     @property
+    def ahead(self) -> int:
+        """How many chunks have been sent that only lie ready for when another one is done."""
+        ...
+
+    @property
     def busy(self) -> bool:
         """Whether there is something to receive sooner or later."""
         ...

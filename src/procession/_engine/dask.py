@@ -60,6 +60,7 @@ class DaskCrew:
     """
 
     kills = False
+    ahead = 0
     within = None
 
     def __init__(self, course: Course, where: object) -> None:

@@ -17,6 +17,7 @@ class GivenCrew:
     """At most `max_workers` chunks are with the executor at the same time: it has no say in how many it runs."""
 
     kills = False
+    ahead = 0
 
     def __init__(self, executor: Executor, max_workers: int) -> None:
         self._executor = executor

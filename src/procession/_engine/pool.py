@@ -161,14 +161,19 @@ class PoolEngine:
         supply, in_order = self._supply, self._supply.in_order
         for unit in supply.due():
             self._retry(unit)
-        while len(self._sent) < self.course.max_workers:
-            if in_order and (self._sent or supply.pause is not None):
-                return
+        while not (in_order and (self._sent or supply.pause is not None)):
             left = supply.count()
             if not left or crew.room(1 if in_order else left, self._pace.call_s) <= 0:
                 return
+            # What lies ready at a worker takes no other place than that worker's.
+            full = len(self._sent) - crew.ahead >= self.course.max_workers
+            if full and self._local is not None and self._local.busy:
+                return
             units = supply.take(self._size(left))
             if not units:
+                return
+            if full and units[0].stays:
+                supply.give_back(units)
                 return
             self._send_units(self._crew_for(units[0], crew), units)
 

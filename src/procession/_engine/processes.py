@@ -29,6 +29,10 @@ _SPAWN = multiprocessing.get_context("spawn")
 _STALL_S = 0.05
 _WORTH_S = 0.5
 """What has to wait, in seconds of work for each worker, for one more than there are cores to be worth its start."""
+_AHEAD_S = 0.05
+"""The same, for chunks to lie ready at workers that have one."""
+_AHEAD_BYTES = 1 << 12
+"""What is sent to a worker that is busy: so little that it fits into any system's pipe."""
 _STILLBORN = 3
 _CLOSING_S = 2.0
 _EXIT_CHECK_S = 1.0
@@ -43,6 +47,8 @@ class _Worker:
         hears, self.word = _SPAWN.Pipe(duplex=False)
         self.greeted = False
         self.chunk: Chunk | None = None
+        self.ahead: tuple[Chunk, float | None, bytes | None] | None = None
+        """The next chunk, its timeout, and, unless it is on its way, its bytes."""
         self.timeout: float | None = None
         self.deadline: float | None = None
         self.late = False
@@ -66,16 +72,48 @@ class _Worker:
             hears.close()
         self.name = f"{name} ({self.process.pid})"
 
+    @property
+    def is_free(self) -> bool:
+        """Whether it has nothing to do."""
+        return self.greeted and self.chunk is None
+
+    @property
+    def takes_another(self) -> bool:
+        """Whether another chunk may lie ready for when it has made the one it has."""
+        return self.greeted and self.ahead is None and self.deadline is None
+
     def send(self, chunk: Chunk, timeout: float | None) -> None:
-        """Send a chunk. Raises `OSError` when the worker is gone."""
+        """Send a chunk, or, to one that has another, as far as it can be sent without waiting for anybody.
+
+        Raises `OSError` when the worker is gone.
+        """
         data = pickle.dumps(chunk, pickle.HIGHEST_PROTOCOL)
-        self.work.send_bytes(data)
+        if self.chunk is None:
+            self.work.send_bytes(data)
+            self._take_up(chunk, timeout)
+        elif timeout is None and len(data) <= _AHEAD_BYTES:
+            self.work.send_bytes(data)
+            self.ahead = chunk, timeout, None
+        else:
+            self.ahead = chunk, timeout, data
+
+    def go_on(self) -> None:
+        """Take note that the chunk is done, and go on with the one that lies ready."""
+        ahead, self.chunk, self.deadline, self.ahead = self.ahead, None, None, None
+        if ahead is not None:
+            chunk, timeout, data = ahead
+            self._take_up(chunk, timeout)
+            if data is not None:
+                with suppress(OSError):  # gone; found out when it is listened to
+                    self.work.send_bytes(data)
+
+    def _take_up(self, chunk: Chunk, timeout: float | None) -> None:
         self._number += 1
         self._parts.clear()
         self.chunk = chunk
-        self.sent = time.monotonic()
+        self.sent = time.perf_counter()
         self.timeout = timeout
-        self.deadline = None if timeout is None else self.sent + timeout
+        self.deadline = None if timeout is None else time.monotonic() + timeout
 
     def receive(self) -> Report | None:
         """Take the next message; return the report if that is one. Raises `EOFError` or `OSError` when it is gone."""
@@ -132,10 +170,16 @@ class ProcessCrew:
         self._arrivals: list[Arrival] = []
         self._started = 0
         self._stillborn = 0
+        self._any_greeted = False
         self._halted = False
         self._heard = time.monotonic()
         self._checked = self._heard
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    @property
+    def ahead(self) -> int:
+        """How many chunks lie ready at workers that have another one."""
+        return sum(worker.ahead is not None for worker in self._workers)
 
     @property
     def busy(self) -> bool:
@@ -145,25 +189,29 @@ class ProcessCrew:
         )
 
     def room(self, waiting: int, call_s: float | None) -> int:
-        """Return how many workers are free, after starting more if they are worth it."""
+        """Return how many chunks can be sent, after starting more workers if they are worth it."""
         free = starting = 0
         for worker in self._workers:
-            free += worker.greeted and worker.chunk is None
+            free += worker.is_free
             starting += not worker.greeted
         while waiting > free + starting and self._is_worth(waiting, call_s, starting):
             self._start()
             starting += 1
-        return free
+        if free or self._halted or call_s is None or waiting * call_s < _AHEAD_S * len(self._workers):
+            return free
+        # While there is enough for all, nobody waits for the coordinator, which may be a while in waking up.
+        return sum(worker.takes_another for worker in self._workers)
 
     def send(self, chunk: Chunk, timeout: float | None) -> str:
-        """Give a chunk to a free worker."""
-        for worker in self._workers:
-            if worker.greeted and worker.chunk is None:
-                try:
-                    worker.send(chunk, timeout)
-                except OSError:
-                    continue  # gone; found out when it is listened to
-                return worker.name
+        """Give a chunk to a worker that is free, or else to the one that has been at its chunk for longest."""
+        free = [worker for worker in self._workers if worker.is_free]
+        others = [worker for worker in self._workers if worker.takes_another and not worker.is_free]
+        for worker in free or sorted(others, key=lambda worker: worker.sent):
+            try:
+                worker.send(chunk, timeout)
+            except OSError:
+                continue  # gone; found out when it is listened to
+            return worker.name
         self._arrivals.append(Arrival(chunk, None, None))
         return ""
 
@@ -183,10 +231,11 @@ class ProcessCrew:
             except (EOFError, OSError):
                 self._gone(worker, arrivals)
                 continue
+            self._any_greeted = True
             if report is not None:
                 assert worker.chunk is not None
                 arrivals.append(Arrival(worker.chunk, report, None))
-                worker.chunk = worker.deadline = None
+                worker.go_on()
         now = time.monotonic()
         if heard:
             self._heard = now
@@ -197,6 +246,9 @@ class ProcessCrew:
         """Have nothing new begun; with `cancelled`, the tasks are asked to stop."""
         self._halted = True
         for worker in self._workers:
+            if worker.ahead is not None and worker.ahead[2] is not None:
+                self._arrivals.append(Arrival(worker.ahead[0], None, None))
+                worker.ahead = None
             worker.tell(CANCEL if cancelled else HALT)
 
     def stop(self) -> None:
@@ -261,12 +313,14 @@ class ProcessCrew:
         code = worker.process.exitcode
         if worker.chunk is not None:
             arrivals.append(Arrival(worker.chunk, worker.remains(), self._why(worker, code)))
+        if worker.ahead is not None:
+            arrivals.append(Arrival(worker.ahead[0], None, None))
         worker.close()
         if worker.greeted:
             self._stillborn = 0
             return
         self._stillborn += 1
-        if not any(other.greeted for other in self._workers) or self._stillborn >= _STILLBORN:
+        if not self._any_greeted or self._stillborn >= _STILLBORN:
             raise self._unavailable(
                 f"it {_ending(code)} before it could take a task; a program whose main module starts a process when "
                 'it is imported does that in every worker: put it under if __name__ == "__main__":'

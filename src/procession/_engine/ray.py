@@ -45,6 +45,7 @@ class RayCrew:
     """
 
     kills = False
+    ahead = 0
     within = None
 
     def __init__(self, course: Course) -> None:
