@@ -2,7 +2,7 @@
 
     pip install -e ".[benchmark]"
     python benchmarks/executors.py               prints the tables
-    python benchmarks/executors.py --write       ... and puts them into docs/executors-benchmarks.md
+    python benchmarks/executors.py --write       ... and puts them into docs/benchmarks-executors.md
     python benchmarks/executors.py --rounds 3 --tasks 20000      quicker, and rougher
 
 All pools have two workers, started with spawn. What is measured is the time from when both are there until both have
@@ -110,11 +110,11 @@ def works(n: int) -> list[Work]:
 
 
 def write(results: list[Measured], where: str) -> None:
-    """Put the tables into docs/executors-benchmarks.md."""
+    """Put the tables into docs/benchmarks-executors.md."""
     head = (__doc__ or "").split("\n\n")
-    text = f"# Worker processes, measured\n\nMade by `benchmarks/executors.py`. {' '.join(head[2].split())}\n\n"
+    text = f"# Benchmarks: worker processes\n\nMade by `benchmarks/executors.py`. {' '.join(head[2].split())}\n\n"
     text += f"Measured on {where}. Absolute figures move from machine to machine; compare within one table.\n"
-    (ROOT / "docs" / "executors-benchmarks.md").write_text(text + table(results) + "\n", encoding="utf-8")
+    (ROOT / "docs" / "benchmarks-executors.md").write_text(text + table(results) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="how often each contestant runs (default: 7)")
     parser.add_argument("--tasks", type=int, default=100_000, help="how many trivial tasks (default: 100,000)")
     parser.add_argument("--only", default="", help="only works whose title contains this")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/executors-benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks-executors.md")
     options = parser.parse_args()
     results: list[Measured] = []
     for work in works(options.tasks):
