@@ -193,6 +193,14 @@ def fail_if_there(path):
         raise KeyError(path)
 
 
+def test_the_executor_of_a_client_is_an_executor_like_any_other(client):
+    """It sends what it is given through the scheduler, pickled twice."""
+    process = Process("executor", "parallel", 2, executor=client.get_executor())
+    for number in range(200):
+        process.add_task(double, number)
+    assert process.execute() == [2 * number for number in range(200)]
+
+
 def test_an_address_is_as_good_as_a_client(client):
     """The connection is closed with the run, and the cluster stays."""
     process = Process("address", "parallel", 2, executor=client.scheduler.address)

@@ -48,15 +48,16 @@ class Chunk:
     """Calls to be made one after another. The first ones that fit into `budget` seconds are, the others come back.
 
     `stops` says that none follows one that failed. `kills` says that whoever sent it ends a worker at a timeout. In
-    the process it was made in, `course` is there and the calls are as they were given; elsewhere, `read` says what
-    they are. `chained` says that each call but the first takes the value of the one before. `whole` says that functions
-    go by value, and `size` is how many bytes it took. `within` is the executor that makes the calls, if that may be
-    asked to make others that they wait for.
+    the process it was made in, `course` is there and the calls are as they were given; elsewhere, they arrive as
+    `data`, which `loads` reads. `chained` says that each call but the first takes the value of the one before. `whole`
+    says that functions go by value, and `size` is how many bytes it took. `within` is the executor that makes the
+    calls, if that may be asked to make others that they wait for.
     """
 
     __slots__ = (
+        "_data",
+        "_loads",
         "_names",
-        "_read",
         "_within",
         "budget",
         "calls",
@@ -80,7 +81,8 @@ class Chunk:
         kills: bool = False,
         whole: bool = False,
         chained: bool = False,
-        read: Callable[[], Sequence[Call]] | None = None,
+        data: bytes | None = None,
+        loads: Callable[[bytes], Sequence[Call]] = pickle.loads,
         within: object = None,
     ) -> None:
         self.calls = calls
@@ -93,11 +95,13 @@ class Chunk:
         self.size = 0
         self.hung: threading.Thread | None = None
         self._names = names
-        self._read = read
+        self._data = data
+        self._loads = loads
         self._within = within
 
     def __reduce__(self) -> tuple[Callable[..., "Chunk"], tuple[Any, ...]]:
-        data = encode_calls(self.calls, whole=self.whole)
+        # One that has arrived may go on to another process, as it came.
+        data = encode_calls(self.calls, whole=self.whole) if self._data is None else self._data
         self.size = len(data)
         return _arrived, (data, self._names, self.budget, self.stops, self.kills, self.chained)
 
@@ -110,12 +114,12 @@ class Chunk:
         else:
             conduct = halting = Remote(*self._names) if remote is None else remote
             base = contextvars.copy_context()
-        if self._read is not None:
+        if self._data is not None:
             try:
-                self.calls = self._read()
+                self.calls = self._loads(self._data)
             except BaseException as error:
                 return error
-            self._read = None
+            self._data = None
         self._make(note, conduct, halting, base)
         return None
 
@@ -226,11 +230,7 @@ def here(remote: bool) -> str:
 
 
 def _arrived(data: bytes, names: tuple[str, str], budget: float, stops: bool, kills: bool, chained: bool) -> Chunk:
-    def read() -> Sequence[Call]:
-        calls: Sequence[Call] = pickle.loads(data)  # noqa: S301  # from a coordinator of ours
-        return calls
-
-    return Chunk((), None, names, budget=budget, stops=stops, kills=kills, chained=chained, read=read)
+    return Chunk((), None, names, budget=budget, stops=stops, kills=kills, chained=chained, data=data)
 
 
 def _filled(arg: Any, value: Any) -> Any:

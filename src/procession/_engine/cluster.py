@@ -84,13 +84,12 @@ def run_away(
         def persistent_load(self, place: Any) -> Any:
             return values[place]
 
-    chunk = Chunk((), None, names, budget=budget, stops=stops, chained=chained, read=lambda: _read(data, Unpickler))
+    def loads(data: bytes) -> Sequence[Call]:
+        calls: Sequence[Call] = Unpickler(io.BytesIO(data)).load()
+        return calls
+
+    chunk = Chunk((), None, names, budget=budget, stops=stops, chained=chained, data=data, loads=loads)
     return run_chunk(chunk)
-
-
-def _read(data: bytes, unpickler: type[pickle.Unpickler]) -> Sequence[Call]:
-    calls: Sequence[Call] = unpickler(io.BytesIO(data)).load()
-    return calls
 
 
 def told(report: Report, small_bytes: float) -> tuple[Report, list[int]]:
