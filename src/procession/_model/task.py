@@ -140,9 +140,12 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
         return is_coroutine_function(inner.function)
     if _flags_of(inner) & _COROUTINE:
         return True
-    # The mark is a private name of `inspect`; to ask there would cost ten times as much as all the rest.
-    mark: object = getattr(sys.modules.get("inspect"), "_is_coroutine_mark", None)
-    return mark is not None and look_up(inner, "_is_coroutine_marker") is mark
+    # To ask `inspect` costs ten times as much as all the rest; it need not be asked where its mark is not.
+    if look_up(inner, "_is_coroutine_marker") is None:
+        return False
+    import inspect  # which whoever has marked something has imported
+
+    return inspect.iscoroutinefunction(inner)
 
 
 def is_async_generator_function(function: Callable[..., Any]) -> bool:
