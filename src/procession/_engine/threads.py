@@ -232,7 +232,7 @@ class ThreadEngine:
             for index in iter(ledger.ready.popleft, None):
                 seat.index = index
                 workers[index] = worker
-                starts[index] = now
+                starts[index] = clock() if attentive else now  # what it waited for may have ended since
                 function, args, kwargs = calls[index]
                 values[index] = function(*args, **kwargs) if kwargs else function(*args)
                 ends[index] = now = clock()
