@@ -106,7 +106,8 @@ def _reduced(value: Any) -> Parts:
     if callable(value) and named(value):
         return Parts(f"function {place_of(value)}")
     kind = cast("Any", type(value))
-    reduce = copyreg.dispatch_table.get(kind)
+    # Some libraries, once imported, have all exceptions pickled with their traceback.
+    reduce = None if issubclass(kind, BaseException) else copyreg.dispatch_table.get(kind)
     try:
         told: Any = reduce(value) if reduce else value.__reduce_ex__(4)
         if isinstance(told, str):
