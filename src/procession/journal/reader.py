@@ -21,8 +21,8 @@ from procession.journal.spent import Mark, Share, marks_of, shares_of
 
 Status = Literal["running", "completed", "failed", "cancelled", "interrupted"]
 
-TAIL = 1000
-"""Characters of an error that a list has: its end, where the message is."""
+HEAD = 300
+"""Characters of an error that a list has: what was raised stands in its first line."""
 
 
 class Found(NamedTuple):
@@ -75,7 +75,9 @@ class Reader:
         """
         c = runs.c
         query = select(*look.SHOWN).where(c.parent == parent)
-        if status in ("running", "interrupted"):
+        if status == "running" and parent == TOP:
+            query = query.where(*self._maybe_alive())
+        elif status in ("running", "interrupted"):
             query = query.where(c.status == "running")
         elif status is not None:
             query = query.where(c.status == status)
@@ -97,9 +99,11 @@ class Reader:
         rows = self._all(select(runs.c.status, func.count()).where(top).group_by(runs.c.status))
         counts: dict[Status, int] = {row[0]: row[1] for row in rows}
         if counts.get("running"):
-            rows = self._all(select(*look.SHOWN).where(top, runs.c.status == "running"))
-            counts["running"] = sum(look.is_alive(row, self.now) for row in rows)
-            counts["interrupted"] = len(rows) - counts["running"]
+            alive = sum(
+                look.is_alive(row, self.now) for row in self._all(select(*look.SHOWN).where(top, *self._maybe_alive()))
+            )
+            counts["interrupted"] = counts["running"] - alive
+            counts["running"] = alive
         names = self._all(
             select(runs.c.process).where(top).group_by(runs.c.process).order_by(runs.c.process).limit(200)
         )
@@ -155,7 +159,7 @@ class Reader:
         """Return how the tasks from place `begin` up to `end`, or those `among` a few, ended; by place.
 
         With `task`, they are the elements of that map. `text` is looked for in their names. Of an error that is long,
-        only the end is there.
+        only the beginning is there.
         """
         place, where = self._which(key, task, state, text)
         where.append(place >= begin)
@@ -163,7 +167,7 @@ class Reader:
             where.append(place < end)
         if among is not None:
             where.append(place.in_(among))
-        rows = self._all(select(*self._columns(tail=True)).where(*where).order_by(place).limit(limit))
+        rows = self._all(select(*self._columns(head=True)).where(*where).order_by(place).limit(limit))
         return [_task(row) for row in rows]
 
     def earlier(
@@ -184,7 +188,7 @@ class Reader:
     def task(self, key: int, task: int, element: int | None) -> TaskInfo | None:
         """Return how one task, or element, ended, with all of its error; `None` if it has not."""
         c = records.c
-        query = select(*self._columns(tail=False)).where(
+        query = select(*self._columns(head=False)).where(
             c.run == key, c.task == task, c.element == (WHOLE if element is None else element)
         )
         row = self._connection.execute(query).one_or_none()
@@ -215,7 +219,7 @@ class Reader:
         then = records.alias()
         c = records.c
         query = (
-            select(*self._columns(tail=True), then.c.state.label("state_then"), then.c.duration.label("duration_then"))
+            select(*self._columns(head=True), then.c.state.label("state_then"), then.c.duration.label("duration_then"))
             .select_from(
                 records.outerjoin(then, (then.c.run == other) & (then.c.task == c.task) & (then.c.element == c.element))
             )
@@ -235,7 +239,7 @@ class Reader:
         c = runs.c
         if key is None:
             head = self._all(select(func.max(c.key), func.count()).where(c.parent == TOP))
-            going = self._all(select(*look.SHOWN).where(c.parent == TOP, c.status == "running"))
+            going = self._all(select(*look.SHOWN).where(c.parent == TOP, *self._maybe_alive()))
             return [tuple(row) for row in head], [
                 (row.key, row.progress, row.cancelling, row.executions, look.is_alive(row, self.now)) for row in going
             ]
@@ -245,6 +249,11 @@ class Reader:
         return (*facts, (self._trace() or self.ended(key)) if alive else None)
 
     # Inside
+
+    def _maybe_alive(self) -> tuple[ColumnElement[bool], ...]:
+        """Say which runs that are not nested somebody may execute; of those that nobody does, there may be many."""
+        c = runs.c
+        return c.status == "running", c.token.is_not(None), c.held_until > self.now
 
     def _all(self, query: Any) -> Sequence[Any]:
         return self._connection.execute(query).all()
@@ -292,13 +301,10 @@ class Reader:
             where.append(c.name.icontains(text, autoescape=True))
         return c.task if task is None else c.element, where
 
-    def _columns(self, *, tail: bool) -> list[ColumnElement[Any]]:
+    @staticmethod
+    def _columns(*, head: bool) -> list[ColumnElement[Any]]:
         c = records.c
-        error: ColumnElement[Any] = c.error
-        if tail and self._connection.dialect.name == "sqlite":
-            error = func.substr(error, -TAIL)
-        elif tail:
-            error = func.right(error, TAIL)
+        error = func.substr(c.error, 1, HEAD) if head else c.error
         size = func.length(c.value)
         return [c.task, c.element, c.name, c.state, c.attempts, c.started_at, c.duration, c.worker, size, error]
 

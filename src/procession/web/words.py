@@ -1,6 +1,5 @@
 """How the page says things. What came from users is made harmless here; templates escape it as HTML."""
 
-import re
 from datetime import UTC, datetime
 
 from markupsafe import Markup
@@ -8,8 +7,6 @@ from markupsafe import Markup
 from procession._model.text import shown
 
 _LINES = 2_000
-_INDENT = re.compile(r"^\s")
-_FRAME = re.compile(r"^\s+(File \"|\| )")
 
 
 def plain(text: str, limit: int = 200) -> str:
@@ -31,15 +28,21 @@ def lines(text: str) -> str:
 
 
 def headline(error: str) -> str:
-    r"""Return the line of a traceback that says what was raised.
+    r"""Return what was raised: a recorded error says so in its first line, and how it came to that below.
 
-    >>> headline("Traceback (most recent call last):\n  File \"a.py\", line 1\n    x()\nKeyError: 'x'\nin task 3\n")
+    >>> headline("KeyError: 'x'\n\nTraceback (most recent call last):\n")
     "KeyError: 'x'"
     """
-    said = [line for line in error.split("\n") if line.strip()]
-    frames = [place for place, line in enumerate(said) if _FRAME.match(line)]
-    after = said[frames[-1] + 1 :] if frames else said
-    return next((line for line in after if not _INDENT.match(line)), said[-1] if said else "")
+    return error.partition("\n")[0]
+
+
+def traceback(error: str) -> str:
+    r"""Return the rest of it, "" if there is none.
+
+    >>> traceback("KeyError: 'x'\n\nTraceback (most recent call last):\n")
+    'Traceback (most recent call last):'
+    """
+    return lines(error.partition("\n")[2].lstrip("\n"))
 
 
 def count(number: int) -> str:

@@ -1,0 +1,147 @@
+"""Makes the pictures of the page that stand in the documentation: real runs, in a real browser.
+
+    pip install -e ".[browser]" && python docs/screenshots.py
+
+Needs Chromium, and some 40 seconds. The pictures go to docs/images.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+IMAGES = Path(__file__).with_name("images")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
+
+NIGHTLY = """
+import random, time
+from procession import Process, task
+
+DAY = 1
+chance = random.Random(7)
+
+def stations():
+    time.sleep(0.15)
+    return [f"station-{number:03}" for number in range(150)]
+
+@task(retries=2, retry_on=ConnectionError)
+def download(station):
+    time.sleep(chance.uniform(0.02, 0.12))
+    if chance.random() < 0.05:
+        raise ConnectionError(f"{station} did not answer within 30 s")
+    return station
+
+def clean(month):
+    time.sleep(chance.uniform(0.1, 0.5))
+    if DAY == 5 and month in (4, 9):
+        raise ValueError(f"month {month}: the column 'rainfall' has no unit")
+
+def summarise(*months):
+    time.sleep(0.2)
+
+def hold(month):
+    time.sleep(chance.uniform(0.5, 3))
+
+def build(day, step=None):
+    global DAY
+    DAY = day
+    process = Process("weather", "parallel", 6, on_error="continue")
+    found = process.task(stations)
+    process.map(download, found)
+    for month in range(1, 37):
+        process.add_task(step or clean, month if day < 5 else month + day - 5)
+    process.add_task(summarise)
+    return process
+
+def thumbnails():
+    process = Process("thumbnails", "parallel", 4)
+    for number in range(40):
+        process.add_task(clean, number)
+    return process
+"""
+
+RUNS = [
+    ("weather", "2026-11-20", "build(1)"),
+    ("thumbnails", "thumbnails-41", "thumbnails()"),
+    ("weather", "2026-11-21", "build(2)"),
+    ("weather", "2026-11-22", "build(3)"),
+    ("thumbnails", "thumbnails-42", "thumbnails()"),
+    ("weather", "2026-11-23", "build(4)"),
+    ("weather", "2026-11-24", "build(5)"),
+]
+"""The runs to show; the last of them fails."""
+
+START = "import nightly; nightly.{}.execute(journal='runs.db', run_id='{}')"
+
+
+def start(folder: Path, run_id: str, call: str) -> "subprocess.Popen[bytes]":
+    """Execute a process in an interpreter of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", START.format(call, run_id)],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def take(page: Page, name: str, height: int = 760) -> None:
+    """Take a picture of what the page shows."""
+    page.set_viewport_size({"width": 1240, "height": height})
+    page.evaluate("document.fonts.ready")
+    page.screenshot(path=IMAGES / f"{name}.png")
+
+
+def main() -> None:
+    """Make all pictures."""
+    IMAGES.mkdir(exist_ok=True)
+    chromium = shutil.which("chromium")
+    assert chromium is not None, "Chromium is needed"
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+        folder = Path(name)
+        (folder / "nightly.py").write_text(NIGHTLY, encoding="utf-8")
+        for _, run_id, call in RUNS:
+            start(folder, run_id, call).wait()
+        live = start(folder, "2026-11-25", "build(6, nightly.hold)")
+        command = [sys.executable, "-m", "procession", "ui", "--port", "0"]
+        with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
+            found = re.search(r"http://\S+(?=/)", server.stdout.readline())
+            assert found is not None
+            base = found[0]
+            browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
+            light, dark = (browser.new_page(color_scheme=scheme) for scheme in ("light", "dark"))
+            for page in light, dark:
+                page.goto(f"{base}/run?id=2026-11-25")
+                page.locator("#time svg.strip").wait_for()
+            time.sleep(3)
+            take(dark, "run-live")
+            light.goto(base)
+            take(light, "runs", 420)
+            light.goto(f"{base}/run?id=2026-11-24")
+            light.locator("#time svg.strip").wait_for()
+            take(light, "run", 900)
+            light.get_by_role("link", name="Show what failed").click()
+            light.locator("#time svg.strip").wait_for()
+            light.locator("table.tasks tbody a").first.click()
+            light.locator(".traceback").wait_for()
+            take(light, "task", 520)
+            dark.goto(f"{base}/run?id=2026-11-24")
+            dark.get_by_role("link", name="Compare").click()
+            dark.locator("#failures").wait_for()
+            take(dark, "compared", 640)
+            browser.close()
+            server.terminate()
+        live.kill()
+        live.wait()
+
+
+if __name__ == "__main__":
+    main()
