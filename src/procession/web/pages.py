@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from procession.journal import Reader, RunInfo, TaskInfo
+from procession.journal import Mark, Reader, RunInfo, Running, TaskInfo
 from procession.web import asked
 from procession.web.asked import State
 from procession.web.definitions import Definition, Definitions
@@ -94,14 +94,15 @@ class Pages:
             # Nobody's task is called a number: it is a place.
             begin, text = min(int(text.removeprefix("#")), max(definition.count - 1, 0)), ""
         nested = reader.runs(parent=key, limit=NESTED + 1)
+        running = _running(reader, key, info)
         return {
             **self._head(reader, key, info),
             "table": _tasks(reader, key, info, definition, state, text, begin),
             "definition": definition,
             "nested": nested[:NESTED],
             "more_nested": len(nested) > NESTED,
-            "running": info.running[:RUNNING],
-            "more_running": max(0, len(info.running) - RUNNING),
+            "running": running[:RUNNING],
+            "more_running": max(0, len(running) - RUNNING),
             "good": reader.last_good(key) if info.status in ("failed", "cancelled", "interrupted") else None,
             "state": state,
             "text": text,
@@ -192,12 +193,14 @@ class Pages:
         # What an earlier execution recorded lies before this one. A server's clock may differ a little from ours.
         since = 0.0 if info.executions == 1 else info.started_at - 1.0
         shares = reader.shares(key, maps=definition.maps, since=since)
-        if not shares:
+        going = [_going(one, reader.now) for one in _running(reader, key, info)]
+        if not shares and not going:
             return {"shares": [], "strip": None}
-        begin, end = min(share.begin for share in shares), max(share.end for share in shares)
+        times = [(one.begin, one.end) for one in shares] + [(one.begin, one.end) for one in going]
+        begin, end = min(begin for begin, _ in times), max(end for _, end in times)
         cell = max(end - begin, 1e-6) / CELLS
         marks = reader.marks(key, maps=definition.maps, begin=begin, cell=cell)
-        return {"shares": shares, "strip": drawn(marks, begin, end), "span": end - begin}
+        return {"shares": shares, "strip": drawn(sorted([*marks, *going], key=lambda mark: mark.begin), begin, end)}
 
 
 class Done(NamedTuple):
@@ -285,6 +288,20 @@ def _row(
         state = ended.state
     name = ended.name if ended is not None else definition.name(place)
     return Row(place, name, definition.origin(place), state, ended, since, definition.is_map(place))
+
+
+def _running(reader: Reader, key: int, info: RunInfo) -> list[Running]:
+    """Return what runs now: what the run said a moment ago, without what has ended since."""
+    told = info.running[:_SOUGHT]
+    if not told:
+        return []
+    ended = {one.task: one.started_at for one in reader.tasks(key, among=[one.task for one in told], limit=_SOUGHT)}
+    return [one for one in told if ended.get(one.task, 0.0) < one.started_at - 1e-3]
+
+
+def _going(one: Running, now: float) -> Mark:
+    end = max(now, one.started_at)
+    return Mark(one.worker, 0, 0, 0, one.started_at, end, end - one.started_at, one.task, None, one.name)
 
 
 def _changes(then: Definition, now: Definition) -> list[str]:

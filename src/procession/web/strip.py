@@ -1,7 +1,8 @@
 """The picture of where a recorded run's time went: how many calls ran over time, and below it a lane for each worker.
 
-It is made of marks that the database has summed up, and has about `LIMIT` of them however many calls there were. It
-is drawn with classes alone, for the page's content security policy allows no style but that of the style sheet.
+It is made of marks that the database has summed up, and has about `LIMIT` of them however many calls there were; a
+mark of no calls is one call that has not ended. It is drawn with classes alone, for the page's content security policy
+allows no style but that of the style sheet.
 """
 
 import heapq
@@ -103,7 +104,7 @@ def _joined(marks: Sequence[Mark], cell: float) -> Iterator[Mark]:
     pending: Mark | None = None
     place = -1
     for mark in marks:
-        here = int((mark.begin - first) / cell) if mark.end - mark.begin < cell else -1
+        here = int((mark.begin - first) / cell) if mark.calls and mark.end - mark.begin < cell else -1
         if pending is not None and here == place != -1:
             pending = pending._replace(
                 calls=pending.calls + mark.calls,
@@ -122,7 +123,9 @@ def _joined(marks: Sequence[Mark], cell: float) -> Iterator[Mark]:
 
 def _drawn(mark: Mark, begin: float, scale: float, y: int) -> Markup:
     took = mark.end - mark.begin
-    if mark.calls == 1:
+    if not mark.calls:
+        title = f"{plain(mark.name)}, task {mark.task}: running for {lasting(took)}"
+    elif mark.calls == 1:
         where = f"task {mark.task}" + ("" if mark.element is None else f", element {mark.element}")
         how = "failed" if mark.failed else "completed"
         title = f"{plain(mark.name)}, {where}: {how} in {lasting(mark.busy)}"
@@ -134,6 +137,8 @@ def _drawn(mark: Mark, begin: float, scale: float, y: int) -> Markup:
     strength = min(3, int(4 * mark.busy / took)) if mark.calls > 1 and took > 0 else 3
     x, width = _LEFT + (mark.begin - begin) * scale, max(1.0, took * scale - 0.4)
     place = {"x": x, "width": width, "title": title}
+    if not mark.calls:
+        return _RECT.format(kind="going", y=y + 1, height=_LANE - 2, **place)
     if not mark.failed:
         return _RECT.format(kind=f"busy{strength}", y=y, height=_LANE, **place)
     if mark.failed == mark.calls:
