@@ -114,6 +114,9 @@ def _reduced(value: Any) -> Parts:
             return Parts(f"global {place_of(kind)} {told}")
         function, args, *more = told
         state, items, pairs = (*more, None, None, None)[:3]
+        if reduce is None and isinstance(value, BaseException) and isinstance(state, dict):
+            # What was noted of an exception on its way is no part of it.
+            state = {name: part for name, part in cast("dict[str, Any]", state).items() if name != "__notes__"} or None
         if function is copyreg.__newobj__:  # type: ignore[attr-defined]  # what pickle gets of most objects
             function, args = args[0], args[1:]
         if kind.__reduce__ in _SETS:
