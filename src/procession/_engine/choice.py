@@ -70,7 +70,7 @@ def engine_of(executor: Where, course: Course) -> Engine:
     from procession._engine.given import GivenCrew
 
     assert isinstance(executor, Executor)
-    if executor in WITHIN.get():
+    if any(executor is one for one in WITHIN.get()):
         # Its worker waits for this run to end: to wait there for another worker could be to wait for ever.
         return _own_threads(course)
     return PoolEngine(course, lambda course: GivenCrew(executor, course.max_workers))

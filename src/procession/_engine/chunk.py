@@ -22,7 +22,7 @@ from procession._engine.remote import Remote
 from procession._engine.travel import Call, Ended, encode_calls, encode_ended
 from procession._model.task import Options
 
-WITHIN: contextvars.ContextVar[frozenset[object]] = contextvars.ContextVar("procession_within", default=frozenset())
+WITHIN: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar("procession_within", default=())
 """The executors one of whose workers waits for the calling code to end."""
 
 
@@ -165,7 +165,7 @@ class Chunk:
         context = base.copy()
         context.run(SEAT.set, seat)
         if self._within is not None:
-            context.run(WITHIN.set, context.run(WITHIN.get) | {self._within})
+            context.run(WITHIN.set, (*context.run(WITHIN.get), self._within))
         return context
 
     def _with(self, arguments: Any, value: Any) -> Any:

@@ -76,5 +76,5 @@ class Trace:
 
     def close(self) -> None:
         """Let it go."""
-        self.unlink()
         self._map.close()
+        self.unlink()  # if that has not been possible yet: on Windows it is not while the file is mapped
