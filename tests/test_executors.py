@@ -551,7 +551,7 @@ def test_chunks_grow_to_what_the_way_is_worth_and_shrink_towards_the_end():
         pace.learn(max(sizes, default=1), seconds=max(sizes, default=1) * 2e-6, way=5e-5, size=0)
         sizes.append(pace.size(100_000, 2))
     assert sizes == sorted(sizes)
-    assert sizes[-1] == 5000
+    assert sizes[-1] == 15_000
     assert pace.size(1000, 2) == 250
     assert pace.size(10, 2) == 25  # not worth the way for fewer
     for _ in range(3):

@@ -3,7 +3,7 @@
 Too few, and the way there and back costs more than the calls; too many, and some workers hold what others wait for.
 """
 
-_CHUNK_S = 0.01
+_CHUNK_S = 0.03
 """What a chunk should take, if the way is short."""
 _LONGEST_S = 1.0
 _WORTH = 20
