@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from procession._engine.chunk import Chunk
+from procession._engine.chunk import Chunk, Report
 from procession._engine.course import Course
 from procession._engine.crew import Arrival, Crew
 from procession._engine.current import Seat
@@ -23,9 +23,10 @@ from procession._engine.given import LocalCrew
 from procession._engine.latch import SLICE_S, Latch
 from procession._engine.pace import Pace
 from procession._engine.supply import Supply
-from procession._engine.travel import Ended, by_value, decode_ended
-from procession._engine.unit import End, Unit
+from procession._engine.travel import Call, Ended, by_value, decode_ended
+from procession._engine.unit import End, PlainUnits, Unit
 from procession._model.luggage import LUGGAGE
+from procession._model.record import WHOLE
 from procession._model.strategy import Stage
 from procession._model.text import shown
 from procession.errors import TaskCancelled, TransferError, WorkersUnavailableError
@@ -190,11 +191,11 @@ class PoolEngine:
             self._local = LocalCrew(self.course)
         return self._local
 
-    def _send_units(self, crew: Crew, units: list[Unit]) -> None:
+    def _send_units(self, crew: Crew, units: Sequence[Unit]) -> None:
         course, chained = self.course, units[-1].follows
         self._tell_start(units[0])
         chunk = Chunk(
-            [(unit.index, unit.element, unit.attempt, unit.timeout, *unit.loaded) for unit in units],
+            self._calls(units),
             course,
             (course.process_name, course.run_id),
             budget=2 * self._pace.chunk_s,
@@ -207,13 +208,27 @@ class PoolEngine:
         sent = _Sent(units, course.seat(""))
         sent.seat.index = units[0].index
         self._sent[chunk] = sent
+        self._note_sent(units, sent.at)
+        sent.seat.worker = crew.send(chunk, units[0].timeout)
+
+    def _calls(self, units: Sequence[Unit]) -> list[Call]:
+        if isinstance(units, PlainUnits):
+            calls = self.course.plan.calls
+            return [(index, WHOLE, 1, None, *calls[index]) for index in units.indexes]
+        return [(unit.index, unit.element, unit.attempt, unit.timeout, *unit.loaded) for unit in units]
+
+    def _note_sent(self, units: Sequence[Unit], at: float) -> None:
+        starts = self.course.ledger.starts
+        if isinstance(units, PlainUnits):
+            for index in units.indexes:
+                starts[index] = at
+            return
         for unit in units:
             if unit.follows:
                 continue
-            course.attempts[unit.key] = unit.attempt
-            if unit.job is None and course.ledger.starts[unit.index] is None:
-                course.ledger.starts[unit.index] = sent.at
-        sent.seat.worker = crew.send(chunk, units[0].timeout)
+            self.course.attempts[unit.key] = unit.attempt
+            if unit.job is None and starts[unit.index] is None:
+                starts[unit.index] = at
 
     def _retry(self, unit: Unit) -> None:
         """Have another attempt made, unless the one before still goes on in a thread that was given up."""
@@ -237,25 +252,20 @@ class PoolEngine:
 
     def _settle_units(self, arrival: Arrival, sent: _Sent) -> None:
         units, report, lost = sent.units, arrival.report, arrival.lost
-        claimed = [unit for unit in units if not unit.follows]
         now = time.perf_counter()
-        if report is None:
-            if lost is None:
-                self._supply.give_back(claimed)
-                return
-            for unit in claimed:
-                self._raised(unit, type(lost)(*lost.args), sent.at, now, sent.seat.worker)
-            return
-        if report.error is not None:
-            self._unread(arrival.chunk, claimed, report.error, sent.at, now)
+        if report is None or report.error is not None:
+            self._unmade(arrival, sent, now)
             return
         # Where the worker's clock is another one than ours, its work is taken to have ended when it came back.
         shift = 0.0 if sent.at <= report.began and report.finished <= now else now - report.finished
-        for unit, ended in zip(units, report.ended, strict=False):
-            unit.hung = report.hung
-            if unit.follows:
-                self._supply.claim(unit)
-            self._ended(unit, decode_ended(ended) if isinstance(ended, bytes) else ended, shift, report.worker)
+        if isinstance(units, PlainUnits):
+            self._ended_plain(units, report, shift)
+        else:
+            for unit, ended in zip(units, report.ended, strict=False):
+                unit.hung = report.hung
+                if unit.follows:
+                    self._supply.claim(unit)
+                self._ended(unit, decode_ended(ended) if isinstance(ended, bytes) else ended, shift, report.worker)
         if report.ended:
             took = report.finished - report.began
             self._pace.learn(len(report.ended), seconds=took, way=now - sent.at - took, size=arrival.chunk.size)
@@ -268,6 +278,18 @@ class PoolEngine:
         # Those that follow are claimed anew once what they wait for has ended.
         self._supply.give_back([unit for unit in rest if not unit.follows])
 
+    def _unmade(self, arrival: Arrival, sent: _Sent, now: float) -> None:
+        """Go on from a chunk of which no call was made, as far as is known."""
+        report, lost = arrival.report, arrival.lost
+        claimed = [unit for unit in sent.units if not unit.follows]
+        if report is not None and report.error is not None:
+            self._unread(arrival.chunk, claimed, report.error, sent.at, now)
+        elif lost is None:
+            self._supply.give_back(claimed)
+        else:
+            for unit in claimed:
+                self._raised(unit, type(lost)(*lost.args), sent.at, now, sent.seat.worker)
+
     def _unread(self, chunk: Chunk, units: Sequence[Unit], error: BaseException, start: float, end: float) -> None:
         """Go on from calls that the worker could not unpickle: by value, else one by one, else it is that one."""
         if not chunk.whole and by_value() is not None:
@@ -279,6 +301,19 @@ class PoolEngine:
         for unit in units:
             unit.alone = unit.alone or chunk.whole
         self._supply.give_back(units)
+
+    def _ended_plain(self, units: PlainUnits, report: Report, shift: float) -> None:
+        course, in_order, worker = self.course, self._supply.in_order, report.worker
+        starts, workers = course.ledger.starts, course.workers
+        for place, (index, data) in enumerate(zip(units.indexes, report.ended, strict=False)):
+            ended = decode_ended(data) if isinstance(data, bytes) else data
+            returned, start, end, value = ended
+            if not returned or course.recorder is not None:
+                self._ended(units[place], ended, shift, worker)
+                continue
+            starts[index] = start + shift
+            workers[index] = worker
+            course.finished(index, value, end + shift, in_order=in_order)
 
     def _ended(self, unit: Unit, ended: Ended, shift: float, worker: str) -> None:
         returned, start, end, value = ended

@@ -2,8 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, overload
 
 from procession._engine.again import Again
 from procession._engine.drawn import DrawnMap
@@ -72,6 +72,31 @@ class Unit:
     def hangs(self) -> bool:
         """Whether the attempt before still goes on, so that no other may be made beside it."""
         return self.hung.is_alive() if isinstance(self.hung, threading.Thread) else self.hung
+
+
+class PlainUnits(Sequence[Unit]):
+    """Tasks with nothing to them but the call. A unit of one is made when somebody looks at it, which is seldom."""
+
+    __slots__ = ("_calls", "indexes")
+
+    def __init__(self, calls: Sequence[Call], indexes: Sequence[int]) -> None:
+        self._calls = calls
+        self.indexes = indexes
+
+    @overload
+    def __getitem__(self, place: int) -> Unit: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Unit]: ...
+    def __getitem__(self, place: int | slice) -> Unit | list[Unit]:
+        if isinstance(place, slice):
+            return [self._unit(index) for index in self.indexes[place]]
+        return self._unit(self.indexes[place])
+
+    def __len__(self) -> int:
+        return len(self.indexes)
+
+    def _unit(self, index: int) -> Unit:
+        return Unit(index, self._calls[index], PLAIN, stays=False)
 
 
 class Awaited:
