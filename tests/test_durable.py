@@ -554,7 +554,7 @@ def test_nothing_is_left_open(path):
             ten("hybrid").execute(run_id=f"failing {number}", journal=path)
         BROKEN.clear()
     assert threading.active_count() == threads
-    assert _open_files() == files
+    assert _open_files() <= files
 
 
 def _open_files():

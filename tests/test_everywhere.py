@@ -43,6 +43,7 @@ class Way(NamedTuple):
     options: Callable[[], dict[str, Any]] = dict  # makes options for the process, such as its executor
     examples: int = 30  # processes tried for each strategy and policy: fewer where each takes long
     keeps: bool = True  # whether a worker keeps its place between the attempts of a task and the elements of a map
+    certain: bool = True  # whether what is taken back when a run is stopped has not been begun: a cluster may just have
     awaited: Callable[[int], Any] = lambda index: False  # whether the task in this place is a coroutine
 
 
@@ -80,7 +81,7 @@ WAYS = [
     Way("asyncio", awaited, examples=10),
     Way("processes", Process.execute, lambda: {"executor": "processes"}, examples=3, keeps=False),
     Way("an executor", Process.execute, lambda: {"executor": pool()}, examples=10, keeps=False),
-    Way("Dask", Process.execute, lambda: {"executor": dask_client()}, examples=3, keeps=False),
+    Way("Dask", Process.execute, lambda: {"executor": dask_client()}, examples=3, keeps=False, certain=False),
     Way("coroutines", Process.execute, examples=10, awaited=lambda index: True),
     Way("coroutines and threads", Process.execute, examples=20, awaited=lambda index: index % 2),
     Way("coroutines and threads, asyncio", awaited, examples=20, awaited=lambda index: index % 3),
@@ -322,7 +323,8 @@ def assert_possible(spec, what, ends, way, *, cancelled=False):
         if outcome.state == "skipped" or not outcome.attempts:
             assert outcome.state in ("skipped", "cancelled")
             assert outcome.attempts == 0
-            assert not any(name == key or name.startswith(f"{key}-") for name in what.calls)
+            called = any(name == key or name.startswith(f"{key}-") for name in what.calls)
+            assert not called or not way.certain
             continue
         assert all(what.outcomes[n].state == "completed" for n in spec.before(index))
         if outcome.state == "cancelled" and interrupted and way.awaited(index):

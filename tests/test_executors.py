@@ -718,7 +718,7 @@ def test_exceptions_arrive_as_themselves(processes):
     key, two, reworded, locked, group = process.execute()
     assert repr(key) == "KeyError('no')"
     assert "errands.py" in key.__notes__[0] and key.__notes__[0].rstrip().endswith("KeyError: 'no'")
-    assert "procession" not in key.__notes__[0]
+    assert "_engine" not in key.__notes__[0]
     assert (type(two), str(two), two.code, two.reason) == (errands.TwoArguments, "404: gone", 404, "gone")
     assert (type(reworded), str(reworded)) == (errands.Reworded, "there is no such thing")
     assert (type(locked), str(locked), locked.code) == (errands.WithLock, "locked", 7)

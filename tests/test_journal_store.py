@@ -1353,7 +1353,9 @@ def test_nothing_is_left_open(where):
     with pytest.raises(PlanChangedError):
         journal.begin("run", fingerprint_of("other", []))
     journal.runs(), journal.tasks("run")
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    # Of what other tests have left, something may go in between.
+    assert len(os.listdir("/proc/self/fd")) <= before[0]
+    assert threading.active_count() <= before[1]
     journal.close()
 
 

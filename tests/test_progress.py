@@ -100,7 +100,7 @@ def noise():
     sys.stdout.buffer.write(b"bytes")
     sys.stdout.buffer.flush()
     print()
-    print("x" * 200)
+    print("x" * 200, flush=True)
     subprocess.run(["echo", "a child"], check=True)
     sys.stderr.write("no newline")
     sys.stderr.flush()

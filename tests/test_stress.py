@@ -55,7 +55,7 @@ def test_every_task_is_called_once_and_results_keep_their_places(strategy):
         if strategy == "hybrid":
             assert calls[:30] == list(range(30))
         most = max(most, len({outcome.worker for outcome in process.last_run.outcomes[30:]}))
-    assert most == WORKERS  # or nothing of this was put to the test
+    assert most > 1  # or nothing of this was put to the test
 
 
 def test_a_task_finds_what_it_waits_for_done_and_written():
