@@ -4,20 +4,24 @@ import asyncio
 import os
 import pickle
 import re
+import signal
+import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from urllib.parse import quote
+from urllib.request import urlopen
 
 import pytest
 from starlette.testclient import TestClient
 
-from procession import Process, RunCancelledError, current_task, task
-from procession.journal import Journal, lease
+from procession import JournalError, Process, RunCancelledError, current_task, task
+from procession.journal import Journal, Mark, Reader, lease
 from procession.web import application
 from procession.web.live import STREAMS, Live
 from procession.web.strip import LIMIT, drawn
-from procession.journal import Mark
 
 HOSTILE = "<script>alert('x')</script>\"'>\u202e\x1b[31m\n"
 BASE = "http://127.0.0.1:8765"
@@ -429,7 +433,7 @@ def test_a_run_is_cancelled_by_a_post_with_the_token(path, opened, going):
     with pytest.raises(RunCancelledError):
         going.result()
     assert rows_of(page.get("/").text)[0].startswith("cancelled run")
-    again = page.post("/run/1/cancel", data={"token": page.app.state.token}, follow_redirects=False)
+    again = page.post("/run/1/cancel", data={"token": page.app.app.state.token}, follow_redirects=False)
     assert again.status_code == 409
 
 
@@ -762,3 +766,110 @@ def test_a_stamp_changes_with_what_a_page_shows(where):
         numbers(1).execute(journal=where, run_id="third")
         assert stamps()[0] != over[0]
         assert stamps()[1] == over[1]
+
+
+def test_a_mistake_of_ours_is_said_without_its_traceback(path, opened, monkeypatch, capsys):
+    """Whoever runs the server sees the traceback; whoever asked does not."""
+    numbers(1).execute(journal=path, run_id="run")
+    page = opened(path)
+    page = TestClient(page.app, base_url=BASE, raise_server_exceptions=False)
+    monkeypatch.setattr(Reader, "run", lambda *_: 1 / 0)
+    answer = page.get("/run/1")
+    assert answer.status_code == 500
+    assert "ZeroDivisionError" not in answer.text
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert "content-security-policy" in answer.headers
+
+
+def test_a_journal_that_fails_half_way_through_a_page_is_said_on_it(path, opened, monkeypatch):
+    """What has been sent cannot be taken back, but the rest says why it is missing."""
+    numbers(1).execute(journal=path, run_id="run")
+
+    def fail(*_, **__):
+        raise JournalError("the disk is gone")
+
+    monkeypatch.setattr(Reader, "shares", fail)
+    answer = opened(path).get("/run/1/time")
+    assert answer.status_code == 200
+    assert "the disk is gone" in answer.text
+    assert answer.text.rstrip().endswith("</html>")
+
+
+# The command
+
+
+class Served:
+    """`procession ui` in a process of its own."""
+
+    def __init__(self, *arguments):
+        command = [sys.executable, "-m", "procession", "ui", "--port", "0", *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.said, self.port = "", None
+        for line in self.process.stdout:
+            self.said += line
+            if found := re.search(r":(\d+)/ ", line):
+                self.port = int(found[1])
+                break
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
+    def get(self, path):
+        with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+            return answer.read().decode()
+
+    def stream(self, path):
+        stream = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        stream.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        return stream
+
+
+def test_the_command_serves_tells_news_and_ends_with_streams_open(path):
+    """From an empty place to the first run, over real sockets; Ctrl-C ends it at once."""
+    with Served("--journal", path) as served:
+        assert "There is nothing at" in served.said
+        assert "http://127.0.0.1:" in served.said
+        idle = [served.stream("/events?since=x") for _ in range(20)]  # nobody ever reads from these
+        with served.stream("/events?since=x") as stream, stream.makefile("rb") as lines:
+            while not lines.readline().startswith(b"data: JournalError"):
+                pass
+            numbers(1).execute(journal=path, run_id="the-first")
+            while not (line := lines.readline()).startswith(b"data:") or b"Error" in line:
+                pass
+        assert "the-first" in served.get("/")
+        began = time.monotonic()
+        served.process.send_signal(signal.SIGINT)
+        assert served.process.wait(30) == 0
+        assert time.monotonic() - began < 4
+        assert served.process.stderr.read() == ""
+        for stream in idle:
+            stream.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--journal", "{folder}/other"], "is not a database"),
+        (["--journal", "{folder}/runs.db", "--host", "203.0.113.9"], "cannot listen on 203.0.113.9"),
+        (["--journal", "{folder}/runs.db", "--port", "99999"], "cannot listen on 127.0.0.1, port 99999"),
+    ],
+)
+def test_the_command_says_plainly_what_it_cannot_do(tmp_path, arguments, said):
+    """A foreign file, an address that is not here, a port that cannot be: exit status 1, and no traceback."""
+    (tmp_path / "other").write_text("no database at all, but more than sixteen bytes")
+    (tmp_path / "other").chmod(0o600)
+    with Served(*(argument.format(folder=tmp_path) for argument in arguments)) as served:
+        assert served.process.wait(30) == 1
+        error = served.process.stderr.read()
+    assert said in error
+    assert "Traceback" not in error
+
+
+def test_whoever_opens_the_page_to_others_is_told_so(path):
+    """Beyond this machine there is no password, and the command says what that means."""
+    with Served("--journal", path, "--host", "0.0.0.0") as served:
+        assert "Whoever reaches this address sees the runs, and can cancel them." in served.said

@@ -40,7 +40,7 @@ _LATE = "<!-- late -->"
 Show = Callable[[Reader, Request], Context]
 
 
-def application(journal: Journal, names: Iterable[str] = LOCAL, *, any_address: bool = False) -> Starlette:
+def application(journal: Journal, names: Iterable[str] = LOCAL, *, any_address: bool = False) -> Guard:
     """Return the page of a journal. `names`, and with `any_address` any number, are what its server may be called."""
     _templates()
     site = _Site(journal)
@@ -66,8 +66,8 @@ def application(journal: Journal, names: Iterable[str] = LOCAL, *, any_address: 
         },
     )
     app.state.live, app.state.token = site.live, site.token
-    app.add_middleware(Guard, names=tuple(names), any_address=any_address)
-    return app
+    # Around all of it: Starlette's own middleware would stand within what answers when we have made a mistake.
+    return Guard(app, names, any_address=any_address)
 
 
 class _Site:

@@ -9,10 +9,12 @@
 import ipaddress
 from collections.abc import Iterable
 from http import HTTPStatus
+from typing import Final
 
+from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 LONGEST = 8_000
 """Bytes of an address's path and query, at most."""
@@ -41,15 +43,15 @@ class Guard:
     which no DNS can make up.
     """
 
-    def __init__(self, app: ASGIApp, names: Iterable[str], *, any_address: bool = False) -> None:
-        self._app = app
+    def __init__(self, app: Starlette, names: Iterable[str], *, any_address: bool = False) -> None:
+        self.app: Final = app
         self._names = {name.strip("[]").lower() for name in names}
         self._any_address = any_address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or have it answered."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
 
         async def sealed(message: Message) -> None:
@@ -61,7 +63,7 @@ class Guard:
 
         refused = self._refused(scope)
         if refused is None:
-            await self._app(scope, receive, sealed)
+            await self.app(scope, receive, sealed)
         else:
             status, why = refused
             await PlainTextResponse(f"{status.phrase}: {why}\n", status)(scope, receive, sealed)

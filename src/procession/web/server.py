@@ -11,14 +11,19 @@ import uvicorn
 from procession.errors import JournalError
 from procession.journal import Journal
 from procession.web.app import LOCAL, application
+from procession.web.live import Live
 
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  # what is only compared
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, live: Live) -> None:
+        super().__init__(config)
+        self._live = live
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Streams would go on for ever, and the server waits for them.
-        self.config.app.state.live.close()  # type: ignore[union-attr]
+        self._live.close()
         super().handle_exit(sig, frame)
 
 
@@ -57,7 +62,7 @@ def serve(where: str, host: str, port: int, say: Callable[[str], object]) -> Non
                 server_header=False,
                 timeout_graceful_shutdown=5,
             )
-            _Server(config).run([listening])
+            _Server(config, app.app.state.live).run([listening])
 
 
 def _listening(host: str, port: int) -> socket.socket:
