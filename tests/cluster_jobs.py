@@ -63,3 +63,11 @@ def wait_for(path):
     while not Path(path).exists():
         time.sleep(0.01)
     return "let end"
+
+
+def note_and_wait(folder, number):
+    """Note the call; all but the first wait until they are told to go on."""
+    note(folder, number)
+    while number and not (Path(folder) / "go on").exists():
+        time.sleep(0.01)
+    return number

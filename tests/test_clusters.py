@@ -1,16 +1,20 @@
 """Processes on real clusters of several worker processes: one suite for Dask and Ray, then what is one's own."""
 
 import os
+import subprocess
 import sys
 import threading
 import warnings
+from contextlib import suppress
 from operator import add
 from pathlib import Path
 
 import pytest
 
-from cluster_jobs import die_once, double, fail, first_bytes, large, note, occupy, sizes, wait_for
-from procession import ExecutorBrokenError, Process, RunCancelledError, TaskTimeoutError, task
+from cluster_jobs import die_once, double, fail, first_bytes, large, note, note_and_wait, occupy, sizes, wait_for
+from procession import ExecutorBrokenError, JournalError, Process, RunCancelledError, TaskTimeoutError, task
+from procession.journal import Journal
+from procession.testing import recorded_calls
 
 dask = pytest.importorskip("dask", reason='pip install "procession[dask]"')
 distributed = pytest.importorskip("distributed", reason='pip install "procession[dask]"')
@@ -199,6 +203,45 @@ def test_the_executor_of_a_client_is_an_executor_like_any_other(client):
     for number in range(200):
         process.add_task(double, number)
     assert process.execute() == [2 * number for number in range(200)]
+
+
+SCRIPT = """
+import sys
+from cluster_jobs import note_and_wait
+from procession import Process
+
+process = Process("killed", "parallel", 2, executor=sys.argv[1])
+for number in range(6):
+    process.add_task(note_and_wait, sys.argv[2], number)
+if __name__ == "__main__":
+    process.execute(run_id="a", journal=sys.argv[3])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_run_whose_client_was_killed_goes_on(client, tmp_path):
+    """What was recorded until then is not called again; the cluster has outlived the client."""
+    calls, journal = tmp_path / "calls", tmp_path / "runs.db"
+    calls.mkdir()
+    script = [sys.executable, "-c", SCRIPT, client.scheduler.address, str(calls), str(journal)]
+    environment = {**os.environ, "PYTHONPATH": HERE}
+    with subprocess.Popen(script, env=environment, stderr=subprocess.DEVNULL) as killed:
+        recorded = set()
+        while not recorded:
+            assert killed.poll() is None
+            if journal.exists():
+                with Journal(journal) as opened, suppress(JournalError):
+                    recorded = {call[1] for call in recorded_calls(opened)}
+        killed.kill()
+    with Journal(journal) as opened:
+        recorded = {call[1] for call in recorded_calls(opened)}
+    before = {number: len(list(calls.glob(f"{number}.*"))) for number in recorded}
+    (calls / "go on").touch()
+    process = Process("killed", "parallel", 2, executor=client)
+    for number in range(6):
+        process.add_task(note_and_wait, str(calls), number)
+    assert process.execute(run_id="a", journal=journal) == list(range(6))
+    assert {number: len(list(calls.glob(f"{number}.*"))) for number in recorded} == before
 
 
 def test_an_address_is_as_good_as_a_client(client):
