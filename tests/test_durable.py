@@ -19,7 +19,7 @@ from procession import (
     current_task,
     task,
 )
-from procession.journal import Recorder
+from procession.journal import Journal, Recorder
 
 STRATEGIES = ["sequential", "parallel", "hybrid"]
 CALLS: list[object] = []
@@ -180,6 +180,21 @@ def test_each_element_of_a_map_is_recorded(strategy, by_handle, path):
     assert before | after == set(range(200))
     assert build().execute(run_id="a", journal=path)[-1] == [number * 10 for number in range(200)]
     assert calls() == []
+
+
+def test_each_element_is_recorded_with_the_worker_that_called_it(path):
+    """A map that several work on has several in its records."""
+    barrier = threading.Barrier(3)
+    HOLD[:] = [barrier.wait]
+    process = Process("met", "parallel", 3)
+    process.map(meeting, range(3))
+    process.execute(run_id="a", journal=path)
+    with Journal(path) as journal:
+        assert len({element.worker for element in journal.tasks("a", task=0)}) == 3
+
+
+def meeting(_number):
+    HOLD[0](20)
 
 
 def test_a_lazy_map_is_drawn_again_and_only_its_open_elements_are_called(path):

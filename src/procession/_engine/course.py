@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 from procession._engine.attempt import stripped
 from procession._engine.commit import GroupCommit, Recorder
-from procession._engine.current import Seat
+from procession._engine.current import SEAT, Seat
 from procession._engine.latch import Latch
 from procession._engine.ledger import Ledger
 from procession._engine.note import annotate
@@ -174,7 +174,7 @@ class Course:
         """Record that an element of a map returned."""
         if self._commits is None or self.recorder is None:
             return
-        worker = self.workers[index]
+        worker = self._worker_at(index)
         record = Record(
             index,
             place,
@@ -420,10 +420,15 @@ class Course:
             worker,
         )
 
+    def _worker_at(self, index: int) -> str | None:
+        """Return who is at a task just here: many are, at the elements of a map."""
+        seat = SEAT.get(None)
+        return seat.worker if seat is not None and seat.conduct is self and seat.index == index else self.workers[index]
+
     def _failure(
         self, index: int, element: int, error: BaseException, start: float, end: float, attempts: int
     ) -> Record:
-        worker = self.workers[index]
+        worker = self._worker_at(index)
         return Record(
             index,
             element,
