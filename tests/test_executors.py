@@ -876,7 +876,7 @@ def test_the_trace_of_a_worker_counts_nothing_twice(tmp_path):
     assert theirs.note(b"")
     assert ours.read(1, 0) == [b"one", b""]
     assert ours.read(1, 1) == ours.read(2, 0) == []
-    assert not theirs.note(bytes(1 << 16))
+    assert not theirs.note(bytes(1 << 17))
     theirs.begin(1, 1)
     assert ours.read(1, 1) == []
     theirs.close()

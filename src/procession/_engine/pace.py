@@ -10,6 +10,8 @@ _WORTH = 20
 """How many times longer than the way there and back a chunk should take: it costs at most 5 % then."""
 _GROWTH = 8
 _MOST_BYTES = 1 << 20
+_MANY = 2_000
+"""So many calls travel well: with more, whoever sends and whoever receives them have long pauses in turn."""
 
 
 class Pace:
@@ -53,6 +55,7 @@ class Pace:
             return 1
         call_s = max(self.call_s, 1e-7)
         size = min(self.chunk_s / call_s, self._last * _GROWTH, _MOST_BYTES / max(self._bytes, 1.0))
+        size = min(size, max(_MANY, _WORTH * self._way / call_s))
         # Towards the end everyone gets a share, though none that is not worth its way.
         self._last = max(int(min(size, max(left / (2 * workers), self._way / call_s))), 1)
         return self._last

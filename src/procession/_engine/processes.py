@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import time
 from contextlib import suppress
 from multiprocessing.connection import wait
@@ -29,10 +30,10 @@ _SPAWN = multiprocessing.get_context("spawn")
 _STALL_S = 0.05
 _WORTH_S = 0.5
 """What has to wait, in seconds of work for each worker, for one more than there are cores to be worth its start."""
-_AHEAD_S = 0.05
+_AHEAD_S = 0.01
 """The same, for chunks to lie ready at workers that have one."""
-_AHEAD_BYTES = 1 << 12
-"""What is sent to a worker that is busy: so little that it fits into any system's pipe."""
+_AHEAD_BYTES = 1 << 16 if sys.platform == "linux" else 1 << 12
+"""What is sent to a worker that is busy: so little that it fits into the system's pipe."""
 _STILLBORN = 3
 _CLOSING_S = 2.0
 _EXIT_CHECK_S = 1.0

@@ -16,7 +16,7 @@ import struct
 import tempfile
 from contextlib import suppress
 
-_SIZE = 1 << 16
+_SIZE = 1 << 17
 _HEAD = struct.Struct("=III")
 _LENGTH = struct.Struct("=I")
 _USED = 8
@@ -47,12 +47,10 @@ class Trace:
 
     def note(self, data: bytes) -> bool:
         """Note how a call ended; return whether there was room."""
-        start = self._used + _LENGTH.size
-        end = start + len(data)
+        end = self._used + _LENGTH.size + len(data)
         if end > _SIZE:
             return False
-        _LENGTH.pack_into(self._map, self._used, len(data))
-        self._map[start:end] = data
+        self._map[self._used : end] = _LENGTH.pack(len(data)) + data
         self._used = end
         _LENGTH.pack_into(self._map, _USED, end)
         return True

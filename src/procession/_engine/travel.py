@@ -8,6 +8,7 @@ name; what it refuses goes by value, through cloudpickle, where that is installe
 import pickle
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple, cast
@@ -123,8 +124,10 @@ def encode_ended(ended: Ended) -> bytes:
     """Return how a call ended as bytes. A value that cannot be pickled makes it a failure that says so."""
     returned, start, end, value = ended
     if returned:
+        with suppress(Exception):
+            return pickle.dumps(ended, pickle.HIGHEST_PROTOCOL)
         try:
-            return dumps(ended)
+            return dumps(ended, whole=True)
         except Exception as error:
             value = TransferError(unsendable(f"the result, {sketch(value)},", error))
     return dumps((False, start, end, _carried(value)))
