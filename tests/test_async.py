@@ -1736,7 +1736,7 @@ async def stuck(value=None):
     # Ends by a cancellation, and says so.
     begun.append(value)
     if len(begun) == expected:
-        asyncio.get_running_loop().call_soon(say, "ready")
+        asyncio.get_running_loop().call_soon(ready)
     try:
         await asyncio.Event().wait()
     except BaseException as error:
@@ -1746,7 +1746,7 @@ async def stuck(value=None):
 async def stubborn():
     begun.append(None)
     if len(begun) == expected:
-        say("ready")
+        ready()
     while True:
         try:
             await asyncio.Event().wait()
@@ -1804,7 +1804,7 @@ expected = 1
 
 def hangs():
     begun.append(None)
-    say("ready")
+    ready()
     try:
         current_task().sleep(50)
     except TaskCancelled:
