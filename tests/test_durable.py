@@ -453,10 +453,10 @@ def test_workers_do_not_wait_for_each_others_commits(monkeypatch, path):
 
 def _undigested(monkeypatch, path):
     # Semaphores cannot be told apart from others, and here need not be.
-    from procession import _recording
+    from procession._plan import fingerprint
 
-    real = _recording.fingerprint_of
-    monkeypatch.setattr(_recording, "fingerprint_of", lambda name, calls: real(name, [(same, (), {})] * len(calls)))
+    real = fingerprint.fingerprint_of
+    monkeypatch.setattr(fingerprint, "fingerprint_of", lambda name, calls: real(name, [(same, (), {})] * len(calls)))
     return path
 
 

@@ -27,7 +27,6 @@ from procession._model.task import (
     unwrapped,
 )
 from procession._model.text import shown, sketch
-from procession._plan.fingerprint import Fingerprint, fingerprint_of
 from procession._plan.plan import plan_of
 from procession._plan.wiring import HOLDERS, handles_in
 from procession._run import Run
@@ -35,6 +34,7 @@ from procession.errors import HandleError, NestingError, ProcessRunningError
 from procession.observe.audience import Audience
 
 if TYPE_CHECKING:
+    from procession._plan.fingerprint import Fingerprint
     from procession.journal import Journal
     from procession.pictures.graph import Graph
     from procession.pictures.nodes import Kind
@@ -412,8 +412,10 @@ class Process:
             "write a function that builds it, and call that again"
         )
 
-    def __procession_digest__(self) -> Fingerprint:
+    def __procession_digest__(self) -> "Fingerprint":
         """Return what another process's fingerprint has of this one where it is a task or an argument."""
+        from procession._plan.fingerprint import fingerprint_of  # asked for by a fingerprint, which is there then
+
         return fingerprint_of(self.name, self.tasks)
 
     def __repr__(self) -> str:

@@ -3,13 +3,11 @@
 import os
 import sys
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from procession._engine.course import Course
 from procession._engine.current import Seat
 from procession._model.states import RunStatus
-from procession._plan.fingerprint import fingerprint_of
 from procession._plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -58,6 +56,7 @@ def recording_of(
     """Return how a run is recorded. `task` is where it runs if it is itself a task, and then it is recorded with it."""
     outer = task.conduct.recorder if task is not None and isinstance(task.conduct, Course) else None
     if run_id is None and task is not None and outer is not None:
+        from procession._plan.fingerprint import fingerprint_of  # as below
         from procession.journal import Recorder  # which the outer run has imported
 
         assert isinstance(outer, Recorder)
@@ -69,11 +68,12 @@ def recording_of(
         if run_id is not None:
             raise ValueError(f"process {process_name!r}: run_id={run_id!r} is a key to a journal; give journal=, too")
         return Recording(os.urandom(8).hex())
+    from procession._plan.fingerprint import fingerprint_of  # only who records needs it, and what it imports
     from procession.journal import Journal  # needs the extra `journal`
 
     run_id = os.urandom(8).hex() if run_id is None else run_id
     fingerprint = fingerprint_of(process_name, plan.calls)
-    origin = {"argv": sys.argv, "folder": str(Path.cwd())}
+    origin = {"argv": sys.argv, "folder": os.getcwd()}  # noqa: PTH109  # pathlib takes long to import
     if isinstance(journal, Journal):
         return Recording(run_id, journal.begin(run_id, fingerprint, origin=origin, allow_changes=allow_changes))
     opened = Journal(journal)

@@ -20,7 +20,6 @@ from procession._model.progress import Progress
 from procession._model.record import WHOLE
 from procession._model.task import Each, Options
 from procession._model.text import shown
-from procession._plan.digest import digest_element
 from procession._plan.wiring import bound
 from procession.errors import PlanChangedError, TaskCancelled
 
@@ -275,6 +274,8 @@ class MapJob:
 
     def _checked(self, place: int, element: tuple[Any, ...]) -> bytes:
         """Return the digest of an element, and forget what was recorded in its place if that was another."""
+        from procession._plan.digest import digest_element  # which the journal has imported
+
         digest = digest_element(element, self._where)
         recorded = self._recorded.get(place)
         if recorded is not None and recorded.digest != digest:
