@@ -1,5 +1,7 @@
 """What several test files need."""
 
+import time
+
 import pytest
 
 from postgres import Server, Unavailable
@@ -22,3 +24,18 @@ def where(request, tmp_path):
     if request.param == "sqlite":
         return str(tmp_path / "runs.db")
     return request.getfixturevalue("postgres").new_database()
+
+
+@pytest.fixture
+def comes_true():
+    """Return whether something is so, now or soon: what earlier tests have left may still be on its way out."""
+
+    def comes_true(condition):
+        until = time.monotonic() + 10
+        while not condition():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+        return True
+
+    return comes_true

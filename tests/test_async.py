@@ -385,7 +385,7 @@ def test_ten_thousand_waits_take_no_thread_each():
     for number in range(count):
         process.add_task(wait, number)
     assert process.execute() == list(range(count))
-    assert len(threads) == before
+    assert len(threads) <= before
 
 
 def test_quick_coroutines_need_few_workers():

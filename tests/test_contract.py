@@ -164,7 +164,7 @@ def test_a_failure_leaves_as_itself_with_a_note(strategy):
         process.execute()
     assert caught.value.__notes__ == ["in process 'broken', task 0 (fail), attempt 1"]
     assert process.status == "failed"
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ by then is nobody's promise: there, what was seen must be one of the things that
 """
 
 import asyncio
-import atexit
 import sys
 import tempfile
 import warnings
@@ -70,9 +69,22 @@ def dask_client():
         cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
         client = distributed.Client(cluster, set_as_default=False)
     client.run(sys.path.insert, 0, str(Path(__file__).parent))
-    atexit.register(cluster.close)
-    atexit.register(client.close)
     return client
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _closing():
+    """Leave nothing to later tests, some of which count what is open."""
+    yield
+    if dask_client.cache_info().currsize:
+        client = dask_client()
+        cluster = client.cluster
+        client.close()
+        cluster.close()
+        dask_client.cache_clear()
+    if pool.cache_info().currsize:
+        pool().shutdown()
+        pool.cache_clear()
 
 
 WAYS = [

@@ -830,7 +830,7 @@ def wait_for(path):
 
 
 @linux
-def test_after_a_run_there_are_no_more_files_and_processes_than_before(processes):
+def test_after_a_run_there_are_no_more_files_and_processes_than_before(processes, comes_true):
     """Nothing is left open, on success and on failure."""
 
     def execute(call, *args):
@@ -848,7 +848,7 @@ def test_after_a_run_there_are_no_more_files_and_processes_than_before(processes
     execute(throw, KeyError())
     execute(errands.die)
     execute(task(timeout=0.05)(time.sleep), 20)
-    assert open_files() == before
+    assert comes_true(lambda: open_files() <= before)
 
 
 def test_a_worker_that_can_not_start_is_told_plainly(processes, monkeypatch):

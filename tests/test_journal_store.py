@@ -657,7 +657,7 @@ def test_the_heartbeat_renews_the_lease_and_says_how_far_the_run_is(where, monke
         state[:] = Progress(6, 1, 6), []
         one.close("completed")
         assert (journal.run("run").progress, journal.run("run").running) == (Progress(6, 1, 6), ())
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def wait_for(condition):
@@ -1336,7 +1336,7 @@ def test_a_file_planted_while_the_journal_is_opened_is_found(tmp_path, monkeypat
 # What it costs and leaves behind
 
 
-def test_nothing_is_left_open(where):
+def test_nothing_is_left_open(where, comes_true):
     """After a run that went well, one that failed and one that was refused: no file, connection or thread."""
     if not os.path.exists("/proc/self/fd"):
         pytest.skip("cannot count open files here")
@@ -1353,9 +1353,8 @@ def test_nothing_is_left_open(where):
     with pytest.raises(PlanChangedError):
         journal.begin("run", fingerprint_of("other", []))
     journal.runs(), journal.tasks("run")
-    # Of what other tests have left, something may go in between.
-    assert len(os.listdir("/proc/self/fd")) <= before[0]
-    assert threading.active_count() <= before[1]
+    assert comes_true(lambda: len(os.listdir("/proc/self/fd")) <= before[0])
+    assert comes_true(lambda: threading.active_count() <= before[1])
     journal.close()
 
 
