@@ -7,17 +7,20 @@
 Clusters are started before the clock is, for all contestants alike. Each result is checked.
 """
 
-import argparse
 import asyncio
 import os
-import sys
 import time
 import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from measuring import ROOT, Measured, Work, at_most, machine, measure, ratio_at_least, table
+from measuring import (
+    Work,
+    at_most,
+    compare,
+    ratio_at_least,
+)
 from work import after, same, same_awaited
 
 from procession import Process
@@ -174,31 +177,5 @@ def works() -> list[Work]:
     ]
 
 
-def write(results: list[Measured], where: str) -> None:
-    """Put the tables into the docs."""
-    head = (__doc__ or "").split("\n\n")
-    text = f"# Benchmarks: clusters and coroutines\n\nMade by `benchmarks/clusters.py`. {' '.join(head[2].split())}\n\n"
-    text += f"Measured on {where}.\n"
-    (ROOT / "docs" / "benchmarks-clusters.md").write_text(text + table(results) + "\n", encoding="utf-8")
-
-
-def main() -> None:
-    """Measure, print, and write if asked to."""
-    parser = argparse.ArgumentParser(description="Measure clusters and coroutines beside their peers.")
-    parser.add_argument("--rounds", type=int, default=7, help="how often each contestant runs (default: 7)")
-    parser.add_argument("--only", default="", help="only works whose title contains this")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks-clusters.md")
-    options = parser.parse_args()
-    results: list[Measured] = []
-    for work in works():
-        if options.only in work.title:
-            print(work.title, file=sys.stderr)
-            results.append(measure(work, options.rounds))
-    print(machine())
-    print(table(results))
-    if options.write:
-        write(results, machine())
-
-
 if __name__ == "__main__":
-    main()
+    compare("clusters and coroutines", "benchmarks-clusters.md", __doc__, lambda _: works())

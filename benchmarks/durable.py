@@ -9,16 +9,20 @@ same size with the standard library and commits. DBOS runs with its defaults, on
 its figure is for each step all the same. What is measured is the run, with opening and closing the journal.
 """
 
-import argparse
 import asyncio
 import sqlite3
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Literal
 
-from measuring import ROOT, Measured, Timed, Work, at_most, machine, measure, ratio_at_most, table
+from measuring import (
+    Timed,
+    Work,
+    at_most,
+    compare,
+    ratio_at_most,
+)
 
 from procession import Process
 from procession.journal import Journal
@@ -197,31 +201,5 @@ def works() -> list[Work]:
     ]
 
 
-def write(results: list[Measured], where: str) -> None:
-    """Put the tables into the docs."""
-    head = (__doc__ or "").split("\n\n")
-    text = f"# Benchmarks: durable runs\n\nMade by `benchmarks/durable.py`. {' '.join(head[2].split())}\n\n"
-    text += f"Measured on {where}.\n"
-    (ROOT / "docs" / "benchmarks-durable.md").write_text(text + table(results) + "\n", encoding="utf-8")
-
-
-def main() -> None:
-    """Measure, print, and write if asked to."""
-    parser = argparse.ArgumentParser(description="Measure durable runs beside their peers.")
-    parser.add_argument("--rounds", type=int, default=7, help="how often each contestant runs (default: 7)")
-    parser.add_argument("--only", default="", help="only works whose title contains this")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks-durable.md")
-    options = parser.parse_args()
-    results: list[Measured] = []
-    for work in works():
-        if options.only in work.title:
-            print(work.title, file=sys.stderr)
-            results.append(measure(work, options.rounds))
-    print(machine())
-    print(table(results))
-    if options.write:
-        write(results, machine())
-
-
 if __name__ == "__main__":
-    main()
+    compare("durable runs", "benchmarks-durable.md", __doc__, lambda _: works())

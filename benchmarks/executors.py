@@ -10,13 +10,16 @@ been ended; starting them has a table of its own. A round runs each contestant o
 of them. A figure is the median over the rounds; a ratio is the median of the rounds' ratios.
 """
 
-import argparse
 import gc
 import random
-import sys
 from collections.abc import Callable
 
-from measuring import ROOT, Measured, Work, at_most, machine, measure, ratio_at_most, shown, table
+from measuring import (
+    Work,
+    at_most,
+    compare,
+    ratio_at_most,
+)
 from pools import (
     Job,
     Ran,
@@ -109,33 +112,5 @@ def works(n: int) -> list[Work]:
     ]
 
 
-def write(results: list[Measured], where: str) -> None:
-    """Put the tables into docs/benchmarks-executors.md."""
-    head = (__doc__ or "").split("\n\n")
-    text = f"# Benchmarks: worker processes\n\nMade by `benchmarks/executors.py`. {' '.join(head[2].split())}\n\n"
-    text += f"Measured on {where}. Absolute figures move from machine to machine; compare within one table.\n"
-    (ROOT / "docs" / "benchmarks-executors.md").write_text(text + table(results) + "\n", encoding="utf-8")
-
-
-def main() -> None:
-    """Measure, print, and write if asked to."""
-    parser = argparse.ArgumentParser(description="Measure worker processes beside other pools.")
-    parser.add_argument("--rounds", type=int, default=7, help="how often each contestant runs (default: 7)")
-    parser.add_argument("--tasks", type=int, default=100_000, help="how many trivial tasks (default: 100,000)")
-    parser.add_argument("--only", default="", help="only works whose title contains this")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks-executors.md")
-    options = parser.parse_args()
-    results: list[Measured] = []
-    for work in works(options.tasks):
-        if options.only in work.title:
-            print(work.title, file=sys.stderr)
-            results.append(measure(work, options.rounds))
-    print(machine())
-    print(table(results))
-    if options.write:
-        write(results, machine())
-    print(f"{len(results)} works, {shown(options.rounds)} rounds", file=sys.stderr)
-
-
 if __name__ == "__main__":
-    main()
+    compare("worker processes", "benchmarks-executors.md", __doc__, works, 100_000)

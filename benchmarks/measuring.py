@@ -1,5 +1,6 @@
 """How pieces of work are measured side by side, and how that is shown."""
 
+import argparse
 import os
 import platform
 import re
@@ -104,6 +105,33 @@ def table(results: list[Measured]) -> str:
             reached, what = check(figures)
             lines.append(f"- {'reached' if reached else '**missed**'}: {goal} ({what})")
     return "\n".join(lines)
+
+
+def compare(title: str, page: str, said: str | None, works: Callable[[int], list[Work]], tasks: int = 0) -> None:
+    """Measure what a script asks for on its command line, print it, and write it to a page of the docs if asked to.
+
+    `said` is the script's docstring, whose third paragraph says how it measures; `works` is called with the number of
+    tasks, by default `tasks`, where the script takes one.
+    """
+    parser = argparse.ArgumentParser(description=(said or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7, help="how often each contestant runs (default: 7)")
+    if tasks:
+        parser.add_argument("--tasks", type=int, default=tasks, help=f"how many trivial tasks (default: {tasks:,})")
+    parser.add_argument("--only", default="", help="only works whose title contains this")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{page}")
+    options = parser.parse_args()
+    results: list[Measured] = []
+    for work in works(options.tasks if tasks else 0):
+        if options.only in work.title:
+            print(work.title, file=sys.stderr)
+            results.append(measure(work, options.rounds))
+    print(f"{machine()}\n{table(results)}")
+    if options.write:
+        how = " ".join((said or "").split("\n\n")[2].split())
+        text = f"# Benchmarks: {title}\n\nMade by `benchmarks/{Path(sys.argv[0]).name}`. {how}\n\n"
+        text += f"Measured on {machine()}. "
+        text += "Absolute figures move from machine to machine; compare within one table.\n"
+        (ROOT / "docs" / page).write_text(text + table(results) + "\n", encoding="utf-8")
 
 
 def between(text: str, start: str, end: str, new: str) -> str:
