@@ -28,7 +28,7 @@ from procession import (
     current_task,
     task,
 )
-from procession._engine.coroutines import CoroutineEngine
+from procession._loop.coroutines import CoroutineEngine
 from procession._engine.course import Course
 from procession._model.strategy import strategy_of
 from procession._plan.plan import plan_of

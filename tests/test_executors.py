@@ -30,10 +30,10 @@ from procession import (
     current_task,
     task,
 )
-from procession._engine import travel
-from procession._engine.chunk import Chunk, run_chunk
-from procession._engine.pace import Pace
-from procession._engine.trace import Trace
+from procession._crew import travel
+from procession._crew.chunk import Chunk, run_chunk
+from procession._crew.pace import Pace
+from procession._crew.trace import Trace
 
 STRATEGIES = ["sequential", "parallel", "hybrid"]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and fork are POSIX's")
@@ -718,7 +718,7 @@ def test_exceptions_arrive_as_themselves(processes):
     key, two, reworded, locked, group = process.execute()
     assert repr(key) == "KeyError('no')"
     assert "errands.py" in key.__notes__[0] and key.__notes__[0].rstrip().endswith("KeyError: 'no'")
-    assert "_engine" not in key.__notes__[0]
+    assert "_crew" not in key.__notes__[0]
     assert (type(two), str(two), two.code, two.reason) == (errands.TwoArguments, "404: gone", 404, "gone")
     assert (type(reworded), str(reworded)) == (errands.Reworded, "there is no such thing")
     assert (type(locked), str(locked), locked.code) == (errands.WithLock, "locked", 7)
@@ -853,7 +853,7 @@ def test_after_a_run_there_are_no_more_files_and_processes_than_before(processes
 
 def test_a_worker_that_can_not_start_is_told_plainly(processes, monkeypatch):
     """The system's reason is in the message."""
-    from procession._engine import processes as module
+    from procession._crew import processes as module
 
     def refuse(*_, **__):
         raise OSError(11, "Resource temporarily unavailable")

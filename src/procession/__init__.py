@@ -2,13 +2,15 @@
 
 How the rooms lie, each importing only from those below it:
 
-    cli                     the command line; uses public names only
+    cli, web                the command line and the page; use public names only
     _process                what users define
     _run, _recording        one execution of it: where the rooms meet
+    _executor               which engine an executor takes
+    _crew, _loop            the engines for tasks elsewhere, and for coroutines
     observe                 those who are told
     pictures                graphs and timelines
     journal                 the durable record of runs; needs an extra
-    _engine                 the ledger, and the loops that drive it
+    _engine                 the ledger, the course of a run, and the engine for threads
     _plan                   stages and edges, digests (pure)
     _model                  what is said: tasks, handles, strategies, events, outcomes
     errors                  every public exception

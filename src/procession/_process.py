@@ -6,10 +6,10 @@ from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar, cast, get_args, overload
 
-from procession._engine.choice import Where, check_executor
 from procession._engine.course import Course
 from procession._engine.current import SEAT
 from procession._engine.each import check_iterables
+from procession._executor import Where, check_executor
 from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.observer import Observer
 from procession._model.states import OnError, ProcessStatus
@@ -499,7 +499,7 @@ class Process:
 
     async def _begin_async(self, begin: Callable[[], Run]) -> Run:
         """Begin in a thread, for a journal may take its time."""
-        from procession._engine.aside import in_thread  # asyncio takes longer to import than all the rest
+        from procession._loop.aside import in_thread  # asyncio takes longer to import than all the rest
 
         def end(run: Run) -> None:  # for which nobody waits any more
             run.cancel()

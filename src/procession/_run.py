@@ -9,10 +9,10 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from procession._engine.attempt import let_go
-from procession._engine.choice import Where, engine_of
 from procession._engine.course import Course
 from procession._engine.current import SEAT
 from procession._engine.latch import SLICE_S, Latch
+from procession._executor import Where, engine_of
 from procession._model.event import Event, EventName
 from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome
@@ -125,7 +125,7 @@ class Run:
 
     async def _drive_async(self) -> None:
         """Run all tasks, coroutines in the running loop. Raises nothing of a task."""
-        from procession._engine.coroutines import drive_async  # asyncio: see `engine_of`
+        from procession._loop.coroutines import drive_async  # asyncio: see `engine_of`
 
         try:
             self._set_out()
@@ -144,7 +144,7 @@ class Run:
         if self._recording.recorder is None and not self._audience.waits:
             self._arrive()
         else:
-            from procession._engine.aside import in_thread
+            from procession._loop.aside import in_thread
 
             await in_thread(self._arrive)
 
@@ -287,7 +287,7 @@ class Run:
 
     async def __aiter__(self) -> AsyncIterator[Outcome]:
         """Yield the same in a coroutine, without holding up its event loop."""
-        from procession._engine.aside import Mailbox  # asyncio: see `engine_of`
+        from procession._loop.aside import Mailbox  # asyncio: see `engine_of`
 
         ended: Mailbox[int | None] = Mailbox()
         with _Ends(self._course, ended.put) as ends:

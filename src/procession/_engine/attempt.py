@@ -299,4 +299,5 @@ _CALLERS = ("procession.", "tenacity", "concurrent.futures", "threading")
 
 
 def _is_ours(module: str) -> bool:
-    return module.startswith(("procession._engine.", "tenacity", "concurrent.futures"))
+    rooms = ("procession._engine.", "procession._crew.", "procession._loop.")
+    return module.startswith((*rooms, "tenacity", "concurrent.futures"))

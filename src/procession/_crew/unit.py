@@ -5,8 +5,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, overload
 
-from procession._engine.again import Again
-from procession._engine.drawn import DrawnMap
+from procession._crew.again import Again
+from procession._crew.drawn import DrawnMap
 from procession._model.record import WHOLE
 from procession._model.task import PLAIN, Call, Options, name_of
 

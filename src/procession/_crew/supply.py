@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import count
 
-from procession._engine.chunk import EARLIER
+from procession._crew.chunk import EARLIER
+from procession._crew.drawn import DrawnMap
+from procession._crew.unit import Awaited, PlainUnits, Unit
 from procession._engine.course import Course
-from procession._engine.drawn import DrawnMap
-from procession._engine.unit import Awaited, PlainUnits, Unit
 from procession._model.task import PLAIN, Call, Each, is_process
 from procession._plan.wiring import bound
 
@@ -115,7 +115,7 @@ class Supply:
             while len(indexes) < limit:
                 index = ready.popleft()
                 if self._stays(calls[index][0]):
-                    self._unclaim(index)
+                    self._course.ledger.put_back(index)
                     break
                 indexes.append(index)
         except IndexError:
@@ -160,7 +160,7 @@ class Supply:
             function = self._course.plan.calls[index][0]
             if self.in_order and before and (isinstance(function, Each) or index in self._course.plan.needs):
                 # What it takes may be the value of one before it, which has not even been sent.
-                self._unclaim(index)
+                self._course.ledger.put_back(index)
                 return None
             if not isinstance(function, Each):
                 call, options = self._course.call(index)
@@ -203,9 +203,3 @@ class Supply:
             return call
         function: Callable[..., object] = call[0]
         return (Awaited(function), *call[1:])
-
-    def _unclaim(self, index: int) -> None:
-        ledger = self._course.ledger
-        ledger.ready.appendleft(index)
-        if ledger.halted:
-            ledger.ready.clear()

@@ -18,14 +18,14 @@ import time
 from contextlib import suppress
 from typing import Any, Protocol
 
-from procession._engine.aside import Aside, patiently
-from procession._engine.awaited import PATIENCE_S, alike, attempted, breathe, current
 from procession._engine.course import Course
 from procession._engine.current import SEAT, Seat
 from procession._engine.each import Left
-from procession._engine.each_awaited import AwaitedMap
-from procession._engine.own_loop import OwnLoop, own_loop
 from procession._engine.threads import ThreadEngine
+from procession._loop.aside import Aside, patiently
+from procession._loop.awaited import PATIENCE_S, alike, attempted, breathe, current
+from procession._loop.each_awaited import AwaitedMap
+from procession._loop.own_loop import OwnLoop, own_loop
 from procession._model.strategy import Stage
 from procession._model.task import PLAIN, Call, Each
 from procession._model.text import shown

@@ -7,10 +7,10 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Protocol
 
-from procession._engine.awaited import PATIENCE_S, absolve, alike, apart, attempted, breathe, current
 from procession._engine.course import Course
 from procession._engine.current import SEAT, Seat
 from procession._engine.each import MapJob
+from procession._loop.awaited import PATIENCE_S, absolve, alike, apart, attempted, breathe, current
 from procession._model.record import WHOLE
 from procession._model.task import Each, Options
 from procession.errors import TaskCancelled

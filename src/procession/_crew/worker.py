@@ -17,10 +17,10 @@ import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from procession._engine.chunk import Chunk, Report, here
-from procession._engine.remote import Remote
-from procession._engine.trace import Trace
-from procession._engine.travel import Ended, encode_ended
+from procession._crew.chunk import Chunk, Report, here
+from procession._crew.remote import Remote
+from procession._crew.trace import Trace
+from procession._crew.travel import Ended, encode_ended
 
 HELLO, PART, REPORT = b"h", b"p", b"r"
 """What a message to the coordinator is: its first byte."""

@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Protocol, cast
 
+from procession._crew.remote import Remote
+from procession._crew.travel import Call, Ended, encode_calls, encode_ended
 from procession._engine.attempt import Attempt
 from procession._engine.course import Course
 from procession._engine.current import SEAT, Seat
-from procession._engine.remote import Remote
-from procession._engine.travel import Call, Ended, encode_calls, encode_ended
 from procession._model.task import Options
 
 WITHIN: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar("procession_within", default=())

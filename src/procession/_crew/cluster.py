@@ -15,8 +15,8 @@ import pickle
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
-from procession._engine.chunk import Chunk, Report, run_chunk
-from procession._engine.travel import Call, by_value, decode_ended, encode_calls, encode_ended
+from procession._crew.chunk import Chunk, Report, run_chunk
+from procession._crew.travel import Call, by_value, decode_ended, encode_calls, encode_ended
 from procession._model.outcome import Away
 
 SMALL_BYTES = 64 * 1024

@@ -52,22 +52,22 @@ def engine_of(executor: Where, course: Course) -> Engine:
     if executor == "threads":
         return _own_threads(course)
     # Imported by the first run that needs it: importing the package stays free of multiprocessing.
-    from procession._engine.pool import PoolEngine
+    from procession._crew.pool import PoolEngine
 
     if _is_dask(executor):
-        from procession._engine.dask import DaskCrew
+        from procession._crew.dask import DaskCrew
 
         return PoolEngine(course, lambda course: DaskCrew(course, executor))
     if executor == "ray":
-        from procession._engine.ray import RayCrew
+        from procession._crew.ray import RayCrew
 
         return PoolEngine(course, RayCrew)
     if executor == "processes":
-        from procession._engine.processes import ProcessCrew
+        from procession._crew.processes import ProcessCrew
 
         return PoolEngine(course, ProcessCrew)
-    from procession._engine.chunk import WITHIN
-    from procession._engine.given import GivenCrew
+    from procession._crew.chunk import WITHIN
+    from procession._crew.given import GivenCrew
 
     assert isinstance(executor, Executor)
     if any(executor is one for one in WITHIN.get()):
@@ -86,6 +86,6 @@ def _own_threads(course: Course) -> Engine:
     if not course.plan.coroutines:
         return ThreadEngine(course)
     # Importing asyncio takes longer than importing all the rest, so only those who need it do.
-    from procession._engine.coroutines import CoroutineEngine
+    from procession._loop.coroutines import CoroutineEngine
 
     return CoroutineEngine(course)

@@ -15,16 +15,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from procession._engine.chunk import Chunk, Report
+from procession._crew.chunk import Chunk, Report
+from procession._crew.crew import Arrival, Crew
+from procession._crew.given import LocalCrew
+from procession._crew.pace import Pace
+from procession._crew.supply import Supply
+from procession._crew.travel import Call, Ended, by_value, decode_ended
+from procession._crew.unit import End, PlainUnits, Unit
 from procession._engine.course import Course
-from procession._engine.crew import Arrival, Crew
 from procession._engine.current import Seat
-from procession._engine.given import LocalCrew
 from procession._engine.latch import SLICE_S, Latch
-from procession._engine.pace import Pace
-from procession._engine.supply import Supply
-from procession._engine.travel import Call, Ended, by_value, decode_ended
-from procession._engine.unit import End, PlainUnits, Unit
 from procession._model.luggage import LUGGAGE
 from procession._model.record import WHOLE
 from procession._model.strategy import Stage

@@ -18,11 +18,11 @@ import time
 from contextlib import suppress
 from multiprocessing.connection import wait
 
-from procession._engine.chunk import Chunk, Report
+from procession._crew.chunk import Chunk, Report
+from procession._crew.crew import Arrival
+from procession._crew.trace import Trace
+from procession._crew.worker import CANCEL, END, HALT, HELLO, PART, serve
 from procession._engine.course import Course
-from procession._engine.crew import Arrival
-from procession._engine.trace import Trace
-from procession._engine.worker import CANCEL, END, HALT, HELLO, PART, serve
 from procession._model.text import described, shown
 from procession.errors import TaskCancelled, TaskTimeoutError, WorkerDiedError, WorkersUnavailableError
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple, Protocol
 
-from procession._engine.chunk import Chunk, Report
+from procession._crew.chunk import Chunk, Report
 
 
 class Arrival(NamedTuple):

@@ -5,10 +5,10 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from procession._crew.source import Source
 from procession._engine.course import Course
 from procession._engine.current import SEAT, Seat
 from procession._engine.each import WINDOW, MapJob
-from procession._engine.source import Source
 from procession._model.luggage import LUGGAGE
 from procession._model.task import Each, Options
 from procession._model.text import shown

@@ -6,9 +6,9 @@ send ──submit──▶ executor ──done callback──▶ queue ──▶
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 
-from procession._engine.chunk import Chunk, Report, run_chunk
+from procession._crew.chunk import Chunk, Report, run_chunk
+from procession._crew.crew import Arrival
 from procession._engine.course import Course
-from procession._engine.crew import Arrival
 from procession._model.text import described, shown, sketch
 from procession.errors import ExecutorBrokenError
 

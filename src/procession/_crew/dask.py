@@ -15,10 +15,10 @@ try:
 except ImportError as error:
     raise ImportError('Dask is not installed: pip install "procession[dask]"') from error
 
-from procession._engine.chunk import Chunk, Report
-from procession._engine.cluster import SMALL_BYTES, packed, refer, run_away, told, value_of
+from procession._crew.chunk import Chunk, Report
+from procession._crew.cluster import SMALL_BYTES, packed, refer, run_away, told, value_of
+from procession._crew.crew import Arrival
 from procession._engine.course import Course
-from procession._engine.crew import Arrival
 from procession._model.outcome import Away
 from procession._model.text import described
 from procession.errors import ExecutorBrokenError
