@@ -69,22 +69,23 @@ def make(where: Path) -> None:
 
 
 @contextmanager
-def served(where: Path) -> Iterator[int]:
-    """Serve the page, and say on which port."""
+def served(where: Path) -> Iterator[tuple[int, str]]:
+    """Serve the page, and say on which port and with which key."""
     command = [sys.executable, "-m", "procession", "ui", "--journal", str(where), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        found = re.search(r":(\d+)/", server.stdout.readline())
+        found = re.search(r":(\d+)/\?key=(\S+)", server.stdout.readline())
         assert found is not None
-        yield int(found[1])
+        yield int(found[1]), found[2]
         server.terminate()
 
 
-def asked(port: int, path: str) -> tuple[float, bytes]:
+def asked(page: tuple[int, str], path: str) -> tuple[float, bytes]:
     """Return how long the first byte of a page takes, in seconds, and the page."""
+    port, key = page
     connection = http.client.HTTPConnection("127.0.0.1", port)
     began = time.perf_counter()
-    connection.request("GET", path)
+    connection.request("GET", path, headers={"cookie": f"procession-{port}={key}"})
     answer = connection.getresponse()
     took = time.perf_counter() - began
     text = answer.read()
@@ -92,7 +93,7 @@ def asked(port: int, path: str) -> tuple[float, bytes]:
     return took, text
 
 
-def pages(port: int, big: int) -> bool:
+def pages(page: tuple[int, str], big: int) -> bool:
     """Print how soon pages are there and how heavy they are, and return whether that is good."""
     good = True
     print(f"{'page':44} {'median':>8} {'worst':>8} {'with all it needs':>18}")
@@ -111,16 +112,16 @@ def pages(port: int, big: int) -> bool:
         f"/run/{big}/compared",
         f"/run/{big}/time",
     ):
-        times = [asked(port, path)[0] for _ in range(ROUNDS)]
-        page = asked(port, path)[1]
-        needed = set(re.findall(r'(?:href|src|data-source)="(/static/[^"]*|/run/\d+/time)"', page.decode()))
-        weight = len(page) + sum(len(asked(port, one)[1]) for one in needed - {path})
+        times = [asked(page, path)[0] for _ in range(ROUNDS)]
+        text = asked(page, path)[1]
+        needed = set(re.findall(r'(?:href|src|data-source)="(/static/[^"]*|/run/\d+/time)"', text.decode()))
+        weight = len(text) + sum(len(asked(page, one)[1]) for one in needed - {path})
         good &= median(times) < FIRST_BYTE_S and weight < WEIGHT
         print(f"{path:44} {median(times) * 1e3:5.1f} ms {max(times) * 1e3:5.1f} ms {weight / 1e3:15.1f} kB")
     return good
 
 
-def news(port: int, where: Path, count: int = 20) -> bool:
+def news(page: tuple[int, str], where: Path, count: int = 20) -> bool:
     """Print how long it takes from the end of a task to an open page, and return whether that is good."""
     chromium = shutil.which("chromium")
     try:
@@ -136,19 +137,20 @@ def news(port: int, where: Path, count: int = 20) -> bool:
     with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as runner, sync_playwright() as playwright:
         assert runner.stdin is not None
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
-        page = browser.new_page()
-        while asked(port, f"/run?id={run_id}")[1]:  # nothing, once it leads somewhere
+        tab = browser.new_page()
+        while asked(page, f"/run?id={run_id}")[1]:  # nothing, once it leads somewhere
             assert runner.poll() is None
             time.sleep(0.05)
-        page.goto(f"http://127.0.0.1:{port}/run?id={run_id}")
-        page.locator("#link.live").wait_for()
+        tab.goto("http://127.0.0.1:{}/?key={}".format(*page))
+        tab.goto(f"http://127.0.0.1:{page[0]}/run?id={run_id}")
+        tab.locator("#link.live").wait_for()
         for number in range(count):
             # A little off the beat of the one who looks.
             time.sleep(1.0 + number * 0.013)
             began = time.perf_counter()
             runner.stdin.write("\n")
             runner.stdin.flush()
-            page.evaluate(WAIT, number)
+            tab.evaluate(WAIT, number)
             times.append(time.perf_counter() - began)
         browser.close()
     print(
@@ -165,10 +167,10 @@ def main() -> None:
             make(where)
         with Journal(where) as journal, journal.reader() as reader:
             big = reader.key("big")
-        with served(where) as port:
-            asked(port, "/")
-            good = pages(port, big)
-            good &= news(port, where)
+        with served(where) as page:
+            asked(page, "/")
+            good = pages(page, big)
+            good &= news(page, where)
     sys.exit(not good)
 
 

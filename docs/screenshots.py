@@ -113,12 +113,13 @@ def main() -> None:
         command = [sys.executable, "-m", "procession", "ui", "--port", "0"]
         with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None
-            found = re.search(r"http://\S+(?=/)", server.stdout.readline())
+            found = re.search(r"(http://\S+)/\?key=\S+", server.stdout.readline())
             assert found is not None
-            base = found[0]
+            entrance, base = found[0], found[1]
             browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
             light, dark = (browser.new_page(color_scheme=scheme) for scheme in ("light", "dark"))
             for page in light, dark:
+                page.goto(entrance)
                 page.goto(f"{base}/run?id=2026-11-25")
                 page.locator("#time svg.strip").wait_for()
             time.sleep(3)

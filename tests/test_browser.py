@@ -142,9 +142,10 @@ class Pipeline:
         self.server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.children.append(self.server)
         while select.select([self.server.stdout], [], [], 50)[0]:
-            found = re.search(r"http://\S+(?=/)", self.server.stdout.readline())
+            found = re.search(r"(http://\S+)/\?key=\S+", self.server.stdout.readline())
             if found:
-                return found[0]
+                self.entrance = found[0]
+                return found[1]
         raise AssertionError("no server")
 
     def close(self):
@@ -167,8 +168,8 @@ def pipeline(tmp_path):
 
 
 @pytest.fixture
-def open_page(browser):
-    """Opens a page, and fails if anything is wrong in the browser's own eyes."""
+def open_page(browser, pipeline):
+    """Opens a page, by the address with the key, and fails if anything is wrong in the browser's own eyes."""
     contexts, wrong = [], []
 
     def opening(address, **options):
@@ -179,6 +180,7 @@ def open_page(browser):
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
         page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
         page.on("dialog", lambda dialog: wrong.append(dialog.message))
+        page.goto(pipeline.entrance)
         page.goto(address)
         return page
 
@@ -373,8 +375,23 @@ def test_the_page_fits_a_phone(pipeline, open_page):
         assert page.evaluate("document.scrollingElement.scrollWidth") <= 390, address
 
 
+def test_the_key_leaves_the_address_and_others_are_shown_where_it_stands(pipeline, open_page, browser):
+    """One opens what the terminal says and can bookmark what one sees; a browser without the key is told what to do."""
+    pipeline.run("good", "first")
+    page = open_page(base := pipeline.serve())
+    page.goto(pipeline.entrance)
+    assert page.url == f"{base}/"
+    assert page.evaluate("document.cookie") == "", "no script can read it"
+    page.get_by_role("link", name="first").click()
+    expect(page.locator("#status")).to_have_text("completed")
+    stranger = browser.new_page()
+    stranger.goto(f"{base}/run/1")
+    expect(stranger.locator("body")).to_contain_text("printed in its terminal")
+    stranger.close()
+
+
 def test_a_page_says_when_the_server_is_gone_and_goes_on_when_it_is_back(pipeline, open_page):
-    """A stopped server ends at once though pages are open; the page says so, and needs no reload afterwards."""
+    """A stopped server ends at once though pages are open. Once the new one's address is open, so are the old pages."""
     pipeline.run("good", "first")
     page = open_page(base := pipeline.serve())
     expect(page.locator("#link")).to_have_text("live")
@@ -385,6 +402,7 @@ def test_a_page_says_when_the_server_is_gone_and_goes_on_when_it_is_back(pipelin
     expect(page.locator("#link")).to_have_text("not connected")
     pipeline.run("bad", "second")
     pipeline.serve(base.rpartition(":")[2])
+    page.context.new_page().goto(pipeline.entrance)
     expect(page.locator("tbody tr").first).to_contain_text("second")
     expect(page.locator("#link")).to_have_text("live")
     open_page.wrong.clear()

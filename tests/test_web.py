@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from urllib.parse import quote
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 from starlette.testclient import TestClient
@@ -25,6 +25,8 @@ from procession.web.strip import LIMIT, drawn
 
 HOSTILE = "<script>alert('x')</script>\"'>\u202e\x1b[31m\n"
 BASE = "http://127.0.0.1:8765"
+KEY = "the-key-that-the-terminal-shows"
+COOKIE = {"procession-8765": KEY}
 BROKEN = set()
 HELD, BEGUN = threading.Semaphore(0), threading.Semaphore(0)
 
@@ -73,12 +75,13 @@ def path(tmp_path):
 
 @pytest.fixture
 def opened():
-    """Opens the page of a journal."""
+    """Opens the page of a journal, with its key unless `cookies` says what else to bring."""
     closing = []
 
-    def open_page(where, **options):
+    def open_page(where, cookies=COOKIE, **options):
         journal = Journal(where)
-        client = TestClient(application(journal, **options), base_url=BASE, headers={"origin": BASE})
+        app = application(journal, KEY, **options)
+        client = TestClient(app, base_url=BASE, headers={"origin": BASE}, cookies=cookies)
         closing.append(journal)
         return client
 
@@ -396,15 +399,94 @@ def test_a_name_that_is_not_ours_is_refused(path, opened, host):
 def test_our_own_names_are_not(path, opened, host):
     """Through any port, for a tunnel may lead here."""
     numbers(1).execute(journal=path, run_id="run")
-    assert opened(path).get("/", headers={"host": host, "origin": f"http://{host}"}).status_code == 200
+    page = opened(path, cookies={f"procession-{port}": KEY for port in (8765, 80, 1)})
+    assert page.get("/", headers={"host": host, "origin": f"http://{host}"}).status_code == 200
 
 
 def test_on_every_address_any_number_will_do_but_no_name(path, opened):
     """No DNS can make up a number."""
     numbers(1).execute(journal=path, run_id="run")
-    page = opened(path, any_address=True)
+    page = opened(path, any_address=True, cookies=COOKIE | {"procession-80": KEY})
     for host, status in ("192.168.1.2:8765", 200), ("[fe80::1]", 200), ("evil.example", 421):
         assert page.get("/", headers={"host": host, "origin": f"http://{host}"}).status_code == status
+
+
+# The key
+
+
+@pytest.mark.parametrize("address", ["/", "/run/1", "/run/1/task/0", "/events", "/static/page.js", "/nothing"])
+@pytest.mark.parametrize(
+    ("query", "cookies"),
+    [
+        ("", {}),
+        ("?key=", {}),
+        (f"?key={KEY[:-1]}", {}),
+        (f"?key={KEY}x", {}),
+        ("?key=%ff%00", {}),
+        ("", {"procession-8765": ""}),
+        ("", {"procession-8765": KEY[:-1]}),
+        ("", {"procession-8766": KEY}),
+        ("", {"procession": KEY, "key": KEY}),
+    ],
+)
+def test_without_the_key_nothing_is_shown(path, opened, address, query, cookies):
+    """Another user of this machine learns nothing but where the right address stands."""
+    numbers(1).execute(journal=path, run_id="secret-run")
+    answer = opened(path, cookies=cookies).get(address + query)
+    assert answer.status_code == 403
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert "`procession ui` has printed in its terminal" in answer.text
+    assert not re.search("secret-run|function|set-cookie", answer.text + str(answer.headers))
+
+
+def test_the_address_with_the_key_leads_in_and_the_key_is_gone_from_it(path, opened):
+    """One opens what the terminal says, at any page; what the browser keeps in its history has no key."""
+    numbers(1).execute(journal=path, run_id="run")
+    page = opened(path, cookies={})
+    answer = page.get(f"/run/1?state=failed&key={KEY}&q=a%26b", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/run/1?state=failed&q=a%26b")
+    assert KEY not in answer.text
+    name, _, rest = answer.headers["set-cookie"].partition("=")
+    assert name == "procession-8765"
+    assert {part.strip().lower() for part in rest.split(";")[1:]} == {"httponly", "samesite=strict", "path=/"}
+    assert page.get("/run/1").status_code == 200, "the cookie is enough from then on"
+    assert page.get(f"/?key={KEY}", follow_redirects=False).headers["location"] == "/"
+    assert page.get("/run/1?key=of-another-day").status_code == 200
+
+
+@pytest.mark.parametrize("path_", ["//evil.example", "///evil.example/x", "/%5Cevil.example", "/%2F/evil.example"])
+def test_the_address_with_the_key_leads_to_no_other_site(path, opened, path_):
+    """Whatever stands before the key, one stays here."""
+    page = opened(path, cookies={})
+    location = page.get(f"{BASE}{path_}?key={KEY}", follow_redirects=False).headers["location"]
+    assert re.match(r"/[^/\\]", location), location
+
+
+def test_pages_on_two_ports_each_keep_their_own_key(path, opened):
+    """A browser sends every cookie of a machine to all of its ports."""
+    numbers(1).execute(journal=path, run_id="run")
+    page = opened(path, cookies=COOKIE | {"procession-9999": "the-key-of-another-page"})
+    assert page.get("/").status_code == 200
+    moved = {"host": "localhost:9999", "origin": "http://localhost:9999"}
+    answer = page.get(f"/?key={KEY}", headers=moved, follow_redirects=False)
+    assert answer.headers["set-cookie"].startswith("procession-9999=")
+
+
+def test_nobody_without_the_key_cancels_a_run(path, opened, going):
+    """Not even with the token, and not with the key in the address of a form."""
+    page = opened(path, cookies={})
+    for address, status in ("/run/1/cancel", 403), (f"/run/1/cancel?key={KEY}", 403):
+        answer = page.post(address, data={"token": page.app.app.state.token}, follow_redirects=False)
+        assert answer.status_code == status
+    with Journal(path) as journal:
+        assert not journal.run("run").cancelling
+
+
+def test_odd_hosts_are_answered_and_break_nothing(path, opened):
+    """What calls itself a port and is none is not worth a traceback."""
+    for host in "127.0.0.1:99999999", "[::1:8765", "127.0.0.1:", "::1":
+        answer = opened(path, cookies={}).get("/", headers={"host": host, "origin": f"http://{host}"})
+        assert answer.status_code in (403, 421), host
 
 
 def token_of(page, address="/run/1"):
@@ -459,7 +541,7 @@ def test_nothing_else_cancels_it(path, opened, going, status, change):
     token = change.get("token", token_of(page))
     origin = change.get("origin", BASE)
     headers = {} if origin is None else {"origin": origin}
-    client = TestClient(page.app, base_url=BASE)
+    client = TestClient(page.app, base_url=BASE, cookies=COOKIE)
     data = {} if token is None else {"token": token}
     answer = client.request(change.get("method", "POST"), "/run/1/cancel", data=data, headers=headers)
     assert answer.status_code == status
@@ -772,7 +854,7 @@ def test_a_mistake_of_ours_is_said_without_its_traceback(path, opened, monkeypat
     """Whoever runs the server sees the traceback; whoever asked does not."""
     numbers(1).execute(journal=path, run_id="run")
     page = opened(path)
-    page = TestClient(page.app, base_url=BASE, raise_server_exceptions=False)
+    page = TestClient(page.app, base_url=BASE, cookies=COOKIE, raise_server_exceptions=False)
     monkeypatch.setattr(Reader, "run", lambda *_: 1 / 0)
     answer = page.get("/run/1")
     assert answer.status_code == 500
@@ -807,8 +889,8 @@ class Served:
         self.said, self.port = "", None
         for line in self.process.stdout:
             self.said += line
-            if found := re.search(r":(\d+)/ ", line):
-                self.port = int(found[1])
+            if found := re.search(r":(\d+)/\?key=(\S+) ", line):
+                self.port, self.key = int(found[1]), found[2]
                 break
 
     def __enter__(self):
@@ -819,12 +901,18 @@ class Served:
         self.process.communicate()
 
     def get(self, path):
-        with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+        request = Request(f"http://127.0.0.1:{self.port}{path}", headers={"cookie": self.cookie})
+        with urlopen(request, timeout=30) as answer:
             return answer.read().decode()
+
+    @property
+    def cookie(self):
+        return f"procession-{self.port}={self.key}"
 
     def stream(self, path):
         stream = socket.create_connection(("127.0.0.1", self.port), timeout=30)
-        stream.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        host = f"localhost:{self.port}"
+        stream.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {self.cookie}\r\n\r\n".encode())
         return stream
 
 
@@ -870,6 +958,16 @@ def test_the_command_says_plainly_what_it_cannot_do(tmp_path, arguments, said):
 
 
 def test_whoever_opens_the_page_to_others_is_told_so(path):
-    """Beyond this machine there is no password, and the command says what that means."""
+    """Beyond this machine the key can be overheard, and the command says what that means."""
     with Served("--journal", path, "--host", "0.0.0.0") as served:
-        assert "Whoever reaches this address sees the runs, and can cancel them." in served.said
+        assert "Whoever has this address sees the runs, and can cancel them; and it travels" in served.said
+
+
+def test_each_start_has_a_key_of_its_own_that_nobody_can_guess(path):
+    """What one has seen in a terminal last week opens nothing today."""
+    keys = set()
+    for _ in range(2):
+        with Served("--journal", path) as served:
+            keys.add(served.key)
+    assert len(keys) == 2
+    assert all(len(key) >= 43 for key in keys)

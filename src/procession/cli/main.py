@@ -247,7 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     ui = commands.add_parser(
         "ui",
         help="show the runs of a journal in the browser",
-        description="Serve a page that shows runs as they go on. Every user of this machine can open it.",
+        description="Serve a page that shows runs as they go on, to whoever has the address that it prints.",
     )
     ui.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
     ui.add_argument("--port", type=int, default=8765, help="the port to listen on; 0: any (default: 8765)")

@@ -5,7 +5,8 @@
        │ └── HTML that the server has rendered; page.js puts in what is new of it
        └──events── live: one poller for all pages that are open
 
-It starts no run, and no recorded value is turned back from bytes. `guard` is what strangers meet first.
+It starts no run, and no recorded value is turned back from bytes. `guard` is what strangers meet first, and `lock` asks
+for the key.
 """
 
 from procession.web.app import application

@@ -40,8 +40,11 @@ _LATE = "<!-- late -->"
 Show = Callable[[Reader, Request], Context]
 
 
-def application(journal: Journal, names: Iterable[str] = LOCAL, *, any_address: bool = False) -> Guard:
-    """Return the page of a journal. `names`, and with `any_address` any number, are what its server may be called."""
+def application(journal: Journal, key: str, names: Iterable[str] = LOCAL, *, any_address: bool = False) -> Guard:
+    """Return the page of a journal, for whoever has the key.
+
+    `names`, and with `any_address` any number, are what its server may be called.
+    """
     _templates()
     site = _Site(journal)
     app = Starlette(
@@ -67,7 +70,7 @@ def application(journal: Journal, names: Iterable[str] = LOCAL, *, any_address: 
     )
     app.state.live, app.state.token = site.live, site.token
     # Around all of it: Starlette's own middleware would stand within what answers when we have made a mistake.
-    return Guard(app, names, any_address=any_address)
+    return Guard(app, key, names, any_address=any_address)
 
 
 class _Site:

@@ -3,6 +3,7 @@
 - A name that leads to 127.0.0.1 by somebody else's DNS ("rebinding") is told by the Host header.
 - A request that another site's script or form makes is told by the Origin header; and a change needs a token, too,
   which only our own pages have.
+- Another user of the machine has no key: see `lock`.
 - Whatever text got past the escaping could not become a script: the content security policy allows only our files.
 """
 
@@ -13,8 +14,11 @@ from typing import Final
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from procession.web.lock import Lock
 
 LONGEST = 8_000
 """Bytes of an address's path and query, at most."""
@@ -39,12 +43,13 @@ HEADERS = {
 class Guard:
     """Refuses what does not come from the user, and gives every answer the headers that browsers obey.
 
-    `names` are what the server may be called in the Host header. With `any_address` it may be called by any number,
-    which no DNS can make up.
+    Whoever has the `key` is the user. `names` are what the server may be called in the Host header. With `any_address`
+    it may be called by any number, which no DNS can make up.
     """
 
-    def __init__(self, app: Starlette, names: Iterable[str], *, any_address: bool = False) -> None:
+    def __init__(self, app: Starlette, key: str, names: Iterable[str], *, any_address: bool = False) -> None:
         self.app: Final = app
+        self._lock = Lock(key)
         self._names = {name.strip("[]").lower() for name in names}
         self._any_address = any_address
 
@@ -61,12 +66,12 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
+        answer: ASGIApp = self._refusal(scope) or self._lock.answer(Request(scope)) or self.app
+        await answer(scope, receive, sealed)
+
+    def _refusal(self, scope: Scope) -> PlainTextResponse | None:
         refused = self._refused(scope)
-        if refused is None:
-            await self.app(scope, receive, sealed)
-        else:
-            status, why = refused
-            await PlainTextResponse(f"{status.phrase}: {why}\n", status)(scope, receive, sealed)
+        return refused and PlainTextResponse(f"{refused[0].phrase}: {refused[1]}\n", refused[0])
 
     def _refused(self, scope: Scope) -> tuple[HTTPStatus, str] | None:
         headers = Headers(scope=scope)

@@ -12,6 +12,7 @@ from procession.errors import JournalError
 from procession.journal import Journal
 from procession.web.app import LOCAL, application
 from procession.web.live import Live
+from procession.web.lock import PARAMETER, new_key
 
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  # what is only compared
 
@@ -47,10 +48,10 @@ def serve(where: str, host: str, port: int, say: Callable[[str], object]) -> Non
         with closing(_listening(host, port)) as listening:
             port = listening.getsockname()[1]
             if host not in LOCAL:
-                say("Whoever reaches this address sees the runs, and can cancel them.")
-            shown = f"[{host}]" if ":" in host else host
-            say(f"Runs of {named}: http://{shown}:{port}/ (Ctrl-C ends it)")
-            app = application(journal, [*LOCAL, host], any_address=host in _EVERYWHERE)
+                say("Whoever has this address sees the runs, and can cancel them; and it travels in the clear.")
+            shown, key = f"[{host}]" if ":" in host else host, new_key()
+            say(f"Runs of {named}: http://{shown}:{port}/?{PARAMETER}={key} (Ctrl-C ends it)")
+            app = application(journal, key, [*LOCAL, host], any_address=host in _EVERYWHERE)
             config = uvicorn.Config(
                 app,
                 lifespan="off",

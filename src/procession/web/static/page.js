@@ -19,7 +19,13 @@ function follow() {
   if (!events || source || document.hidden) return;
   source = new EventSource(events);
   source.onopen = () => say("live", "live");
-  source.onerror = () => say("lost", "not connected");
+  source.onerror = () => {
+    say("lost", "not connected");
+    // It tries again by itself, unless it was refused: a server that was started again has another key.
+    if (source.readyState !== EventSource.CLOSED) return;
+    leave();
+    setTimeout(follow, 2000);
+  };
   source.addEventListener("changed", refresh);
 }
 

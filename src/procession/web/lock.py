@@ -1,0 +1,60 @@
+"""The key to the page. Whoever has a user on the machine reaches 127.0.0.1; the key stands in one's own terminal.
+
+    /run/3?key=… ──303, and a cookie──▶ /run/3 ──the cookie──▶ the page
+
+So the key is in the address once, and not in what the browser keeps of where it has been.
+"""
+
+import secrets
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import quote, urlencode
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+
+PARAMETER: Final = "key"
+
+_REFUSED = (
+    "Forbidden: this page has a key. Open the address that `procession ui` has printed in its terminal; it is another "
+    "one each time that is started. If the page was open before, and a link of another site has led you here, go to "
+    "the address bar and press Enter.\n"
+)
+
+
+def new_key() -> str:
+    """Return a key that nobody can guess."""
+    return secrets.token_urlsafe(32)
+
+
+class Lock:
+    """Lets in whoever has the key: in the address at first, and in a cookie from then on."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key.encode()
+
+    def answer(self, request: Request) -> Response | None:
+        """Return what to answer to somebody who is not to go on, or not yet; `None` to whoever may."""
+        if request.method in ("GET", "HEAD") and self._fits(request.query_params.get(PARAMETER)):
+            return self._admission(request)
+        if self._fits(request.cookies.get(_name(request))):
+            return None
+        return PlainTextResponse(_REFUSED, HTTPStatus.FORBIDDEN)
+
+    def _admission(self, request: Request) -> Response:
+        rest = urlencode([item for item in request.query_params.multi_items() if item[0] != PARAMETER])
+        # One slash: what begins with two leads to another site.
+        path = "/" + quote(request.scope["path"].lstrip("/"))
+        answer = RedirectResponse(f"{path}?{rest}" if rest else path, HTTPStatus.SEE_OTHER)
+        answer.set_cookie(_name(request), self._key.decode(), path="/", httponly=True, samesite="strict")
+        return answer
+
+    def _fits(self, given: str | None) -> bool:
+        return given is not None and secrets.compare_digest(given.encode(), self._key)
+
+
+def _name(request: Request) -> str:
+    """Return what the cookie is called. A browser sends it to every port of a name, and each may be of another page."""
+    # As the browser has it, for a tunnel may lead here. What is no port has been refused, or stands for the usual one.
+    port = request.headers.get("host", "").rpartition(":")[2]
+    return f"procession-{port if port.isdecimal() else 80}"
