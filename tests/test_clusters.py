@@ -1,6 +1,7 @@
 """Processes on real clusters of several worker processes: one suite for Dask and Ray, then what is one's own."""
 
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -10,9 +11,13 @@ from operator import add
 from pathlib import Path
 
 import pytest
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_attempt
 
+from clusters import HERE, dask_here, ray_here
 from cluster_jobs import die_once, double, fail, first_bytes, large, note, note_and_wait, occupy, sizes, wait_for
 from procession import ExecutorBrokenError, JournalError, Process, RunCancelledError, TaskTimeoutError, task
+from procession._crew.cluster import run_away, told, value_of
+from procession._crew.travel import encode_calls, ended_of
 from procession.journal import Journal
 from procession.testing import recorded_calls
 
@@ -24,32 +29,19 @@ pytestmark = [
 ]
 
 
-HERE = str(Path(__file__).parent)
-
-
 @pytest.fixture(scope="module")
 def client():
-    """A client of a Dask cluster of two worker processes, which find the tests' modules where we do."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
-        with cluster, distributed.Client(cluster) as client:
-            client.run(sys.path.insert, 0, HERE)
-            yield client
+    """A client of a Dask cluster."""
+    with dask_here() as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
 def ray():
-    """Ray with two worker processes."""
-    ray = pytest.importorskip("ray", reason='Ray is not here: pip install "procession[ray]"')
-    path = os.pathsep.join([HERE, *filter(None, [os.environ.get("PYTHONPATH")])])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ray.init(
-            num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}}
-        )
-        yield "ray"
-        ray.shutdown()
+    """Ray, if it is installed."""
+    pytest.importorskip("ray", reason='Ray is not here: pip install "procession[ray]"')
+    with ray_here() as executor:
+        yield executor
 
 
 @pytest.fixture(params=["dask", "ray"])
@@ -91,6 +83,38 @@ def test_large_values_go_from_worker_to_worker(cluster):
     assert results[9] == [300_000, 300_000]
     assert run[counted] == [300_000] * 6
     assert run[heads] == list(range(6))
+
+
+def test_what_a_map_draws_from_is_brought_here(cluster):
+    """However large it is."""
+    process = Process("drawn", "parallel", 2, executor=cluster)
+    process.add_task(sum, process.map(len, process.task(list, [bytes(300_000)] * 3)))
+    assert process.execute()[1:] == [[300_000] * 3, 900_000]
+
+
+def test_rules_of_retries_see_large_values(cluster):
+    """What a task returned is judged as what it is, wherever it lies."""
+    rules = Retrying(retry=retry_if_result(lambda value: len(value) == 300_000), stop=stop_after_attempt(2))
+    process = Process("judged", "parallel", 2, executor=cluster, on_error="return")
+    process.add_task(task(retries=rules)(large), 1)
+    process.add_task(task(retries=rules)(bytes), 300_001)
+    failed, value = process.execute()
+    assert isinstance(failed, RetryError)
+    assert value == bytes(300_001)
+    assert [outcome.attempts for outcome in process.last_run.outcomes] == [2, 1]
+
+
+def test_a_report_may_be_moved_on_the_cluster():
+    """From the worker that made the calls to another, with the values that stay in it."""
+    calls = [(0, -1, 1, None, large, (1,), {}), (1, -1, 1, None, double, (4,), {}), (2, -1, 1, None, fail, (3,), {})]
+    report = run_away(encode_calls(calls, whole=False), ("p", "id"), 10.0, False, False, [])
+    moved = pickle.loads(pickle.dumps(report))
+    short, away = told(moved, 1000)
+    assert away == [0]
+    assert value_of(moved, 0) == large(1)
+    assert [ended_of(one)[0] for one in short.ended] == [True, True, False]
+    assert ended_of(short.ended[1])[3] == 8
+    assert len(short.ended[0]) < 100
 
 
 def test_a_chain_is_made_where_its_values_are(cluster):
@@ -270,7 +294,7 @@ def test_a_cluster_that_goes_away_ends_the_run(tmp_path):
         warnings.simplefilter("ignore")
         cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
         client = distributed.Client(cluster)
-        client.run(sys.path.insert, 0, str(Path(__file__).parent))
+        client.run(sys.path.insert, 0, HERE)
         process = Process("gone", "parallel", 2, executor=client)
         process.add_task(wait_for, str(tmp_path / "never"))
         run = process.start()

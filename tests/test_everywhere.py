@@ -8,20 +8,20 @@ by then is nobody's promise: there, what was seen must be one of the things that
 """
 
 import asyncio
-import sys
 import tempfile
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext
 from functools import cache, partial
-from pathlib import Path
+from importlib.util import find_spec
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
-import distributed
 import pytest
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
+from clusters import dask_here, ray_here
 from jobs import (
     AWAITED_CALLS,
     AWAITED_ELEMENT_CALLS,
@@ -32,6 +32,9 @@ from jobs import (
     noted_calls,
 )
 from procession import Hybrid, Parallel, Process, ProcessionError, RunCancelledError, Sequential, TaskSkippedError
+
+# Dask's scheduler, which lives in this process, draws random numbers when it likes.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module:hypothesis.errors.HypothesisWarning")
 
 
 class Way(NamedTuple):
@@ -44,6 +47,12 @@ class Way(NamedTuple):
     keeps: bool = True  # whether a worker keeps its place between the attempts of a task and the elements of a map
     certain: bool = True  # whether what is taken back when a run is stopped has not been begun: a cluster may just have
     awaited: Callable[[int], Any] = lambda index: False  # whether the task in this place is a coroutine
+    within: Callable[[], Any] = nullcontext
+    needs: str | None = None  # what must be installed, and need not be
+
+    def marks(self):
+        missing = self.needs is not None and find_spec(self.needs) is None
+        return [pytest.mark.skip(f'{self.name} is not here: pip install "procession[{self.needs}]"')] if missing else []
 
 
 def awaited(process):
@@ -56,35 +65,38 @@ def awaited(process):
         raise
 
 
-@cache
+OPEN = ExitStack()
+
+
 def pool():
     return ThreadPoolExecutor(4)
 
 
 @cache
-def dask_client():
-    """A client of a cluster that lasts as long as the tests."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
-        client = distributed.Client(cluster, set_as_default=False)
-    client.run(sys.path.insert, 0, str(Path(__file__).parent))
-    return client
+def opened(context):
+    """Return what was opened for the first test that needs it, and lasts as long as the tests."""
+    return OPEN.enter_context(context())
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _closing():
     """Leave nothing to later tests, some of which count what is open."""
-    yield
-    if dask_client.cache_info().currsize:
-        client = dask_client()
-        cluster = client.cluster
-        client.close()
-        cluster.close()
-        dask_client.cache_clear()
-    if pool.cache_info().currsize:
-        pool().shutdown()
-        pool.cache_clear()
+    with OPEN:
+        yield
+    opened.cache_clear()
+
+
+def values_apart():
+    """Have even the smallest values stay on the cluster, and travel as references."""
+    return patch("procession._crew.cluster.SMALL_BYTES", 0)
+
+
+def dask():
+    return {"executor": opened(dask_here)}
+
+
+def ray():
+    return {"executor": opened(ray_here)}
 
 
 WAYS = [
@@ -92,8 +104,11 @@ WAYS = [
     Way("threads, started", lambda process: process.start().result(50), examples=10),
     Way("asyncio", awaited, examples=10),
     Way("processes", Process.execute, lambda: {"executor": "processes"}, examples=3, keeps=False),
-    Way("an executor", Process.execute, lambda: {"executor": pool()}, examples=10, keeps=False),
-    Way("Dask", Process.execute, lambda: {"executor": dask_client()}, examples=3, keeps=False, certain=False),
+    Way("an executor", Process.execute, lambda: {"executor": opened(pool)}, examples=10, keeps=False),
+    Way("Dask", Process.execute, dask, examples=3, keeps=False, certain=False),
+    Way("Dask, values apart", Process.execute, dask, examples=3, keeps=False, certain=False, within=values_apart),
+    Way("Ray", Process.execute, ray, examples=20, keeps=False, needs="ray"),
+    Way("Ray, values apart", Process.execute, ray, examples=20, keeps=False, needs="ray", within=values_apart),
     Way("coroutines", Process.execute, examples=10, awaited=lambda index: True),
     Way("coroutines and threads", Process.execute, examples=20, awaited=lambda index: index % 2),
     Way("coroutines and threads, asyncio", awaited, examples=20, awaited=lambda index: index % 3),
@@ -275,7 +290,8 @@ def seen(spec, way, run):
     with tempfile.TemporaryDirectory() as sheet:
         process = built(spec, sheet, way.options(), way.awaited)
         try:
-            ending = run(process)
+            with way.within():
+                ending = run(process)
         except BaseException as error:
             ending = error
         return Seen(process, ending, list(process.last_run.outcomes), noted_calls(sheet))
@@ -503,7 +519,7 @@ def every_way(test):
     for parameter in [
         pytest.mark.parametrize("policy", POLICIES),
         pytest.mark.parametrize("strategy", STRATEGIES),
-        pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name),
+        pytest.mark.parametrize("way", [pytest.param(way, id=way.name, marks=way.marks()) for way in WAYS]),
     ]:
         test = parameter(test)
     return test

@@ -393,6 +393,44 @@ def test_what_waits_in_the_executor_is_taken_back_on_cancel():
     assert [outcome.state for outcome in run.outcomes].count("cancelled") == 5
 
 
+@pytest.mark.parametrize("over_map", [False, True])
+def test_an_attempt_that_was_taken_back_does_not_count(over_map):
+    """Cancelled while its retry waits with the executor, a task has failed in the one attempt that was made."""
+    waits = threading.Event()
+
+    class Once(Executor):
+        """Makes the first call, and lets the others wait."""
+
+        def submit(self, function, chunk):
+            future = Future()
+            if not self.made:
+                self.made = True
+                future.set_result(function(chunk))
+            else:
+                waits.set()
+            return future
+
+        made = False
+
+    @task(retries=1)
+    def refuse(number):
+        raise KeyError(number)
+
+    process = Process("taken back", "parallel", 1, executor=Once())
+    if over_map:
+        process.map(refuse, [7])
+    else:
+        process.add_task(refuse, 7)
+    run = process.start()
+    assert waits.wait(20)
+    run.cancel()
+    with pytest.raises(RunCancelledError):
+        run.result(20)
+    (outcome,) = run.outcomes
+    assert (outcome.state, outcome.attempts, outcome.error.args) == ("failed", 1, (7,))
+    assert any(note.endswith("attempt 1") for note in outcome.error.__notes__)
+
+
 @pytest.mark.parametrize("depth", [1, 10])
 def test_a_pool_of_one_that_tasks_nest_in_does_not_lock_up(depth):
     """A run inside a task of the same executor finds threads of its own."""

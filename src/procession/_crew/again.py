@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from procession._engine.attempt import retrying
+from procession._model.outcome import Away
 from procession._model.task import Call, Options
 
 
@@ -18,13 +19,14 @@ class Verdict(NamedTuple):
 class Again:
     """Applies the retry rules of one call to its attempts, one by one. tenacity decides, and does not wait itself."""
 
-    __slots__ = ("_rules", "_state")
+    __slots__ = ("_looks", "_rules", "_state")
 
     def __init__(self, options: Options, call: Call) -> None:
         from tenacity import RetryCallState
 
         function, args, kwargs = call
         self._rules = retrying(options)
+        self._looks = not isinstance(options.retries, int)  # such rules may ask for the value
         self._state = RetryCallState(self._rules, function, args, kwargs)
         self._rules.begin()
         self.begin()
@@ -39,16 +41,18 @@ class Again:
 
         if not getattr(self._rules, "enabled", True):
             return Verdict(None, returned, value)
-        if returned:
-            self._state.set_result(value)
-        else:
-            error: BaseException = value
-            self._state.set_exception((type(error), error, error.__traceback__))
+        seen = value
         try:
+            if returned:
+                seen = value.fetch() if self._looks and isinstance(value, Away) else value
+                self._state.set_result(seen)
+            else:
+                error: BaseException = value
+                self._state.set_exception((type(error), error, error.__traceback__))
             what = self._rules.iter(self._state)
-        except BaseException as error:
-            return Verdict(None, returned=False, value=error)
+        except BaseException as final:
+            return Verdict(None, returned=False, value=final)
         if not isinstance(what, DoSleep):
-            return Verdict(None, returned=True, value=what)
+            return Verdict(None, returned=True, value=value if what is seen else what)
         self._state.prepare_for_next_attempt()
         return Verdict(float(what), returned, value)

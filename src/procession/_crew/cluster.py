@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 from procession._crew.chunk import Chunk, Report, run_chunk
-from procession._crew.travel import Call, by_value, decode_ended, encode_calls, encode_ended
+from procession._crew.travel import Call, by_value, encode_calls, encode_ended, ended_of
+from procession._engine.course import Course
 from procession._model.outcome import Away
 
 SMALL_BYTES = 64 * 1024
@@ -24,6 +25,11 @@ SMALL_BYTES = 64 * 1024
 
 
 # In the client
+
+
+def small_bytes(course: Course) -> float:
+    """Return what comes with a report, at most, of one value. What a journal records has to come here anyway."""
+    return float("inf") if course.recorder is not None else SMALL_BYTES
 
 
 def packed(calls: Sequence[Call], *, whole: bool) -> tuple[bytes, list[Away]]:
@@ -66,8 +72,7 @@ def refer(report: Report, away: Iterable[int], reference: Callable[[int], Away])
     """Put references into a report in place of the values that stayed on the cluster."""
     ended = list(report.ended)
     for place in away:
-        one = ended[place]
-        _, start, end, _ = decode_ended(one) if isinstance(one, bytes) else one
+        _, start, end, _ = ended_of(ended[place])
         ended[place] = True, start, end, reference(place)
     report.ended = ended
 
@@ -97,11 +102,13 @@ def told(report: Report, small_bytes: float) -> tuple[Report, list[int]]:
     ended: list[bytes] = []
     away: list[int] = []
     for place, one in enumerate(report.ended):
-        assert not isinstance(one, bytes)
-        if one[0] and not _is_small(one[3], small_bytes):
+        # As bytes, if the cluster has moved it from the worker that made it.
+        returned, start, end, value = ended_of(one)
+        if returned and not _is_small(value, small_bytes):
             away.append(place)
-            one = (*one[:3], None)  # noqa: PLW2901
-        ended.append(encode_ended(one))
+            ended.append(encode_ended((True, start, end, None)))
+        else:
+            ended.append(one if isinstance(one, bytes) else encode_ended(one))
     return Report(report.worker, ended, report.began, report.finished, report.error, bool(report.hung)), away
 
 
@@ -136,6 +143,7 @@ class _Small:
 
 def value_of(report: Report, place: int) -> Any:
     """Return a value that stayed."""
-    ended = report.ended[place]
-    assert not isinstance(ended, bytes)
-    return ended[3]
+    returned, _, _, value = ended_of(report.ended[place])
+    if not returned:  # it could not be read where the cluster has moved it
+        raise value
+    return value

@@ -16,7 +16,7 @@ except ImportError as error:
     raise ImportError('Dask is not installed: pip install "procession[dask]"') from error
 
 from procession._crew.chunk import Chunk, Report
-from procession._crew.cluster import SMALL_BYTES, packed, refer, run_away, told, value_of
+from procession._crew.cluster import packed, refer, run_away, small_bytes, told, value_of
 from procession._crew.crew import Arrival
 from procession._engine.course import Course
 from procession._model.outcome import Away
@@ -67,8 +67,7 @@ class DaskCrew:
         self._course = course
         self._owned: list[Any] = []
         self._client = self._connected(where)
-        # What a journal records has to come here anyway.
-        self._small_bytes = float("inf") if course.recorder is not None else SMALL_BYTES
+        self._small_bytes = small_bytes(course)
         self._futures: dict[Future, tuple[Chunk, Future]] = {}
         self._done: SimpleQueue[Future] = SimpleQueue()
         self._halted = False

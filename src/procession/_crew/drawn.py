@@ -10,6 +10,7 @@ from procession._engine.course import Course
 from procession._engine.current import SEAT, Seat
 from procession._engine.each import WINDOW, MapJob
 from procession._model.luggage import LUGGAGE
+from procession._model.outcome import Away
 from procession._model.task import Each, Options
 from procession._model.text import shown
 
@@ -98,6 +99,10 @@ class DrawnMap(MapJob):
         source, self._source = self._source, None
         if source is not None:
             source.close()
+
+    def _iterables(self) -> tuple[Any, ...]:
+        # What is drawn from has to be here; its elements may lie elsewhere.
+        return tuple(value.fetch() if isinstance(value, Away) else value for value in super()._iterables())
 
     def _at_once(self) -> tuple[int, tuple[Any, ...]] | None:
         self._refill = WINDOW

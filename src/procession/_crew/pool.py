@@ -20,7 +20,7 @@ from procession._crew.crew import Arrival, Crew
 from procession._crew.given import LocalCrew
 from procession._crew.pace import Pace
 from procession._crew.supply import Supply
-from procession._crew.travel import Call, Ended, by_value, decode_ended
+from procession._crew.travel import Call, Ended, by_value, ended_of
 from procession._crew.unit import End, PlainUnits, Unit
 from procession._engine.course import Course
 from procession._engine.current import Seat
@@ -265,7 +265,7 @@ class PoolEngine:
                 unit.hung = report.hung
                 if unit.follows:
                     self._supply.claim(unit)
-                self._ended(unit, decode_ended(ended) if isinstance(ended, bytes) else ended, shift, report.worker)
+                self._ended(unit, ended_of(ended), shift, report.worker)
         if report.ended:
             took = report.finished - report.began
             self._pace.learn(len(report.ended), seconds=took, way=now - sent.at - took, size=arrival.chunk.size)
@@ -306,7 +306,7 @@ class PoolEngine:
         course, in_order, worker = self.course, self._supply.in_order, report.worker
         starts, workers = course.ledger.starts, course.workers
         for place, (index, data) in enumerate(zip(units.indexes, report.ended, strict=False)):
-            ended = decode_ended(data) if isinstance(data, bytes) else data
+            ended = ended_of(data)
             returned, start, end, value = ended
             if not returned or course.recorder is not None:
                 self._ended(units[place], ended, shift, worker)
@@ -345,7 +345,7 @@ class PoolEngine:
             else:
                 self._fail(unit, value, end, worker)
             return
-        unit.last = End(None if returned else value, end, worker)
+        unit.last = End(unit.attempt, None if returned else value, end, worker)
         self.course.report("task_retrying", unit.index, unit.attempt, None, unit.last.error)
         self._supply.retry(unit, seconds)
 
@@ -414,7 +414,7 @@ class PoolEngine:
             course.ledger.starts[unit.index] = None
             course.attempts.pop(unit.index, None)
         else:
-            unit.attempt = course.attempts[unit.key]
+            course.attempts[unit.key] = last.attempt  # another one was sent, perhaps, and not made
             self._fail(unit, last.error or _cancelled(unit.index), last.at, last.worker)
 
     def _forsake(self) -> None:

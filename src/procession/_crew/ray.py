@@ -15,7 +15,7 @@ except ImportError as error:
     raise ImportError('Ray is not installed: pip install "procession[ray]"') from error
 
 from procession._crew.chunk import Chunk, Report
-from procession._crew.cluster import SMALL_BYTES, packed, refer, run_away, told, value_of
+from procession._crew.cluster import packed, refer, run_away, small_bytes, told, value_of
 from procession._crew.crew import Arrival
 from procession._engine.course import Course
 from procession._model.outcome import Away
@@ -58,8 +58,7 @@ class RayCrew:
         except Exception as error:
             raise ExecutorBrokenError(f"no Ray could be reached: {described(error)}") from error
         self._submit: Any = ray.remote(num_returns=2)(_run).remote
-        # What a journal records has to come here anyway.
-        self._small_bytes = float("inf") if course.recorder is not None else SMALL_BYTES
+        self._small_bytes = small_bytes(course)
         self._references: dict[Any, tuple[Chunk, Any]] = {}
 
     @property

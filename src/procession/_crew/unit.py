@@ -12,8 +12,9 @@ from procession._model.task import PLAIN, Call, Options, name_of
 
 
 class End(NamedTuple):
-    """How an attempt ended: with an error or, to be judged by what it returned, with none; when; and in whose hands."""
+    """How an attempt ended: which; with an error or, to be judged by what it returned, with none; when; where."""
 
+    attempt: int
     error: BaseException | None
     at: float
     worker: str

@@ -163,7 +163,7 @@ class MapJob:
         self._active += 1
 
     def _opened(self) -> Iterator[tuple[Any, ...]]:
-        iterables = bound(self._course.plan.calls[self._index][1], {}, self._course.ledger.values)[0]
+        iterables = self._iterables()
         check_iterables(iterables, self._where)
         self._length = max((len(iterable) for iterable in iterables if isinstance(iterable, Sized)), default=0)
         self._at_hand = all(type(iterable) in _AT_HAND for iterable in iterables)
@@ -171,6 +171,9 @@ class MapJob:
         if any(iterator is iterable for iterator, iterable in zip(iterators, iterables, strict=True)):
             self._each.spent = True
         return zip(*iterators, strict=True)
+
+    def _iterables(self) -> tuple[Any, ...]:
+        return bound(self._course.plan.calls[self._index][1], {}, self._course.ledger.values)[0]
 
     def _next(self) -> tuple[int, tuple[Any, ...]] | None:
         """Return the next element with its place, or `None` when there is none or none may start."""

@@ -1,0 +1,47 @@
+"""Real clusters on this machine, each of two worker processes that find the tests' modules where we do."""
+
+import os
+import sys
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = str(Path(__file__).parent)
+
+
+@contextmanager
+def dask_here():
+    """A client of a Dask cluster."""
+    import distributed
+
+    with unwarned():
+        cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
+        client = distributed.Client(cluster, set_as_default=False)
+    client.run(sys.path.insert, 0, HERE)
+    yield client
+    with unwarned():
+        client.close()
+        cluster.close()
+
+
+@contextmanager
+def ray_here():
+    """What to give as `executor`, while Ray runs."""
+    import ray
+
+    path = os.pathsep.join([HERE, *filter(None, [os.environ.get("PYTHONPATH")])])
+    with unwarned():
+        ray.init(
+            num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}}
+        )
+    yield "ray"
+    with unwarned():
+        ray.shutdown()
+
+
+@contextmanager
+def unwarned():
+    """Opening and closing clusters warns of things of their own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
