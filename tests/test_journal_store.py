@@ -22,6 +22,7 @@ from procession import JournalError, PlanChangedError, Progress, ResultError, Ru
 from procession._model.record import WHOLE, Record
 from procession._plan.fingerprint import fingerprint_of
 from procession.journal import Journal, access, codec, database, lease, recorder, schema
+from version_1 import make as make_version_1
 
 posix = pytest.mark.skipif(os.name != "posix", reason="file modes and signals are POSIX's")
 root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs to be root to act as another user")
@@ -1090,24 +1091,42 @@ def test_a_newer_version_is_refused(where):
     assert execute(where, "SELECT version, executions FROM procession_schema, procession_runs") == [(99, 1)]
 
 
+def test_a_journal_of_version_1_is_gone_on_with(where):
+    """Its runs are shown and resumed, and what comes new can hold what journals of then could not."""
+    make_version_1(where, execute, SIX, pickle.dumps("kept"))
+    with Journal(where) as journal:
+        assert [(one.task, one.state, one.error, one.log) for one in journal.tasks("run")] == [
+            (0, "completed", None, None),
+            (1, "failed", "ValueError: no", None),
+        ]
+        one = journal.begin("run", SIX)
+        assert values(one) == {0: "kept"}
+        one.commit([done(one, 1, "mended")._replace(log="it logged this")])
+        one.close("completed")
+        assert [one.log for one in journal.tasks("run")] == [None, "it logged this"]
+        assert journal.run("run").executions == 2
+    assert execute(where, "SELECT version FROM procession_schema") == [(schema.VERSION,)]
+
+
 def test_an_older_version_is_brought_up_to_date(where, monkeypatch):
     """In one transaction: after a failure half-way, the journal is as it was."""
+    now = schema.VERSION
     with Journal(where) as journal:
         one = journal.begin("run", SIX)
         one.commit([done(one, 0, "kept")])
         one.close("completed")
-    monkeypatch.setattr(schema, "VERSION", 3)
-    steps = {1: ("ALTER TABLE procession_runs ADD COLUMN note TEXT",), 2: ("UPDATE nothing SET x = 1",)}
+    monkeypatch.setattr(schema, "VERSION", now + 2)
+    steps = {now: ("ALTER TABLE procession_runs ADD COLUMN note TEXT",), now + 1: ("UPDATE nothing SET x = 1",)}
     monkeypatch.setattr(schema, "MIGRATIONS", steps)
     with Journal(where) as journal, pytest.raises(JournalError, match="nothing"):
         journal.begin("run", SIX)
-    assert execute(where, "SELECT version FROM procession_schema") == [(1,)]
-    steps[2] = ("UPDATE procession_runs SET note = 'new'",)
+    assert execute(where, "SELECT version FROM procession_schema") == [(now,)]
+    steps[now + 1] = ("UPDATE procession_runs SET note = 'new'",)
     with Journal(where) as journal:
         one = journal.begin("run", SIX)
         assert values(one) == {0: "kept"}
         one.close("completed")
-    assert execute(where, "SELECT version, note FROM procession_schema, procession_runs") == [(3, "new")]
+    assert execute(where, "SELECT version, note FROM procession_schema, procession_runs") == [(now + 2, "new")]
 
 
 LIMITED = """

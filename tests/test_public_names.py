@@ -42,6 +42,7 @@ NAMES = [
     "RunUnknownError",
     "Sequential",
     "TaskCancelled",
+    "TaskLogHandler",
     "TaskSkippedError",
     "TaskState",
     "TaskTimeoutError",

@@ -17,6 +17,7 @@ How the rooms lie, each importing only from those below it:
 """
 
 from procession._engine.current import CurrentTask, current_task
+from procession._engine.kept import TaskLogHandler
 from procession._model.event import Event
 from procession._model.handle import Handle
 from procession._model.observer import Observer
@@ -81,6 +82,7 @@ __all__ = [
     "RunUnknownError",
     "Sequential",
     "TaskCancelled",
+    "TaskLogHandler",
     "TaskSkippedError",
     "TaskState",
     "TaskTimeoutError",

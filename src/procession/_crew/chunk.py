@@ -20,6 +20,8 @@ from procession._crew.travel import Call, Ended, encode_calls, encode_ended
 from procession._engine.attempt import Attempt
 from procession._engine.course import Course
 from procession._engine.current import SEAT, Seat
+from procession._engine.kept import Wanted, listen
+from procession._model.log import Log
 from procession._model.task import Options
 
 WITHIN: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar("procession_within", default=())
@@ -51,7 +53,7 @@ class Chunk:
     the process it was made in, `course` is there and the calls are as they were given; elsewhere, they arrive as
     `data`, which `loads` reads. `chained` says that each call but the first takes the value of the one before. `whole`
     says that functions go by value, and `size` is how many bytes it took. `within` is the executor that makes the
-    calls, if that may be asked to make others that they wait for.
+    calls, if that may be asked to make others that they wait for. `wanted` says which logs are to come back.
     """
 
     __slots__ = (
@@ -67,6 +69,7 @@ class Chunk:
         "kills",
         "size",
         "stops",
+        "wanted",
         "whole",
     )
 
@@ -81,6 +84,7 @@ class Chunk:
         kills: bool = False,
         whole: bool = False,
         chained: bool = False,
+        wanted: Wanted = (),
         data: bytes | None = None,
         loads: Callable[[bytes], Sequence[Call]] = pickle.loads,
         within: object = None,
@@ -92,6 +96,7 @@ class Chunk:
         self.kills = kills
         self.whole = whole
         self.chained = chained
+        self.wanted = wanted
         self.size = 0
         self.hung: threading.Thread | None = None
         self._names = names
@@ -103,7 +108,7 @@ class Chunk:
         # One that has arrived may go on to another process, as it came.
         data = encode_calls(self.calls, whole=self.whole) if self._data is None else self._data
         self.size = len(data)
-        return _arrived, (data, self._names, self.budget, self.stops, self.kills, self.chained)
+        return _arrived, (data, self._names, self.budget, self.stops, self.kills, self.chained, self.wanted)
 
     def run(self, note: Callable[[Ended], object], remote: Remote | None = None) -> BaseException | None:
         """Make the calls and have each end noted. Returns why they could not be read, if so: then none was made."""
@@ -114,6 +119,8 @@ class Chunk:
         else:
             conduct = halting = Remote(*self._names) if remote is None else remote
             base = contextvars.copy_context()
+            conduct.logs = {} if self.wanted else None
+            listen(self.wanted)
         if self._data is not None:
             try:
                 self.calls = self._loads(self._data)
@@ -152,13 +159,13 @@ class Chunk:
                     one = Attempt(conduct, index, Options(timeout=timeout), function, args, kwargs, element)
                     value = context.run(self._bounded, one, attempt)
             except BaseException as error:
-                note((False, start, clock(), error))
+                note((False, start, clock(), error, _log_of(conduct, index, element)))
                 if self.stops or not isinstance(error, Exception):
                     return
                 end = clock()
             else:
                 end = clock()
-                note((True, start, end, value))
+                note((True, start, end, value, _log_of(conduct, index, element)))
                 value = value if chained else None
             if end > until:
                 return
@@ -242,8 +249,15 @@ def here(remote: bool) -> str:
     return threading.current_thread().name
 
 
-def _arrived(data: bytes, names: tuple[str, str], budget: float, stops: bool, kills: bool, chained: bool) -> Chunk:
-    return Chunk((), None, names, budget=budget, stops=stops, kills=kills, chained=chained, data=data)
+def _log_of(conduct: Course | Remote, index: int, element: int) -> Log | None:
+    """Return what a call has logged that goes back with how it ended. In its run's own process it lies there."""
+    return conduct.logs.pop((index, element), None) if conduct.logs and isinstance(conduct, Remote) else None
+
+
+def _arrived(
+    data: bytes, names: tuple[str, str], budget: float, stops: bool, kills: bool, chained: bool, wanted: Wanted
+) -> Chunk:
+    return Chunk((), None, names, budget=budget, stops=stops, kills=kills, chained=chained, wanted=wanted, data=data)
 
 
 def _filled(arg: Any, value: Any) -> Any:

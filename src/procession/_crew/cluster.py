@@ -18,6 +18,7 @@ from typing import Any, cast
 from procession._crew.chunk import Chunk, Report, run_chunk
 from procession._crew.travel import Call, by_value, encode_calls, encode_ended, ended_of
 from procession._engine.course import Course
+from procession._engine.kept import Wanted
 from procession._model.outcome import Away
 
 SMALL_BYTES = 64 * 1024
@@ -72,8 +73,8 @@ def refer(report: Report, away: Iterable[int], reference: Callable[[int], Away])
     """Put references into a report in place of the values that stayed on the cluster."""
     ended = list(report.ended)
     for place in away:
-        _, start, end, _ = ended_of(ended[place])
-        ended[place] = True, start, end, reference(place)
+        _, start, end, _, log = ended_of(ended[place])
+        ended[place] = True, start, end, reference(place), log
     report.ended = ended
 
 
@@ -81,7 +82,13 @@ def refer(report: Report, away: Iterable[int], reference: Callable[[int], Away])
 
 
 def run_away(
-    data: bytes, names: tuple[str, str], budget: float, stops: bool, chained: bool, values: Sequence[Any]
+    data: bytes,
+    names: tuple[str, str],
+    budget: float,
+    stops: bool,
+    chained: bool,
+    wanted: Wanted,
+    values: Sequence[Any],
 ) -> Report:
     """Make the calls of a chunk, and keep what came of them."""
 
@@ -93,7 +100,7 @@ def run_away(
         calls: Sequence[Call] = Unpickler(io.BytesIO(data)).load()
         return calls
 
-    chunk = Chunk((), None, names, budget=budget, stops=stops, chained=chained, data=data, loads=loads)
+    chunk = Chunk((), None, names, budget=budget, stops=stops, chained=chained, wanted=wanted, data=data, loads=loads)
     return run_chunk(chunk)
 
 
@@ -103,10 +110,10 @@ def told(report: Report, small_bytes: float) -> tuple[Report, list[int]]:
     away: list[int] = []
     for place, one in enumerate(report.ended):
         # As bytes, if the cluster has moved it from the worker that made it.
-        returned, start, end, value = ended_of(one)
+        returned, start, end, value, log = ended_of(one)
         if returned and not _is_small(value, small_bytes):
             away.append(place)
-            ended.append(encode_ended((True, start, end, None)))
+            ended.append(encode_ended((True, start, end, None, log)))
         else:
             ended.append(one if isinstance(one, bytes) else encode_ended(one))
     return Report(report.worker, ended, report.began, report.finished, report.error, bool(report.hung)), away

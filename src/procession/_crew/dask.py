@@ -89,7 +89,7 @@ class DaskCrew:
         values = [cast("DaskValue", value).future for value in apart]
         try:
             kept = self._client.submit(
-                run_away, data, names, chunk.budget, chunk.stops, chunk.chained, values, pure=False
+                run_away, data, names, chunk.budget, chunk.stops, chunk.chained, chunk.wanted, values, pure=False
             )
             report = self._client.submit(told, kept, self._small_bytes, pure=False)
         except Exception as error:

@@ -24,6 +24,7 @@ from procession._crew.travel import Call, Ended, by_value, ended_of
 from procession._crew.unit import End, PlainUnits, Unit
 from procession._engine.course import Course
 from procession._engine.current import Seat
+from procession._engine.kept import Wanted, wanted
 from procession._engine.latch import SLICE_S, Latch
 from procession._model.luggage import LUGGAGE
 from procession._model.record import WHOLE
@@ -62,6 +63,7 @@ class PoolEngine:
         self._pace = Pace()
         self._sent: dict[Chunk, _Sent] = {}
         self._whole = False
+        self._wanted: Wanted = () if course.recorder is None else wanted()
         self._left = False
         self._told = (False, False)
         self._patience: float | None = None
@@ -204,6 +206,7 @@ class PoolEngine:
             kills=crew.kills,
             whole=self._whole,
             within=crew.within,
+            wanted=self._wanted,
         )
         sent = _Sent(units, course.seat(""))
         sent.seat.index = units[0].index
@@ -307,7 +310,7 @@ class PoolEngine:
         starts, workers = course.ledger.starts, course.workers
         for place, (index, data) in enumerate(zip(units.indexes, report.ended, strict=False)):
             ended = ended_of(data)
-            returned, start, end, value = ended
+            returned, start, end, value, _ = ended
             if not returned or course.recorder is not None:
                 self._ended(units[place], ended, shift, worker)
                 continue
@@ -316,7 +319,9 @@ class PoolEngine:
             course.finished(index, value, end + shift, in_order=in_order)
 
     def _ended(self, unit: Unit, ended: Ended, shift: float, worker: str) -> None:
-        returned, start, end, value = ended
+        returned, start, end, value, log = ended
+        if log is not None:
+            self.course.logged(unit.index, unit.element, log)
         if unit.start is None:
             unit.start = start + shift
         self._tell_start(unit)

@@ -18,6 +18,7 @@ from procession._crew.chunk import Chunk, Report
 from procession._crew.cluster import packed, refer, run_away, small_bytes, told, value_of
 from procession._crew.crew import Arrival
 from procession._engine.course import Course
+from procession._engine.kept import Wanted
 from procession._model.outcome import Away
 from procession._model.text import described
 from procession.errors import ExecutorBrokenError
@@ -75,7 +76,8 @@ class RayCrew:
         data, apart = packed(chunk.calls, whole=chunk.whole)
         chunk.size = len(data)
         values = [cast("RayValue", value) for value in apart]
-        how = (self._course.process_name, self._course.run_id), chunk.budget, chunk.stops, chunk.chained
+        names = (self._course.process_name, self._course.run_id)
+        how = names, chunk.budget, chunk.stops, chunk.chained, chunk.wanted
         places = [value.place for value in values]
         try:
             report, kept = self._submit(data, how, self._small_bytes, places, *(value.kept for value in values))
@@ -133,7 +135,7 @@ class RayCrew:
 
 def _run(
     data: bytes,
-    how: tuple[tuple[str, str], float, bool, bool],
+    how: tuple[tuple[str, str], float, bool, bool, Wanted],
     small_bytes: float,
     places: list[int],
     *kept: list[Any],

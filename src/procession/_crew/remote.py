@@ -10,6 +10,8 @@ from procession._model.task import Each, name_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from procession._model.log import Log
+
 
 class Remote:
     """Stands for a run in a worker process. It learns of a cancel only where somebody is there to tell it."""
@@ -21,7 +23,12 @@ class Remote:
         self.attempts: dict[int | tuple[int, int], int] = {}
         self.function: Callable[..., Any] = Remote
         self.element = WHOLE
+        self.logs: dict[tuple[int, int], Log] | None = None
         self._cancelled = Latch()
+
+    @property
+    def around(self) -> None:
+        """Return nothing: what the run is executed in is not here."""
 
     @property
     def cancelled(self) -> bool:

@@ -14,14 +14,15 @@ from importlib import import_module
 from typing import Any, NamedTuple, cast
 
 from procession._engine.attempt import stripped
+from procession._model.log import Log
 from procession._model.text import described, shown, sketch
 from procession.errors import RemoteError, TransferError
 
 Call = tuple[int, int, int, float | None, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 """A call on its way: task, element, attempt, timeout in seconds, callable, arguments."""
 
-Ended = tuple[bool, float, float, Any]
-"""How a call ended: whether it returned, start and end by the worker's clock, and the value or the exception."""
+Ended = tuple[bool, float, float, Any, Log | None]
+"""How a call ended: whether it returned, start and end by the worker's clock, the value or the exception, its log."""
 
 _TEXT_LIMIT = 20_000
 
@@ -122,7 +123,7 @@ class _Recipe(NamedTuple):
 
 def encode_ended(ended: Ended) -> bytes:
     """Return how a call ended as bytes. A value that cannot be pickled makes it a failure that says so."""
-    returned, start, end, value = ended
+    returned, start, end, value, log = ended
     if returned:
         with suppress(Exception):
             return pickle.dumps(ended, pickle.HIGHEST_PROTOCOL)
@@ -130,7 +131,7 @@ def encode_ended(ended: Ended) -> bytes:
             return dumps(ended, whole=True)
         except Exception as error:
             value = TransferError(unsendable(f"the result, {sketch(value)},", error))
-    return dumps((False, start, end, _carried(value)))
+    return dumps((False, start, end, _carried(value), log))
 
 
 def ended_of(data: Ended | bytes) -> Ended:
@@ -141,8 +142,8 @@ def ended_of(data: Ended | bytes) -> Ended:
         ended: Ended = pickle.loads(data)  # noqa: S301  # from a worker of ours
     except Exception as error:
         why = f"the result could be pickled, but not be unpickled again: {described(error)}"
-        return False, 0.0, 0.0, TransferError(why)
-    return ended if ended[0] else (False, ended[1], ended[2], _arrived(ended[3]))
+        return False, 0.0, 0.0, TransferError(why), None
+    return ended if ended[0] else (*ended[:3], _arrived(ended[3]), ended[4])
 
 
 def _carried(error: BaseException) -> _Carried:

@@ -22,6 +22,7 @@ from procession._engine.latch import Latch
 from procession._engine.ledger import Ledger
 from procession._engine.note import annotate
 from procession._model.event import Event, EventName
+from procession._model.log import Log
 from procession._model.progress import Progress
 from procession._model.record import WHOLE, Record, Recorded
 from procession._model.states import OnError
@@ -71,6 +72,7 @@ class Course:
         self.verbose = verbose
         self.recorder = recorder
         self.recorded: Mapping[int, Recorded] = {} if recorder is None else recorder.recorded
+        self.logs: dict[tuple[int, int], Log] | None = None if recorder is None else {}
         count = len(plan.calls)
         edges = plan.edges
         if self.recorded and edges:
@@ -187,6 +189,7 @@ class Course:
             self.epoch + start - self.began,
             time.perf_counter() - start,
             worker or "",
+            self._log(index, place),
         )
         self._commits.add(record, _nothing)
         self._offer()
@@ -216,6 +219,11 @@ class Course:
         """Return when all that was recorded so far is committed."""
         if self._commits is not None:
             self._commits.flush()
+
+    def logged(self, index: int, element: int, log: Log) -> None:
+        """Take note of what a call has logged elsewhere."""
+        if self.logs is not None:
+            self.logs.setdefault((index, element), Log()).extend(log)
 
     def raised(self, index: int, error: BaseException, *, in_order: bool, end: float | None = None) -> None:
         """Record that a task raised; it ended now, unless `end` says when."""
@@ -315,6 +323,11 @@ class Course:
             watcher(index)
 
     # What tasks may know
+
+    @property
+    def around(self) -> Seat | None:
+        """Where the run itself is executed, if that is in a task."""
+        return self.context.get(SEAT)
 
     @property
     def cancelled(self) -> bool:
@@ -418,6 +431,7 @@ class Course:
             self.epoch + start - self.began,
             end - start,
             worker,
+            self._log(index, WHOLE),
         )
 
     def _worker_at(self, index: int) -> str | None:
@@ -441,7 +455,13 @@ class Course:
             self.epoch + start - self.began,
             end - start,
             worker or "",
+            self._log(index, element),
         )
+
+    def _log(self, index: int, element: int) -> str | None:
+        """Return what a call has logged, which nobody needs any more."""
+        log = self.logs.pop((index, element), None) if self.logs else None
+        return None if log is None else log.text()
 
     def _unrecorded(self, error: BaseException, records: Sequence[Record]) -> None:
         """Fail the run, and the tasks of which nobody can know any more that they ended well."""

@@ -4,6 +4,7 @@ import contextvars
 import time
 from typing import Final, Protocol
 
+from procession._model.log import Log
 from procession._model.text import shown
 from procession.errors import TaskCancelled
 
@@ -13,6 +14,13 @@ class Conduct(Protocol):
 
     process_name: str
     run_id: str
+    logs: dict[tuple[int, int], Log] | None
+    """What calls that go on have logged, by task and element; `None` where nobody keeps it."""
+
+    @property
+    def around(self) -> "Seat | None":
+        """Where the run itself is executed, if that is in a task."""
+        ...
 
     @property
     def cancelled(self) -> bool:

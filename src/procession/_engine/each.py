@@ -115,9 +115,9 @@ class MapJob:
         while (drawn := self._next()) is not None:
             seat.element = drawn[0]
             self._call(context.copy(), *drawn)
+            seat.element = WHOLE
             called += 1
             del drawn
-        seat.element = WHOLE
         self._course.took_part(self._index, seat.worker, start, called)
         self._leave()
         self._course.flush()

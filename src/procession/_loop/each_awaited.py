@@ -65,6 +65,7 @@ class AwaitedMap(MapJob):
             while (drawn := await self._next_async()) is not None:
                 shift.seat.element = drawn[0]
                 await self._call_async(shift.context, context, *drawn)
+                shift.seat.element = WHOLE
                 called += 1
                 del drawn
                 if task.cancelling() and not self._course.ledger.halted:
@@ -75,7 +76,6 @@ class AwaitedMap(MapJob):
         except BaseException as error:  # not from an element: somebody else cancelled the worker
             with self._lock:
                 self._fail(error)
-        shift.seat.element = WHOLE
         self._course.took_part(self._index, shift.seat.worker, start, called)
         self._leave()
         if self._course.recorder is not None:

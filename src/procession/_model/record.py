@@ -27,6 +27,8 @@ class Record(NamedTuple):
     duration: float
     """Seconds."""
     worker: str
+    log: str | None = None
+    """What it logged, as lines for people, of bounded length."""
 
 
 class Recorded(NamedTuple):

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
+from procession import TaskLogHandler
 from procession._model.table import lasting
 from procession._model.text import shown
 
@@ -38,6 +39,17 @@ def logs_shown(chosen: str | None, level: str | None) -> Generator[None, None, N
         yield
     finally:
         root.setLevel(before)
+        root.removeHandler(handler)
+
+
+@contextmanager
+def logs_kept() -> Generator[None, None, None]:
+    """Have what tasks log kept with their records, for as long as the block lasts."""
+    root, handler = logging.getLogger(), TaskLogHandler()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
         root.removeHandler(handler)
 
 

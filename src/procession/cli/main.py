@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, get_args
@@ -16,7 +17,7 @@ from procession import OnError, Process, ProcessionError, __version__
 from procession._model.text import shown
 from procession.cli.demo import demo_target
 from procession.cli.logs import FORMATS as LOG_FORMATS
-from procession.cli.logs import LEVELS, logs_shown
+from procession.cli.logs import LEVELS, logs_kept, logs_shown
 from procession.cli.page import show_page
 from procession.cli.pictures import FORMATS, draw_graph, save_timeline, timeline_path
 from procession.cli.recorded import (
@@ -93,7 +94,8 @@ def _execute(options: argparse.Namespace) -> int:
     journal = options.journal
     if journal is None and options.run_id is not None:
         journal = DEFAULT_JOURNAL
-    with logs_shown(options.log_format, options.log_level):
+    kept = nullcontext() if journal is None else logs_kept()
+    with logs_shown(options.log_format, options.log_level), kept:
         as_json = options.log_format == "json"
         status = _run(process, options.run_id, journal, allow_changes=options.allow_changes, as_json=as_json)
     if options.timeline is not None and process.last_run is not None:
@@ -233,7 +235,7 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--limit", type=_at_least_one, default=20, metavar="N", help="how many (default: 20)")
     show = commands.add_parser("show", help="show one run of a journal", description="Show a run and its tasks.")
     show.add_argument("run", metavar="RUN", help="the run's id; of one nested in it: RUN/TASK")
-    show.add_argument("--failed", action="store_true", help="only tasks that failed, with their tracebacks")
+    show.add_argument("--failed", action="store_true", help="only tasks that failed, with their tracebacks and logs")
     show.add_argument("--limit", type=_at_least_one, default=50, metavar="N", help="how many tasks (default: 50)")
     cancel = commands.add_parser(
         "cancel", help="ask a run to stop", description="Ask whoever executes a run to cancel it."

@@ -50,6 +50,8 @@ def print_run(where: str, run_id: str, limit: int, *, failed: bool) -> int:
         for task in tasks:
             print(f"\n{task.task} {shown(task.name)}")
             print(*(shown(line, 1000) for line in (task.error or "").splitlines()), sep="\n")
+            if task.log:
+                print("\nit logged:", *(shown(line, 1000) for line in task.log.splitlines()), sep="\n")
     if nested:
         print("\nnested in it:")
         print(table(("run", "process", "status", "tasks", "failed", "started", "took"), map(_run_row, nested)))

@@ -55,7 +55,8 @@ class TaskInfo:
     """How a task, or one element of a map, ended.
 
     `element` is `None` for a task itself. `started_at` is in seconds since the epoch, UTC, `duration` in seconds,
-    `size` that of the recorded value in bytes, and `error` the text of what was raised.
+    `size` that of the recorded value in bytes, `error` the text of what was raised, and `log` what the call logged, if
+    that was kept: see `TaskLogHandler`.
     """
 
     task: int
@@ -68,6 +69,7 @@ class TaskInfo:
     worker: str
     size: int | None
     error: str | None
+    log: str | None
 
 
 def key_of(connection: Connection, run_id: str) -> int:
@@ -112,6 +114,7 @@ def tasks_of(
         c.worker,
         func.length(c.value),
         c.error,
+        c.log,
     ).where(c.run == key)
     query = query.where(c.element == WHOLE) if task is None else query.where(c.task == task, c.element != WHOLE)
     if state is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, null, select
 
 from procession._model.record import WHOLE
 from procession._plan.fingerprint import Fingerprint
@@ -159,7 +159,7 @@ class Reader:
         """Return how the tasks from place `begin` up to `end`, or those `among` a few, ended; by place.
 
         With `task`, they are the elements of that map. `text` is looked for in their names. Of an error that is long,
-        only the beginning is there.
+        only the beginning is there, and of a log nothing.
         """
         place, where = self._which(key, task, state, text)
         where.append(place >= begin)
@@ -186,7 +186,7 @@ class Reader:
         return rows[-1][0] if rows else None
 
     def task(self, key: int, task: int, element: int | None) -> TaskInfo | None:
-        """Return how one task, or element, ended, with all of its error; `None` if it has not."""
+        """Return how one task, or element, ended, with all of its error and log; `None` if it has not."""
         c = records.c
         query = select(*self._columns(head=False)).where(
             c.run == key, c.task == task, c.element == (WHOLE if element is None else element)
@@ -305,8 +305,9 @@ class Reader:
     def _columns(*, head: bool) -> list[ColumnElement[Any]]:
         c = records.c
         error = func.substr(c.error, 1, HEAD) if head else c.error
+        log = null() if head else c.log
         size = func.length(c.value)
-        return [c.task, c.element, c.name, c.state, c.attempts, c.started_at, c.duration, c.worker, size, error]
+        return [c.task, c.element, c.name, c.state, c.attempts, c.started_at, c.duration, c.worker, size, error, log]
 
 
 def _task(row: Sequence[Any]) -> TaskInfo:

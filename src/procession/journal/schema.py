@@ -25,9 +25,11 @@ from sqlalchemy import (
 
 from procession.errors import JournalError
 
-VERSION = 1
+VERSION = 2
 
-MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {}
+MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {
+    1: ("ALTER TABLE procession_records ADD COLUMN log TEXT",),
+}
 """Statements that make the tables of a version those of the next one."""
 
 _KEY = BigInteger().with_variant(Integer, "sqlite")  # only an INTEGER can number itself there
@@ -85,6 +87,7 @@ records = Table(
     Column("duration", Double, nullable=False),
     Column("worker", Text, nullable=False),
     Column("error", Text),
+    Column("log", Text),
     Column("value", LargeBinary),
     # One tree instead of a table and its index: a commit writes one page less.
     sqlite_with_rowid=False,

@@ -246,7 +246,7 @@ def _templates() -> jinja2.Environment:
     files = b"".join(data for _, data in sorted(_files().items()))
     known: dict[str, Any] = templates.globals
     known.update(version=hashlib.blake2b(files, digest_size=6).hexdigest(), moment=words.moment)
-    for said in (words.plain, words.traceback, words.headline, words.count, lasting, words.size):
+    for said in (words.plain, words.lines, words.traceback, words.headline, words.count, lasting, words.size):
         templates.filters[said.__name__] = said
     for name in templates.list_templates():
         templates.get_template(name)

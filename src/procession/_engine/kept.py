@@ -1,0 +1,104 @@
+"""Logs of tasks, kept with their records.
+
+    logger ──▶ TaskLogHandler ──whose seat is it?──▶ the logs of its run ──when the call has ended──▶ its record
+                                                            ▲
+    in another process: the same ──▶ the logs of a chunk ───┘ with how the call ended
+
+Nothing is paid for it but a look at an empty dictionary, unless somebody has added the handler to a logger.
+"""
+
+import logging
+import time
+from typing import Final
+
+from procession._engine.current import SEAT, Seat
+from procession._model.log import Log
+
+Wanted = tuple[tuple[str, int], ...]
+"""Which loggers have a `TaskLogHandler`, by name, and from which level on."""
+
+_OURS = "procession"
+"""What we log of a task is in its record anyway."""
+
+_set_up: Final[set[str]] = set()
+
+
+class TaskLogHandler(logging.Handler):
+    """Keeps what is logged in a task with the task's record in the journal. Add it to a logger, as any handler.
+
+    Of each call, a task or an element of a `map`, the last 16,000 characters or so are kept, with the time (UTC), level
+    and name of the logger, or as a formatter of your own says. They are there once the call has ended: on the page, in
+    `procession show --failed`, and as `TaskInfo.log`. Outside of the tasks of a run that is recorded, it does nothing.
+
+    In worker processes and on clusters it is added, while such a run goes on, to the loggers that have one here. Where
+    nobody has set up logging there, they get the level that counts here.
+
+    >>> import logging
+    >>> from procession.journal import Journal
+    >>> logger = logging.getLogger("shop")
+    >>> logger.addHandler(TaskLogHandler())
+    >>> process = Process("orders")
+    >>> process.add_task(logger.warning, "%d are late", 3)
+    >>> with Journal(":memory:") as journal:
+    ...     _ = process.execute(run_id="today", journal=journal)
+    ...     print(journal.tasks("today")[0].log)
+    2...Z WARNING shop: 3 are late
+    """
+
+    def __init__(self, level: int | str = logging.NOTSET) -> None:
+        super().__init__(level)
+        formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s")
+        formatter.default_time_format, formatter.default_msec_format = "%Y-%m-%dT%H:%M:%S", ""
+        formatter.converter = time.gmtime
+        self.setFormatter(formatter)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record."""
+        seat = _keeping(SEAT.get(None))
+        if seat is None or record.name.partition(".")[0] == _OURS:
+            return
+        logs = seat.conduct.logs
+        assert logs is not None
+        try:
+            text = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        # Two loggers above each other may both have such a handler.
+        logs.setdefault((seat.index, seat.element), Log()).add(seat.attempt, text, (id(record), record.created))
+
+
+def wanted() -> Wanted:
+    """Return what is to be kept of what is logged in other processes."""
+    known = list(logging.root.manager.loggerDict.values())
+    loggers = [logging.root, *(logger for logger in known if isinstance(logger, logging.Logger))]
+    return tuple(
+        (logger.name, max(handler.level, logger.getEffectiveLevel()))
+        for logger in loggers
+        for handler in logger.handlers
+        if isinstance(handler, TaskLogHandler)
+    )
+
+
+def listen(wanted: Wanted) -> None:
+    """Have kept, in this process, what is wanted by one that has had calls made here."""
+    for name, level in wanted:
+        logger = logging.getLogger(name)
+        if not logger.hasHandlers():
+            _set_up.add(name)
+            if logging.lastResort is not None:
+                logger.addHandler(logging.lastResort)  # warnings go to standard error still
+        if not any(isinstance(handler, TaskLogHandler) for handler in logger.handlers):
+            logger.addHandler(TaskLogHandler())
+        if name in _set_up:
+            logger.setLevel(level)
+
+
+def _keeping(seat: Seat | None) -> Seat | None:
+    """Return the seat of the task to whose record something belongs that is logged at this one.
+
+    A run that is not recorded is a part of the task that executes it.
+    """
+    while seat is not None and seat.conduct.logs is None:
+        seat = seat.conduct.around
+    return None if seat is None or seat.index < 0 or seat.abandoned else seat

@@ -1,0 +1,441 @@
+"""What tasks log, kept with their records: whose it is, how much of it, wherever they run."""
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import re
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import pytest
+
+from procession import Process, TaskLogHandler, TaskTimeoutError, current_task, task
+from procession.journal import Journal
+
+LOGGER = logging.getLogger("tests.shop")
+TURNS = threading.Barrier(2, timeout=20)
+BROKEN = set()
+STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+
+
+@pytest.fixture
+def handler():
+    """A handler as a user adds it, on the logger of the tests, from level `INFO` on."""
+    handler = TaskLogHandler()
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    yield handler
+    LOGGER.removeHandler(handler)
+    LOGGER.setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "runs.db")
+
+
+def logs(where, run_id="run", **which):
+    """Return what each task of a run logged, by place, without the time of day."""
+    with Journal(where) as journal:
+        tasks = journal.tasks(run_id, **which)
+    texts = [one.log and re.sub(f"^{STAMP} ", "", one.log, flags=re.MULTILINE) for one in tasks]
+    return {one.task if one.element is None else one.element: text for one, text in zip(tasks, texts, strict=True)}
+
+
+def say(text):
+    logging.getLogger("tests.shop").info(text)
+    return text
+
+
+def fail(text):
+    say(text)
+    raise ValueError(f"no {text}")
+
+
+@task(retries=2, retry_on=ConnectionError)
+def stubborn():
+    attempt = current_task().attempt
+    if attempt != 2:
+        say(f"try {attempt}")
+    if attempt < 3:
+        raise ConnectionError
+
+
+def inside(text):
+    """Executes a process by itself, of which the journal knows nothing."""
+    process = Process("inner")
+    process.add_task(say, text)
+    return process.execute()
+
+
+async def say_twice(text):
+    say(f"{text} before")
+    await asyncio.sleep(0)
+    say(f"{text} after")
+
+
+def kept(process, where, run_id="run", raises=None):
+    if raises is None:
+        process.execute(journal=where, run_id=run_id)
+    else:
+        with pytest.raises(raises):
+            process.execute(journal=where, run_id=run_id)
+
+
+# Whose it is
+
+
+def test_what_a_task_logs_is_in_its_record(where, handler):
+    """With time, level and logger, for each task its own, also for one that failed; and nothing for one that is silent."""
+    process = Process("orders", "parallel", 2, on_error="return")
+    process.add_task(say, "one")
+    process.add_task(fail, "two")
+    process.add_task(len, "three")
+    began = time.time()
+    kept(process, where)
+    with Journal(where) as journal:
+        one, two, three = journal.tasks("run")
+    assert re.fullmatch(f"{STAMP} INFO tests.shop: one", one.log)
+    assert time.strftime("%Y-%m-%d", time.gmtime(began)) <= one.log[:10]
+    assert re.fullmatch(f"{STAMP} INFO tests.shop: two", two.log)
+    assert three.log is None
+
+
+def executors():
+    spawn = multiprocessing.get_context("spawn")
+    yield pytest.param(lambda: "threads", id="threads")
+    yield pytest.param(lambda: "processes", id="processes")
+    yield pytest.param(lambda: ThreadPoolExecutor(2), id="a thread pool")
+    yield pytest.param(lambda: ProcessPoolExecutor(2, mp_context=spawn), id="a process pool")
+    if "fork" in multiprocessing.get_all_start_methods():
+        fork = multiprocessing.get_context("fork")
+        yield pytest.param(lambda: ProcessPoolExecutor(2, mp_context=fork), id="a forked process pool")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+@pytest.mark.parametrize("made", list(executors()))
+def test_it_is_the_same_wherever_tasks_run(path, handler, made, strategy):
+    """In order or at once, in threads or in processes: tasks, elements of a map, attempts, and runs inside of tasks."""
+    executor = made()
+    process = Process("orders", strategy, 2, on_error="return", executor=executor)
+    for number in range(20):
+        process.add_task(say, f"task {number}")
+    process.map(say, ["a", "b", "c"])
+    process.add_task(stubborn)
+    process.add_task(inside, "inner")
+    process.add_task(say_twice, "coroutine")
+    process.add_task(fail, "the last")
+    kept(process, path)
+    if not isinstance(executor, str):
+        executor.shutdown()
+    said = {index: f"INFO tests.shop: task {index}" for index in range(20)}
+    assert logs(path) == said | {
+        20: None,
+        21: "INFO tests.shop: try 1\nattempt 3:\nINFO tests.shop: try 3",
+        22: "INFO tests.shop: inner",
+        23: "INFO tests.shop: coroutine before\nINFO tests.shop: coroutine after",
+        24: "INFO tests.shop: the last",
+    }
+    assert logs(path, task=20) == {place: f"INFO tests.shop: {'abc'[place]}" for place in range(3)}
+
+
+def test_tasks_at_the_same_time_do_not_mix(path, handler):
+    """Two threads that log in turns each have their own lines."""
+
+    def talk(name):
+        for number in range(5):
+            TURNS.wait()
+            say(f"{name}{number}")
+
+    process = Process("talks", "parallel", 2)
+    process.add_task(talk, "a")
+    process.map(talk, ["b"])
+    kept(process, path)
+    assert logs(path)[0] == "\n".join(f"INFO tests.shop: a{number}" for number in range(5))
+    assert logs(path, task=1)[0] == "\n".join(f"INFO tests.shop: b{number}" for number in range(5))
+
+
+def test_coroutines_at_the_same_time_do_not_mix(path, handler):
+    """What a coroutine logs after an await is its own still, whoever had the loop meanwhile."""
+    process = Process("talks", "parallel", 3)
+
+    async def talk(name):
+        for number in range(5):
+            say(f"{name}{number}")
+            await asyncio.sleep(0)
+            await asyncio.to_thread(say, f"{name} aside")
+
+    for name in "ab":
+        process.add_task(talk, name)
+    process.map(talk, ["c", "d", "e"])
+    kept(process, path)
+
+    def expected(name):
+        return "\n".join(f"INFO tests.shop: {name}{number}\nINFO tests.shop: {name} aside" for number in range(5))
+
+    assert logs(path) == {0: expected("a"), 1: expected("b"), 2: None}
+    assert logs(path, task=2) == {place: expected(name) for place, name in enumerate("cde")}
+
+
+def test_what_an_iterable_logs_is_the_maps_own(path, handler):
+    """Drawing belongs to no element."""
+
+    def source():
+        for number in range(3):
+            say(f"draws {number}")
+            yield str(number)
+        say("drawn")
+
+    process = Process("drawn", "sequential")
+    process.map(say, source())
+    kept(process, path)
+    assert logs(path) == {
+        0: "\n".join(f"INFO tests.shop: {what}" for what in ("draws 0", "draws 1", "draws 2", "drawn"))
+    }
+    assert logs(path, task=0) == {place: f"INFO tests.shop: {place}" for place in range(3)}
+
+
+def test_a_run_inside_a_run_has_its_own(path, handler):
+    """A process as a task is recorded task by task, with what each logged."""
+    inner = Process("inner")
+    inner.add_task(say, "one")
+    inner.add_task(say, "two")
+    outer = Process("outer")
+    outer.add_task(inner)
+    kept(outer, path)
+    assert logs(path) == {0: None}
+    assert logs(path, "run/0") == {0: "INFO tests.shop: one", 1: "INFO tests.shop: two"}
+
+
+def test_a_resumed_run_keeps_the_log_of_what_was_done_before(where, handler):
+    """What had ended keeps its own; what is called again has that of the last call."""
+
+    def second():
+        say(f"broken: {bool(BROKEN)}")
+        if BROKEN:
+            raise ValueError
+
+    def built():
+        process = Process("resumed")
+        process.add_task(say, "first")
+        process.add_task(second)
+        return process
+
+    BROKEN.add("second")
+    kept(built(), where, raises=ValueError)
+    assert logs(where) == {0: "INFO tests.shop: first", 1: "INFO tests.shop: broken: True"}
+    BROKEN.clear()
+    kept(built(), where)
+    assert logs(where) == {0: "INFO tests.shop: first", 1: "INFO tests.shop: broken: False"}
+
+
+def test_outside_of_a_recorded_runs_tasks_it_keeps_nothing(path, handler):
+    """A program's own lines are nobody's, and a run that is not recorded pays for none of its tasks'."""
+    process = Process("not recorded", "parallel", 2)
+    process.add_task(say, "x")
+    process.execute()
+    assert process.last_run._course.logs is None
+    process = Process("recorded")
+    process.add_task(len, "abc")
+    say("before")
+    run = process.start(journal=path, run_id="run")
+    say("beside")
+    run.result(20)
+    assert logs(path) == {0: None}
+    assert run._course.logs == {}
+
+
+def test_nothing_stays_in_memory_once_it_is_recorded(path, handler):
+    """A run of any length holds no more than what its calls in flight have logged."""
+    process = Process("many", "parallel", 2, on_error="return")
+    for number in range(100):
+        process.add_task(say if number % 2 else fail, "x")
+    process.map(say, "abc")
+    kept(process, path)
+    assert process.last_run._course.logs == {}
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_a_task_that_ran_into_its_timeout_has_what_it_logged_until_then(path, handler, executor, tmp_path):
+    """That is when one wants it most; what an abandoned thread says later is dropped."""
+    process = Process("late", "parallel", 2, on_error="return", executor=executor)
+    process.add_task(task(timeout=1.0)(hang), str(tmp_path / "go on"))
+    [error] = process.execute(journal=path, run_id="run")
+    assert isinstance(error, TaskTimeoutError)
+    assert logs(path) == {0: "INFO tests.shop: about to hang"}
+    (tmp_path / "go on").touch()
+
+
+def hang(path):
+    say("about to hang")
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    say("too late")
+
+
+# How much of it
+
+
+def test_it_is_bounded_and_says_what_was_left_out(path, handler):
+    """The last of it is kept, whatever a task logs."""
+
+    def chatter():
+        for number in range(10_000):
+            say(f"line {number}")
+
+    def roar():
+        say("a" * 10_000_000 + "the end")
+
+    process = Process("loud")
+    process.add_task(chatter)
+    process.add_task(roar)
+    kept(process, path)
+    chatted, roared = logs(path).values()
+    assert len(chatted) < 17_000
+    head, *lines = chatted.splitlines()
+    assert head == f"… {10_000 - len(lines):,} earlier entries left out"
+    assert lines == [f"INFO tests.shop: line {number}" for number in range(10_000 - len(lines), 10_000)]
+    assert len(lines) > 200
+    assert len(roared) < 5_000
+    assert roared.endswith("the end")
+
+
+def test_the_level_says_what_is_kept(path, handler):
+    """That of the handler and that of the logger count, as for any handler."""
+    handler.setLevel("ERROR")
+
+    def work():
+        LOGGER.debug("debug")
+        LOGGER.warning("warning")
+        LOGGER.error("error")
+
+    for executor in "threads", "processes":
+        process = Process("levels", executor=executor)
+        process.add_task(work)
+        kept(process, path, run_id=executor)
+        assert logs(path, executor) == {0: "ERROR tests.shop: error"}
+    assert Process("levels").execute() == []
+
+
+def test_workers_keep_what_the_level_here_lets_through(path, handler):
+    """A worker process that nobody has set up logging in takes the level from here, and warnings still reach its stderr."""
+    LOGGER.setLevel("DEBUG")
+
+    def work():
+        LOGGER.debug("debug")
+        return [type(one).__name__ for one in LOGGER.handlers]
+
+    process = Process("levels", executor="processes")
+    process.add_task(work)
+    [[*names]] = process.execute(journal=path, run_id="run")
+    assert logs(path) == {0: "DEBUG tests.shop: debug"}
+    assert "TaskLogHandler" in names
+    assert "_StderrHandler" in names
+    process = Process("none wanted", executor="processes")
+    process.add_task(lambda: LOGGER.handlers)
+    assert process.execute() == [[]]
+
+
+def test_a_line_that_passes_two_handlers_is_kept_once(path, handler):
+    """On a logger and on one above it."""
+    root = TaskLogHandler()
+    logging.getLogger().addHandler(root)
+    try:
+        process = Process("twice")
+        process.add_task(lambda: [say("x"), say("x")])
+        kept(process, path)
+    finally:
+        logging.getLogger().removeHandler(root)
+    assert logs(path) == {0: "INFO tests.shop: x\nINFO tests.shop: x"}
+
+
+def test_our_own_events_are_left_out(path):
+    """That a task is tried again stands in its record anyway."""
+    root = TaskLogHandler()
+    logging.getLogger().addHandler(root)
+    try:
+        process = Process("own")
+        process.add_task(task(retries=1)(lambda: current_task().attempt == 2 or 1 / 0))
+        kept(process, path)
+    finally:
+        logging.getLogger().removeHandler(root)
+    assert logs(path) == {0: None}
+
+
+# What it looks like
+
+
+def test_hostile_lines_are_kept_harmless(where, handler):
+    """Terminal escapes are spelt out, and no message can pass for an entry of its own, or for another attempt."""
+
+    def hostile():
+        LOGGER.info("\x1b[31mred\u202e\0\r2026-11-25T00:00:00.000Z ERROR app: forged\nattempt 2:\n\udcff")
+
+    process = Process("hostile")
+    process.add_task(hostile)
+    kept(process, where)
+    [log] = logs(where).values()
+    assert log == (
+        "INFO tests.shop: \\x1b[31mred\\u202e\\x00\\r2026-11-25T00:00:00.000Z ERROR app: forged\n"
+        "    attempt 2:\n    \\udcff"
+    )
+
+
+def test_tracebacks_that_are_logged_are_kept(path, handler):
+    """As any handler writes them, set in."""
+
+    def work():
+        try:
+            1 / 0
+        except ZeroDivisionError:
+            LOGGER.exception("it broke")
+
+    process = Process("traced")
+    process.add_task(work)
+    kept(process, path)
+    first, *rest = logs(path)[0].splitlines()
+    assert first == "ERROR tests.shop: it broke"
+    assert rest[0] == "    Traceback (most recent call last):"
+    assert rest[-1] == "    ZeroDivisionError: division by zero"
+
+
+def test_a_formatter_of_ones_own_says_what_an_entry_looks_like(path, handler):
+    """As for any handler."""
+    handler.setFormatter(logging.Formatter("<%(levelname)s> %(message)s"))
+    process = Process("formatted")
+    process.add_task(say, "x")
+    kept(process, path)
+    with Journal(path) as journal:
+        assert journal.tasks("run")[0].log == "<INFO> x"
+
+
+def test_a_message_that_cannot_be_formatted_fails_no_task(path, handler, capsys, monkeypatch):
+    """It is complained of as any handler does."""
+    monkeypatch.setattr(LOGGER, "propagate", False)  # the test runner's own handlers are stricter
+    process = Process("unformatted")
+    process.add_task(LOGGER.info, "%d", "no number")
+    kept(process, path)
+    assert logs(path) == {0: None}
+    assert "--- Logging error ---" in capsys.readouterr().err
+
+
+def test_a_child_that_a_task_forks_can_log(path, handler):
+    """No lock of ours is held for ever in it, and what it says is its own."""
+    if not hasattr(os, "fork"):
+        pytest.skip("there is no fork here")
+
+    def work():
+        child = os.fork()
+        if child == 0:
+            say("in the child")
+            os._exit(7)
+        say("in the task")
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    process = Process("forks")
+    process.add_task(work)
+    assert process.execute(journal=path, run_id="run") == [7]
+    assert logs(path) == {0: "INFO tests.shop: in the task"}
