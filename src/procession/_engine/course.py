@@ -189,7 +189,7 @@ class Course:
             self.epoch + start - self.began,
             time.perf_counter() - start,
             worker or "",
-            self._log(index, place),
+            self._log(index, place) if self.logs else None,
         )
         self._commits.add(record, _nothing)
         self._offer()
@@ -431,7 +431,7 @@ class Course:
             self.epoch + start - self.began,
             end - start,
             worker,
-            self._log(index, WHOLE),
+            self._log(index, WHOLE) if self.logs else None,
         )
 
     def _worker_at(self, index: int) -> str | None:
@@ -455,12 +455,12 @@ class Course:
             self.epoch + start - self.began,
             end - start,
             worker or "",
-            self._log(index, element),
+            self._log(index, element) if self.logs else None,
         )
 
     def _log(self, index: int, element: int) -> str | None:
         """Return what a call has logged, which nobody needs any more."""
-        log = self.logs.pop((index, element), None) if self.logs else None
+        log = None if self.logs is None else self.logs.pop((index, element), None)
         return None if log is None else log.text()
 
     def _unrecorded(self, error: BaseException, records: Sequence[Record]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from procession.journal.store import Journal
 
 _COLUMNS: Final = ("run", *Record._fields)
+_SHORT: Final = _COLUMNS[:-1]
+"""Without the log, which most have none of: what is not bound costs nothing."""
+_log: Final = itemgetter(-1)
 
 DIRECT: Final = {"sqlite": ("?", ""), "postgresql": ("%s", " FOR SHARE OF held")}
 """The databases whose driver is used directly: how it marks a parameter, and how a row is shared."""
@@ -156,11 +160,13 @@ class Recorder:
             written = 0
             for start in range(0, len(group), ROWS):
                 part = group[start : start + ROWS]
+                columns = _COLUMNS if any(map(_log, part)) else _SHORT
+                rest = len(columns) - 1
                 values: list[object] = []
                 for record in part:
                     values.append(self.key)
-                    values += record
-                cursor.execute(_insertion(len(part), backend), (*values, self.held.key, self.held.token))
+                    values += record[:rest]
+                cursor.execute(_insertion(columns, len(part), backend), (*values, self.held.key, self.held.token))
                 written += cursor.rowcount
             cursor.close()
         else:
@@ -234,18 +240,18 @@ _INSERT = (
 
 
 @cache
-def _insertion(count: int, backend: str) -> str:
+def _insertion(columns: Sequence[str], count: int, backend: str) -> str:
     """Return the same for several rows, as a driver of `DIRECT` takes it."""
     mark, share = DIRECT[backend]
-    slots = ", ".join([mark] * len(_COLUMNS))
+    slots = ", ".join([mark] * len(columns))
     if backend == "postgresql":
         from sqlalchemy.dialects.postgresql import dialect  # takes long to import, and SQLite has no need of it
 
         compiler = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy has no types for it
-        slots = ", ".join(f"{mark}::{records.c[name].type.compile(compiler)}" for name in _COLUMNS)
+        slots = ", ".join(f"{mark}::{records.c[name].type.compile(compiler)}" for name in columns)
     rows = ", ".join([f"({slots})"] * count)
     return (
-        f"INSERT INTO {records.name} ({', '.join(_COLUMNS)}) "  # noqa: S608  # no word of it is a user's
+        f"INSERT INTO {records.name} ({', '.join(columns)}) "  # noqa: S608  # no word of it is a user's
         f"SELECT given.* FROM (VALUES {rows}) AS given, {runs.name} AS held WHERE held.key = {mark} "
         f"AND held.token = {mark}{share}"
     )
