@@ -276,6 +276,50 @@ def hang(path):
     say("too late")
 
 
+@task(retries=2)
+def crash(text):
+    """Dies in its second attempt without a word, and in its third with many."""
+    attempt = current_task().attempt
+    if attempt == 1:
+        fail(text)
+    if attempt == 3:
+        for number in range(3_000):
+            LOGGER.warning("%s %d ü", text, number)
+    os._exit(3)
+
+
+def test_a_worker_process_that_dies_leaves_what_its_task_had_logged(path, handler):
+    """Whatever ended it, and only to the task that it died in."""
+    process = Process("dying", "parallel", 1, on_error="return", executor="processes")
+    for number in range(5):
+        process.add_task(say, f"before {number}")
+    process.add_task(os._exit, 3)
+    process.map(crash, ["a"])
+    kept(process, path)
+    assert logs(path) == {number: f"INFO tests.shop: before {number}" for number in range(5)} | {5: None, 6: None}
+    first, second, head, *lines = logs(path, task=6)[0].splitlines()
+    left_out = re.fullmatch(r"… ([\d,]+) earlier entries left out", first)
+    assert second == "attempt 3:"
+    lines = [head, *lines]
+    assert lines == [f"WARNING tests.shop: a {number} ü" for number in range(3_000 - len(lines), 3_000)]
+    assert int(left_out[1].replace(",", "")) == 3_000 - len(lines) + 1
+    assert len(lines) > 200
+
+
+def test_an_attempt_that_dies_without_a_word_repeats_nobody_elses(path, handler):
+    """What the attempt before had logged is there once."""
+    process = Process("dying", "parallel", 1, on_error="return", executor="processes")
+    process.add_task(task(retries=1)(fail_then_die))
+    kept(process, path)
+    assert logs(path) == {0: "INFO tests.shop: once"}
+
+
+def fail_then_die():
+    if current_task().attempt == 1:
+        fail("once")
+    os._exit(3)
+
+
 # How much of it
 
 

@@ -119,7 +119,7 @@ class Chunk:
         else:
             conduct = halting = Remote(*self._names) if remote is None else remote
             base = contextvars.copy_context()
-            conduct.logs = {} if self.wanted else None
+            conduct.logs = conduct.kept if self.wanted else None
             listen(self.wanted)
         if self._data is not None:
             try:
@@ -197,10 +197,11 @@ class Chunk:
 class Report:
     """What a worker made of a chunk: how the calls ended that it made, of which there may be none.
 
-    `hung` is, or says that there is, a thread in which a call goes on that was given up at its timeout.
+    `hung` is, or says that there is, a thread in which a call goes on that was given up at its timeout. `draft` is, of
+    a worker that is gone, a call (task and element) and what it had logged.
     """
 
-    __slots__ = ("began", "ended", "error", "finished", "hung", "worker")
+    __slots__ = ("began", "draft", "ended", "error", "finished", "hung", "worker")
 
     def __init__(
         self,
@@ -217,6 +218,7 @@ class Report:
         self.finished = finished
         self.error = error
         self.hung = hung
+        self.draft: tuple[tuple[int, int], Log] | None = None
 
     def __reduce__(self) -> tuple[type["Report"], tuple[Any, ...]]:
         ended = [one if isinstance(one, bytes) else encode_ended(one) for one in self.ended]
@@ -251,7 +253,7 @@ def here(remote: bool) -> str:
 
 def _log_of(conduct: Course | Remote, index: int, element: int) -> Log | None:
     """Return what a call has logged that goes back with how it ended. In its run's own process it lies there."""
-    return conduct.logs.pop((index, element), None) if conduct.logs and isinstance(conduct, Remote) else None
+    return conduct.logs.take((index, element)) if conduct.logs and isinstance(conduct, Remote) else None
 
 
 def _arrived(

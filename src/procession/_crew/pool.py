@@ -276,6 +276,8 @@ class PoolEngine:
         if lost is not None and rest:
             if rest[0].follows:
                 self._supply.claim(rest[0])
+            if report.draft is not None and report.draft[0] == (rest[0].index, rest[0].element):
+                self.course.logged(*report.draft)
             self._raised(rest[0], lost, sent.at, now, report.worker)
             rest = rest[1:]
         # Those that follow are claimed anew once what they wait for has ended.
@@ -321,7 +323,7 @@ class PoolEngine:
     def _ended(self, unit: Unit, ended: Ended, shift: float, worker: str) -> None:
         returned, start, end, value, log = ended
         if log is not None:
-            self.course.logged(unit.index, unit.element, log)
+            self.course.logged((unit.index, unit.element), log)
         if unit.start is None:
             unit.start = start + shift
         self._tell_start(unit)

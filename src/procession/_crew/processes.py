@@ -139,7 +139,9 @@ class _Worker:
         """Return what is known of the chunk after the worker is gone."""
         end = time.perf_counter()
         noted = self.trace.read(self._number, len(self._parts))
-        return self._whole(Report(self.name, noted, self.sent, end))
+        report = self._whole(Report(self.name, noted, self.sent, end))
+        report.draft = self.trace.draft.read()
+        return report
 
     def close(self) -> None:
         """Let go of a worker that has ended, or end it."""

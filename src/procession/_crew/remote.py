@@ -4,13 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 from procession._engine.latch import Latch
 from procession._model.event import EventName
+from procession._model.log import Logs
 from procession._model.record import WHOLE
 from procession._model.task import Each, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from procession._model.log import Log
 
 
 class Remote:
@@ -23,7 +22,8 @@ class Remote:
         self.attempts: dict[int | tuple[int, int], int] = {}
         self.function: Callable[..., Any] = Remote
         self.element = WHOLE
-        self.logs: dict[tuple[int, int], Log] | None = None
+        self.kept = Logs()
+        self.logs: Logs | None = None
         self._cancelled = Latch()
 
     @property

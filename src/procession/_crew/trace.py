@@ -7,7 +7,7 @@
 A mapped file that both sides see. The worker notes each call when it has ended, which costs no system call; should it
 be killed, what it had noted is there, and the first call that is missing is the one it was killed in. What does not
 fit goes through the pipe, as a part of the report that comes early; `parts` says how many there were, so that nothing
-counts twice.
+counts twice. After that comes the log of the call that it is at: see `draft`.
 """
 
 import mmap
@@ -15,6 +15,8 @@ import os
 import struct
 import tempfile
 from contextlib import suppress
+
+from procession._crew.draft import DRAFT_BYTES, Draft
 
 _SIZE = 1 << 17
 _HEAD = struct.Struct("=III")
@@ -28,19 +30,21 @@ class Trace:
     def __init__(self, path: str) -> None:
         self.path = path
         with open(path, "r+b") as file:  # noqa: PTH123  # a plain name is what travels
-            self._map = mmap.mmap(file.fileno(), _SIZE)
+            self._map = mmap.mmap(file.fileno(), _SIZE + DRAFT_BYTES)
         self._used = _HEAD.size
+        self.draft = Draft(self._map, _SIZE)
 
     @classmethod
     def made(cls) -> "Trace":
         """Return a new one. The file takes its space at once: there is no error that a write to a map could raise."""
         descriptor, path = tempfile.mkstemp(prefix="procession-")
         with os.fdopen(descriptor, "wb") as file:
-            file.write(bytes(_SIZE))
+            file.write(bytes(_SIZE + DRAFT_BYTES))
         return cls(path)
 
     def begin(self, chunk: int, part: int) -> None:
         """Begin anew, for another chunk or another part of its report."""
+        self.draft.clear()
         self._used = _HEAD.size
         _LENGTH.pack_into(self._map, _USED, self._used)
         _HEAD.pack_into(self._map, 0, chunk, part, self._used)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from procession._crew.chunk import Chunk, Report, here
+from procession._crew.draft import DraftedLogs
 from procession._crew.remote import Remote
 from procession._crew.trace import Trace
 from procession._crew.travel import Ended, encode_ended
@@ -38,6 +39,7 @@ def serve(work: Connection, word: Connection, path: str, names: tuple[str, str],
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     remote, trace, pid = Remote(*names), Trace(path), os.getpid()
+    remote.kept = DraftedLogs(trace.draft)
     if hasattr(os, "register_at_fork"):
         # A task that forks has a child that goes on here, with our pipes: it must hold none of them open.
         os.register_at_fork(after_in_child=work.close)

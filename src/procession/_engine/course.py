@@ -22,7 +22,7 @@ from procession._engine.latch import Latch
 from procession._engine.ledger import Ledger
 from procession._engine.note import annotate
 from procession._model.event import Event, EventName
-from procession._model.log import Log
+from procession._model.log import Log, Logs
 from procession._model.progress import Progress
 from procession._model.record import WHOLE, Record, Recorded
 from procession._model.states import OnError
@@ -72,7 +72,7 @@ class Course:
         self.verbose = verbose
         self.recorder = recorder
         self.recorded: Mapping[int, Recorded] = {} if recorder is None else recorder.recorded
-        self.logs: dict[tuple[int, int], Log] | None = None if recorder is None else {}
+        self.logs = None if recorder is None else Logs()
         count = len(plan.calls)
         edges = plan.edges
         if self.recorded and edges:
@@ -220,10 +220,10 @@ class Course:
         if self._commits is not None:
             self._commits.flush()
 
-    def logged(self, index: int, element: int, log: Log) -> None:
+    def logged(self, call: tuple[int, int], log: Log) -> None:
         """Take note of what a call has logged elsewhere."""
         if self.logs is not None:
-            self.logs.setdefault((index, element), Log()).extend(log)
+            self.logs.extend(call, log)
 
     def raised(self, index: int, error: BaseException, *, in_order: bool, end: float | None = None) -> None:
         """Record that a task raised; it ended now, unless `end` says when."""
@@ -460,7 +460,7 @@ class Course:
 
     def _log(self, index: int, element: int) -> str | None:
         """Return what a call has logged, which nobody needs any more."""
-        log = None if self.logs is None else self.logs.pop((index, element), None)
+        log = None if self.logs is None else self.logs.take((index, element))
         return None if log is None else log.text()
 
     def _unrecorded(self, error: BaseException, records: Sequence[Record]) -> None:

@@ -4,7 +4,7 @@ import contextvars
 import time
 from typing import Final, Protocol
 
-from procession._model.log import Log
+from procession._model.log import Logs
 from procession._model.text import shown
 from procession.errors import TaskCancelled
 
@@ -14,8 +14,8 @@ class Conduct(Protocol):
 
     process_name: str
     run_id: str
-    logs: dict[tuple[int, int], Log] | None
-    """What calls that go on have logged, by task and element; `None` where nobody keeps it."""
+    logs: Logs | None
+    """What calls that go on have logged; `None` where nobody keeps it."""
 
     @property
     def around(self) -> "Seat | None":

@@ -12,7 +12,7 @@ import time
 from typing import Final
 
 from procession._engine.current import SEAT, Seat
-from procession._model.log import Log
+from procession._model.log import harmless
 
 Wanted = tuple[tuple[str, int], ...]
 """Which loggers have a `TaskLogHandler`, by name, and from which level on."""
@@ -60,12 +60,12 @@ class TaskLogHandler(logging.Handler):
         logs = seat.conduct.logs
         assert logs is not None
         try:
-            text = self.format(record)
+            text = harmless(self.format(record))
         except Exception:
             self.handleError(record)
             return
         # Two loggers above each other may both have such a handler.
-        logs.setdefault((seat.index, seat.element), Log()).add(seat.attempt, text, (id(record), record.created))
+        logs.add((seat.index, seat.element), seat.attempt, text, (id(record), record.created))
 
 
 def wanted() -> Wanted:
