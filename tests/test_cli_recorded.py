@@ -7,11 +7,13 @@ import sys
 import pytest
 
 PIPELINE = """
-import os, threading
+import logging, os, threading
 from procession import Process, current_task
 
 def work(number):
     print("called", number, flush=True)
+    logging.getLogger("app").info("works on %d\\nand more \\x1b[31m", number)
+    logging.getLogger("app").debug("nobody wants to know")
     if number == 3 and not os.path.exists("mended"):
         raise ValueError("three is broken")
     return number
@@ -93,6 +95,20 @@ def test_runs_and_show_tell_how_runs_stand(folder):
     failed = procession("show", "first", "--failed", cwd=folder)
     assert "Traceback (most recent call last)" in failed.stdout
     assert "completed" not in failed.stdout
+
+
+def test_what_failed_tasks_logged_is_shown(folder):
+    """The command line keeps it in each run that is recorded, from the level of its log on, and spells escapes out."""
+    procession("run", "pipeline.py:build", "--run-id", "quiet", cwd=folder)
+    procession("run", "pipeline.py:build", "--run-id", "told", "--log-level", "info", cwd=folder)
+    procession("run", "pipeline.py:build", "--run-id", "json", "--log-format", "json", cwd=folder)
+    assert "it logged" not in procession("show", "quiet", "--failed", cwd=folder).stdout
+    for run in "told", "json":
+        _, _, logged = procession("show", run, "--failed", cwd=folder).stdout.partition("it logged:\n")
+        assert [line.partition("Z ")[2] or line for line in logged.splitlines()] == [
+            "INFO app: works on 3",
+            "    and more \\x1b[31m",
+        ]
 
 
 def test_a_run_is_cancelled_from_another_process(folder):

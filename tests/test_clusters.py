@@ -1,5 +1,6 @@
 """Processes on real clusters of several worker processes: one suite for Dask and Ray, then what is one's own."""
 
+import logging
 import os
 import pickle
 import subprocess
@@ -14,8 +15,28 @@ import pytest
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_attempt
 
 from clusters import HERE, dask_here, ray_here
-from cluster_jobs import die_once, double, fail, first_bytes, large, note, note_and_wait, occupy, sizes, wait_for
-from procession import ExecutorBrokenError, JournalError, Process, RunCancelledError, TaskTimeoutError, task
+from cluster_jobs import (
+    die_once,
+    double,
+    fail,
+    first_bytes,
+    large,
+    log_and_return,
+    note,
+    note_and_wait,
+    occupy,
+    sizes,
+    wait_for,
+)
+from procession import (
+    ExecutorBrokenError,
+    JournalError,
+    Process,
+    RunCancelledError,
+    TaskLogHandler,
+    TaskTimeoutError,
+    task,
+)
 from procession._crew.cluster import run_away, told, value_of
 from procession._crew.travel import encode_calls, ended_of
 from procession.journal import Journal
@@ -187,6 +208,27 @@ def test_a_cancel_reaches_the_cluster(client, tmp_path):
     with pytest.raises(RunCancelledError):
         run.result(60)
     assert len(list(calls.iterdir())) == 0
+
+
+def test_what_tasks_log_on_the_cluster_is_in_their_records(cluster, tmp_path):
+    """From each worker, where the run is recorded; elsewhere nothing is kept."""
+    logger, handler = logging.getLogger("tests.cluster"), TaskLogHandler()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        process = Process("logging", "parallel", 2, executor=cluster)
+        process.map(log_and_return, range(20))
+        process.add_task(log_and_return, 200_000)
+        process.execute(run_id="a", journal=tmp_path / "runs.db")
+        process.execute()
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    with Journal(tmp_path / "runs.db") as journal:
+        tasks = [*journal.tasks("a", task=0), *journal.tasks("a")[1:]]
+    assert [one.log.partition(" ")[2] for one in tasks] == [
+        f"INFO tests.cluster: {number}" for number in [*range(20), 200_000]
+    ]
 
 
 def test_a_recorded_run_goes_on_where_it_was(cluster, tmp_path):

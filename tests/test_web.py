@@ -1,6 +1,7 @@
 """The page, as a browser asks for it: what it shows, and what it refuses."""
 
 import asyncio
+import logging
 import os
 import pickle
 import re
@@ -17,7 +18,7 @@ from urllib.request import Request, urlopen
 import pytest
 from starlette.testclient import TestClient
 
-from procession import JournalError, Process, RunCancelledError, current_task, task
+from procession import JournalError, Process, RunCancelledError, TaskLogHandler, current_task, task
 from procession.journal import Journal, Mark, Reader, lease
 from procession.web import application
 from procession.web.live import STREAMS, Live
@@ -28,6 +29,7 @@ BASE = "http://127.0.0.1:8765"
 KEY = "the-key-that-the-terminal-shows"
 COOKIE = {"procession-8765": KEY}
 BROKEN = set()
+LOGGER = logging.getLogger("tests.page")
 HELD, BEGUN = threading.Semaphore(0), threading.Semaphore(0)
 
 
@@ -216,6 +218,40 @@ def test_a_failed_task_shows_its_traceback_and_a_retried_one_its_attempts(where,
     assert re.search(r"ValueError: number 0 is odd\s+and so is this line", failed)
     assert "test_web:work" in failed
     assert '<span class="again">3</span>' in stubborn_one
+
+
+@pytest.fixture
+def logging_kept():
+    """Keeps what tasks log."""
+    handler = TaskLogHandler()
+    LOGGER.addHandler(handler)
+    yield
+    LOGGER.removeHandler(handler)
+
+
+def grumble(number):
+    LOGGER.warning("number %d: %s", number, HOSTILE)
+    return work(number)
+
+
+def test_a_task_shows_what_it_logged_harmless(where, opened, logging_kept):
+    """Folded away beside its traceback, on the page of that task or element alone."""
+    BROKEN.add(0)
+    process = Process("steps", "parallel", 1, on_error="return")
+    process.add_task(grumble, 0)
+    process.map(grumble, [1])
+    process.add_task(work, 2)
+    process.execute(journal=where, run_id="run")
+    page = opened(where)
+    for address, number in ("/run/1/task/0", 0), ("/run/1/task/1/0", 1):
+        text = page.get(address).text
+        assert f"WARNING tests.page: number {number}: &lt;script&gt;" in text
+        assert '<details id="logged"><summary>' in text
+        assert not re.search("<script>|\x1b|\u202e", text)
+    for address in "/run/1/task/1", "/run/1/task/2", "/run/1", "/run/1?state=failed":
+        text = page.get(address).text
+        assert "tests.page" not in text
+        assert 'id="logged"' not in text
 
 
 def test_elements_of_a_map_and_runs_inside_a_run_are_shown(where, opened):

@@ -150,7 +150,7 @@ class _Small:
 
 def value_of(report: Report, place: int) -> Any:
     """Return a value that stayed."""
-    returned, _, _, value = ended_of(report.ended[place])
+    returned, _, _, value, _ = ended_of(report.ended[place])
     if not returned:  # it could not be read where the cluster has moved it
         raise value
     return value

@@ -34,6 +34,7 @@ class TaskLogHandler(logging.Handler):
     nobody has set up logging there, they get the level that counts here.
 
     >>> import logging
+    >>> from procession import Process
     >>> from procession.journal import Journal
     >>> logger = logging.getLogger("shop")
     >>> logger.addHandler(TaskLogHandler())

@@ -42,7 +42,10 @@ class Log:
 
     def extend(self, later: "Log") -> None:
         """Add what was logged later."""
-        self.left_out += later.left_out
+        if later.left_out:  # then so are the older ones here
+            self.left_out += later.left_out + len(self._entries)
+            self._entries.clear()
+            self._size = 0
         for attempt, text in later._entries:
             self.add(attempt, text)
 
