@@ -259,7 +259,9 @@ def test_nothing_stays_in_memory_once_it_is_recorded(path, handler):
 
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
-def test_a_task_that_ran_into_its_timeout_has_what_it_logged_until_then(path, handler, executor, tmp_path):
+def test_a_task_that_ran_into_its_timeout_has_what_it_logged_until_then(
+    path, handler, executor, tmp_path, caplog, comes_true
+):
     """That is when one wants it most; what an abandoned thread says later is dropped."""
     process = Process("late", "parallel", 2, on_error="return", executor=executor)
     process.add_task(task(timeout=1.0)(hang), str(tmp_path / "go on"))
@@ -267,6 +269,9 @@ def test_a_task_that_ran_into_its_timeout_has_what_it_logged_until_then(path, ha
     assert isinstance(error, TaskTimeoutError)
     assert logs(path) == {0: "INFO tests.shop: about to hang"}
     (tmp_path / "go on").touch()
+    if executor == "threads":
+        assert comes_true(lambda: "too late" in caplog.messages)
+        assert process.last_run._course.logs == {}
 
 
 def hang(path):
@@ -291,13 +296,13 @@ def crash(text):
 def test_a_worker_process_that_dies_leaves_what_its_task_had_logged(path, handler):
     """Whatever ended it, and only to the task that it died in."""
     process = Process("dying", "parallel", 1, on_error="return", executor="processes")
-    for number in range(5):
-        process.add_task(say, f"before {number}")
-    process.add_task(os._exit, 3)
+    for number in range(200):
+        process.add_task(*((os._exit, 3) if number in (5, 150) else (say, f"task {number}")))
     process.map(crash, ["a"])
     kept(process, path)
-    assert logs(path) == {number: f"INFO tests.shop: before {number}" for number in range(5)} | {5: None, 6: None}
-    first, second, head, *lines = logs(path, task=6)[0].splitlines()
+    said = {number: f"INFO tests.shop: task {number}" for number in range(200)}
+    assert logs(path, limit=300) == said | {5: None, 150: None, 200: None}
+    first, second, head, *lines = logs(path, task=200)[0].splitlines()
     left_out = re.fullmatch(r"… ([\d,]+) earlier entries left out", first)
     assert second == "attempt 3:"
     lines = [head, *lines]
