@@ -302,6 +302,7 @@ def test_a_worker_process_that_dies_leaves_what_its_task_had_logged(path, handle
     kept(process, path)
     said = {number: f"INFO tests.shop: task {number}" for number in range(200)}
     assert logs(path, limit=300) == said | {5: None, 150: None, 200: None}
+    assert process.last_run._course.logs == {}
     first, second, head, *lines = logs(path, task=200)[0].splitlines()
     left_out = re.fullmatch(r"… ([\d,]+) earlier entries left out", first)
     assert second == "attempt 3:"
