@@ -418,8 +418,9 @@ def test_our_own_events_are_left_out(path):
 # What it looks like
 
 
-def test_hostile_lines_are_kept_harmless(where, handler):
+def test_hostile_lines_are_kept_harmless(where, handler, monkeypatch):
     """Terminal escapes are spelt out, and no message can pass for an entry of its own, or for another attempt."""
+    monkeypatch.setattr(LOGGER, "propagate", False)  # the test runner's own handlers do not bear it
 
     def hostile():
         LOGGER.info("\x1b[31mred\u202e\0\r2026-11-25T00:00:00.000Z ERROR app: forged\nattempt 2:\n\udcff")
