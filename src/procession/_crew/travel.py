@@ -8,7 +8,6 @@ name; what it refuses goes by value, through cloudpickle, where that is installe
 import pickle
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple, cast
@@ -125,8 +124,10 @@ def encode_ended(ended: Ended) -> bytes:
     """Return how a call ended as bytes. A value that cannot be pickled makes it a failure that says so."""
     returned, start, end, value, log = ended
     if returned:
-        with suppress(Exception):
+        try:
             return pickle.dumps(ended, pickle.HIGHEST_PROTOCOL)
+        except Exception:  # noqa: S110  # by value, then; to suppress it would cost more than to pickle most values
+            pass
         try:
             return dumps(ended, whole=True)
         except Exception as error:

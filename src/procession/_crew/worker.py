@@ -9,6 +9,7 @@ Both pipes are this worker's own, and nothing is shared that it could leave lock
 at once if the parent is gone.
 """
 
+import gc
 import os
 import pickle
 import signal
@@ -33,6 +34,8 @@ _ORPHAN_CHECK_S = 1.0
 
 def serve(work: Connection, word: Connection, path: str, names: tuple[str, str], parent: int) -> None:
     """Make calls until there are no more."""
+    # What is imported by now stays for good: looking through it for garbage would be most of the time it takes to go.
+    gc.freeze()
     # Ctrl-C reaches the whole foreground: what runs is let end, and the coordinator decides. Not ignored, for that
     # would be handed down to whatever programs the tasks start.
     signal.signal(signal.SIGINT, _let_end)
