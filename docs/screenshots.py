@@ -22,8 +22,12 @@ FLAGS = (
 )
 
 NIGHTLY = """
-import random, time
-from procession import Process, task
+import logging, random, time
+from procession import Process, TaskLogHandler, task
+
+logger = logging.getLogger("weather")
+logger.addHandler(TaskLogHandler())
+logger.setLevel("INFO")
 
 DAY = 1
 chance = random.Random(7)
@@ -40,6 +44,7 @@ def download(station):
     return station
 
 def clean(month):
+    logger.info("month %d: %d stations, %d of them without a gap", month, 150, 150 - month)
     time.sleep(chance.uniform(0.1, 0.5))
     if DAY == 5 and month in (4, 9):
         raise ValueError(f"month {month}: the column 'rainfall' has no unit")
@@ -132,8 +137,8 @@ def main() -> None:
             light.get_by_role("link", name="Show what failed").click()
             light.locator("#time svg.strip").wait_for()
             light.locator("table.tasks tbody a").first.click()
-            light.locator(".traceback").wait_for()
-            take(light, "task", 520)
+            light.locator("#logged summary").click()
+            take(light, "task", 600)
             dark.goto(f"{base}/run?id=2026-11-24")
             dark.get_by_role("link", name="Compare").click()
             dark.locator("#failures").wait_for()

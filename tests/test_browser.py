@@ -40,8 +40,10 @@ pytestmark = pytest.mark.skipif(
 
 # Each task of `live` ends when the test sends a line.
 PIPELINE = """
-import sys
-from procession import Process, current_task, task
+import logging, sys
+from procession import Process, TaskLogHandler, current_task, task
+
+logging.getLogger().addHandler(TaskLogHandler())
 
 def step(number):
     line = sys.stdin.readline()
@@ -57,11 +59,13 @@ def good(number):
     return number
 
 def bad(number):
+    logging.warning("asks for %s", number)
     if number % 3 == 1:
         raise LookupError(f"nothing at {number}")
 
 @task(name=HOSTILE)
 def hostile():
+    logging.warning(HOSTILE)
     raise ValueError(HOSTILE)
 
 live = Process("live")
@@ -323,6 +327,22 @@ def test_hostile_names_stay_text(pipeline, open_page):
     page.goto(base + "/run/1")
     expect(page.get_by_role("heading", level=1)).to_contain_text("<img src=x onerror='window.hacked=1'>")
     expect(page.locator("#time .shares")).to_contain_text("<script>window.hacked=")
+    page.goto(base + "/run/1/task/0")
+    page.locator("#logged summary").click()
+    expect(page.locator("#logged pre")).to_contain_text("<img src=x onerror='window.hacked=1'>")
+    assert page.evaluate("window.hacked") is None
+
+
+def test_a_failed_task_shows_what_it_logged_when_asked(pipeline, open_page):
+    """Folded away below its traceback; a key opens it."""
+    pipeline.run("bad", "bad")
+    page = open_page(pipeline.serve() + "/run/1/task/1")
+    expect(page.locator("pre.traceback").first).to_contain_text("LookupError: nothing at 1")
+    log = page.locator("#logged pre")
+    expect(log).to_be_hidden()
+    page.locator("#logged summary").press("Enter")
+    expect(log).to_be_visible()
+    expect(log).to_contain_text("WARNING root: asks for 1")
 
 
 def test_markup_that_got_through_could_not_run(pipeline, open_page):
