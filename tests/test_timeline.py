@@ -387,6 +387,8 @@ def test_a_trace_is_what_perfetto_opens(tmp_path):
     assert bad["args"] == {"index": 1, "state": "failed", "attempts": 3}
     threads = {e["tid"]: e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"}
     assert threads == {1: "a", 2: "b"}
+    Timeline("größe", "completed", 3.0, rows, max_workers=2).save(tmp_path / "other.json")
+    assert '"procession: größe"' in (tmp_path / "other.json").read_text(encoding="utf-8"), "as viewers want it"
     timeline.save(tmp_path / "run.svg")
     assert (tmp_path / "run.svg").read_text(encoding="utf-8") == timeline.svg()
     with pytest.raises(ValueError, match="svg"):

@@ -67,7 +67,9 @@ class Timeline(Account, Picture):
             raise ValueError(
                 f"a timeline is saved as .svg (a picture) or .json (a trace for Perfetto); got {path.name!r}"
             )
-        path.write_text(self.svg() if path.suffix == ".svg" else json.dumps(self.trace()), encoding="utf-8")
+        # Perfetto shows the escapes of JSON in the names of threads and processes as they are.
+        text = self.svg() if path.suffix == ".svg" else json.dumps(self.trace(), ensure_ascii=False)
+        path.write_text(text, encoding="utf-8")
 
     def __str__(self) -> str:
         return "\n".join(self.told)
