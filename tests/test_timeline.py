@@ -386,7 +386,7 @@ def test_a_trace_is_what_perfetto_opens(tmp_path):
     bad = next(event for event in events if event["cat"] == "failed")
     assert bad["args"] == {"index": 1, "state": "failed", "attempts": 3}
     threads = {e["tid"]: e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"}
-    assert threads == {1: "a", 2: "b"}
+    assert threads == {2: "a", 3: "b"}, "none is called the main thread"
     Timeline("größe", "completed", 3.0, rows, max_workers=2).save(tmp_path / "other.json")
     assert '"procession: größe"' in (tmp_path / "other.json").read_text(encoding="utf-8"), "as viewers want it"
     timeline.save(tmp_path / "run.svg")

@@ -17,7 +17,8 @@ def traced(account: Account) -> dict[str, Any]:
     events: list[dict[str, Any]] = [
         {"ph": "M", "name": "process_name", "pid": 1, "tid": 0, "args": {"name": f"procession: {name}"}}
     ]
-    for tid, lane in enumerate(account.lanes, start=1):
+    # From 2 on: Perfetto calls a thread that has the number of its process the main thread.
+    for tid, lane in enumerate(account.lanes, start=2):
         worker = shown(lane.worker) + (f" ({lane.place + 1})" if lane.place else "")
         events += [
             {"ph": "M", "name": "thread_name", "pid": 1, "tid": tid, "args": {"name": worker}},
