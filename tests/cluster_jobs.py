@@ -6,6 +6,18 @@ import signal
 import time
 from pathlib import Path
 
+from procession import current_task
+
+
+def wait_until_cancelled(path):
+    """Say that it has begun, and return when the run is cancelled."""
+    Path(path).touch()
+    until = time.monotonic() + 50
+    while not current_task().cancelled:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return "asked to stop"
+
 
 def double(number):
     return number * 2

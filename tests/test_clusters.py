@@ -27,6 +27,7 @@ from cluster_jobs import (
     occupy,
     sizes,
     wait_for,
+    wait_until_cancelled,
 )
 from procession import (
     ExecutorBrokenError,
@@ -229,6 +230,27 @@ def test_what_tasks_log_on_the_cluster_is_in_their_records(cluster, tmp_path):
     assert [one.log.partition(" ")[2] for one in tasks] == [
         f"INFO tests.cluster: {number}" for number in [*range(20), 200_000]
     ]
+
+
+def test_what_a_worker_has_not_begun_is_not_begun_after_a_cancel(client, tmp_path):
+    """What runs on a worker is asked to stop, and what lies ready there behind it is given back."""
+    client.wait_for_workers(2, timeout=50)
+    process = Process("asked", "parallel", 4, executor=client)
+    for number in range(2):
+        process.add_task(wait_until_cancelled, str(tmp_path / f"begun {number}"))
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    for number in range(50):
+        process.add_task(note, str(calls), number)
+    run = process.start()
+    while len(list(tmp_path.glob("begun *"))) < 2 or sum(map(len, client.processing().values())) < 4:
+        assert not run.wait(0.01)
+    run.cancel()
+    with pytest.raises(RunCancelledError):
+        run.result(50)
+    assert [outcome.value for outcome in run.outcomes[:2]] == ["asked to stop"] * 2
+    assert {(outcome.state, outcome.attempts) for outcome in run.outcomes[2:]} == {("cancelled", 0)}
+    assert list(calls.iterdir()) == []
 
 
 def test_a_recorded_run_goes_on_where_it_was(cluster, tmp_path):

@@ -45,7 +45,6 @@ class Way(NamedTuple):
     options: Callable[[], dict[str, Any]] = dict  # makes options for the process, such as its executor
     examples: int = 30  # processes tried for each strategy and policy: fewer where each takes long
     keeps: bool = True  # whether a worker keeps its place between the attempts of a task and the elements of a map
-    certain: bool = True  # whether what is taken back when a run is stopped has not been begun: a cluster may just have
     awaited: Callable[[int], Any] = lambda index: False  # whether the task in this place is a coroutine
     within: Callable[[], Any] = nullcontext
     needs: str | None = None  # what must be installed, and need not be
@@ -105,8 +104,8 @@ WAYS = [
     Way("asyncio", awaited, examples=10),
     Way("processes", Process.execute, lambda: {"executor": "processes"}, examples=3, keeps=False),
     Way("an executor", Process.execute, lambda: {"executor": opened(pool)}, examples=10, keeps=False),
-    Way("Dask", Process.execute, dask, examples=3, keeps=False, certain=False),
-    Way("Dask, values apart", Process.execute, dask, examples=3, keeps=False, certain=False, within=values_apart),
+    Way("Dask", Process.execute, dask, examples=3, keeps=False),
+    Way("Dask, values apart", Process.execute, dask, examples=3, keeps=False, within=values_apart),
     Way("Ray", Process.execute, ray, examples=20, keeps=False, needs="ray"),
     Way("Ray, values apart", Process.execute, ray, examples=20, keeps=False, needs="ray", within=values_apart),
     Way("coroutines", Process.execute, examples=10, awaited=lambda index: True),
@@ -352,7 +351,7 @@ def assert_possible(spec, what, ends, way, *, cancelled=False):
             assert outcome.state in ("skipped", "cancelled")
             assert outcome.attempts == 0
             called = any(name == key or name.startswith(f"{key}-") for name in what.calls)
-            assert not called or not way.certain
+            assert not called
             continue
         assert all(what.outcomes[n].state == "completed" for n in spec.before(index))
         if outcome.state == "cancelled" and interrupted and way.awaited(index):

@@ -236,11 +236,11 @@ def _clean(context: contextvars.Context, pristine: contextvars.Context) -> conte
     return pristine.copy()
 
 
-def run_chunk(chunk: Chunk) -> Report:
+def run_chunk(chunk: Chunk, remote: Remote | None = None) -> Report:
     """Make the calls of a chunk: what executors are given to call."""
     began = time.perf_counter()
     ended: list[Ended] = []
-    error = chunk.run(ended.append)
+    error = chunk.run(ended.append, remote)
     return Report(here(chunk.course is None), ended, began, time.perf_counter(), error, chunk.hung or False)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 from procession._crew.chunk import Chunk, Report, run_chunk
+from procession._crew.remote import Remote
 from procession._crew.travel import Call, by_value, encode_calls, encode_ended, ended_of
 from procession._engine.course import Course
 from procession._engine.kept import Wanted
@@ -89,6 +90,7 @@ def run_away(
     chained: bool,
     wanted: Wanted,
     values: Sequence[Any],
+    remote: Remote | None = None,
 ) -> Report:
     """Make the calls of a chunk, and keep what came of them."""
 
@@ -101,7 +103,7 @@ def run_away(
         return calls
 
     chunk = Chunk((), None, names, budget=budget, stops=stops, chained=chained, wanted=wanted, data=data, loads=loads)
-    return run_chunk(chunk)
+    return run_chunk(chunk, remote)
 
 
 def told(report: Report, small_bytes: float) -> tuple[Report, list[int]]:

@@ -2,12 +2,15 @@
 
 send ──submit run_away──▶ Report, kept ──submit told──▶ report ──done callback──▶ queue ──▶ receive
                                └──submit value_of, for each large value──▶ Future: `Away`
+halt ──run on every worker──▶ halted
 """
 
 import os
+from contextlib import suppress
 from importlib import import_module
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, cast
+from uuid import uuid4
 
 try:
     # Untyped as far as one can build on it, and type checkers need not have it.
@@ -18,13 +21,19 @@ except ImportError as error:
 from procession._crew.chunk import Chunk, Report
 from procession._crew.cluster import packed, refer, run_away, small_bytes, told, value_of
 from procession._crew.crew import Arrival
+from procession._crew.halted import halt, heard_by
+from procession._crew.remote import Remote
 from procession._engine.course import Course
+from procession._engine.kept import Wanted
 from procession._model.outcome import Away
 from procession._model.text import described
 from procession.errors import ExecutorBrokenError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_HALT_S = 2.0
+"""How long workers have to answer when a run is halted."""
 
 
 class Future(Protocol):
@@ -71,6 +80,7 @@ class DaskCrew:
         self._futures: dict[Future, tuple[Chunk, Future]] = {}
         self._done: SimpleQueue[Future] = SimpleQueue()
         self._halted = False
+        self._key = uuid4().hex  # run ids may be used again
 
     @property
     def busy(self) -> bool:
@@ -88,9 +98,8 @@ class DaskCrew:
         names = (self._course.process_name, self._course.run_id)
         values = [cast("DaskValue", value).future for value in apart]
         try:
-            kept = self._client.submit(
-                run_away, data, names, chunk.budget, chunk.stops, chunk.chained, chunk.wanted, values, pure=False
-            )
+            how = data, names, chunk.budget, chunk.stops, chunk.chained, chunk.wanted
+            kept = self._client.submit(_run, self._key, how, values, pure=False)
             report = self._client.submit(told, kept, self._small_bytes, pure=False)
         except Exception as error:
             raise self._broken("did not take a task", error) from error
@@ -113,13 +122,19 @@ class DaskCrew:
             return [Arrival(chunk, None, error) for chunk, _ in lost]
         return [self._arrived(report) for report in reports if report in self._futures]
 
-    def halt(self, *, cancelled: bool) -> None:  # noqa: ARG002
-        """Take back what the cluster has not begun."""
+    def halt(self, *, cancelled: bool) -> None:
+        """Have no other call begun, and take back what has not been given to a worker."""
         self._halted = True
-        waiting = [both for both in self._futures.items() if both[1][1].status == "pending"]
-        begun = {key for keys in self._client.processing().values() for key in keys} if waiting else set[str]()
-        for report, (_, kept) in waiting:
-            if kept.key not in begun:
+        waiting = [(report, kept) for report, (_, kept) in self._futures.items() if report.status == "pending"]
+        if not waiting:
+            return
+        with suppress(Exception):  # too late, or gone; then what is just being begun may be taken for not begun
+            self._client.run(halt, self._key, cancelled, on_error="ignore", callback_timeout=_HALT_S)
+        # In this order: what has left the one by the time of the answer is in the other.
+        begun = {key for keys in self._client.processing().values() for key in keys}
+        made = {key for key, workers in self._client.who_has([kept for _, kept in waiting]).items() if workers}
+        for report, kept in waiting:
+            if kept.key not in begun | made:
                 kept.cancel()
                 report.cancel()
 
@@ -142,7 +157,7 @@ class DaskCrew:
 
     def close(self, *, at_once: bool) -> None:  # noqa: ARG002
         """Let go of the cluster, and close what was opened here."""
-        if self._client.status == "running":
+        if self._futures and self._client.status == "running":
             self.halt(cancelled=True)
         self._futures.clear()
         self._close_owned()
@@ -187,3 +202,10 @@ class DaskCrew:
     def _broken(self, what: str, error: BaseException | None) -> ExecutorBrokenError:
         why = "" if error is None else f": {described(error)}"
         return ExecutorBrokenError(f"the Dask cluster {what}{why}")
+
+
+def _run(key: str, how: tuple[bytes, tuple[str, str], float, bool, bool, Wanted], values: list[Any]) -> Report:
+    """Make the calls of a chunk on Dask, until the run is halted."""
+    remote = Remote(*how[1])
+    with heard_by(remote, key):
+        return run_away(*how, values, remote)
