@@ -12,38 +12,21 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Sequence
-from enum import Enum
-from typing import Any, Protocol, cast
+from typing import Any
 
+from procession._crew.earlier import with_earlier
 from procession._crew.remote import Remote
 from procession._crew.travel import Call, Ended, encode_calls, encode_ended
 from procession._engine.attempt import Attempt
 from procession._engine.course import Course
 from procession._engine.current import SEAT, Seat
 from procession._engine.kept import Wanted, listen
+from procession._engine.ledger import Ledger
 from procession._model.log import Log
 from procession._model.task import Options
 
 WITHIN: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar("procession_within", default=())
 """The executors one of whose workers waits for the calling code to end."""
-
-
-class Earlier(Enum):
-    """What stands, in a call, for the value of the call before it in the same chunk."""
-
-    VALUE = 0
-
-
-EARLIER = Earlier.VALUE
-
-
-class Halting(Protocol):
-    """Something that can say that nothing new may start."""
-
-    @property
-    def halted(self) -> bool:
-        """Whether that is so."""
-        ...
 
 
 class Chunk:
@@ -113,7 +96,7 @@ class Chunk:
     def run(self, note: Callable[[Ended], object], remote: Remote | None = None) -> BaseException | None:
         """Make the calls and have each end noted. Returns why they could not be read, if so: then none was made."""
         conduct: Course | Remote
-        halting: Halting
+        halting: Ledger | Remote
         if self.course is not None:
             conduct, halting, base = self.course, self.course.ledger, self.course.context
         else:
@@ -134,7 +117,7 @@ class Chunk:
         self,
         note: Callable[[Ended], object],
         conduct: Course | Remote,
-        halting: Halting,
+        halting: Ledger | Remote,
         base: contextvars.Context,
     ) -> None:
         # The calls share a seat and, until one of them changes it, a context: that saves a third of what a call costs.
@@ -151,7 +134,7 @@ class Chunk:
                 conduct.function, conduct.element = function, element
             seat.index, seat.element, seat.attempt = index, element, attempt
             if chained:
-                args, kwargs = self._with(args, value), self._with(kwargs, value)  # noqa: PLW2901
+                args, kwargs = with_earlier(args, kwargs, value)  # noqa: PLW2901
             try:
                 if timeout is None or self.kills:
                     value = context.run(function, *args, **kwargs)
@@ -178,13 +161,6 @@ class Chunk:
         if self._within is not None:
             context.run(WITHIN.set, (*context.run(WITHIN.get), self._within))
         return context
-
-    def _with(self, arguments: Any, value: Any) -> Any:
-        """Return the arguments of a call, with the value of the one before where they take it."""
-        if type(arguments) is tuple:
-            given = cast("tuple[Any, ...]", arguments)  # type: ignore[redundant-cast]  # pyright sees it as partly unknown
-            return tuple(_filled(argument, value) for argument in given)
-        return {name: _filled(argument, value) for name, argument in arguments.items()}
 
     def _bounded(self, one: Attempt, attempt: int) -> Any:
         one.made = attempt - 1
@@ -260,15 +236,3 @@ def _arrived(
     data: bytes, names: tuple[str, str], budget: float, stops: bool, kills: bool, chained: bool, wanted: Wanted
 ) -> Chunk:
     return Chunk((), None, names, budget=budget, stops=stops, kills=kills, chained=chained, wanted=wanted, data=data)
-
-
-def _filled(arg: Any, value: Any) -> Any:
-    """Return an argument with the value in place of what stands for it, one level deep, as handles are."""
-    if arg is EARLIER:
-        return value
-    if type(arg) is dict:
-        items = cast("dict[Any, Any]", arg)  # type: ignore[redundant-cast]  # pyright sees it as partly unknown
-        return {key: value if item is EARLIER else item for key, item in items.items()}
-    if type(arg) in (list, tuple) and any(item is EARLIER for item in arg):
-        return type(arg)(value if item is EARLIER else item for item in arg)
-    return arg

@@ -79,6 +79,12 @@ def refer(report: Report, away: Iterable[int], reference: Callable[[int], Away])
     report.ended = ended
 
 
+def places_away(values: list[Any]) -> list[tuple[list[Any], int]]:
+    """Return in which list, and where in it, references stand among values, one by one in those of a map."""
+    holders: list[list[Any]] = [values, *(value for value in values if type(value) is list)]
+    return [(holder, place) for holder in holders for place, item in enumerate(holder) if isinstance(item, Away)]
+
+
 # On the cluster
 
 

@@ -19,7 +19,7 @@ except ImportError as error:
     raise ImportError('Dask is not installed: pip install "procession[dask]"') from error
 
 from procession._crew.chunk import Chunk, Report
-from procession._crew.cluster import packed, refer, run_away, small_bytes, told, value_of
+from procession._crew.cluster import packed, places_away, refer, run_away, small_bytes, told, value_of
 from procession._crew.crew import Arrival
 from procession._crew.halted import halt, heard_by
 from procession._crew.remote import Remote
@@ -143,13 +143,7 @@ class DaskCrew:
 
     def fetch(self, values: list[object]) -> None:
         """Put values in place of what stands for them, all in one go."""
-        places: list[tuple[list[Any], int]] = []
-        for index, value in enumerate(values):
-            if isinstance(value, DaskValue):
-                places.append((values, index))
-            elif isinstance(value, list):
-                items = cast("list[Any]", value)  # type: ignore[redundant-cast]  # pyright sees it as partly unknown
-                places += [(items, place) for place, item in enumerate(items) if isinstance(item, DaskValue)]
+        places = places_away(values)
         if places:
             brought = self._client.gather([holder[place].future for holder, place in places])
             for (holder, place), value in zip(places, brought, strict=True):

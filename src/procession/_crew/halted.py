@@ -22,7 +22,7 @@ def halt(run: str, cancelled: bool) -> None:
         del _HALTED[next(iter(_HALTED))]
     for name, remote in list(_AT_WORK):
         if name == run:
-            _tell(remote, cancelled)
+            remote.halt(cancelled=cancelled)
 
 
 @contextmanager
@@ -30,14 +30,8 @@ def heard_by(remote: Remote, run: str) -> Generator[None]:
     """Have one that stands for the run here learn when that is halted, or that it is."""
     _AT_WORK.add((run, remote))  # first: `halt` looks here last
     if run in _HALTED:
-        _tell(remote, _HALTED[run])
+        remote.halt(cancelled=_HALTED[run])
     try:
         yield
     finally:
         _AT_WORK.discard((run, remote))
-
-
-def _tell(remote: Remote, cancelled: bool) -> None:
-    remote.halted = True
-    if cancelled:
-        remote.cancel()

@@ -15,7 +15,7 @@ except ImportError as error:
     raise ImportError('Ray is not installed: pip install "procession[ray]"') from error
 
 from procession._crew.chunk import Chunk, Report
-from procession._crew.cluster import packed, refer, run_away, small_bytes, told, value_of
+from procession._crew.cluster import packed, places_away, refer, run_away, small_bytes, told, value_of
 from procession._crew.crew import Arrival
 from procession._engine.course import Course
 from procession._engine.kept import Wanted
@@ -102,10 +102,7 @@ class RayCrew:
 
     def fetch(self, values: list[object]) -> None:
         """Put values in place of what stands for them, each chunk's in one go."""
-        holders: list[list[Any]] = [values, *(value for value in values if type(value) is list)]
-        found = [
-            (holder, place) for holder in holders for place, item in enumerate(holder) if isinstance(item, RayValue)
-        ]
+        found = places_away(values)
         kept = list({id(holder[place].kept): holder[place].kept for holder, place in found}.values())
         brought = dict(zip(map(id, kept), ray.get(kept), strict=True))
         for holder, place in found:

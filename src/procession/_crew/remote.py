@@ -35,10 +35,11 @@ class Remote:
         """Whether the run was cancelled, as far as is known here."""
         return self._cancelled.is_open
 
-    def cancel(self) -> None:
-        """Take note that the run was cancelled."""
+    def halt(self, *, cancelled: bool) -> None:
+        """Take note that nothing new may start; with `cancelled`, that tasks are asked to stop."""
         self.halted = True
-        self._cancelled.open()
+        if cancelled:
+            self._cancelled.open()
 
     def name(self, index: int) -> str:  # noqa: ARG002
         """Return the name of the task, which is the one that runs."""

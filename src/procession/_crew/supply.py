@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import count
 
-from procession._crew.chunk import EARLIER
 from procession._crew.drawn import DrawnMap
+from procession._crew.earlier import EARLIER
 from procession._crew.unit import Awaited, PlainUnits, Unit
 from procession._engine.course import Course
 from procession._model.task import PLAIN, Call, Each, is_process

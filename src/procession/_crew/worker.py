@@ -106,6 +106,4 @@ def _watch(word: Connection, remote: Remote, parent: int) -> None:
             os._exit(1)
         if said == END:
             return
-        remote.halted = True
-        if said == CANCEL:
-            remote.cancel()
+        remote.halt(cancelled=said == CANCEL)
