@@ -12,7 +12,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from procession._crew.earlier import with_earlier
 from procession._crew.remote import Remote
@@ -22,8 +22,10 @@ from procession._engine.course import Course
 from procession._engine.current import SEAT, Seat
 from procession._engine.kept import Wanted, listen
 from procession._engine.ledger import Ledger
-from procession._model.log import Log
 from procession._model.task import Options
+
+if TYPE_CHECKING:
+    from procession._model.log import Log
 
 WITHIN: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar("procession_within", default=())
 """The executors one of whose workers waits for the calling code to end."""
@@ -127,11 +129,14 @@ class Chunk:
         start = clock()
         until = start + self.budget
         value: Any = None
+        # What a call has logged goes back with how it ended. In its run's own process it lies there.
+        remote = conduct if isinstance(conduct, Remote) else None
+        logs = None if remote is None else remote.logs
         for index, element, attempt, timeout, function, args, kwargs in self.calls:
             if halting.halted:
                 return
-            if isinstance(conduct, Remote):
-                conduct.function, conduct.element = function, element
+            if remote is not None:
+                remote.function, remote.element = function, element
             seat.index, seat.element, seat.attempt = index, element, attempt
             if chained:
                 args, kwargs = with_earlier(args, kwargs, value)  # noqa: PLW2901
@@ -142,13 +147,13 @@ class Chunk:
                     one = Attempt(conduct, index, Options(timeout=timeout), function, args, kwargs, element)
                     value = context.run(self._bounded, one, attempt)
             except BaseException as error:
-                note((False, start, clock(), error, _log_of(conduct, index, element)))
+                note((False, start, clock(), error, logs.take((index, element)) if logs else None))
                 if self.stops or not isinstance(error, Exception):
                     return
                 end = clock()
             else:
                 end = clock()
-                note((True, start, end, value, _log_of(conduct, index, element)))
+                note((True, start, end, value, logs.take((index, element)) if logs else None))
                 value = value if chained else None
             if end > until:
                 return
@@ -225,11 +230,6 @@ def here(remote: bool) -> str:
     if remote:
         return f"{multiprocessing.current_process().name} ({os.getpid()})"
     return threading.current_thread().name
-
-
-def _log_of(conduct: Course | Remote, index: int, element: int) -> Log | None:
-    """Return what a call has logged that goes back with how it ended. In its run's own process it lies there."""
-    return conduct.logs.take((index, element)) if conduct.logs and isinstance(conduct, Remote) else None
 
 
 def _arrived(
