@@ -3,14 +3,11 @@
 import json
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from procession._model.progress import Progress
 from procession.errors import JournalError, RunInUseError
 from procession.journal.lease import RENEWAL_S
-
-if TYPE_CHECKING:
-    from procession.journal.recorder import Recorder
 
 Snapshot = tuple[Progress, list[tuple[int, str, str, float]]]
 """How far a run has come; and the tasks that run now: place, name, worker, start in seconds since the epoch."""
@@ -19,17 +16,29 @@ LOOK_S = 0.25
 WRITE_S = 1.0
 
 
+class Leased(Protocol):
+    """A run whose lease is held."""
+
+    def renew(self, progress: str) -> bool:
+        """Keep the lease, and write how far the run is; return whether somebody wants it to stop."""
+        ...
+
+    def cancelling(self) -> bool:
+        """Return whether somebody wants it to stop."""
+        ...
+
+
 class Heartbeat:
     """Beats from `start` to `stop`."""
 
     def __init__(
         self,
-        recorder: "Recorder",
+        run: Leased,
         snapshot: Callable[[], Snapshot],
         on_cancel: Callable[[], object],
         on_lost: Callable[[RunInUseError], object],
     ) -> None:
-        self._recorder = recorder
+        self._run = run
         self._snapshot = snapshot
         self._on_cancel = on_cancel
         self._on_lost = on_lost
@@ -53,10 +62,10 @@ class Heartbeat:
                 # A second, so that whoever watches sees it move; and seldom when nothing moves.
                 text = text_of(self._snapshot()) if age >= WRITE_S else written
                 if text != written or age >= RENEWAL_S:
-                    cancelling = self._recorder.renew(text)
+                    cancelling = self._run.renew(text)
                     written, age = text, 0.0
                 else:
-                    cancelling = self._recorder.cancelling()
+                    cancelling = self._run.cancelling()
             except RunInUseError as error:
                 self._on_lost(error)
                 return

@@ -93,3 +93,19 @@ def clock(seconds: float) -> str:
     minutes, whole = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{whole:02}" if hours else f"{minutes}:{whole:02}"
+
+
+def told(reading: Reading) -> str:
+    """Return a reading in words.
+
+    >>> told(Reading("fetch_all", 1200, 3, 5000, 240.0, 15.8))
+    'fetch_all: 1,200 of 5,000 · 3 failed · 240/s · 16 s left'
+    """
+    parts = [f"{reading.label.strip()}: {reading.ended:,} of {reading.total:,}"]
+    if reading.failed:
+        parts.append(f"{reading.failed:,} failed")
+    if reading.rate is not None:
+        parts.append(pace(reading.rate))
+    if reading.left_s is not None:
+        parts.append(f"{clock(reading.left_s)} left")
+    return " · ".join(parts)

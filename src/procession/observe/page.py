@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from procession.observe.meter import Reading
-from procession.observe.screen import told
+from procession.observe.meter import Reading, told
 
 
 class Page:

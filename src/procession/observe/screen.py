@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final, Protocol, TextIO
 
-from procession.observe.meter import Reading, clock, pace
+from procession.observe.meter import Reading, clock, told
 
 LINES_S: Final = 5.0
 """Seconds between two lines, where there is no terminal."""
@@ -66,19 +66,3 @@ class Lines:
         if self._last:
             for reading in readings:
                 self.say(f"{told(reading._replace(rate=None, left_s=None))} · {clock(now)}")
-
-
-def told(reading: Reading) -> str:
-    """Return a reading in words.
-
-    >>> told(Reading("fetch_all", 1200, 3, 5000, 240.0, 15.8))
-    'fetch_all: 1,200 of 5,000 · 3 failed · 240/s · 16 s left'
-    """
-    parts = [f"{reading.label.strip()}: {reading.ended:,} of {reading.total:,}"]
-    if reading.failed:
-        parts.append(f"{reading.failed:,} failed")
-    if reading.rate is not None:
-        parts.append(pace(reading.rate))
-    if reading.left_s is not None:
-        parts.append(f"{clock(reading.left_s)} left")
-    return " · ".join(parts)
