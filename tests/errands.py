@@ -33,6 +33,12 @@ def noted(sheet, key=""):
         os.close(file)
 
 
+def note_slowly(sheet):
+    """Add a mark after a while."""
+    time.sleep(0.02)
+    noted(sheet)
+
+
 def called(sheet, key=""):
     try:
         return os.stat(os.path.join(sheet, f"calls{key}")).st_size

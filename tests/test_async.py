@@ -284,7 +284,7 @@ def test_the_callers_loop_stays_as_it_was():
         process = Process("loop", "parallel")
         process.add_task(later, 1)
         assert process.execute() == [1]
-        assert asyncio.get_event_loop_policy().get_event_loop() is loop
+        assert asyncio.get_event_loop() is loop
         assert loop.run_until_complete(process.execute_async()) == [1]
     finally:
         asyncio.set_event_loop(None)

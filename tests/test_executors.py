@@ -57,7 +57,7 @@ def _interpreters():
     futures = __import__("concurrent.futures", fromlist=["futures"])
     if not hasattr(futures, "InterpreterPoolExecutor"):
         pytest.skip("this Python has no InterpreterPoolExecutor: it comes with 3.14")
-    return futures.InterpreterPoolExecutor(2)
+    return futures.InterpreterPoolExecutor(2, initializer=sys.path.extend, initargs=([os.path.dirname(__file__)],))
 
 
 GIVEN = {
@@ -140,6 +140,19 @@ def test_failures_are_what_they_are_on_threads(executor, strategy, policy):
         return ending, [(one.state, repr(one.error), one.attempts) for one in outcomes], noted
 
     assert outcome(executor) == outcome("threads")
+
+
+@pytest.mark.parametrize("place", [4, 6, 9])
+def test_nothing_starts_after_a_failure_that_stops_the_run(tmp_path, place):
+    """With one worker that is certain: what lies ready at it comes back, too."""
+    process = Process("stopped", "parallel", 1, executor="processes")
+    for number in range(12):
+        # As long as makes chunks of one or two, the next of which is sent before the one before has ended.
+        process.add_task(*((throw, KeyError("no")) if number == place else (errands.note_slowly, str(tmp_path))))
+    with pytest.raises(KeyError):
+        process.execute()
+    assert called(tmp_path) == place
+    assert [outcome.state for outcome in process.last_run.outcomes[place + 1 :]] == ["skipped"] * (11 - place)
 
 
 def test_attempts_are_counted_wherever_they_are_made(executor, tmp_path):

@@ -34,11 +34,12 @@ WITHIN: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar("pro
 class Chunk:
     """Calls to be made one after another. The first ones that fit into `budget` seconds are, the others come back.
 
-    `stops` says that none follows one that failed. `kills` says that whoever sent it ends a worker at a timeout. In
-    the process it was made in, `course` is there and the calls are as they were given; elsewhere, they arrive as
-    `data`, which `loads` reads. `chained` says that each call but the first takes the value of the one before. `whole`
-    says that functions go by value, and `size` is how many bytes it took. `within` is the executor that makes the
-    calls, if that may be asked to make others that they wait for. `wanted` says which logs are to come back.
+    `stops` says that none follows one that failed, `halts` that none of the run does, either. `kills` says that
+    whoever sent it ends a worker at a timeout. In the process it was made in, `course` is there and the calls are
+    as they were given; elsewhere, they arrive as `data`, which `loads` reads. `chained` says that each call but the
+    first takes the value of the one before. `whole` says that functions go by value, and `size` is how many bytes
+    it took. `within` is the executor that makes the calls, if that may be asked to make others that they wait for.
+    `wanted` says which logs are to come back.
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class Chunk:
         "calls",
         "chained",
         "course",
+        "halts",
         "hung",
         "kills",
         "size",
@@ -66,6 +68,7 @@ class Chunk:
         *,
         budget: float,
         stops: bool,
+        halts: bool = False,
         kills: bool = False,
         whole: bool = False,
         chained: bool = False,
@@ -78,6 +81,7 @@ class Chunk:
         self.course = course
         self.budget = budget
         self.stops = stops
+        self.halts = halts
         self.kills = kills
         self.whole = whole
         self.chained = chained
@@ -93,7 +97,7 @@ class Chunk:
         # One that has arrived may go on to another process, as it came.
         data = encode_calls(self.calls, whole=self.whole) if self._data is None else self._data
         self.size = len(data)
-        return _arrived, (data, self._names, self.budget, self.stops, self.kills, self.chained, self.wanted)
+        return _arrived, (data, self._names, self.budget, self.stops, self.halts, self.kills, self.chained, self.wanted)
 
     def run(self, note: Callable[[Ended], object], remote: Remote | None = None) -> BaseException | None:
         """Make the calls and have each end noted. Returns why they could not be read, if so: then none was made."""
@@ -112,7 +116,9 @@ class Chunk:
             except BaseException as error:
                 return error
             self._data = None
-        self._make(note, conduct, halting, base)
+        failed = self._make(note, conduct, halting, base)
+        if failed and self.halts and isinstance(conduct, Remote):
+            conduct.halted = True  # and so the chunk that lies ready here comes back as it is
         return None
 
     def _make(
@@ -121,7 +127,8 @@ class Chunk:
         conduct: Course | Remote,
         halting: Ledger | Remote,
         base: contextvars.Context,
-    ) -> None:
+    ) -> bool:
+        """Return whether a call failed after which none may follow."""
         # The calls share a seat and, until one of them changes it, a context: that saves a third of what a call costs.
         clock, chained, seat = time.perf_counter, self.chained, Seat(conduct, here(self.course is None))
         pristine = self._seated(base, seat)
@@ -134,7 +141,7 @@ class Chunk:
         logs = None if remote is None else remote.logs
         for index, element, attempt, timeout, function, args, kwargs in self.calls:
             if halting.halted:
-                return
+                return False
             if remote is not None:
                 remote.function, remote.element = function, element
             seat.index, seat.element, seat.attempt = index, element, attempt
@@ -149,16 +156,17 @@ class Chunk:
             except BaseException as error:
                 note((False, start, clock(), error, logs.take((index, element)) if logs else None))
                 if self.stops or not isinstance(error, Exception):
-                    return
+                    return True
                 end = clock()
             else:
                 end = clock()
                 note((True, start, end, value, logs.take((index, element)) if logs else None))
                 value = value if chained else None
             if end > until:
-                return
+                return False
             start = end
             context = _clean(context, pristine)
+        return False
 
     def _seated(self, base: contextvars.Context, seat: Seat) -> contextvars.Context:
         context = base.copy()
@@ -233,6 +241,24 @@ def here(remote: bool) -> str:
 
 
 def _arrived(
-    data: bytes, names: tuple[str, str], budget: float, stops: bool, kills: bool, chained: bool, wanted: Wanted
+    data: bytes,
+    names: tuple[str, str],
+    budget: float,
+    stops: bool,
+    halts: bool,
+    kills: bool,
+    chained: bool,
+    wanted: Wanted,
 ) -> Chunk:
-    return Chunk((), None, names, budget=budget, stops=stops, kills=kills, chained=chained, wanted=wanted, data=data)
+    return Chunk(
+        (),
+        None,
+        names,
+        budget=budget,
+        stops=stops,
+        halts=halts,
+        kills=kills,
+        chained=chained,
+        wanted=wanted,
+        data=data,
+    )

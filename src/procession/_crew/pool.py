@@ -195,13 +195,15 @@ class PoolEngine:
 
     def _send_units(self, crew: Crew, units: Sequence[Unit]) -> None:
         course, chained = self.course, units[-1].follows
+        stop = course.ledger.on_error == "stop"
         self._tell_start(units[0])
         chunk = Chunk(
             self._calls(units),
             course,
             (course.process_name, course.run_id),
             budget=2 * self._pace.chunk_s,
-            stops=self._supply.in_order or chained or course.ledger.on_error == "stop",
+            stops=self._supply.in_order or chained or stop,
+            halts=stop and (isinstance(units, PlainUnits) or all(map(_is_last, units))),
             chained=chained,
             kills=crew.kills,
             whole=self._whole,
@@ -448,6 +450,11 @@ class PoolEngine:
             context = self.course.context.copy()
             context.run(self.course.report, "task_started", unit.index, 1, None)
             unit.luggage = context.get(LUGGAGE)
+
+
+def _is_last(unit: Unit) -> bool:
+    """Return whether the run is over at once if this attempt fails and failures stop it."""
+    return unit.again is None and unit.job is None
 
 
 def _cancelled(index: int) -> TaskCancelled:
