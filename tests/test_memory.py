@@ -211,8 +211,8 @@ def test_the_failures_of_a_map_are_freed_when_the_caller_lets_go():
 
 @pytest.mark.parametrize("kind", ["plain", "handles", "timeout", "retries", "map"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_results_of_a_started_run_are_freed_with_it(strategy, kind):
-    """At once, without the collector."""
+def test_the_results_of_a_started_run_are_freed_with_it(strategy, kind, comes_true):
+    """As soon as its thread has gone, without the collector."""
     process = Process("started", strategy, 2)
     if kind == "map":
         process.map(lambda _: Big(), range(3))
@@ -224,12 +224,12 @@ def test_the_results_of_a_started_run_are_freed_with_it(strategy, kind):
     results = run.result(20)
     watched = [weakref.ref(run), weakref.ref(results[0][0] if kind == "map" else results[0])]
     del process, run, results
-    assert [watch() for watch in watched] == [None, None]
+    assert comes_true(lambda: [watch() for watch in watched] == [None, None])
 
 
 @pytest.mark.parametrize("policy", ["stop", "continue"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_what_a_started_run_raised_is_freed_when_the_caller_lets_go(strategy, policy):
+def test_what_a_started_run_raised_is_freed_when_the_caller_lets_go(strategy, policy, comes_true):
     """Whether result() raised it or a handle was asked for its value."""
     watched = []
 
@@ -250,7 +250,7 @@ def test_what_a_started_run_raised_is_freed_when_the_caller_lets_go(strategy, po
             watched.append(weakref.ref(group.exceptions[0]))
     watched.append(weakref.ref(run))
     del process, run, handle
-    assert [watch() for watch in watched] == [None] * 4
+    assert comes_true(lambda: [watch() for watch in watched] == [None] * 4)
 
 
 # How much is needed
