@@ -4,6 +4,7 @@ import contextvars
 import logging
 import os
 import signal
+import site
 import subprocess
 import sys
 import threading
@@ -57,7 +58,8 @@ def _interpreters():
     futures = __import__("concurrent.futures", fromlist=["futures"])
     if not hasattr(futures, "InterpreterPoolExecutor"):
         pytest.skip("this Python has no InterpreterPoolExecutor: it comes with 3.14")
-    return futures.InterpreterPoolExecutor(2, initializer=sys.path.extend, initargs=([os.path.dirname(__file__)],))
+    # Its interpreters begin with the path that Python itself has.
+    return futures.InterpreterPoolExecutor(2, initializer=site.addsitedir, initargs=(os.path.dirname(__file__),))
 
 
 GIVEN = {
@@ -180,7 +182,7 @@ def test_a_task_that_can_not_be_sent_fails_alone(executor):
     process.add_task(same, 5)
     *first, argument, result, last = process.execute()
     assert [*first, last] == [0, 1, 2, 5]
-    if isinstance(executor, ThreadPoolExecutor):
+    if type(executor) is ThreadPoolExecutor:  # of which that of interpreters is a kind
         assert type(argument) is type(result) is type(threading.Lock())
         return
     assert isinstance(argument, TransferError)
