@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
@@ -15,7 +15,7 @@ from procession._engine.latch import SLICE_S, Latch
 from procession._executor import Where, engine_of
 from procession._model.event import Event, EventName
 from procession._model.handle import Handle, Owner, index_of, owner_of
-from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome
+from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome, Outcomes
 from procession._model.progress import Progress
 from procession._model.states import OnError, RunStatus, TaskState
 from procession._model.text import shown, sketch
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from procession.pictures.timeline import Timeline
 
 T = TypeVar("T")
-
-_HEAD = 10
 
 
 class Run:
@@ -226,7 +224,7 @@ class Run:
         return self._course.progress()
 
     @property
-    def outcomes(self) -> "Outcomes":
+    def outcomes(self) -> Outcomes:
         """How each task ended or stands, in the order added."""
         return Outcomes(self._outcome, len(self._plan.calls))
 
@@ -498,31 +496,6 @@ class Run:
         if index in self._plan.needs:
             args, kwargs = bound(args, kwargs, {need: self._outcome(need).value for need in self._plan.needs[index]})
         return function(*args, **kwargs)
-
-
-class Outcomes(Sequence[Outcome]):
-    """The outcomes of a run, in the order its tasks were added. Each is made when it is asked for."""
-
-    __slots__ = ("_count", "_outcome")
-
-    def __init__(self, outcome: Callable[[int], Outcome], count: int) -> None:
-        self._outcome = outcome
-        self._count = count
-
-    @overload
-    def __getitem__(self, place: int) -> Outcome: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Outcome]: ...
-    def __getitem__(self, place: int | slice) -> Outcome | list[Outcome]:
-        places = range(self._count)[place]
-        return [self._outcome(index) for index in places] if isinstance(places, range) else self._outcome(places)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __repr__(self) -> str:
-        head = ", ".join(map(repr, self[:_HEAD]))
-        return f"[{head}{', …' if self._count > _HEAD else ''}]"
 
 
 class _Ends:

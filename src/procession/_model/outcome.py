@@ -1,12 +1,15 @@
 """How one task of a run ended, or how it stands."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, Final, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast, overload
 
 from procession._model.states import TaskState
 from procession._model.text import described, shown
 from procession.errors import ValueUnavailableError
+
+_SHOWN: Final = 10
+"""Outcomes in the `repr` of many."""
 
 
 class _Missing:
@@ -119,3 +122,28 @@ class Outcome:
         if self.error is not None:
             parts.append(described(self.error))
         return f"<{', '.join(parts)}>"
+
+
+class Outcomes(Sequence[Outcome]):
+    """The outcomes of a run, in the order its tasks were added. Each is made when it is asked for."""
+
+    __slots__ = ("_count", "_outcome")
+
+    def __init__(self, outcome: Callable[[int], Outcome], count: int) -> None:
+        self._outcome = outcome
+        self._count = count
+
+    @overload
+    def __getitem__(self, place: int) -> Outcome: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Outcome]: ...
+    def __getitem__(self, place: int | slice) -> Outcome | list[Outcome]:
+        places = range(self._count)[place]
+        return [self._outcome(index) for index in places] if isinstance(places, range) else self._outcome(places)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __repr__(self) -> str:
+        head = ", ".join(map(repr, self[:_SHOWN]))
+        return f"[{head}{', …' if self._count > _SHOWN else ''}]"
