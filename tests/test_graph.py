@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from procession import Hybrid, Process, Sequential, task
 from procession._model.strategy import Hybrid as HybridStages
+from procession._plan.shape import Shape
 from procession.pictures.fold import CROWD, SEVERAL
 from procession.pictures.graph import graph_of
 
@@ -266,7 +267,7 @@ def test_100_000_tasks_are_a_small_picture_quickly():
     needs = {index: (index - 1,) for index in range(1, 100_000, 2)}
     names = ["fetch", "parse"] * 50_000
     start = time.perf_counter()
-    graph = graph_of("large", names, HybridStages(first=0).stages(100_000), needs, {})
+    graph = graph_of("large", names, Shape(HybridStages(first=0).stages(100_000), needs, {}))
     assert len(graph.svg()) < 10_000
     assert time.perf_counter() - start < 20
     assert [len(node.tasks) for node in graph.nodes] == [50_000, 50_000]
@@ -294,7 +295,7 @@ def processes(draw):
 def test_every_task_is_in_exactly_one_node_and_every_wait_is_shown(process):
     """However it is folded: no task is lost or shown twice, nodes wait in no circle, and no wait is left out."""
     names, stages, needs = process
-    graph = graph_of("any", names, stages, needs, {})
+    graph = graph_of("any", names, Shape(stages, needs, {}))
     assert sorted(index for node in graph.nodes for index in node.tasks) == list(range(len(names)))
     assert len(graph.nodes) <= (len(names) if len(names) <= SEVERAL else CROWD)
     node_of = {index: number for number, node in enumerate(graph.nodes) for index in node.tasks}

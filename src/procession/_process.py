@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from procession._plan.fingerprint import Fingerprint
     from procession.journal import Journal
     from procession.pictures.graph import Graph
-    from procession.pictures.nodes import Kind
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -388,17 +387,12 @@ class Process:
         >>> process.graph()
         <Graph of 'sum': 3 tasks in 3 nodes>
         """
-        from procession.pictures.graph import graph_of  # pictures are drawn by few
+        from procession._plan.shape import shape_of  # pictures are drawn by few
+        from procession.pictures.graph import graph_of
 
         tasks = list(self.tasks)
-        kinds: dict[int, Kind] = {}
-        for index, (function, _, _) in enumerate(tasks):
-            if isinstance(inner := unwrapped(function), Each):
-                kinds[index] = "map"
-            elif _process_in(inner) is not None:
-                kinds[index] = "process"
-        stages = strategy_of(self.strategy).stages(len(tasks))
-        return graph_of(self.name, [name_of(call[0]) for call in tasks], stages, dict(self._needs), kinds)
+        shape = shape_of(tasks, strategy_of(self.strategy).stages(len(tasks)), self._needs)
+        return graph_of(self.name, [name_of(call[0]) for call in tasks], shape)
 
     def _repr_svg_(self) -> str:
         return self.graph().svg()

@@ -85,7 +85,7 @@ def key_of(connection: Connection, run_id: str) -> int:
 
 def runs_of(connection: Connection, parent: int, within: str, now: float, limit: int, offset: int) -> list[RunInfo]:
     """Return the runs nested in one, or, for `TOP`, those that are not nested; the newest first."""
-    query = select(*SHOWN).where(runs.c.parent == parent).order_by(runs.c.key.desc()).limit(limit).offset(offset)
+    query = select(runs).where(runs.c.parent == parent).order_by(runs.c.key.desc()).limit(limit).offset(offset)
     alive = parent != TOP and is_alive(_outermost(connection, parent), now)
     rows = connection.execute(query).all()
     return [info(row, f"{within}/{row.id}" if within else row.id, alive or is_alive(row, now)) for row in rows]
@@ -94,7 +94,7 @@ def runs_of(connection: Connection, parent: int, within: str, now: float, limit:
 def run_of(connection: Connection, run_id: str, now: float) -> RunInfo:
     """Return how a run stands. `RunUnknownError` if there is none."""
     key = key_of(connection, run_id)
-    row = connection.execute(select(*SHOWN).where(runs.c.key == key)).one()
+    row = connection.execute(select(runs).where(runs.c.key == key)).one()
     return info(row, run_id, is_alive(_outermost(connection, key), now))
 
 
@@ -128,10 +128,6 @@ def is_alive(row: Row[Any], now: float) -> bool:
     return row.token is not None and row.held_until > now and not lease.Holder.read(row.holder).gone(row.token)
 
 
-SHOWN = [column for column in runs.c if column.name != "fingerprint"]
-"""What is read of a run, unless its definition is asked for, which may be large."""
-
-
 def _key(connection: Connection, run_id: str) -> int | None:
     found = connection.execute(select(runs.c.key).where(runs.c.parent == TOP, runs.c.id == run_id)).scalar()
     if found is not None or "/" not in run_id:
@@ -145,14 +141,14 @@ def _key(connection: Connection, run_id: str) -> int | None:
 
 def _outermost(connection: Connection, key: int) -> Row[Any]:
     while True:
-        row = connection.execute(select(*SHOWN).where(runs.c.key == key)).one()
+        row = connection.execute(select(runs).where(runs.c.key == key)).one()
         if row.parent == TOP:
             return row
         key = row.parent
 
 
 def info(row: Row[Any], run_id: str, alive: bool) -> RunInfo:
-    """Return how the run of a row of `SHOWN` stands."""
+    """Return how the run of a row of `runs` stands."""
     told = json.loads(row.progress)
     holder = lease.Holder.read(row.holder) if row.token is not None and alive else None
     return RunInfo(

@@ -13,10 +13,11 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, null, selec
 
 from procession._model.record import WHOLE
 from procession._plan.fingerprint import Fingerprint
+from procession._plan.shape import Shape
 from procession.errors import RunUnknownError
 from procession.journal import look
 from procession.journal.look import RunInfo, TaskInfo
-from procession.journal.schema import TOP, is_failed, records, runs
+from procession.journal.schema import TOP, definitions, is_failed, records, runs
 from procession.journal.spent import Mark, Share, marks_of, shares_of
 
 Status = Literal["running", "completed", "failed", "cancelled", "interrupted"]
@@ -74,7 +75,7 @@ class Reader:
         `parent` is the key of the run they are nested in. `text` is looked for in ids, processes and errors.
         """
         c = runs.c
-        query = select(*look.SHOWN).where(c.parent == parent)
+        query = select(runs).where(c.parent == parent)
         if status == "running" and parent == TOP:
             query = query.where(*self._maybe_alive())
         elif status in ("running", "interrupted"):
@@ -100,7 +101,7 @@ class Reader:
         counts: dict[Status, int] = {row[0]: row[1] for row in rows}
         if counts.get("running"):
             alive = sum(
-                look.is_alive(row, self.now) for row in self._all(select(*look.SHOWN).where(top, *self._maybe_alive()))
+                look.is_alive(row, self.now) for row in self._all(select(runs).where(top, *self._maybe_alive()))
             )
             counts["interrupted"] = counts["running"] - alive
             counts["running"] = alive
@@ -131,10 +132,21 @@ class Reader:
 
     def definition(self, key: int) -> Fingerprint:
         """Return what the process of a run was. `RunUnknownError` if there is no run of that key."""
-        written = self._connection.execute(select(runs.c.fingerprint).where(runs.c.key == key)).scalar()
+        query = select(definitions.c.fingerprint).where(definitions.c.run == key)
+        written = self._connection.execute(query).scalar()
         if written is None:
             raise RunUnknownError(f"the journal has no run of key {key}")
         return Fingerprint.from_bytes(written)
+
+    def has_shape(self, key: int) -> bool:
+        """Return whether `shape` would return one."""
+        query = select(definitions.c.run).where(definitions.c.run == key, definitions.c.shape.is_not(None))
+        return self._connection.execute(query).scalar() is not None
+
+    def shape(self, key: int) -> Shape | None:
+        """Return which tasks of a run wait for which; `None` if it was recorded when none of that was kept."""
+        written = self._connection.execute(select(definitions.c.shape).where(definitions.c.run == key)).scalar()
+        return None if written is None else Shape.from_bytes(written)
 
     def last_good(self, key: int) -> int | None:
         """Return the key of the last run of the same process, begun before this one, that completed."""
@@ -239,7 +251,7 @@ class Reader:
         c = runs.c
         if key is None:
             head = self._all(select(func.max(c.key), func.count()).where(c.parent == TOP))
-            going = self._all(select(*look.SHOWN).where(c.parent == TOP, *self._maybe_alive()))
+            going = self._all(select(runs).where(c.parent == TOP, *self._maybe_alive()))
             return [tuple(row) for row in head], [
                 (row.key, row.progress, row.cancelling, row.executions, look.is_alive(row, self.now)) for row in going
             ]
@@ -262,7 +274,7 @@ class Reader:
         """Return a run's row, and those of the runs around it, the outermost last."""
         line: list[Row[Any]] = []
         while key != TOP:
-            row = self._connection.execute(select(*look.SHOWN).where(runs.c.key == key)).one_or_none()
+            row = self._connection.execute(select(runs).where(runs.c.key == key)).one_or_none()
             if row is None:
                 raise RunUnknownError(f"the journal has no run of key {key}")
             line.append(row)

@@ -28,7 +28,13 @@ from procession.errors import JournalError
 VERSION = 2
 
 MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {
-    1: ("ALTER TABLE procession_records ADD COLUMN log TEXT",),
+    1: (
+        # SQLite takes any word for a type, and keeps bytes as they are.
+        "CREATE TABLE procession_definitions (run BIGINT PRIMARY KEY, fingerprint BYTEA NOT NULL, shape BYTEA)",
+        'INSERT INTO procession_definitions (run, fingerprint) SELECT "key", fingerprint FROM procession_runs',
+        "ALTER TABLE procession_runs DROP COLUMN fingerprint",
+        "ALTER TABLE procession_records ADD COLUMN log TEXT",
+    ),
 }
 """Statements that make the tables of a version those of the next one."""
 
@@ -68,9 +74,17 @@ runs = Table(
     Column("held_until", Double),
     # What can be long stands last, so that reading the others does not read it.
     Column("origin", Text, nullable=False),  # JSON: how it was started
-    Column("fingerprint", LargeBinary, nullable=False),
     UniqueConstraint("parent", "id"),
     sqlite_autoincrement=True,
+)
+
+# Apart from the run's row, which each heartbeat writes anew: of 100,000 tasks this takes 2 MB.
+definitions = Table(
+    "procession_definitions",
+    metadata,
+    Column("run", _KEY, primary_key=True, autoincrement=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("shape", LargeBinary),  # none of a run that was begun when none was kept
 )
 
 records = Table(

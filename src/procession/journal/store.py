@@ -5,7 +5,7 @@ import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from procession._model.record import WHOLE
 from procession._model.text import shown
 from procession._plan.fingerprint import Fingerprint
+from procession._plan.shape import Shape
 from procession.errors import JournalError, PlanChangedError, RunInUseError, RunUnknownError
 from procession.journal import lease, look
 from procession.journal.codec import Codec, CodecName, codec_of, writable
@@ -20,7 +21,16 @@ from procession.journal.database import Database, Durability
 from procession.journal.look import RunInfo, TaskInfo
 from procession.journal.reader import Reader
 from procession.journal.recorder import Held, Recorder
-from procession.journal.schema import ID_LIMIT, TOP, records, runs
+from procession.journal.schema import ID_LIMIT, TOP, definitions, records, runs
+
+
+class _Plan(NamedTuple):
+    """What a run is, as it will be kept."""
+
+    fingerprint: Fingerprint
+    written: bytes
+    """The same, as bytes."""
+    shape: bytes | None
 
 
 class Journal:
@@ -53,6 +63,7 @@ class Journal:
         self,
         run_id: str,
         fingerprint: Fingerprint,
+        shape: Shape | None = None,
         *,
         within: tuple[Recorder, int, int] | None = None,
         origin: Mapping[str, object] | None = None,
@@ -60,21 +71,23 @@ class Journal:
     ) -> Recorder:
         """Begin to execute a run, or go on with it, and return the way to record it.
 
-        `within` is the recorder, the task and the element (or `WHOLE`) that the run is itself, `origin` says how it
-        was started, for people and for `resume`. With `allow_changes`, what was recorded of changed tasks is
-        forgotten. Raises `RunInUseError` if somebody executes the run, `PlanChangedError` if it was begun with
-        another definition, `ValueError` for a run id that no database could keep, `JournalError` for all else.
+        `shape` is kept to be shown: the run may go on with another one. `within` is the recorder, the task and the
+        element (or `WHOLE`) that the run is itself, `origin` says how it was started, for people and for `resume`.
+        With `allow_changes`, what was recorded of changed tasks is forgotten. Raises `RunInUseError` if somebody
+        executes the run, `PlanChangedError` if it was begun with another definition, `ValueError` for a run id that
+        no database could keep, `JournalError` for all else.
         """
         _check(run_id)
+        plan = _Plan(fingerprint, fingerprint.to_bytes(), None if shape is None else shape.to_bytes())
         if within is not None:
             held, outer = within[0].held, within[0].key
             place = f"{within[1]}" if within[2] == WHOLE else f"{within[1]}.{within[2]}"
-            return self._begun(held, outer, place, run_id, fingerprint, origin or {}, allow_changes=allow_changes)
+            return self._begun(held, outer, place, run_id, plan, origin or {}, allow_changes=allow_changes)
         channel = self.database.channel(create=True)
         token = lease.take()
         try:
             held = Held(channel, TOP, token, run_id)
-            return self._begun(held, TOP, run_id, run_id, fingerprint, origin or {}, allow_changes=allow_changes)
+            return self._begun(held, TOP, run_id, run_id, plan, origin or {}, allow_changes=allow_changes)
         except BaseException:
             lease.drop(token)
             self.database.release(channel)
@@ -176,7 +189,7 @@ class Journal:
         parent: int,
         place: str,
         run_id: str,
-        fingerprint: Fingerprint,
+        plan: _Plan,
         origin: Mapping[str, object],
         *,
         allow_changes: bool,
@@ -184,8 +197,7 @@ class Journal:
         with held.channel.transaction() as connection:
             now = self.database.now(connection)
             values: dict[str, Any] = {
-                "process": writable(fingerprint.process_name),
-                "fingerprint": fingerprint.to_bytes(),
+                "process": writable(plan.fingerprint.process_name),
                 "origin": json.dumps(dict(origin)),
                 "status": "running",
                 "error": None,
@@ -206,7 +218,7 @@ class Journal:
                 if connection.execute(holding.with_for_update()).one_or_none() is None:
                     raise RunInUseError(f"run {held.run_id!r} was taken over while this process executed it")
             key, executions = self._entered(
-                connection, parent, place, run_id, fingerprint, values, allow_changes=allow_changes
+                connection, parent, place, run_id, plan, values, allow_changes=allow_changes
             )
         if parent == TOP:
             held = Held(held.channel, key, held.token, run_id)
@@ -218,7 +230,7 @@ class Journal:
         parent: int,
         place: str,
         run_id: str,
-        fingerprint: Fingerprint,
+        plan: _Plan,
         values: dict[str, Any],
         *,
         allow_changes: bool,
@@ -240,7 +252,9 @@ class Journal:
                 # On a server, two may find at the same time that there is none.
                 raise RunInUseError(f"run {run_id!r} has just been begun by another process") from error
             assert answer.inserted_primary_key is not None
-            return answer.inserted_primary_key[0], 1
+            key = answer.inserted_primary_key[0]
+            connection.execute(insert(definitions).values(run=key, fingerprint=plan.written, shape=plan.shape))
+            return key, 1
         if row.token is not None:
             _check_free(row, run_id, values["started_at"])
         if row.codec != self._codec.name:
@@ -248,10 +262,7 @@ class Journal:
                 f"run {run_id!r} was recorded with codec {row.codec!r} and not {self._codec.name!r}: "
                 f"open the journal with codec={row.codec!r}"
             )
-        if values["fingerprint"] != row.fingerprint:
-            _reconcile(connection, row, run_id, fingerprint, allow_changes=allow_changes)
-        else:
-            del values["fingerprint"]  # it may be large
+        _define(connection, row, run_id, plan, allow_changes=allow_changes)
         values["executions"] = row.executions + 1
         del values["origin"]  # how it was begun, and not how it was gone on with
         connection.execute(update(runs).where(runs.c.key == row.key).values(**values))
@@ -288,16 +299,21 @@ def _check_free(row: Row[Any], run_id: str, now: float) -> None:
     )
 
 
-def _reconcile(connection: Connection, row: Row[Any], run_id: str, now: Fingerprint, *, allow_changes: bool) -> None:
-    """Forget what was recorded of tasks that are others now, or refuse them."""
-    before = Fingerprint.from_bytes(row.fingerprint)
-    if not allow_changes:
-        raise PlanChangedError(
-            f"run {run_id!r} of process {row.process!r} was begun with another definition: "
-            f"{before.first_difference(now)}. Start under another run id, or with allow_changes=True, which keeps the "
-            "results of unchanged tasks"
-        )
-    forget(connection, row.key, before.changed(now))
+def _define(connection: Connection, row: Row[Any], run_id: str, plan: _Plan, *, allow_changes: bool) -> None:
+    """Have the journal keep what a run is now; forget what was recorded of tasks that have changed, or refuse them."""
+    here = definitions.c.run == row.key
+    kept = connection.execute(select(definitions).where(here)).one()
+    if kept.fingerprint != plan.written:
+        before = Fingerprint.from_bytes(kept.fingerprint)
+        if not allow_changes:
+            raise PlanChangedError(
+                f"run {run_id!r} of process {row.process!r} was begun with another definition: "
+                f"{before.first_difference(plan.fingerprint)}. Start under another run id, or with "
+                "allow_changes=True, which keeps the results of unchanged tasks"
+            )
+        forget(connection, row.key, before.changed(plan.fingerprint))
+    if (kept.fingerprint, kept.shape) != (plan.written, plan.shape):
+        connection.execute(update(definitions).where(here).values(fingerprint=plan.written, shape=plan.shape))
 
 
 def forget(connection: Connection, key: int, tasks: set[int]) -> None:
@@ -317,4 +333,5 @@ def remove(connection: Connection, key: int) -> None:
         key = waiting.pop()
         waiting += connection.execute(select(runs.c.key).where(runs.c.parent == key)).scalars()
         connection.execute(delete(records).where(records.c.run == key))
+        connection.execute(delete(definitions).where(definitions.c.run == key))
         connection.execute(delete(runs).where(runs.c.key == key))

@@ -1,11 +1,11 @@
 """The picture of a process: its stages, its tasks and which wait for which, as Mermaid text and as SVG."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from procession._model.strategy import Stage
 from procession._model.text import shown
+from procession._plan.shape import Shape
 from procession.pictures.cards import drawn
-from procession.pictures.nodes import Kind, Outline, outline_of, stage_said, tag_of
+from procession.pictures.nodes import Outline, outline_of, stage_said, tag_of
 from procession.pictures.picture import TIMES, Picture, label
 
 
@@ -14,8 +14,8 @@ class Graph(Outline, Picture):
 
     It shows every task of a small process. Of a large one, tasks that look the same share a node: `nodes` says which.
 
-    >>> stage = Stage(0, 3, at_once=True)
-    >>> print(graph_of("sum", ["int", "int", "sum"], [stage], {2: (0, 1)}, {}))
+    >>> from procession._model.strategy import Stage
+    >>> print(graph_of("sum", ["int", "int", "sum"], Shape((Stage(0, 3, at_once=True),), {2: (0, 1)}, {})))
     flowchart LR
         accTitle: process sum
         subgraph stage0["3 tasks, at once"]
@@ -60,15 +60,9 @@ class Graph(Outline, Picture):
         return f"<Graph of {shown(self.name)!r}: {count:,} tasks in {len(self.nodes):,} nodes>"
 
 
-def graph_of(
-    process_name: str,
-    names: Sequence[str],
-    stages: Sequence[Stage],
-    needs: Mapping[int, tuple[int, ...]],
-    kinds: Mapping[int, Kind],
-) -> Graph:
-    """Return the graph of tasks with these names; `needs` says whose values each takes, `kinds` which are no calls."""
-    outline = outline_of(process_name, names, stages, needs, kinds)
+def graph_of(process_name: str, names: Sequence[str], shape: Shape) -> Graph:
+    """Return the graph of a process of this shape, whose tasks have these names."""
+    outline = outline_of(process_name, names, shape)
     return Graph(outline.name, outline.stages, outline.nodes, outline.edges)
 
 

@@ -2,14 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from procession._model.strategy import Stage
+from procession._plan.shape import Kind, Shape
 from procession.pictures.fold import Folded, fold
 from procession.pictures.picture import TIMES, label
-
-Kind = Literal["task", "map", "process"]
-"""What a task is: a call, one call for each element, or another process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +44,14 @@ class Outline:
     edges: tuple[Edge, ...]
 
 
-def outline_of(
-    process_name: str,
-    names: Sequence[str],
-    stages: Sequence[Stage],
-    needs: Mapping[int, tuple[int, ...]],
-    kinds: Mapping[int, Kind],
-) -> Outline:
-    """Return the outline of tasks with these names; `needs` says whose values each takes, `kinds` which are no calls.
+def outline_of(process_name: str, names: Sequence[str], shape: Shape) -> Outline:
+    """Return the outline of a process of this shape, whose tasks have these names.
 
-    >>> outline = outline_of("sum", ["int", "int", "sum"], [Stage(0, 3, at_once=True)], {2: (0, 1)}, {})
+    >>> outline = outline_of("sum", ["int", "int", "sum"], Shape((Stage(0, 3, at_once=True),), {2: (0, 1)}, {}))
     >>> [node.name for node in outline.nodes], [(edge.source, edge.target) for edge in outline.edges]
     (['int', 'int', 'sum'], [(0, 2), (1, 2)])
     """
+    stages, needs, kinds = shape
     looks: list[tuple[str, Kind]] = [(name, kinds.get(index, "task")) for index, name in enumerate(names)]
     folded = fold(looks, stages, needs)
     stage_of = [place for place, stage in enumerate(stages) for _ in range(stage.start, stage.stop)]
@@ -72,7 +64,7 @@ def outline_of(
         stage, ends = nodes[number].stage, (number - 1, number)
         if nodes[number - 1].stage == stage and not stages[stage].at_once and ends not in edges:
             edges[ends] = Edge(*ends, takes_value=False, note="")
-    return Outline(process_name, tuple(stages), tuple(nodes), tuple(edges[ends] for ends in sorted(edges)))
+    return Outline(process_name, stages, tuple(nodes), tuple(edges[ends] for ends in sorted(edges)))
 
 
 def _node(group: Sequence[int], looks: Sequence[tuple[str, Kind]], stage: int) -> Node:
