@@ -274,6 +274,26 @@ def test_a_failing_task_is_found_and_opened_with_the_keyboard_alone(pipeline, op
     expect(page.locator("#row1")).to_contain_text("LookupError: nothing at 1")
 
 
+def test_the_graph_follows_the_run_and_leads_to_its_tasks(pipeline, open_page):
+    """What ends is seen to, whoever has the focus on a node keeps it, and a node opens its task."""
+    child = pipeline.start("live", "today")
+    page = open_page(pipeline.serve() + "/run?id=today")
+    nodes = page.locator("#graph a.node")
+    expect(nodes).to_have_count(4)
+    expect(nodes.nth(0)).to_have_accessible_name("step #0: running")
+    nodes.nth(1).focus()
+    page.evaluate("document.activeElement.same = true")
+    child.stdin.write("on\nfail\n")
+    child.stdin.flush()
+    expect(page.locator("#status")).to_have_text("failed")
+    expect(nodes.nth(0)).to_have_accessible_name("step #0: completed")
+    expect(nodes.nth(1)).to_have_accessible_name("step #1: failed")
+    expect(nodes.nth(2)).to_have_accessible_name("step #2: waiting")
+    assert page.evaluate("document.activeElement.same"), "what changes is changed, and not replaced"
+    page.keyboard.press("Enter")
+    expect(page.locator(".problem")).to_have_text("ValueError: step 1 was told to fail")
+
+
 def test_what_has_the_focus_and_what_is_open_stay_so_while_the_page_changes(pipeline, open_page):
     """Who reads or types is not disturbed by news."""
     child = pipeline.start("live", "today")
@@ -370,13 +390,14 @@ def test_axe_finds_nothing_serious(pipeline, open_page, scheme):
     page.goto(f"{base}/run?id=bad")
     bad = page.url
     addresses += [
-        bad.removeprefix(base) + rest for rest in ("/time", "/compared", "/task/1", "/task/12", "?state=failed")
+        bad.removeprefix(base) + rest for rest in ("/graph", "/time", "/compared", "/task/1", "/task/12", "?state=failed")
     ]
     found = []
     for address in addresses:
         page.goto(base + address)
         if page.locator(".late").count():
             expect(page.locator("#time > *").first).to_be_visible()
+            expect(page.locator("#graph > *").first).to_be_visible()
         page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
         page.add_script_tag(path=AXE)
         for problem in page.evaluate("axe.run()")["violations"]:
@@ -390,7 +411,7 @@ def test_the_page_fits_a_phone(pipeline, open_page):
     """On a narrow screen only tables are wider than it, and those scroll by themselves."""
     pipeline.run("bad", "bad")
     page = open_page(base := pipeline.serve(), viewport={"width": 390, "height": 800})
-    for address in ("/", "/run/1", "/run/1/task/1", "/run/1/time", "/run/1/compared"):
+    for address in ("/", "/run/1", "/run/1/task/1", "/run/1/graph", "/run/1/time", "/run/1/compared"):
         page.goto(base + address)
         assert page.evaluate("document.scrollingElement.scrollWidth") <= 390, address
 

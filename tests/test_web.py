@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from html import unescape
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
@@ -357,6 +358,81 @@ def test_what_runs_now_is_in_the_picture_though_nothing_has_ended(path, opened, 
     assert "hold, task 0: running for" in text
 
 
+def nodes_of(page):
+    """Return what each node of a page's graph says of itself, and where it leads."""
+    nodes = re.findall(r'<a class="node [a-z]+" href="([^"]*)" aria-label="([^"]*)"', page)
+    return [(unescape(said), unescape(address)) for address, said in nodes]
+
+
+def test_the_graph_shows_what_waits_for_what_and_how_each_stands(where, opened):
+    """Each task leads to its page; a map and a process in it count as one."""
+    process = Process("graph", "parallel", 2, on_error="return")
+    first = process.task(work, 1)
+    second = process.task(double, first)
+    process.map(work, [first, 2, second])
+    process.add_task(numbers(2, "inner"))
+    process.task(work, process.task(int, "x"))
+    process.execute(journal=where, run_id="run")
+    page = opened(where)
+    assert 'data-source="/run/1/graph"' in page.get("/run/1").text
+    text = page.get("/run/1/graph").text
+    assert nodes_of(text) == [
+        ("work #0: completed", "/run/1/task/0"),
+        ("double #1: completed", "/run/1/task/1"),
+        ("map of work #2: completed", "/run/1/task/2"),
+        ("Process 'inner' #3: completed", "/run/1/task/3"),
+        ("int #4: failed", "/run/1/task/4"),
+        ("work #5: waiting", "/run/1/task/5"),
+    ]
+    assert re.findall(r"<title>(.* takes the value of .*)</title>", text) == [
+        "double takes the value of work",
+        "map of work takes the value of work",
+        "map of work takes the value of double",
+        "work takes the value of int",
+    ]
+    assert nodes_of(page.get("/run/2/graph").text) == [
+        ("work #0: completed", "/run/2/task/0"),
+        ("work #1: completed", "/run/2/task/1"),
+    ]
+
+
+def test_the_graph_of_many_is_folded_and_says_how_many_failed(path, opened):
+    """Tasks that look alike share a node, which leads to the first of them in the table."""
+    process = Process("many", "parallel", 2, on_error="return")
+    BROKEN.update({3, 5})
+    loaded = [process.task(work, number) for number in range(200)]
+    process.task(len, [process.task(double, value) for value in loaded])
+    process.execute(journal=path, run_id="run")
+    text = opened(path).get("/run/1/graph").text
+    assert nodes_of(text) == [
+        ("work \N{MULTIPLICATION SIGN} 200: 198 completed, 2 failed", "/run/1?from=0#tasks"),
+        ("double \N{MULTIPLICATION SIGN} 200: 198 completed, 2 waiting", "/run/1?from=200#tasks"),
+        ("len #400: waiting", "/run/1/task/400"),
+    ]
+
+
+def test_the_graph_shows_what_runs_now(path, opened, going):
+    """And what has yet to begin."""
+    until = time.monotonic() + 30
+    with Journal(path) as journal:
+        while not journal.run("run").running:  # it says so within a second
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    text = opened(path).get("/run/1/graph").text
+    assert [said for said, _ in nodes_of(text)] == ["hold #0: running", "work #1: waiting"]
+
+
+def test_a_run_whose_journal_keeps_no_graph_has_none(path, opened):
+    """As those of version 1 were; everything else is shown."""
+    numbers(2).execute(journal=path, run_id="run")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE procession_definitions SET shape = NULL")
+    connection.close()
+    page = opened(path)
+    assert "/run/1/graph" not in page.get("/run/1").text
+    assert "The journal does not know" in page.get("/run/1/graph").text
+
+
 def test_a_run_that_nobody_executes_any_more_is_interrupted(where, opened):
     """A run whose process died without a word is not shown as running for ever."""
     process = Process("hung")
@@ -410,7 +486,7 @@ def test_the_first_load_is_light(path, opened):
     page = opened(path)
     for address in ("/run/1", "/run/1?state=failed", "/"):
         text = page.get(address).text
-        needed = re.findall(r'(?:href|src|data-source)="(/static/[^"]*|/run/1/time)"', text)
+        needed = re.findall(r'(?:href|src|data-source)="(/static/[^"]*|/run/1/time|/run/1/graph)"', text)
         weight = len(text.encode()) + sum(len(page.get(one).content) for one in set(needed))
         assert weight < 150_000, (address, weight)
 
@@ -614,6 +690,7 @@ def test_hostile_names_are_shown_harmless(where, opened):
         "/run/1",
         f"/run/1?q={quote(HOSTILE)}",
         "/run/1?state=failed",
+        "/run/1/graph",
         "/run/1/time",
         "/run/1/compared",
         "/run/1/task/0",
@@ -650,11 +727,11 @@ def test_nothing_is_loaded_from_elsewhere_and_nothing_stands_in_the_page_itself(
     BROKEN.add(0)
     failing(numbers(2), path, "run")
     page = opened(path)
-    for address in "/", "/run/1", "/run/1/time", "/run/1/compared", "/run/1/task/0", "/nothing":
+    for address in "/", "/run/1", "/run/1/graph", "/run/1/time", "/run/1/compared", "/run/1/task/0", "/nothing":
         text = page.get(address).text
         assert not re.search(r"https?://|[\"'(]//|url\(|@import", text), address
         assert not re.search(r"<style|\sstyle=|<script(?![^>]*src=)|<iframe|<object", text), address
-    for name in "style.css", "page.js", "icon.svg":
+    for name in "style.css", "graph.css", "page.js", "icon.svg":
         text = page.get(f"/static/{name}").text.replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?://|[\"'(]//\w|url\(|@import|eval\(|innerHTML", text), name
 

@@ -210,6 +210,13 @@ class Reader:
         """Return how many calls have a record. Takes time in proportion."""
         return self._connection.execute(select(func.count()).where(records.c.run == key)).scalar_one()
 
+    def ends(self, key: int) -> Iterator[tuple[int, bool]]:
+        """Yield each task that has ended, and whether it failed. Takes time in proportion."""
+        c = records.c
+        query = select(c.task, is_failed()).where(c.run == key, c.element == WHOLE)
+        for task, failed in self._connection.execute(query):
+            yield task, bool(failed)
+
     # Where the time went
 
     def shares(self, key: int, *, maps: bool, since: float, limit: int = 50) -> list[Share]:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from procession.pictures.layout import Layout, Point, arranged, bends, beside, ranked
 from procession.pictures.nodes import Edge, Outline, places_said, stage_said, tag_of
-from procession.pictures.picture import MONO, Style, columns, label, svg_of, text
+from procession.pictures.picture import MONO, Style, columns, label, part_of, sheet, svg_of, text
 
 # Geometry, in pixels.
 _MARGIN = 24
@@ -40,16 +41,56 @@ _STYLE: Style = {
 }
 
 
+_STANDING: Style = {
+    ".track": {"fill": "line"},
+    ".ended": {"fill": "blue"},
+    ".bad": {"fill": "red"},
+    ".failed .card": {"stroke": "red"},
+    ".failed .tag": {"fill": "red", "font-weight": "600"},
+    ".running .card": {"stroke": "blue", "stroke-dasharray": "4 3"},
+    ".waiting .name": {"fill": "muted"},
+    "a:hover .name": {"text-decoration": "underline"},
+}
+
+_KIND = "procession-graph"
+STANDING_SHEET = sheet(_KIND, {**_STYLE, **_STANDING})
+"""The rules of `standing`."""
+
+
+class Standing(NamedTuple):
+    """How the tasks of a node stand, and the address at which there is more of them."""
+
+    ended: int
+    """Those that failed are among them."""
+    failed: int
+    running: int
+    address: str
+
+
 def drawn(outline: Outline) -> str:
     """Return the outline as SVG."""
-    return _Drawing(outline).svg()
+    drawing = _Drawing(outline, ())
+    title = label(outline.name, 60)
+    width = max(drawing.right, 2 * _MARGIN + 9.2 * columns(title)) + _MARGIN
+    head = [f'<text class="title" x="{_MARGIN}" y="32">{text(title)}</text>']
+    if not outline.nodes:
+        head.append(f'<text class="sub" x="{_MARGIN}" y="52">no tasks</text>')
+    return svg_of(_KIND, width, drawing.bottom + _MARGIN, f"Process {outline.name}", head + drawing.body(), _STYLE)
+
+
+def standing(outline: Outline, standings: Sequence[Standing]) -> str:
+    """Return the outline as SVG with how each node stands, for a page that has `STANDING_SHEET`."""
+    drawing = _Drawing(outline, standings)
+    box = (_MARGIN - 2, _TOP - 2, drawing.right - _MARGIN + 4, drawing.bottom - _TOP + 4)
+    return part_of(_KIND, box, f"Graph of process {outline.name}", drawing.body())
 
 
 class _Drawing:
     """The making of one picture: where everything goes, then what it looks like."""
 
-    def __init__(self, outline: Outline) -> None:
+    def __init__(self, outline: Outline, standings: Sequence[Standing]) -> None:
         self.outline = outline
+        self.standings = standings
         self.corners: dict[int, tuple[float, float, float]] = {}
         """Node → left, top, width."""
         self.stages: list[tuple[float, float, float]] = []
@@ -61,24 +102,17 @@ class _Drawing:
             width, height = self._placed(place, left)
             self.stages.append((left, width, height))
             left += width + _BETWEEN
+        self.right = max((left + width for left, width, _ in self.stages), default=220.0)
+        self.bottom = _TOP + max((height for _, _, height in self.stages), default=12.0)
 
-    def svg(self) -> str:
-        outline = self.outline
-        right = max((left + width for left, width, _ in self.stages), default=220.0)
-        title = label(outline.name, 60)
-        width = max(right, 2 * _MARGIN + 9.2 * columns(title)) + _MARGIN
-        bottom = _TOP + max((height for _, _, height in self.stages), default=12.0) + _MARGIN
-        body = [
-            f'<text class="title" x="{_MARGIN}" y="32">{text(title)}</text>',
-            "" if outline.nodes else f'<text class="sub" x="{_MARGIN}" y="52">no tasks</text>',
+    def body(self) -> list[str]:
+        edges, nodes = self.outline.edges, range(len(self.outline.nodes))
+        return [
             *self._frames(),
-            *(line for edge in outline.edges for line in self._edge(edge)),
-            *(line for number in range(len(outline.nodes)) for line in self._card(number)),
-            *(line for edge in outline.edges for line in self._noted(edge)),
+            *(line for edge in edges for line in self._edge(edge)),
+            *(line for number in nodes for line in self._card(number)),
+            *(line for edge in edges for line in self._noted(edge)),
         ]
-        return svg_of(
-            "procession-graph", width, bottom, f"Process {outline.name}", [line for line in body if line], _STYLE
-        )
 
     # Where
 
@@ -136,7 +170,13 @@ class _Drawing:
 
     def _width(self, number: int) -> float:
         node = self.outline.nodes[number]
-        return max(96.0, 30 + columns(label(node.name, _NAME)) * _CHARACTER + len(tag_of(node)) * 5.8)
+        return max(96.0, 30 + columns(label(node.name, _NAME)) * _CHARACTER + len(self._tag(number)) * 5.8)
+
+    def _tag(self, number: int) -> str:
+        failed = self.standings[number].failed if self.standings else 0
+        several = len(self.outline.nodes[number].tasks) > 1
+        said = f", {failed:,} failed" if several else ", failed"
+        return f"{tag_of(self.outline.nodes[number])}{said if failed else ''}"
 
     # What
 
@@ -163,7 +203,8 @@ class _Drawing:
         kind = {"task": "", "map": "one call for each element, ", "process": "a process, "}[node.kind]
         rows = ", one after another" if node.in_rows else ""
         mark = ' map"' if node.kind == "map" else '"'
-        yield f'<g class="node"><title>{text(node.name)}\n{kind}{where}{rows}</title>'
+        begin, bar, end = self._standing(number)
+        yield f"{begin}<title>{text(node.name)}\n{kind}{where}{rows}</title>"
         size = f'width="{width:.1f}" height="{_HEIGHT}" rx="6"'
         if several:
             yield f'<rect class="under{mark} x="{left + 4:.1f}" y="{top + 4:.1f}" {size}/>'
@@ -175,8 +216,32 @@ class _Drawing:
             )
         yield (
             f'<text class="name" x="{left + 11:.1f}" y="{top + 20.5:.1f}">{text(label(node.name, _NAME))}</text>'
-            f'<text class="tag" x="{left + width - 10:.1f}" y="{top + 20:.1f}">{tag_of(node)}</text></g>'
+            f'<text class="tag" x="{left + width - 10:.1f}" y="{top + 20:.1f}">{self._tag(number)}</text>{bar}{end}'
         )
+
+    def _standing(self, number: int) -> tuple[str, str, str]:
+        """Return what a card begins with, the bar at its bottom, and what it ends with."""
+        if not self.standings:
+            return '<g class="node">', "", "</g>"
+        node, (ended, failed, running, address) = self.outline.nodes[number], self.standings[number]
+        left, top, width = self.corners[number]
+        total = len(node.tasks)
+        state = "failed" if failed else "running" if running else "completed" if ended == total else "waiting"
+        parts = [(ended - failed, "completed"), (failed, "failed"), (running, "running")]
+        parts.append((total - ended - running, "waiting"))
+        said = ", ".join(f"{count:,} {what}" for count, what in parts if count) if total > 1 else state
+        x, y, room = left + 10, top + _HEIGHT - 5, width - 20
+        bar = "".join(
+            f'<rect class="{kind}" x="{x + begin:.1f}" y="{y:.1f}" width="{size:.1f}" height="2"/>'
+            for kind, begin, size in (
+                ("track", 0.0, room),
+                ("ended", 0.0, room * (ended - failed) / total),
+                ("bad", room * (ended - failed) / total, room * failed / total),
+            )
+            if size
+        )
+        name = f"{text(node.name)} {tag_of(node)}: {said}"
+        return f'<a class="node {state}" href="{text(address)}" aria-label="{name}">', bar, "</a>"
 
     def _edge(self, edge: Edge) -> Iterator[str]:
         points, downwards = self._route(edge)

@@ -60,19 +60,33 @@ class Picture:
 
 def svg_of(kind: str, width: float, height: float, title: str, body: list[str], style: Style) -> str:
     """Return a whole picture; `kind` is the class its rules are for, so that they touch nothing else on a page."""
-    rules = [_rules(kind, style, 0), f"@media(prefers-color-scheme:dark){{{_rules(kind, style, 1)}}}"]
     size = f'width="{width:.0f}" height="{height:.0f}"'
     return "\n".join(
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="{kind}" role="img" {size}',
             f'viewBox="0 0 {width:.0f} {height:.0f}" style="max-width:100%;height:auto">',
             f"<title>{text(title)}</title>",
-            f"<style>{''.join(rules)}</style>",
+            f"<style>{sheet(kind, style)}</style>",
             f'<rect class="paper" {size} rx="10"/>',
             *body,
             "</svg>",
         )
     )
+
+
+def part_of(kind: str, box: tuple[float, float, float, float], title: str, body: list[str]) -> str:
+    """Return what lies in a box (left, top, width, height) for a page that has the rules of its kind: see `sheet`.
+
+    None stand within it, for a page may forbid that.
+    """
+    left, top, width, height = (f"{number:.0f}" for number in box)
+    size = f'width="{width}" height="{height}" viewBox="{left} {top} {width} {height}"'
+    return "\n".join((f'<svg class="{kind}" role="group" aria-label="{text(title)}" {size}>', *body, "</svg>"))
+
+
+def sheet(kind: str, style: Style) -> str:
+    """Return the rules of a kind of picture as a style sheet, light or dark as the reader prefers."""
+    return f"{_rules(kind, style, 0)}@media(prefers-color-scheme:dark){{{_rules(kind, style, 1)}}}"
 
 
 def text(said: str) -> str:

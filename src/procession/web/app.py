@@ -23,6 +23,7 @@ from starlette.routing import Route
 from procession._model.table import lasting
 from procession.errors import JournalError, RunUnknownError
 from procession.journal import Journal, Reader
+from procession.pictures.cards import STANDING_SHEET
 from procession.web import asked, words
 from procession.web.guard import Guard
 from procession.web.live import STREAMS, Live, Topic
@@ -53,7 +54,8 @@ def application(journal: Journal, key: str, names: Iterable[str] = LOCAL, *, any
             Route("/run", site.by_id),
             Route("/run/{key}", site.page("run.html", site.of_run(site.pages.run))),
             Route("/run/{key}/nested", site.page("nested.html", site.of_run(site.pages.nested))),
-            Route("/run/{key}/time", site.time),
+            Route("/run/{key}/graph", site.late("graph.html", site.pages.graph)),
+            Route("/run/{key}/time", site.late("time.html", site.pages.time)),
             Route("/run/{key}/compared", site.page("compared.html", site.of_run(site.pages.compared))),
             Route("/run/{key}/task/{task}", site.page("task.html", site.task)),
             Route("/run/{key}/task/{task}/{element}", site.page("task.html", site.task)),
@@ -108,25 +110,28 @@ class _Site:
         element = asked.place(request, "element") if "element" in request.path_params else None
         return self.pages.task(reader, request, asked.place(request, "key"), asked.place(request, "task"), element)
 
-    def time(self, request: Request) -> Response:
-        """Show where the time of a run went. What is above it is there at once."""
-        key = asked.place(request, "key")
-        with self.journal.reader() as reader:
-            stamp, now = reader.stamp(key), reader.now
-            info, outer = reader.run(key), reader.outer(key)
+    def late(self, template: str, show: Callable[[Reader, int], Context]) -> Callable[[Request], Response]:
+        """Return what answers with something of a run that takes a while. What is above it is there at once."""
 
-        def spent() -> Context:
-            try:
-                with self.journal.reader() as reader:
-                    return self.pages.time(reader, key)
-            except (JournalError, RunUnknownError) as error:
-                return {"problem": str(error), "shares": [], "strip": None}
+        def answer(request: Request) -> Response:
+            key = asked.place(request, "key")
+            with self.journal.reader() as reader:
+                stamp, now = reader.stamp(key), reader.now
+                info, outer = reader.run(key), reader.outer(key)
 
-        context = {"key": key, "run": info, "outer": outer, "spent": spent}
-        context |= self._around(request, now, key, stamp)
-        return StreamingResponse(
-            _in_two(_templates().get_template("time.html").generate(context)), media_type="text/html"
-        )
+            def shown() -> Context:
+                try:
+                    with self.journal.reader() as reader:
+                        return show(reader, key)
+                except (JournalError, RunUnknownError) as error:
+                    return {"problem": str(error)}
+
+            context = {"key": key, "run": info, "outer": outer, "shown": shown}
+            context |= self._around(request, now, key, stamp)
+            pieces = _templates().get_template(template).generate(context)
+            return StreamingResponse(_in_two(pieces), media_type="text/html")
+
+        return answer
 
     def by_id(self, request: Request) -> Response:
         """Lead to the run of an id."""
@@ -230,7 +235,8 @@ class _Site:
 @cache
 def _files() -> dict[str, bytes]:
     """Return the files that browsers get as they are, by name."""
-    return {file.name: file.read_bytes() for file in (resources.files("procession.web") / "static").iterdir()}
+    files = {file.name: file.read_bytes() for file in (resources.files("procession.web") / "static").iterdir()}
+    return {**files, "graph.css": STANDING_SHEET.encode()}
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What the tasks of a run are called, whether or not they have begun."""
+"""What the tasks of a run are called, whether or not they have begun, and which wait for which."""
 
 import threading
 from array import array
@@ -8,6 +8,7 @@ from typing import Final
 
 from procession._plan.fingerprint import Fingerprint
 from procession.journal import Reader
+from procession.pictures.nodes import Outline, outline_of
 
 _KEEP = 8
 """Definitions in memory, at most: of a run of 100,000 tasks, 2 MB."""
@@ -21,6 +22,7 @@ class Definition:
         self.count: Final = fingerprint.tasks
         self.names: Final = [_short(name) for name in fingerprint.names]
         self._which = array("I", fingerprint.which)
+        self._outline: Outline | None = None
 
     @property
     def maps(self) -> bool:
@@ -38,6 +40,15 @@ class Definition:
     def is_map(self, place: int) -> bool:
         """Return whether a task may be a map."""
         return self.origin(place).startswith("map of ")
+
+    def outline(self, reader: Reader, key: int) -> Outline | None:
+        """Return what a picture of the run shows, `None` if the journal does not know. Takes a while the first time."""
+        if self._outline is None:
+            shape = reader.shape(key)
+            if shape is not None:
+                names = [self.names[which] for which in self._which]
+                self._outline = outline_of(self.fingerprint.process_name, names, shape)
+        return self._outline
 
     def matching(self, text: str) -> Collection[int]:
         """Return the places of the tasks whose name, or origin, has the text in it, in any case."""

@@ -14,6 +14,7 @@ from procession.journal import Mark, Reader, RunInfo, Running, TaskInfo
 from procession.web import asked
 from procession.web.asked import State
 from procession.web.definitions import Definition, Definitions
+from procession.web.graph import graph_of
 from procession.web.strip import CELLS, drawn
 
 RUNS = 50
@@ -99,6 +100,7 @@ class Pages:
             **self._head(reader, key, info),
             "table": _tasks(reader, key, info, definition, state, text, begin),
             "definition": definition,
+            "has_graph": definition.count > 0 and reader.has_shape(key),
             "nested": nested[:NESTED],
             "more_nested": len(nested) > NESTED,
             "running": running[:RUNNING],
@@ -143,6 +145,15 @@ class Pages:
             "state": state,
             "count": definition.count,
         }
+
+    def graph(self, reader: Reader, key: int) -> Context:
+        """Return which tasks of a run wait for which, and how they stand."""
+        info = reader.run(key)
+        outline = self.definitions.of(reader, key, info.executions).outline(reader, key)
+        if outline is None:
+            return {"graph": None}
+        running = [one.task for one in _running(reader, key, info)]
+        return {"graph": graph_of(outline, key, reader.ends(key), running)}
 
     def time(self, reader: Reader, key: int) -> Context:
         """Return where the time of a run went: in proportion to the run, so it is kept for a while."""

@@ -70,7 +70,10 @@ async function refresh() {
 function match(old, fresh) {
   for (const { name, value } of [...fresh.attributes]) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && !(name === "open" && old.id)) old.removeAttribute(name);
-  if (old.classList.contains("late") || old.matches("input, select, textarea")) return;
+  if (!old.matches(".late, input, select, textarea")) fill(old, fresh);
+}
+
+function fill(old, fresh) {
   // What is gone goes first: then the others need not be moved, which would cost them the focus.
   const kept = new Set([...fresh.children].map((child) => child.id));
   for (const child of [...old.children]) if (child.id && !kept.has(child.id)) child.remove();
@@ -109,8 +112,8 @@ async function late() {
     const version = place.dataset.version;
     const began = performance.now();
     try {
-      const fresh = (await fetched(place.dataset.source)).getElementById("time");
-      if (fresh) place.replaceChildren(...[...fresh.childNodes].map((node) => document.importNode(node, true)));
+      const fresh = (await fetched(place.dataset.source)).getElementById(place.id);
+      if (fresh) fill(place, fresh);
     } catch {
       // The next change tries again.
     }

@@ -1,0 +1,33 @@
+"""The graph of a run, with how its tasks stand."""
+
+from collections.abc import Iterable
+
+from markupsafe import Markup
+
+from procession.pictures.cards import Standing, standing
+from procession.pictures.nodes import Node, Outline
+
+_WAITING, _ENDED, _FAILED, _RUNNING = range(4)
+
+
+def graph_of(outline: Outline, key: int, ends: Iterable[tuple[int, bool]], running: Iterable[int]) -> Markup:
+    """Return the graph of the run of a key as SVG, in which each node leads to its task, or to its first one.
+
+    `ends` has each task that has ended and whether it failed, `running` those that run now.
+    """
+    states = bytearray(outline.stages[-1].stop if outline.stages else 0)
+    for task, failed in ends:
+        states[task] = _FAILED if failed else _ENDED
+    for task in running:
+        states[task] = _RUNNING
+    standings = [_standing(node, key, states) for node in outline.nodes]
+    return Markup(standing(outline, standings))  # noqa: S704  # which escapes what it is given
+
+
+def _standing(node: Node, key: int, states: bytearray) -> Standing:
+    counts = [0, 0, 0, 0]
+    for task in node.tasks:
+        counts[states[task]] += 1
+    first = node.tasks[0]
+    address = f"/run/{key}/task/{first}" if len(node.tasks) == 1 else f"/run/{key}?from={first}#tasks"
+    return Standing(counts[_ENDED] + counts[_FAILED], counts[_FAILED], counts[_RUNNING], address)
