@@ -110,11 +110,12 @@ def pages(page: tuple[int, str], big: int) -> bool:
         f"/run/{big}?q=no+such+thing",
         f"/run/{big}/task/{TASKS - 1}",
         f"/run/{big}/compared",
+        f"/run/{big}/graph",
         f"/run/{big}/time",
     ):
         times = [asked(page, path)[0] for _ in range(ROUNDS)]
         text = asked(page, path)[1]
-        needed = set(re.findall(r'(?:href|src|data-source)="(/static/[^"]*|/run/\d+/time)"', text.decode()))
+        needed = set(re.findall(r'(?:href|src|data-source)="(/static/[^"]*|/run/\d+/(?:time|graph))"', text.decode()))
         weight = len(text) + sum(len(asked(page, one)[1]) for one in needed - {path})
         good &= median(times) < FIRST_BYTE_S and weight < WEIGHT
         print(f"{path:44} {median(times) * 1e3:5.1f} ms {max(times) * 1e3:5.1f} ms {weight / 1e3:15.1f} kB")
