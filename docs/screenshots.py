@@ -43,27 +43,26 @@ def download(station):
         raise ConnectionError(f"{station} did not answer within 30 s")
     return station
 
-def clean(month):
+def clean(month, measured=None):
     logger.info("month %d: %d stations, %d of them without a gap", month, 150, 150 - month)
     time.sleep(chance.uniform(0.1, 0.5))
     if DAY == 5 and month in (4, 9):
         raise ValueError(f"month {month}: the column 'rainfall' has no unit")
 
-def summarise(*months):
+def summarise(months):
     time.sleep(0.2)
 
-def hold(month):
+def hold(month, measured):
     time.sleep(chance.uniform(0.5, 3))
 
 def build(day, step=None):
     global DAY
     DAY = day
     process = Process("weather", "parallel", 6, on_error="continue")
-    found = process.task(stations)
-    process.map(download, found)
-    for month in range(1, 37):
-        process.add_task(step or clean, month if day < 5 else month + day - 5)
-    process.add_task(summarise)
+    measured = process.map(download, process.task(stations))
+    months = range(1, 37) if day < 5 else range(day - 4, day + 32)
+    cleaned = [process.task(step or clean, month, measured) for month in months]
+    process.task(summarise, cleaned)
     return process
 
 def thumbnails():
@@ -127,13 +126,15 @@ def main() -> None:
                 page.goto(entrance)
                 page.goto(f"{base}/run?id=2026-11-25")
                 page.locator("#time svg.strip").wait_for()
+                page.locator("#graph svg").wait_for()
             time.sleep(3)
-            take(dark, "run-live")
+            take(dark, "run-live", 900)
             light.goto(base)
             take(light, "runs", 420)
             light.goto(f"{base}/run?id=2026-11-24")
             light.locator("#time svg.strip").wait_for()
-            take(light, "run", 900)
+            light.locator("#graph svg").wait_for()
+            take(light, "run", 1040)
             light.get_by_role("link", name="Show what failed").click()
             light.locator("#time svg.strip").wait_for()
             light.locator("table.tasks tbody a").first.click()

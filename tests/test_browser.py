@@ -390,7 +390,8 @@ def test_axe_finds_nothing_serious(pipeline, open_page, scheme):
     page.goto(f"{base}/run?id=bad")
     bad = page.url
     addresses += [
-        bad.removeprefix(base) + rest for rest in ("/graph", "/time", "/compared", "/task/1", "/task/12", "?state=failed")
+        bad.removeprefix(base) + rest
+        for rest in ("/graph", "/time", "/compared", "/task/1", "/task/12", "?state=failed")
     ]
     found = []
     for address in addresses:
