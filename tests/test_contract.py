@@ -267,8 +267,13 @@ def test_wrong_definitions_are_refused_at_once_and_harm_nothing():
     with pytest.raises(ValueError, match="'sequential', 'parallel', 'hybrid'"):
         Process("x", "zigzag")
     process, other = Process("x"), Process("other")
-    with pytest.raises(TypeError, match="something to call"):
-        process.add_task(3)
+    for wrong in (None, 3, "print", same(None)):
+        for add in (process.add_task, process.add_step, process.task):
+            with pytest.raises(TypeError, match="process 'x', task 0: a task is something to call"):
+                add(wrong)
+        with pytest.raises(TypeError, match="something to call"):
+            process.map(wrong, [1])
+    assert process.tasks == []
 
     async def generator():
         yield

@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, ParamSpec, TypeVar, cast, get_args, overload
 
 from procession._engine.course import Course
 from procession._engine.current import SEAT
@@ -45,6 +45,8 @@ B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
 E = TypeVar("E")
+
+_UNSEEN: Final = object()  # and not None, which print("too soon") returns
 
 
 class Process:
@@ -134,7 +136,7 @@ class Process:
         # Whether a coroutine function was ever added: a plan without any need not look for them.
         self._awaits = False
         # The callable that was looked at last and has nothing to it: adding it again needs no second look.
-        self._plain: object = None
+        self._plain: object = _UNSEEN
         self._last_run: Run | None = None
         # Guards the definition and the passage from one status to the next.
         self._lock = threading.Lock()
