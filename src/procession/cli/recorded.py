@@ -38,7 +38,8 @@ def print_run(where: str, run_id: str, limit: int, *, failed: bool) -> int:
         info = journal.run(run_id)
         tasks = journal.tasks(run_id, limit, state="failed" if failed else None)
         nested = journal.runs(limit, within=run_id)
-    print(f"{shown(info.id)} of process {shown(info.process)}: {info.status}, executed {info.executions} times")
+    times = "once" if info.executions == 1 else f"{info.executions:,} times"
+    print(f"{shown(info.id)} of process {shown(info.process)}: {info.status}, executed {times}")
     if info.host is not None:
         print(f"by process {info.pid} on {info.host}{', asked to stop' if info.cancelling else ''}")
     if info.error is not None:
