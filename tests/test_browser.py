@@ -288,7 +288,7 @@ def test_the_graph_follows_the_run_and_leads_to_its_tasks(pipeline, open_page):
     expect(page.locator("#status")).to_have_text("failed")
     expect(nodes.nth(0)).to_have_accessible_name("step #0: completed")
     expect(nodes.nth(1)).to_have_accessible_name("step #1: failed")
-    expect(nodes.nth(2)).to_have_accessible_name("step #2: waiting")
+    expect(nodes.nth(2)).to_have_accessible_name("step #2: never begun")
     assert page.evaluate("document.activeElement.same"), "what changes is changed, and not replaced"
     page.keyboard.press("Enter")
     expect(page.locator(".problem")).to_have_text("ValueError: step 1 was told to fail")

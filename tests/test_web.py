@@ -382,7 +382,7 @@ def test_the_graph_shows_what_waits_for_what_and_how_each_stands(where, opened):
         ("map of work #2: completed", "/run/1/task/2"),
         ("Process 'inner' #3: completed", "/run/1/task/3"),
         ("int #4: failed", "/run/1/task/4"),
-        ("work #5: waiting", "/run/1/task/5"),
+        ("work #5: never begun", "/run/1/task/5"),
     ]
     assert re.findall(r"<title>(.* takes the value of .*)</title>", text) == [
         "double takes the value of work",
@@ -406,8 +406,8 @@ def test_the_graph_of_many_is_folded_and_says_how_many_failed(path, opened):
     text = opened(path).get("/run/1/graph").text
     assert nodes_of(text) == [
         ("work \N{MULTIPLICATION SIGN} 200: 198 completed, 2 failed", "/run/1?from=0#tasks"),
-        ("double \N{MULTIPLICATION SIGN} 200: 198 completed, 2 waiting", "/run/1?from=200#tasks"),
-        ("len #400: waiting", "/run/1/task/400"),
+        ("double \N{MULTIPLICATION SIGN} 200: 198 completed, 2 never begun", "/run/1?from=200#tasks"),
+        ("len #400: never begun", "/run/1/task/400"),
     ]
 
 

@@ -69,7 +69,7 @@ class Standing(NamedTuple):
 
 def drawn(outline: Outline) -> str:
     """Return the outline as SVG."""
-    drawing = _Drawing(outline, ())
+    drawing = _Drawing(outline)
     title = label(outline.name, 60)
     width = max(drawing.right, 2 * _MARGIN + 9.2 * columns(title)) + _MARGIN
     head = [f'<text class="title" x="{_MARGIN}" y="32">{text(title)}</text>']
@@ -78,9 +78,12 @@ def drawn(outline: Outline) -> str:
     return svg_of(_KIND, width, drawing.bottom + _MARGIN, f"Process {outline.name}", head + drawing.body(), _STYLE)
 
 
-def standing(outline: Outline, standings: Sequence[Standing]) -> str:
-    """Return the outline as SVG with how each node stands, for a page that has `STANDING_SHEET`."""
-    drawing = _Drawing(outline, standings)
+def standing(outline: Outline, standings: Sequence[Standing], not_begun: str) -> str:
+    """Return the outline as SVG with how each node stands, for a page that has `STANDING_SHEET`.
+
+    `not_begun` says what tasks do that have not begun.
+    """
+    drawing = _Drawing(outline, standings, not_begun)
     box = (_MARGIN - 2, _TOP - 2, drawing.right - _MARGIN + 4, drawing.bottom - _TOP + 4)
     return part_of(_KIND, box, f"Graph of process {outline.name}", drawing.body())
 
@@ -88,9 +91,10 @@ def standing(outline: Outline, standings: Sequence[Standing]) -> str:
 class _Drawing:
     """The making of one picture: where everything goes, then what it looks like."""
 
-    def __init__(self, outline: Outline, standings: Sequence[Standing]) -> None:
+    def __init__(self, outline: Outline, standings: Sequence[Standing] = (), not_begun: str = "") -> None:
         self.outline = outline
         self.standings = standings
+        self.not_begun = not_begun
         self.corners: dict[int, tuple[float, float, float]] = {}
         """Node → left, top, width."""
         self.stages: list[tuple[float, float, float]] = []
@@ -228,8 +232,8 @@ class _Drawing:
         total = len(node.tasks)
         state = "failed" if failed else "running" if running else "completed" if ended == total else "waiting"
         parts = [(ended - failed, "completed"), (failed, "failed"), (running, "running")]
-        parts.append((total - ended - running, "waiting"))
-        said = ", ".join(f"{count:,} {what}" for count, what in parts if count) if total > 1 else state
+        parts.append((total - ended - running, self.not_begun))
+        said = ", ".join(f"{count:,} {what}" if total > 1 else what for count, what in parts if count)
         x, y, room = left + 10, top + _HEIGHT - 5, width - 20
         bar = "".join(
             f'<rect class="{kind}" x="{x + begin:.1f}" y="{y:.1f}" width="{size:.1f}" height="2"/>'

@@ -10,10 +10,13 @@ from procession.pictures.nodes import Node, Outline
 _WAITING, _ENDED, _FAILED, _RUNNING = range(4)
 
 
-def graph_of(outline: Outline, key: int, ends: Iterable[tuple[int, bool]], running: Iterable[int]) -> Markup:
+def graph_of(
+    outline: Outline, key: int, ends: Iterable[tuple[int, bool]], running: Iterable[int], *, over: bool
+) -> Markup:
     """Return the graph of the run of a key as SVG, in which each node leads to its task, or to its first one.
 
-    `ends` has each task that has ended and whether it failed, `running` those that run now.
+    `ends` has each task that has ended and whether it failed, `running` those that run now. `over` says that nothing
+    of it runs any more.
     """
     states = bytearray(outline.stages[-1].stop if outline.stages else 0)
     for task, failed in ends:
@@ -21,7 +24,7 @@ def graph_of(outline: Outline, key: int, ends: Iterable[tuple[int, bool]], runni
     for task in running:
         states[task] = _RUNNING
     standings = [_standing(node, key, states) for node in outline.nodes]
-    return Markup(standing(outline, standings))  # noqa: S704  # which escapes what it is given
+    return Markup(standing(outline, standings, "never begun" if over else "waiting"))  # noqa: S704  # which escapes what it is given
 
 
 def _standing(node: Node, key: int, states: bytearray) -> Standing:

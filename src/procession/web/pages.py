@@ -153,7 +153,7 @@ class Pages:
         if outline is None:
             return {"graph": None}
         running = [one.task for one in _running(reader, key, info)]
-        return {"graph": graph_of(outline, key, reader.ends(key), running)}
+        return {"graph": graph_of(outline, key, reader.ends(key), running, over=info.status != "running")}
 
     def time(self, reader: Reader, key: int) -> Context:
         """Return where the time of a run went: in proportion to the run, so it is kept for a while."""

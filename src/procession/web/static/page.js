@@ -101,27 +101,29 @@ function fill(old, fresh) {
 
 // What takes the server longer comes after the page, and again when there is news of it, but not all the time.
 const shown = new Map();
-async function late() {
-  for (const place of document.querySelectorAll(".late[data-source]")) {
-    const before = shown.get(place) || { version: "", until: 0, busy: false };
-    shown.set(place, before);
-    if (before.busy || before.version === place.dataset.version) continue;
-    before.busy = true;
-    const wait = before.until - performance.now();
-    if (wait > 0) await new Promise((then) => setTimeout(then, wait));
-    const version = place.dataset.version;
-    const began = performance.now();
-    try {
-      const fresh = (await fetched(place.dataset.source)).getElementById(place.id);
-      if (fresh) fill(place, fresh);
-    } catch {
-      // The next change tries again.
-    }
-    before.version = version;
-    before.until = performance.now() + Math.max(1000, 10 * (performance.now() - began));
-    before.busy = false;
-    if (place.dataset.version !== version) late();
+function late() {
+  for (const place of document.querySelectorAll(".late[data-source]")) follows(place);
+}
+
+async function follows(place) {
+  const before = shown.get(place) || { version: "", until: 0, busy: false };
+  shown.set(place, before);
+  if (before.busy || before.version === place.dataset.version) return;
+  before.busy = true;
+  const wait = before.until - performance.now();
+  if (wait > 0) await new Promise((then) => setTimeout(then, wait));
+  const version = place.dataset.version;
+  const began = performance.now();
+  try {
+    const fresh = (await fetched(place.dataset.source)).getElementById(place.id);
+    if (fresh) fill(place, fresh);
+  } catch {
+    // The next change tries again.
   }
+  before.version = version;
+  before.until = performance.now() + Math.max(1000, 10 * (performance.now() - began));
+  before.busy = false;
+  if (place.dataset.version !== version) follows(place);
 }
 
 // Times that go on.
