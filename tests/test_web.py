@@ -346,13 +346,10 @@ def test_the_picture_is_bounded_however_many_calls_there_are():
     assert len(picture) < 90_000
 
 
-def test_what_runs_now_is_in_the_picture_though_nothing_has_ended(path, opened, going):
+def test_what_runs_now_is_in_the_picture_though_nothing_has_ended(path, opened, going, comes_true):
     """From the first moment on one sees who is busy with what."""
-    until = time.monotonic() + 30
     with Journal(path) as journal:
-        while not journal.run("run").running:  # it says so within a second
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        assert comes_true(lambda: journal.run("run").running)  # it says so within a second
     text = opened(path).get("/run/1/time").text
     assert 'class="going"' in text
     assert "hold, task 0: running for" in text
@@ -411,13 +408,10 @@ def test_the_graph_of_many_is_folded_and_says_how_many_failed(path, opened):
     ]
 
 
-def test_the_graph_shows_what_runs_now(path, opened, going):
+def test_the_graph_shows_what_runs_now(path, opened, going, comes_true):
     """And what has yet to begin."""
-    until = time.monotonic() + 30
     with Journal(path) as journal:
-        while not journal.run("run").running:  # it says so within a second
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        assert comes_true(lambda: journal.run("run").running)  # it says so within a second
     text = opened(path).get("/run/1/graph").text
     assert [said for said, _ in nodes_of(text)] == ["hold #0: running", "work #1: waiting"]
 

@@ -296,8 +296,8 @@ def let_go(error: BaseException) -> None:
 
 
 _CALLERS = ("procession.", "tenacity", "concurrent.futures", "threading")
+_OURS = ("procession._engine.", "procession._crew.", "procession._loop.", "tenacity", "concurrent.futures")
 
 
 def _is_ours(module: str) -> bool:
-    rooms = ("procession._engine.", "procession._crew.", "procession._loop.")
-    return module.startswith((*rooms, "tenacity", "concurrent.futures"))
+    return module.startswith(_OURS)

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from procession._model.strategy import Stage
-from procession._model.task import Call, Each, look_up, unwrapped
+from procession._model.task import Call, Each, is_process, unwrapped
 from procession._model.text import shown
 
 _VERSION = 1
@@ -105,12 +105,9 @@ def _special(calls: Sequence[Call]) -> Iterator[tuple[int, Kind]]:
 
 
 def _kind(function: Callable[..., Any]) -> Kind:
-    inner = unwrapped(function)
-    if isinstance(inner, Each):
+    if isinstance(unwrapped(function), Each):
         return "map"
-    owner = look_up(inner, "__self__")
-    # A process, or a method of one: what says itself what it is in a digest.
-    return "process" if hasattr(type(inner if owner is None else owner), "__procession_digest__") else "task"
+    return "process" if is_process(function) else "task"
 
 
 def _steps(numbers: Iterable[int], last: int = 0) -> Iterator[int]:

@@ -102,10 +102,10 @@ function fill(old, fresh) {
 // What takes the server longer comes after the page, and again when there is news of it, but not all the time.
 const shown = new Map();
 function late() {
-  for (const place of document.querySelectorAll(".late[data-source]")) follows(place);
+  for (const place of document.querySelectorAll(".late[data-source]")) bring(place);
 }
 
-async function follows(place) {
+async function bring(place) {
   const before = shown.get(place) || { version: "", until: 0, busy: false };
   shown.set(place, before);
   if (before.busy || before.version === place.dataset.version) return;
@@ -123,7 +123,7 @@ async function follows(place) {
   before.version = version;
   before.until = performance.now() + Math.max(1000, 10 * (performance.now() - began));
   before.busy = false;
-  if (place.dataset.version !== version) follows(place);
+  if (place.dataset.version !== version) bring(place);
 }
 
 // Times that go on.
