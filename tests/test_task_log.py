@@ -1,10 +1,13 @@
 """What tasks log, kept with their records: whose it is, how much of it, wherever they run."""
 
 import asyncio
+import contextvars
+import importlib
 import logging
 import multiprocessing
 import os
 import re
+import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -417,6 +420,164 @@ def test_our_own_events_are_left_out(path):
     finally:
         logging.getLogger().removeHandler(root)
     assert logs(path) == {0: None}
+
+
+def test_an_entry_that_grows_when_it_is_spelt_out_is_kept(path, handler, monkeypatch):
+    """Blank lines and control characters make a message longer, and push out neither it nor all that was before."""
+    monkeypatch.setattr(LOGGER, "propagate", False)
+
+    def work():
+        say("before")
+        say("\n" * 3_990)
+        say("\U000e0041\n" * 1_990 + "the end")
+
+    process = Process("blank")
+    process.add_task(work)
+    kept(process, path)
+    log = logs(path)[0]
+    assert log.startswith("INFO tests.shop: before\n")
+    assert log.endswith("the end")
+    assert len(log) < 10_000
+    assert {line[:4] for line in log.splitlines() if line.strip()} == {"INFO", "    "}
+
+
+def test_lines_at_the_same_instant_are_all_kept(path, handler, monkeypatch):
+    """Clocks may be coarse, and those of tests stand still."""
+    monkeypatch.setattr(
+        LOGGER, "propagate", False
+    )  # the test runner keeps each record, so that none is where another was
+    process = Process("frozen")
+
+    def work():
+        monkeypatch.setattr(logging.time, "time", lambda: 1e9)
+        monkeypatch.setattr(logging.time, "time_ns", lambda: 10**18)
+        for number in range(5):
+            say(f"line {number}")
+        monkeypatch.undo()
+
+    process.add_task(work)
+    kept(process, path)
+    assert logs(path) == {0: "\n".join(f"INFO tests.shop: line {number}" for number in range(5))}
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_threads_of_a_task_may_log_by_several_loggers_at_once(path, handler, executor):
+    """None of them fails for it, and each entry is kept whole."""
+    other = TaskLogHandler()
+    logging.getLogger("tests.other").addHandler(other)
+    logging.getLogger("tests.other").setLevel(logging.INFO)
+    process = Process("crowd", executor=executor)
+    process.add_task(crowd)
+    try:
+        [failed] = process.execute(journal=path, run_id="run")
+    finally:
+        logging.getLogger("tests.other").removeHandler(other)
+        logging.getLogger("tests.other").setLevel(logging.NOTSET)
+    assert failed == []
+    head, *lines = logs(path)[0].splitlines()
+    left_out = int(re.fullmatch(r"… ([\d,]+) earlier entries left out", head)[1].replace(",", ""))
+    assert left_out + len(lines) == 4 * 1_500
+    assert all(re.fullmatch(r"INFO tests.(shop|other): (.)\2*", line) for line in lines)
+    assert sum(map(len, lines)) > 5_000
+
+
+def crowd():
+    failed, interval = [], sys.getswitchinterval()
+
+    def talk(logger, text):
+        try:
+            for _ in range(1_500):
+                logger.info(text)
+        except BaseException as error:
+            failed.append(repr(error))
+
+    voices = [("tests.shop", "a" * 5), ("tests.other", "b" * 300), ("tests.shop", "c"), ("tests.other", "ü" * 900)]
+    threads = [
+        threading.Thread(target=contextvars.copy_context().run, args=(talk, logging.getLogger(name), text))
+        for name, text in voices
+    ]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    return failed
+
+
+# Set up in workers
+
+
+@pytest.fixture
+def below():
+    """A logger below that of the tests, with a handler and a level of its own."""
+    handler, logger = TaskLogHandler(), logging.getLogger("tests.shop.below")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    yield logger
+    logger.removeHandler(handler)
+    logger.setLevel(logging.NOTSET)
+
+
+def test_each_logger_with_a_handler_has_its_level_in_workers(path, handler, below):
+    """Also one below another that has a handler, too."""
+    name = below.name
+
+    def work():
+        for logger in LOGGER, logging.getLogger(name):
+            logger.debug("debug")
+            logger.info("info")
+
+    for executor in "threads", "processes":
+        process = Process("levels", executor=executor)
+        process.add_task(work)
+        kept(process, path, run_id=executor)
+        assert logs(path, executor)[0].splitlines() == [
+            "INFO tests.shop: info",
+            "DEBUG tests.shop.below: debug",
+            "INFO tests.shop.below: info",
+        ]
+
+
+def test_of_two_handlers_of_a_logger_the_one_that_keeps_more_counts_in_workers(path, handler):
+    """Whatever the order in which they were added."""
+    stricter = TaskLogHandler(logging.ERROR)
+    LOGGER.addHandler(stricter)
+    try:
+        process = Process("two", executor="processes")
+        process.add_task(say, "x")
+        kept(process, path)
+    finally:
+        LOGGER.removeHandler(stricter)
+    assert logs(path) == {0: "INFO tests.shop: x"}
+
+
+@pytest.mark.parametrize("level", [logging.NOTSET, logging.ERROR])
+def test_logging_that_a_tasks_module_sets_up_is_left_as_it_is_in_workers(path, tmp_path, monkeypatch, level):
+    """Its handlers and levels count there, and of what they let through, the level of our handler."""
+    (tmp_path / "sets_up_logging.py").write_text(
+        "import logging, multiprocessing\n"
+        "if multiprocessing.parent_process() is not None:\n"
+        "    logging.basicConfig(level=logging.INFO, filename=__file__ + '.log', format='%(message)s')\n"
+        "def work():\n"
+        "    logging.getLogger('tests.there').info('info')\n"
+        "    logging.getLogger('tests.there').error('error')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    root = TaskLogHandler(level)
+    logging.getLogger().addHandler(root)
+    try:
+        process = Process("set up", executor="processes")
+        process.add_task(importlib.import_module("sets_up_logging").work)
+        kept(process, path)
+    finally:
+        logging.getLogger().removeHandler(root)
+        sys.modules.pop("sets_up_logging")
+    assert (tmp_path / "sets_up_logging.py.log").read_text() == "info\nerror\n"
+    error = "ERROR tests.there: error"
+    assert logs(path) == {0: error if level else f"INFO tests.there: info\n{error}"}
 
 
 # What it looks like

@@ -109,13 +109,14 @@ class Chunk:
             conduct = halting = Remote(*self._names) if remote is None else remote
             base = contextvars.copy_context()
             conduct.logs = conduct.kept if self.wanted else None
-            listen(self.wanted)
         if self._data is not None:
             try:
                 self.calls = self._loads(self._data)
             except BaseException as error:
                 return error
             self._data = None
+        if self.course is None:
+            listen(self.wanted)  # now that the modules of the calls are there, which may set up logging
         failed = self._make(note, conduct, halting, base)
         if failed and self.halts and isinstance(conduct, Remote):
             conduct.halted = True  # and so the chunk that lies ready here comes back as it is

@@ -67,11 +67,12 @@ class Draft:
             self._append(attempt, text)
 
     def _append(self, attempt: int, text: str) -> bool:
-        data = text.encode()
-        end = self._used + _ENTRY.size + len(data)
+        # Read once: a call may end, or a signal's handler log, in between.
+        data, begin = text.encode(), self._used
+        end = begin + _ENTRY.size + len(data)
         if end > DRAFT_BYTES:
             return False
-        self._memory[self._start + self._used : self._start + end] = _ENTRY.pack(attempt, len(data)) + data
+        self._memory[self._start + begin : self._start + end] = _ENTRY.pack(attempt, len(data)) + data
         self._used = end
         _USED.pack_into(self._memory, self._start + _USED_AT, end)
         return True
@@ -85,10 +86,11 @@ class DraftedLogs(Logs):
         self._draft = draft
         self._process = os.getpid()
 
-    def add(self, call: tuple[int, int], attempt: int, text: str, once: object = None) -> None:
+    def add(self, call: tuple[int, int], attempt: int, text: str) -> None:
         """Add an entry to the log of a call."""
         log = self.setdefault(call, Log())
+        log.add(attempt, text)
         # A child that a task has forked shares the memory, and has no business there.
-        if log.add(attempt, text, once) and os.getpid() == self._process:
+        if os.getpid() == self._process:
             with suppress(RuntimeError):  # a thread that a task has left logs, and the task's call ends just now
                 self._draft.write(call, log)

@@ -8,19 +8,25 @@ Nothing is paid for it but a look at an empty dictionary, unless somebody has ad
 """
 
 import logging
+import threading
 import time
+import weakref
+from collections.abc import Iterator
 from typing import Final
 
 from procession._engine.current import SEAT, Seat
 from procession._model.log import harmless
 
-Wanted = tuple[tuple[str, int], ...]
-"""Which loggers have a `TaskLogHandler`, by name, and from which level on."""
+Wanted = tuple[tuple[str, int, int], ...]
+"""Which loggers have a `TaskLogHandler`, by name, from which level on that keeps what comes, and what is logged."""
 
 _OURS = "procession"
 """What we log of a task is in its record anyway."""
 
-_set_up: Final[set[str]] = set()
+_LOCK: Final = threading.RLock()
+_seen: Final = weakref.WeakSet[logging.LogRecord]()
+_added: Final[dict[str, "TaskLogHandler"]] = {}
+"""By the loggers to which we added them, in a process that has calls made for another one."""
 
 
 class TaskLogHandler(logging.Handler):
@@ -30,8 +36,9 @@ class TaskLogHandler(logging.Handler):
     and name of the logger, or as a formatter of your own says. They are there once the call has ended: on the page, in
     `procession show --failed`, and as `TaskInfo.log`. Outside of the tasks of a run that is recorded, it does nothing.
 
-    In worker processes and on clusters it is added, while such a run goes on, to the loggers that have one here. Where
-    nobody has set up logging there, they get the level that counts here.
+    In worker processes and on clusters one of the same level is added, while such a run goes on, to the loggers that
+    have one here; filters and a formatter of your own do not go there. Where nobody has set up logging there, the
+    loggers get the level that counts here.
 
     >>> import logging
     >>> from procession import Process
@@ -53,6 +60,11 @@ class TaskLogHandler(logging.Handler):
         formatter.converter = time.gmtime
         self.setFormatter(formatter)
 
+    def createLock(self) -> None:  # noqa: N802  # it is called so
+        """Share one lock: threads of a task may log by several handlers, and its log is one. Forks renew it, as any."""
+        super().createLock()
+        self.lock = _LOCK  # type: ignore[assignment,unused-ignore]  # pyright: ignore[reportAttributeAccessIssue]
+
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a record."""
         seat = _keeping(SEAT.get(None))
@@ -61,38 +73,48 @@ class TaskLogHandler(logging.Handler):
         logs = seat.conduct.logs
         assert logs is not None
         try:
-            text = harmless(self.format(record))
+            if record not in _seen:  # two loggers above each other may both have such a handler
+                _seen.add(record)
+                logs.add((seat.index, seat.element), seat.attempt, harmless(self.format(record)))
         except Exception:
             self.handleError(record)
-            return
-        # Two loggers above each other may both have such a handler.
-        logs.add((seat.index, seat.element), seat.attempt, text, (id(record), record.created))
 
 
 def wanted() -> Wanted:
     """Return what is to be kept of what is logged in other processes."""
     known = list(logging.root.manager.loggerDict.values())
     loggers = [logging.root, *(logger for logger in known if isinstance(logger, logging.Logger))]
+    ours = [[handler.level for handler in one.handlers if isinstance(handler, TaskLogHandler)] for one in loggers]
     return tuple(
-        (logger.name, max(handler.level, logger.getEffectiveLevel()))
-        for logger in loggers
-        for handler in logger.handlers
-        if isinstance(handler, TaskLogHandler)
+        (logger.name, min(levels), logger.getEffectiveLevel())
+        for logger, levels in zip(loggers, ours, strict=True)
+        if levels
     )
 
 
 def listen(wanted: Wanted) -> None:
     """Have kept, in this process, what is wanted by one that has had calls made here."""
-    for name, level in wanted:
+    for name, kept, logged in wanted:
         logger = logging.getLogger(name)
-        if not logger.hasHandlers():
-            _set_up.add(name)
-            if logging.lastResort is not None:
+        if all(_is_ours(handler) for handler in _handlers(logger)):
+            logger.setLevel(logged)
+            if logging.lastResort is not None and not logger.hasHandlers():
                 logger.addHandler(logging.lastResort)  # warnings go to standard error still
         if not any(isinstance(handler, TaskLogHandler) for handler in logger.handlers):
-            logger.addHandler(TaskLogHandler())
-        if name in _set_up:
-            logger.setLevel(level)
+            logger.addHandler(_added.setdefault(name, TaskLogHandler()))
+        if name in _added:
+            _added[name].setLevel(kept)
+
+
+def _is_ours(handler: logging.Handler) -> bool:
+    return handler is logging.lastResort or handler in _added.values()
+
+
+def _handlers(logger: logging.Logger | None) -> Iterator[logging.Handler]:
+    """Return all handlers that a logger's records come to."""
+    while logger is not None:
+        yield from logger.handlers
+        logger = logger.parent if logger.propagate else None
 
 
 def _keeping(seat: Seat | None) -> Seat | None:

@@ -15,30 +15,28 @@ _ENTRY = 4_000
 
 _LINE = 2_000
 
+_NEXT = "\n    "
+"""What comes between an entry's lines."""
+
 
 class Log:
     """The entries of one call, each with the attempt that made it; `left_out` counts those that went."""
 
-    __slots__ = ("_entries", "_last", "_size", "left_out")
+    __slots__ = ("_entries", "_size", "left_out")
 
     def __init__(self, left_out: int = 0) -> None:
         self.left_out = left_out
         self._entries: deque[tuple[int, str]] = deque()
         self._size = 0
-        self._last: object = None
 
-    def add(self, attempt: int, text: str, once: object = None) -> bool:
-        """Add an entry; return whether it was not there: known by the same `once` as the last, it is that one again."""
-        if once is not None and once == self._last:
-            return False
-        self._last = once
+    def add(self, attempt: int, text: str) -> None:
+        """Add an entry."""
         self._entries.append((attempt, text))
         self._size += len(text)
         with suppress(IndexError):
             while self._size > LIMIT:
                 self._size -= len(self._entries.popleft()[1])
                 self.left_out += 1
-        return True
 
     def extend(self, later: "Log") -> None:
         """Add what was logged later."""
@@ -60,8 +58,8 @@ class Log:
         r"""Return all of it, and let it go: an entry a line, with further lines of its own set in.
 
         >>> log = Log()
-        >>> log.add(1, harmless("INFO asked\nERROR forged")), log.add(2, "INFO asked again")
-        (True, True)
+        >>> log.add(1, harmless("INFO asked\nERROR forged"))
+        >>> log.add(2, "INFO asked again")
         >>> print(log.text())
         INFO asked
             ERROR forged
@@ -83,13 +81,12 @@ class Log:
 class Logs(dict[tuple[int, int], Log]):
     """The logs of calls that have not ended, by task and element.
 
-    Without a lock, since a child that is forked meanwhile would find it held for ever: what two threads do here at the
-    same time comes out in some order, and nothing breaks.
+    One thread at a time adds: the lock of the handlers sees to that, which `logging` renews in a child that is forked.
     """
 
-    def add(self, call: tuple[int, int], attempt: int, text: str, once: object = None) -> None:
+    def add(self, call: tuple[int, int], attempt: int, text: str) -> None:
         """Add an entry to the log of a call."""
-        self.setdefault(call, Log()).add(attempt, text, once)
+        self.setdefault(call, Log()).add(attempt, text)
 
     def extend(self, call: tuple[int, int], later: Log) -> None:
         """Add what a call has logged elsewhere."""
@@ -102,6 +99,10 @@ class Logs(dict[tuple[int, int], Log]):
 
 def harmless(text: str) -> str:
     """Return text as an entry: further lines are set in, so that none can pass for another entry."""
-    if len(text) > _ENTRY:
-        text = f"{text[: _ENTRY // 2]}\n…\n{text[-_ENTRY // 2 :]}"
-    return "\n    ".join(shown(line, _LINE) for line in text.expandtabs(4).split("\n"))
+    lines = _cut(text, "\n").expandtabs(4).split("\n")
+    # Once more, for what is spelt out or set in is longer than it was.
+    return _cut(_NEXT.join(shown(line, _LINE) for line in lines), _NEXT)
+
+
+def _cut(text: str, between: str) -> str:
+    return text if len(text) <= _ENTRY else f"{text[: _ENTRY // 2]}{between}…{between}{text[-_ENTRY // 2 :]}"
