@@ -135,6 +135,14 @@ def who(_=None):
     return task.name, task.index, task.attempt, task.process_name, task.cancelled
 
 
+def die_after_a_child_has_returned():
+    child = os.fork()
+    if child == 0:
+        return "the child's"
+    os.waitpid(child, 0)
+    os._exit(3)
+
+
 def fork_and_return():
     """The child returns, too, into whatever called this."""
     child = os.fork()

@@ -831,6 +831,17 @@ def test_large_arguments_and_results_travel(processes):
 
 
 @posix
+def test_what_a_forked_child_returns_is_not_taken_for_what_the_task_did(processes):
+    """A worker that dies later than its child has ended has died in its task."""
+    process = processes(on_error="return")
+    process.add_task(errands.die_after_a_child_has_returned)
+    process.add_task(same, 1)
+    died, after = process.execute()
+    assert isinstance(died, WorkerDiedError)
+    assert after == 1
+
+
+@posix
 def test_a_task_may_fork_close_stdin_and_leave_threads_behind(processes, tmp_path):
     """What it does to its worker stays there."""
     process = processes()

@@ -71,6 +71,11 @@ class Trace:
                 noted.append(self._map[start:place])
         return noted
 
+    def part(self) -> None:
+        """Have memory of its own from now on, in a child that a task has forked: its calls are nobody's."""
+        self._map = mmap.mmap(-1, _SIZE + DRAFT_BYTES)
+        self.draft = Draft(self._map, _SIZE)
+
     def unlink(self) -> None:
         """Let the name of the file go, which is of no use once both sides have opened it."""
         with suppress(OSError):

@@ -44,7 +44,9 @@ def serve(work: Connection, word: Connection, path: str, names: tuple[str, str],
     remote, trace, pid = Remote(*names), Trace(path), os.getpid()
     remote.kept = DraftedLogs(trace.draft)
     if hasattr(os, "register_at_fork"):
-        # A task that forks has a child that goes on here, with our pipes: it must hold none of them open.
+        # A task that forks has a child that goes on here, with our pipes: it must hold none of them open, and what it
+        # makes of the chunk must not be taken for what we do.
+        os.register_at_fork(after_in_child=trace.part)
         os.register_at_fork(after_in_child=work.close)
         os.register_at_fork(after_in_child=word.close)
     threading.Thread(target=_watch, args=(word, remote, parent), name="procession-watcher", daemon=True).start()
