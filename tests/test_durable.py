@@ -4,9 +4,12 @@ import os
 import sqlite3
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from procession import (
     DigestError,
@@ -16,6 +19,7 @@ from procession import (
     ProcessRunningError,
     ResultError,
     RunInUseError,
+    TaskSkippedError,
     current_task,
     task,
 )
@@ -52,6 +56,12 @@ def plus(*numbers):
 
 def same(value):
     return value
+
+
+def halved(number):
+    if number % 2:
+        raise ValueError(f"{number} is odd")
+    return number // 2
 
 
 def calls():
@@ -240,6 +250,28 @@ def test_an_element_that_has_changed_is_refused(path):
     assert calls() == [3, 5, 99]
 
 
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_elements_that_are_gone_are_refused(path, executor):
+    """The list is never longer than what it is made of; with allow_changes they are forgotten."""
+
+    def build(*numbers):
+        process = Process("lazy", "parallel", 1, executor=executor)
+        mapped = process.map(halved, iter(numbers))
+        process.add_task(len, mapped)
+        return process
+
+    with pytest.raises(ValueError):
+        build(2, 4, 6, 7).execute(run_id="a", journal=path)
+    refusal = r"process 'lazy', task 0 \(map of halved\): its iterables gave 2 elements, and element 3 was recorded"
+    for _ in range(2):
+        with pytest.raises(PlanChangedError, match=refusal):
+            build(2, 4).execute(run_id="a", journal=path)
+    assert build(2, 4).execute(run_id="a", journal=path, allow_changes=True) == [[1, 2], 2]
+    assert build(2, 4).execute(run_id="a", journal=path) == [[1, 2], 2]
+    with Journal(path) as journal:
+        assert len(journal.tasks("a", task=0)) == 2
+
+
 def test_a_nested_process_is_recorded_with_the_run_around_it(path):
     """Its tasks that ended well are not called again either."""
 
@@ -269,18 +301,20 @@ def test_failures_in_results_are_called_again(path):
 
     def build():
         process = ten("parallel", on_error="return")
-        process.map(work, range(20, 25))
+        process.task(same, process.map(work, range(20, 25)))
         return process
 
     BROKEN.update({3, 22})
-    results = build().execute(run_id="a", journal=path)
+    *results, made_of = build().execute(run_id="a", journal=path)
     assert isinstance(results[3], ValueError)
     assert isinstance(results[10][2], ValueError)
+    assert isinstance(made_of, TaskSkippedError)
     calls()
     BROKEN.clear()
-    results = build().execute(run_id="a", journal=path)
+    *results, made_of = build().execute(run_id="a", journal=path)
     assert calls() == [22, 3]
     assert results == [*(number * 10 for number in range(10)), [200, 210, 220, 230, 240]]
+    assert made_of == results[10]
 
 
 def test_a_cancelled_run_goes_on(path):
@@ -393,6 +427,53 @@ def test_a_changed_definition_is_refused(change, difference, path):
     assert len(calls()) <= 1
     changed.execute(run_id="a", journal=path)
     assert calls() == []
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_with_changes_allowed_a_run_comes_to_what_a_new_one_does(data):
+    """What changed is called, and what takes its value, directly or not; nothing else is."""
+    count = data.draw(st.integers(1, 6))
+    needs = [data.draw(st.sets(st.integers(0, index - 1))) if index else set() for index in range(count)]
+    maps = data.draw(st.sets(st.integers(0, count - 1)))
+    before = data.draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
+    after = data.draw(st.lists(st.integers(0, 3), min_size=count + 1, max_size=count + 1))
+    after = [old if data.draw(st.booleans()) else new for old, new in zip(before, after, strict=False)]
+
+    def build(numbers):
+        process, handles = Process("graph", "parallel", 2), []
+        for index, number in enumerate(numbers):
+            taken = [handles[need] for need in sorted(needs[index])]
+            handle = process.task(plus_all, index, number, taken)
+            if index in maps:
+                handle = process.map(partial(plus_all, index, number), process.task(listed, handle))
+            handles.append(handle)
+        return process
+
+    changed = {index for index in range(count) if before[index] != after[index]}
+    for index in range(count):
+        changed |= {index} if needs[index] & changed else set()
+    with Journal(":memory:") as journal:
+        build(before).execute(run_id="a", journal=journal)
+        calls()
+        results = build(after).execute(run_id="a", journal=journal, allow_changes=True)
+        made = calls()
+        assert results == build(after).execute()
+        calls()
+    assert set(made) == changed
+
+
+def plus_all(index, number, others):
+    CALLS.append(index)
+    return number + sum(map(total, others if isinstance(others, list) else [others]))
+
+
+def listed(value):
+    return [value, value]
+
+
+def total(value):
+    return sum(value) if isinstance(value, list) else value
 
 
 def test_how_it_runs_is_no_part_of_a_definition(path):

@@ -244,9 +244,10 @@ def alone(job, policy, sheet, key, values):
     attempts = max((part.attempts for part in parts), default=1)
     if errors and stops(errors[-1], policy):
         return End("failed", None, errors[-1], attempts)
-    if errors and policy == "continue":
-        return End("failed", None, BaseExceptionGroup("", errors), attempts)
-    return End("completed", [part.error or part.value for part in parts], None, attempts)
+    values = [part.error or part.value for part in parts]
+    if errors:
+        return End("failed", values, BaseExceptionGroup("", errors), attempts)
+    return End("completed", values, None, attempts)
 
 
 def persistent(call, attempts):
@@ -272,7 +273,14 @@ def concluded(spec, ends):
             raise error
     if errors and spec.policy == "continue":
         raise BaseExceptionGroup("", errors)
-    return [end.error or (TaskSkippedError() if end.state == "skipped" else end.value) for end in ends]
+    return [in_place(end) for end in ends]
+
+
+def in_place(end):
+    """Return what stands for a task in the results of "return"; a map that failed has its list there."""
+    if end.state == "skipped":
+        return TaskSkippedError()
+    return end.value if end.state == "completed" or end.value is not None else end.error
 
 
 # What was seen
@@ -369,7 +377,7 @@ def assert_possible(spec, what, ends, way, *, cancelled=False):
         else:
             cut_short = interrupted and isinstance(outcome.error, RunCancelledError)
             assert cut_short or (outcome.state, told(outcome.error)) == (end.state, told(end.error))
-        if outcome.state == "completed" and not (isinstance(job, Map) and spec.policy == "return"):
+        if outcome.state == "completed":
             assert end.state == "completed"
             assert isinstance(what.ending, list) or told(outcome.value) == told(end.value)
     assert isinstance(what.ending, list) == (what.process.status == "completed")

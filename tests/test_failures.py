@@ -506,7 +506,7 @@ def test_exceptions_that_let_nothing_be_assigned_leave_as_themselves(strategy, p
         caught = raised
     assert caught is error
     (outcome,) = process.last_run.outcomes
-    assert outcome.state == ("completed" if how == "map" and policy == "return" else "failed")
+    assert outcome.state == "failed"
     assert process.status == ("completed" if policy == "return" else "failed")
 
 
@@ -556,7 +556,7 @@ def test_a_map_that_continues_raises_the_failures_of_its_elements_in_order(worke
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_a_map_that_returns_has_the_exceptions_in_their_places(workers):
-    """The map itself is well, so that what waits for it gets the list."""
+    """The map itself has failed, so that what waits for it is skipped: nothing gets an error for a value."""
     errors = {number: KeyError(number) for number in (1, 4)}
 
     def each(number):
@@ -567,8 +567,26 @@ def test_a_map_that_returns_has_the_exceptions_in_their_places(workers):
     process = Process("map", "parallel", workers, on_error="return")
     mapped = process.map(each, range(6))
     process.add_task(len, mapped)
-    assert process.execute() == [[0, errors[1], 2, 3, errors[4], 5], 6]
+    results, skipped = process.execute()
+    assert results == [0, errors[1], 2, 3, errors[4], 5]
+    assert isinstance(skipped, TaskSkippedError)
     assert "element 4," in errors[4].__notes__[0]
+    assert states(process) == ["failed", "skipped"]
+    with pytest.raises(ExceptionGroup, match=r"2 of 6 elements of .*each failed") as caught:
+        process.last_run[mapped]
+    assert list(caught.value.exceptions) == [errors[1], errors[4]]
+    assert process.status == "completed"
+
+
+def test_tasks_in_order_do_not_go_on_from_a_map_that_returns_exceptions():
+    """It has not ended well, as no task has that failed."""
+    process = Process("map", "hybrid", on_error="return")
+    process.map(throw, [KeyError("no")])
+    for _ in range(3):
+        process.add_task(same, 1)
+    first, *rest = process.execute()
+    assert type(first[0]) is KeyError
+    assert [type(result) for result in rest] == [TaskSkippedError] * 3
 
 
 @pytest.mark.parametrize("policy", POLICIES)

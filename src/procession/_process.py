@@ -249,7 +249,9 @@ class Process:
         Where tasks run at once, so do the elements, and the options of `callable` hold for each of them. An iterable
         may be a handle, whose elements are known only when its task has ended. A lazy iterable is drawn by the
         workers as they go, at most 64 elements ahead. Iterables of unequal length are an error, as in
-        `zip(strict=True)`: at once where their lengths are known, else when the shortest ends.
+        `zip(strict=True)`: at once where their lengths are known, else when the shortest ends. With an `on_error`
+        other than `"stop"`, the other elements are called after one has failed, too, and then the map has failed; with
+        `"return"`, its list stands in the results, with the exceptions at their places.
 
         Raises `TypeError` for an argument that cannot be iterated, `ValueError` for unequal lengths, and what
         `add_task` raises.
@@ -284,8 +286,8 @@ class Process:
         With a `journal`, what ends well is recorded, and `run_id` is the key to it: executed again under the same id,
         in this interpreter or any other, the process calls only what has not ended well before, and returns what was
         recorded of the rest. A definition that has changed since is refused with `PlanChangedError`, unless
-        `allow_changes` says that what is recorded of unchanged tasks is to be kept. `RunInUseError` says who else
-        executes the run; `JournalError`, `DigestError` and `ResultError` what cannot be recorded.
+        `allow_changes` says that what changed, and what follows from it, is to be called again. `RunInUseError` says
+        who else executes the run; `JournalError`, `DigestError` and `ResultError` what cannot be recorded.
 
         `observers` are told of each event of this run, besides those of the process. `progress` shows how far it has
         come on the standard error stream: bars on a terminal (with rich, the extra `cli`) and in a notebook, elsewhere

@@ -432,7 +432,7 @@ class Run:
         """Return what stands for a task in the results of `on_error="return"`."""
         ledger = self._course.ledger
         if index in ledger.errors:
-            return ledger.errors[index]
+            return ledger.errors[index] if value is None else value  # which is the list of a map
         return self._absent(index) if ledger.ends[index] is None else value
 
     def _absent(self, index: int) -> Exception:

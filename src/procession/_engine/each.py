@@ -32,6 +32,9 @@ _AT_HAND = frozenset({list, tuple, range, str, bytes, dict, set, frozenset})
 """Types of iterables whose elements are there already, so that to draw from them takes no time."""
 
 
+_REMEDY = "Start under another run id, or with allow_changes=True"
+
+
 class Left(Exception):
     """A worker leaves a map to the others that are still on it."""
 
@@ -285,8 +288,23 @@ class MapJob:
             if self._course.recorder is not None and self._course.recorder.allow_changes:
                 self._recorded.pop(place)
                 return digest
-            raise PlanChangedError(f"{self._where}: element {place} is not the one that was recorded")
+            raise PlanChangedError(
+                f"{self._where}: element {place:,} is not the one that was recorded. {_REMEDY}, which calls it again"
+            )
         return digest
+
+    def _check_length(self, length: int) -> None:
+        """Refuse, or forget, what was recorded of elements that there are no more."""
+        recorder = self._course.recorder
+        last = WHOLE if recorder is None else recorder.last_element(self._index)
+        if recorder is None or last < length:
+            return
+        if not recorder.allow_changes:
+            raise PlanChangedError(
+                f"{self._where}: its iterables gave {length:,} elements, and element {last:,} was recorded. {_REMEDY}, "
+                "which forgets those that are gone"
+            )
+        recorder.forget_elements(self._index, length)
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:
@@ -304,11 +322,14 @@ class MapJob:
                 raise failure
             if self._cut_short or self._window or not self._exhausted:
                 raise TaskCancelled(f"a map was stopped after {self._drawn} elements")
-            if errors and self._course.ledger.on_error == "continue":
-                text = f"{len(errors)} of {len(results)} elements of {shown(self._course.name(self._index))} failed"
+            self._check_length(len(results))
+            if errors:
+                for place, error in errors.items():
+                    results[place] = error
+                if self._course.ledger.on_error == "return":
+                    self._course.ledger.values[self._index] = results
+                text = f"{len(errors):,} of {len(results):,} elements of {shown(self._course.name(self._index))} failed"
                 raise BaseExceptionGroup(text, [errors[place] for place in sorted(errors)])
-            for place, error in errors.items():
-                results[place] = error
             if self._course.verbose:
                 began = self._began or 0.0
                 self._course.report("task_completed", self._index, 1, time.perf_counter() - began)

@@ -8,6 +8,7 @@ import sys
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Any, Final, Literal, NamedTuple, get_args
 
@@ -32,6 +33,18 @@ class Shape(NamedTuple):
     """Task → the tasks whose values it takes."""
     kinds: Mapping[int, Kind]
     """What those tasks are that are no plain calls."""
+
+    def following(self, tasks: AbstractSet[int]) -> set[int]:
+        """Return these tasks and all that take their values, or values made of those.
+
+        >>> sorted(Shape((), {2: (0,), 3: (1,), 4: (1, 2)}, {}).following({0}))
+        [0, 2, 4]
+        """
+        found = set(tasks)
+        for target in sorted(self.needs):  # which only takes values of earlier ones
+            if not found.isdisjoint(self.needs[target]):
+                found.add(target)
+        return found
 
     def to_bytes(self) -> bytes:
         """Return the shape as bytes that `from_bytes` reads; edges between neighbours take next to none."""

@@ -6,7 +6,7 @@ from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, func, insert, select, update
 
 from procession._model.record import WHOLE, Record, Recorded
 from procession._model.states import RunStatus
@@ -80,6 +80,21 @@ class Recorder:
     def elements(self, index: int) -> dict[int, Recorded]:
         """Return what earlier executions recorded of a map's elements that ended well, by their place."""
         return self._read(records.c.element, records.c.task == index, records.c.element != WHOLE)
+
+    def last_element(self, index: int) -> int:
+        """Return the place of the last element of a map of which anything is recorded, -1 if there is none."""
+        query = select(func.max(records.c.element)).where(records.c.run == self.key, records.c.task == index)
+        with self.held.channel.open() as connection:
+            last: int | None = connection.execute(query).scalar_one()
+        return WHOLE if last is None else last
+
+    def forget_elements(self, index: int, start: int) -> None:
+        """Delete what is recorded of a map's elements from a place on."""
+        gone = delete(records).where(
+            records.c.run == self.key, records.c.task == index, records.c.element >= start, self._holding()
+        )
+        with self.held.channel.transaction() as connection:
+            connection.execute(gone)
 
     def encode(self, value: object) -> bytes:
         """Return a value as it will be recorded. `ResultError` for one that cannot be, or not be read back."""
@@ -176,10 +191,14 @@ class Recorder:
             raise self._lost(connection)
 
     def _update(self, connection: Connection, **values: object) -> None:
-        holding = runs.alias()
-        held = exists().where(holding.c.key == self.held.key, holding.c.token == self.held.token)
-        if connection.execute(update(runs).where(runs.c.key == self.key, held).values(**values)).rowcount != 1:
+        query = update(runs).where(runs.c.key == self.key, self._holding()).values(**values)
+        if connection.execute(query).rowcount != 1:
             raise self._lost(connection)
+
+    def _holding(self) -> ColumnElement[bool]:
+        """Say in a statement that the lease is still ours."""
+        holding = runs.alias()
+        return exists().where(holding.c.key == self.held.key, holding.c.token == self.held.token)
 
     def _lost(self, connection: Connection) -> RunInUseError:
         query = select(runs.c.holder, runs.c.held_since).where(runs.c.key == self.held.key)

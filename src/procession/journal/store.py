@@ -25,12 +25,16 @@ from procession.journal.schema import ID_LIMIT, TOP, definitions, records, runs
 
 
 class _Plan(NamedTuple):
-    """What a run is, as it will be kept."""
+    """What a run is; `written` is both as bytes, by the columns that keep them."""
 
     fingerprint: Fingerprint
-    written: bytes
-    """The same, as bytes."""
-    shape: bytes | None
+    shape: Shape | None
+    written: Mapping[str, bytes | None]
+
+    def outdated(self, before: Fingerprint) -> set[int]:
+        """Return the tasks of which nothing counts any more that was recorded when the run was another."""
+        changed = before.changed(self.fingerprint)
+        return changed if self.shape is None else self.shape.following(changed)
 
 
 class Journal:
@@ -73,12 +77,13 @@ class Journal:
 
         `shape` is kept to be shown: the run may go on with another one. `within` is the recorder, the task and the
         element (or `WHOLE`) that the run is itself, `origin` says how it was started, for people and for `resume`.
-        With `allow_changes`, what was recorded of changed tasks is forgotten. Raises `RunInUseError` if somebody
-        executes the run, `PlanChangedError` if it was begun with another definition, `ValueError` for a run id that
-        no database could keep, `JournalError` for all else.
+        With `allow_changes`, what was recorded of changed tasks is forgotten, and of tasks that take their values.
+        Raises `RunInUseError` if somebody executes the run, `PlanChangedError` if it was begun with another
+        definition, `ValueError` for a run id that no database could keep, `JournalError` for all else.
         """
         _check(run_id)
-        plan = _Plan(fingerprint, fingerprint.to_bytes(), None if shape is None else shape.to_bytes())
+        written = {"fingerprint": fingerprint.to_bytes(), "shape": None if shape is None else shape.to_bytes()}
+        plan = _Plan(fingerprint, shape, written)
         if within is not None:
             held, outer = within[0].held, within[0].key
             place = f"{within[1]}" if within[2] == WHOLE else f"{within[1]}.{within[2]}"
@@ -253,7 +258,7 @@ class Journal:
                 raise RunInUseError(f"run {run_id!r} has just been begun by another process") from error
             assert answer.inserted_primary_key is not None
             key = answer.inserted_primary_key[0]
-            connection.execute(insert(definitions).values(run=key, fingerprint=plan.written, shape=plan.shape))
+            connection.execute(insert(definitions).values(run=key, **plan.written))
             return key, 1
         if row.token is not None:
             _check_free(row, run_id, values["started_at"])
@@ -302,18 +307,18 @@ def _check_free(row: Row[Any], run_id: str, now: float) -> None:
 def _define(connection: Connection, row: Row[Any], run_id: str, plan: _Plan, *, allow_changes: bool) -> None:
     """Have the journal keep what a run is now; forget what was recorded of tasks that have changed, or refuse them."""
     here = definitions.c.run == row.key
-    kept = connection.execute(select(definitions).where(here)).one()
-    if kept.fingerprint != plan.written:
+    kept = connection.execute(select(definitions.c.fingerprint, definitions.c.shape).where(here)).one()
+    if kept.fingerprint != plan.written["fingerprint"]:
         before = Fingerprint.from_bytes(kept.fingerprint)
         if not allow_changes:
             raise PlanChangedError(
                 f"run {run_id!r} of process {row.process!r} was begun with another definition: "
                 f"{before.first_difference(plan.fingerprint)}. Start under another run id, or with "
-                "allow_changes=True, which keeps the results of unchanged tasks"
+                "allow_changes=True, which calls again what changed and what follows from it"
             )
-        forget(connection, row.key, before.changed(plan.fingerprint))
-    if (kept.fingerprint, kept.shape) != (plan.written, plan.shape):
-        connection.execute(update(definitions).where(here).values(fingerprint=plan.written, shape=plan.shape))
+        forget(connection, row.key, plan.outdated(before))
+    if kept._mapping != plan.written:
+        connection.execute(update(definitions).where(here).values(**plan.written))
 
 
 def forget(connection: Connection, key: int, tasks: set[int]) -> None:
