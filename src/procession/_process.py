@@ -28,7 +28,7 @@ from procession._model.task import (
 )
 from procession._model.text import shown, sketch
 from procession._plan.plan import plan_of
-from procession._plan.wiring import HOLDERS, handles_in
+from procession._plan.wiring import SEARCHED, Hidden, handles_in
 from procession._run import Run
 from procession.errors import HandleError, NestingError, ProcessRunningError
 from procession.observe.audience import Audience
@@ -149,11 +149,12 @@ class Process:
         A coroutine function is a task like any other: its call is awaited, under every strategy.
 
         Raises `TypeError` for what cannot be called and for an async generator function, `HandleError` for a handle
-        of another process, `NestingError` where a process would contain itself, `ProcessRunningError` while it runs.
+        of another process or deeper inside an argument than `task` says, `NestingError` where a process would contain
+        itself, `ProcessRunningError` while it runs.
         """
         plain = callable is self._plain or self._is_plain(callable)
         for value in (*args, *kwargs.values()) if kwargs else args:
-            if type(value) in HOLDERS:
+            if type(value) in SEARCHED:
                 plain = False
         if not plain:
             self._add(callable, args, kwargs, options_of(callable), handled=False)
@@ -522,6 +523,13 @@ class Process:
         """Return whether there is nothing to the callable but the call; raise for what cannot be a task."""
         if not callable(function):
             raise TypeError(f"{self._where()}: a task is something to call; got {sketch(function)}")
+        if isinstance(function, Handle):
+            raise HandleError(
+                f"{self._where()}: {function!r} stands for a value and cannot be called here; pass it to a function as "
+                "an argument"
+            )
+        if type(function) is partial and (hidden := handles_in((function,), {})[1]) is not None:
+            raise self._hidden(function, "the callable", hidden)
         if is_async_generator_function(function):
             raise TypeError(
                 f"{self._where(function)}: it is an async generator function, and nobody here would iterate over what "
@@ -559,12 +567,7 @@ class Process:
         handled: bool,
     ) -> Handle | None:
         """Add a task that has, or may have, more to it than a call; return its handle."""
-        handles = handles_in(args, kwargs)
-        for handle in handles:
-            if owner_of(handle) is not self._owner:
-                raise HandleError(
-                    f"{self._where(function)}: {handle!r} is of another process; its value can be no argument here"
-                )
+        handles = self._handles(function, args, kwargs)
         call: Call = (function, args, kwargs)
         inside = _process_in(unwrapped(function))
         with self._lock:
@@ -585,6 +588,24 @@ class Process:
             if handled or handles or options is not PLAIN:
                 self._pinned[index] = call
         return Handle(self._owner, index, function) if handled else None
+
+    def _handles(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Handle]:
+        """Return the handles among the arguments; raise for one whose value could not take its place."""
+        handles, hidden = handles_in(args, kwargs)
+        if hidden is not None:
+            raise self._hidden(function, f"argument {hidden.argument!r}", hidden)
+        for handle in handles:
+            if owner_of(handle) is not self._owner:
+                raise HandleError(
+                    f"{self._where(function)}: {handle!r} is of another process; its value can be no argument here"
+                )
+        return handles
+
+    def _hidden(self, function: Callable[..., Any], what: str, hidden: Hidden) -> HandleError:
+        return HandleError(
+            f"{self._where(function)}: {what} has {hidden.handle!r} in {hidden.holder}, where it would stay a handle; "
+            "it becomes the value only as an argument of the task, or directly inside a list, tuple or dict argument"
+        )
 
     def _where(self, function: Callable[..., Any] | None = None) -> str:
         name = "" if function is None else f" ({shown(name_of(function))})"
