@@ -1,5 +1,6 @@
 """The command line, as a person meets it: in a process of its own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -61,6 +62,18 @@ exiting.add_task(print, "never printed")
 colourful = Process("colourful")
 colourful.add_task(throw, ValueError("\\x1b[31mred\\x07\\u202e\\n\\tand more"))
 
+mapped = Process("mapped", on_error="return")
+mapped.map(int, ["1", "x"])
+
+lasting = Process("lasting", executor="ray")
+lasting.add_task(len, "four")
+
+def write_nowhere():
+    return Process("inner").execute(journal="nowhere/runs.db")
+
+inner = Process("outer")
+inner.add_task(write_nowhere)
+
 def build_and_exit():
     sys.exit()
 """
@@ -105,8 +118,53 @@ def test_a_failure_is_exit_status_1_with_traceback_note_and_summary(folder: Path
 def test_options_override_the_process(folder: Path) -> None:
     command = ["run", "pipeline.py:bad", "--on-error", "return", "--strategy", "parallel", "--max-workers", "1"]
     done = procession(*command, cwd=folder)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     assert "2 completed, 1 failed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_map_with_a_failed_element_is_exit_status_1(folder: Path) -> None:
+    """With on_error="return" the process completes, but not all of it went well."""
+    done = procession("run", "pipeline.py:mapped", cwd=folder)
+    assert done.returncode == 1, done.stderr
+    assert "mapped: completed in" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["good", "--journal", "nowhere/runs.db"], "the folder '{folder}/nowhere' of the journal does not exist"),
+        (["good", "--journal", "pipeline.py"], "it is not a database, or damaged"),
+        (["good", "--run-id", "x" * 501], "a run id has 1 to 500 characters, and this one has 501"),
+        (["lasting"], 'pip install "procession[ray]"'),
+    ],
+)
+def test_a_run_that_cannot_be_begun_is_told_in_a_line(folder: Path, arguments: list[str], said: str) -> None:
+    """What is wrong is not in the user's code, so no traceback is shown."""
+    (folder / "ray.py").write_text("raise ImportError('ray is hidden from this test')")
+    done = procession("run", f"pipeline.py:{arguments[0]}", *arguments[1:], cwd=folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("procession: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert said.format(folder=folder) in done.stderr
+
+
+def test_in_json_a_run_that_cannot_be_begun_is_a_record_without_a_traceback(folder: Path) -> None:
+    command = ["run", "pipeline.py:good", "--journal", "nowhere/runs.db", "--log-format", "json"]
+    done = procession(*command, cwd=folder)
+    assert done.returncode == 1
+    record = json.loads(done.stderr)
+    assert (record["message"], record["error_type"]) == ("execute_raised", "JournalError")
+    assert "nowhere" in record["error"]
+    assert "exc_info" not in record
+
+
+def test_an_error_of_the_library_that_a_task_raised_has_its_traceback(folder: Path) -> None:
+    """It is the task's failure, whatever its type."""
+    done = procession("run", "pipeline.py:inner", cwd=folder)
+    assert done.returncode == 1
+    assert "in write_nowhere" in done.stderr
+    assert "in process 'outer', task 0 (write_nowhere), attempt 1" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -117,7 +175,7 @@ def test_options_override_the_process(folder: Path) -> None:
         (["run", "nowhere:good"], "there is no module 'nowhere'"),
         (
             ["run", "pipeline.py:missing"],
-            "has no 'missing'; processes in it: bad, colourful, exiting, good, hanging, waiting",
+            "has no 'missing'; processes in it: bad, colourful, exiting, good, hanging, inner, lasting, mapped, waiting",
         ),
         (["run", "pipeline.py:number"], "is a int, and neither a Process nor a function that returns one"),
         (["run", "pipeline.py:build_number"], "is a int, and neither"),

@@ -123,10 +123,53 @@ def test_a_run_is_cancelled_from_another_process(folder):
             _, complaints = running.communicate(timeout=30)
         finally:
             running.kill()
-    assert running.returncode == 1
-    assert "RunCancelledError" in complaints
+    assert running.returncode == 3
+    assert "waiting: cancelled in" in complaints
+    assert "Traceback" not in complaints
     assert procession("runs", cwd=folder).stdout.splitlines()[1].split()[2] == "cancelled"
     assert procession("cancel", "a", cwd=folder).returncode == 1
+
+
+def test_a_run_that_another_process_executes_is_told_in_a_line(folder):
+    """Who that is, and no traceback."""
+    command = [sys.executable, "-m", "procession", "run", "pipeline.py:waiting", "--run-id", "a"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stdout.readline() == "ready\n"
+            for again in (["run", "pipeline.py:waiting", "--run-id", "a"], ["resume", "a"]):
+                done = procession(*again, cwd=folder)
+                assert (done.returncode, done.stdout) == (1, "")
+                assert done.stderr.startswith(f"procession: run 'a' is being executed by process {running.pid}")
+                assert done.stderr.count("\n") == 1, done.stderr
+        finally:
+            running.kill()
+
+
+def test_a_run_whose_definition_has_changed_is_refused_in_a_line(folder):
+    """The difference is named, and no traceback shown."""
+    procession("run", "pipeline.py:build", "--run-id", "a", cwd=folder)
+    done = procession("run", "pipeline.py:bombs", "--run-id", "a", cwd=folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the process was called 'pipe', now 'bombs'" in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_journal_that_fails_while_the_run_goes_on_is_told_in_a_line(folder):
+    """Above the summary; which of the tasks it was that could not be recorded is no matter of theirs."""
+    procession("run", "pipeline.py:build", "--run-id", "a", cwd=folder)
+    (folder / "spoil.py").write_text(
+        "import sqlite3\nfrom procession import Process\n\n"
+        "def spoil():\n"
+        "    with sqlite3.connect('runs.db') as journal:\n"
+        "        journal.execute('DROP TABLE procession_records')\n\n"
+        "process = Process('spoil')\nprocess.add_task(spoil)\n"
+    )
+    done = procession("run", "spoil.py:process", "--run-id", "b", cwd=folder)
+    assert done.returncode == 1
+    assert "\nprocession: the journal" in done.stderr
+    assert "no such table" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "spoil: failed in" in done.stderr
 
 
 def _until(look, word):

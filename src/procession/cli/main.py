@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, get_args
 
-from procession import OnError, Process, ProcessionError, __version__
+from procession import OnError, Process, ProcessionError, Run, RunCancelledError, __version__
 from procession._model.text import shown
 from procession.cli.demo import demo_target
 from procession.cli.logs import FORMATS as LOG_FORMATS
@@ -32,7 +32,7 @@ from procession.cli.recorded import (
 from procession.cli.target import TargetError, load
 from procession.observe.footer import release_terminal
 
-FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+FAILED, USAGE, CANCELLED, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
 
 _STRATEGIES = ("sequential", "parallel", "hybrid")
 
@@ -40,9 +40,10 @@ _EPILOG = """\
 Progress, logs, errors and the summary go to standard error; standard output belongs to the tasks.
 
 exit status:
-  0    the process completed
-  1    a task failed, or the process could not be loaded
+  0    the process completed, and no task of it failed
+  1    a task failed, or the process could not be loaded, begun or recorded
   2    the command line was wrong
+  3    the run was cancelled in another way than by a signal: `procession cancel`, the page, the program itself
   130  interrupted with Ctrl-C: what ran was let end (a second Ctrl-C leaves at once)
   143  terminated (SIGTERM): what ran was let end
 """
@@ -97,9 +98,9 @@ def _execute(options: argparse.Namespace) -> int:
     kept = nullcontext() if journal is None else logs_kept()
     with logs_shown(options.log_format, options.log_level), kept:
         as_json = options.log_format == "json"
-        status = _run(process, options.run_id, journal, allow_changes=options.allow_changes, as_json=as_json)
-    if options.timeline is not None and process.last_run is not None:
-        status = save_timeline(process.last_run, options.timeline) or status
+        status, run = _run(process, options.run_id, journal, allow_changes=options.allow_changes, as_json=as_json)
+    if options.timeline is not None and run is not None:
+        status = save_timeline(run, options.timeline) or status
     return status
 
 
@@ -123,7 +124,11 @@ def _resume(options: argparse.Namespace) -> int:
     return _execute(again)
 
 
-def _run(process: Process, run_id: str | None, journal: str | None, *, allow_changes: bool, as_json: bool) -> int:
+def _run(
+    process: Process, run_id: str | None, journal: str | None, *, allow_changes: bool, as_json: bool
+) -> tuple[int, Run | None]:
+    """Execute a process; return the exit status and, if it could be begun, the run."""
+    earlier = process.last_run  # of a file that executes it as it is loaded
     status = 0
     before = {number: signal.signal(number, _on_signal()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -131,17 +136,43 @@ def _run(process: Process, run_id: str | None, journal: str | None, *, allow_cha
     except KeyboardInterrupt as error:
         status = TERMINATED if isinstance(error, _Terminated) else INTERRUPTED
     except BaseException as error:  # SystemExit too: a task that exits has not ended well
-        if as_json:
-            logging.getLogger("procession.cli").exception("execute_raised", exc_info=_without_ours(error))
+        said = _is_said(error, began=process.last_run is not earlier)
+        if said and isinstance(error, RunCancelledError):  # which log and summary say
+            status = CANCELLED
         else:
-            _print_error(error)
-        status = FAILED
+            _tell(error, said=said, as_json=as_json)
+            status = FAILED
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if process.last_run is not None and not as_json:
-        print(process.last_run.summary(), file=sys.stderr)
-    return status
+    run = process.last_run
+    if run is None or run is earlier:
+        return status, None
+    if not as_json:
+        print(run.summary(), file=sys.stderr)
+    # With on_error="return", what failed stands among the results.
+    return status or (FAILED if run.progress.failed else 0), run
+
+
+def _is_said(error: BaseException, *, began: bool) -> bool:
+    """Return whether the text of an error says it all: it is about the run, and was not raised by a task.
+
+    What a task has raised has a note that names it.
+    """
+    kinds = (ProcessionError,) if began else (ProcessionError, ImportError, ValueError)
+    return isinstance(error, kinds) and not getattr(error, "__notes__", None)
+
+
+def _tell(error: BaseException, *, said: bool, as_json: bool) -> None:
+    log = logging.getLogger("procession.cli")
+    if as_json and said:
+        log.error("execute_raised", extra={"error_type": type(error).__name__, "error": str(error)})
+    elif as_json:
+        log.error("execute_raised", exc_info=_without_ours(error))
+    elif said:
+        print(f"procession: {shown(str(error), 1000)}", file=sys.stderr)
+    else:
+        _print_error(error)
 
 
 def _on_signal() -> Callable[[int, FrameType | None], None]:
