@@ -367,10 +367,31 @@ def test_the_command_line_draws_a_graph_and_runs_nothing(tmp_path):
     assert (tmp_path / "graph.md").read_text(encoding="utf-8").startswith("flowchart LR\n")
 
 
-def test_a_graph_that_cannot_be_written_is_exit_status_1(tmp_path):
-    """It says which file."""
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["-o", "graph.png"], "ends in .svg, .mmd, .mermaid, .md or .txt is needed, not 'graph.png'"),
+        (["-o", "graph"], "is needed, not 'graph'"),
+        (["-o", "nowhere/graph.svg"], "there is no folder 'nowhere'"),
+        (["--format", "svg", "-o", "graph.md"], "graph.md is not a file of format svg"),
+        (["--format", "mermaid", "-o", "graph.svg"], "graph.svg is not a file of format mermaid"),
+    ],
+)
+def test_a_graph_is_not_written_in_a_format_that_its_file_has_not(tmp_path, options, said):
+    """A wrong command line is exit status 2 and makes no file."""
     (tmp_path / "pipeline.py").write_text(PIPELINE)
-    done = procession("graph", "pipeline:process", "-o", "nowhere/graph.svg", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "nowhere/graph.svg" in done.stderr
+    done = procession("graph", "pipeline:process", *options, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("graph*"))
+
+
+def test_a_picture_that_cannot_be_written_is_exit_status_1(tmp_path):
+    """It says which file, and why, in a line."""
+    (tmp_path / "pipeline.py").write_text(PIPELINE)
+    (tmp_path / "taken.svg").mkdir()
+    for command in ["graph", "-o"], ["run", "--timeline"]:
+        done = procession(command[0], "pipeline:process", command[1], "taken.svg", cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == "procession: taken.svg cannot be written: Is a directory"

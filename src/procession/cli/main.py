@@ -19,7 +19,7 @@ from procession.cli.demo import demo_target
 from procession.cli.logs import FORMATS as LOG_FORMATS
 from procession.cli.logs import LEVELS, logs_kept, logs_shown
 from procession.cli.page import show_page
-from procession.cli.pictures import FORMATS, draw_graph, save_timeline, timeline_path
+from procession.cli.pictures import FORMATS, draw_graph, graph_path, save_timeline, timeline_path
 from procession.cli.recorded import (
     DEFAULT_JOURNAL,
     cancel_run,
@@ -226,8 +226,14 @@ def _parser() -> argparse.ArgumentParser:
         help="draw the tasks of a process and what waits for what",
         description="Draw the tasks of a process and what waits for what, without running any.",
     )
-    graph.add_argument("--format", choices=FORMATS, help="mermaid, unless the file ends in .svg")
-    graph.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to; standard output if not given")
+    graph.add_argument("--format", choices=FORMATS, help="what the file's ending says; mermaid for standard output")
+    graph.add_argument(
+        "-o",
+        "--output",
+        type=graph_path,
+        metavar="FILE",
+        help="where to: a picture (.svg) or Mermaid text (.mmd, .mermaid, .md, .txt); standard output if not given",
+    )
     for command in run, graph:
         command.add_argument(
             "target", metavar="FILE_OR_MODULE:NAME", help="where the process is; NAME may be a function that returns it"

@@ -2,48 +2,64 @@
 
 import argparse
 import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Final
 
 from procession import Process, Run
 
 FORMATS = ("mermaid", "svg")
 
+_ENDINGS: Final = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid", ".md": "mermaid", ".txt": "mermaid"}
+
 
 def draw_graph(process: Process, format_: str | None, path: Path | None) -> int:
     """Write the graph of a process to a file or to standard output; return the exit status."""
     if format_ is None:
-        format_ = "svg" if path is not None and path.suffix == ".svg" else "mermaid"
+        format_ = "mermaid" if path is None else _ENDINGS[path.suffix]
+    elif path is not None and _ENDINGS[path.suffix] != format_:
+        print(f"procession: {path} is not a file of format {format_}: it ends in {path.suffix}", file=sys.stderr)
+        return 2
     graph = process.graph()
     text = graph.svg() + "\n" if format_ == "svg" else graph.mermaid()
     if path is None:
         # Names may have characters that a terminal of another encoding has not.
         sys.stdout.buffer.write(text.encode())
         return 0
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        print(f"procession: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return _written(path, lambda: path.write_text(text, encoding="utf-8"))
 
 
 def save_timeline(run: Run, path: Path) -> int:
     """Write the timeline of a run to a file and say why the run was not faster; return the exit status."""
     timeline = run.timeline()
     print(f"\n{timeline}", file=sys.stderr)
-    try:
-        timeline.save(path)
-    except OSError as error:
-        print(f"procession: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return _written(path, lambda: timeline.save(path))
+
+
+def graph_path(text: str) -> Path:
+    """Return the path that is meant, if a graph can be written there."""
+    return _path(text, _ENDINGS)
 
 
 def timeline_path(text: str) -> Path:
     """Return the path that is meant, before anything runs whose timeline it could not take."""
+    return _path(text, (".svg", ".json"))
+
+
+def _path(text: str, endings: Collection[str]) -> Path:
     path = Path(text)
-    if path.suffix not in {".svg", ".json"}:
-        raise argparse.ArgumentTypeError(f"a file that ends in .svg or .json is needed, not {text!r}")
+    if path.suffix not in endings:
+        *others, last = endings
+        raise argparse.ArgumentTypeError(f"a file that ends in {', '.join(others)} or {last} is needed, not {text!r}")
     if not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {str(path.parent)!r}")
     return path
+
+
+def _written(path: Path, write: Callable[[], object]) -> int:
+    try:
+        write()
+    except OSError as error:
+        print(f"procession: {path} cannot be written: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
