@@ -32,10 +32,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from procession import DigestError, Process, task
-from procession._model.task import Each
+from procession._model.task import Each, name_of
 from procession._plan import digest as digest_module
 from procession._plan.digest import digest, digest_element
-from procession._plan.fingerprint import Fingerprint, fingerprint_of, qualified
+from procession._plan.fingerprint import Fingerprint, called, fingerprint_of, qualified
 
 
 class Colour(enum.Enum):
@@ -750,6 +750,19 @@ def test_a_fingerprint_tells_the_first_difference():
         (was._replace(process_name="q\n"), r"the process was called 'p', now 'q\\n'"),
     ]:
         assert was.first_difference(now) == text
+
+
+def test_a_difference_of_one_task_is_told_of_one():
+    """It is not said as several."""
+    assert plain((fetch, 1)).first_difference(plain()) == "there was 1 task, now 0"
+
+
+@pytest.mark.parametrize("name", ["inner", "it's", 'a "b" (c', "a\\'\n:d", "map of x", "\ud800"])
+def test_a_task_is_called_as_its_process_is_however_that_is_named(name):
+    """What it is recognised by has where the callable comes from, too; what a task is called has not."""
+    inner = Process(name)
+    for function in inner, task(name="given (name)")(inner), task(name="x")(len), len, Each(inner):
+        assert called(qualified(function)) == name_of(function)
 
 
 def test_a_fingerprint_tells_which_tasks_changed():

@@ -174,6 +174,22 @@ def test_a_summary_shows_names_and_errors_harmless_and_short():
 # How things show themselves
 
 
+def test_one_is_not_said_as_several():
+    """A process of one task, its run, its picture, and the errors that count."""
+    process = Process("one", "parallel", 1, on_error="continue")
+    process.add_task(throw, KeyError("no"))
+    assert repr(process) == "<Process 'one': 1 task, parallel, initialized>"
+    assert repr(process.graph()) == "<Graph of 'one': 1 task in 1 node>"
+    with pytest.raises(ExceptionGroup, match="1 of 1 task of process 'one' failed"):
+        process.execute()
+    assert repr(process.last_run).endswith("failed, 1 of 1 task ended>")
+    assert "1 task, idle for" in process.last_run.timeline().svg()
+    cancelled = process.start()
+    cancelled.cancel()
+    with pytest.raises((RunCancelledError, ExceptionGroup), match="of 1 task "):
+        cancelled.result(20)
+
+
 def test_things_show_what_they_are():
     """Short enough for a debugger's line."""
     process = Process("shows", "parallel", 3, on_error="return")

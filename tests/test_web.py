@@ -319,6 +319,17 @@ def test_a_failed_run_is_compared_with_the_last_good_one_of_its_process(where, o
     assert "No run of this process completed before" in page.get("/run/1/compared").text
 
 
+def test_one_is_not_said_as_several(where, opened):
+    """One task, one call, one worker."""
+    numbers(1).execute(journal=where, run_id="one")
+    numbers(2, on_error="continue").execute(journal=where, run_id="two")
+    page = opened(where)
+    assert 'aria-label="1 of 1 task ended, 0 failed"' in page.get("/run/1").text
+    assert 'aria-label="Timeline: 1 call, 0 failed, by 1 worker in' in page.get("/run/1/time").text
+    assert "the run has 1 task, and none at place 7" in page.get("/run/1/task/7").text
+    assert "There was 1 task; now there are 2." in page.get("/run/2/compared").text
+
+
 def test_the_time_goes_to_calls_and_not_twice_to_maps(where, opened):
     """Each call counts once, by name, and has its place in the picture."""
     process = Process("both", "parallel", 2)
@@ -377,7 +388,7 @@ def test_the_graph_shows_what_waits_for_what_and_how_each_stands(where, opened):
         ("work #0: completed", "/run/1/task/0"),
         ("double #1: completed", "/run/1/task/1"),
         ("map of work #2: completed", "/run/1/task/2"),
-        ("Process 'inner' #3: completed", "/run/1/task/3"),
+        ("inner #3: completed", "/run/1/task/3"),
         ("int #4: failed", "/run/1/task/4"),
         ("work #5: never begun", "/run/1/task/5"),
     ]

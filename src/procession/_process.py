@@ -26,7 +26,7 @@ from procession._model.task import (
     options_of,
     unwrapped,
 )
-from procession._model.text import shown, sketch
+from procession._model.text import counted, shown, sketch
 from procession._plan.plan import plan_of
 from procession._plan.wiring import SEARCHED, Hidden, handles_in
 from procession._run import Run
@@ -418,7 +418,7 @@ class Process:
         return fingerprint_of(self.name, self.tasks)
 
     def __repr__(self) -> str:
-        return f"<Process {shown(self.name)!r}: {len(self.tasks):,} tasks, {self.strategy}, {self.status}>"
+        return f"<Process {shown(self.name)!r}: {counted(len(self.tasks), 'task')}, {self.strategy}, {self.status}>"
 
     # Inside
 

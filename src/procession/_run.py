@@ -18,7 +18,7 @@ from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome, Outcomes
 from procession._model.progress import Progress
 from procession._model.states import OnError, RunStatus, TaskState
-from procession._model.text import shown, sketch
+from procession._model.text import counted, shown, sketch
 from procession._plan.plan import Plan
 from procession._plan.wiring import bound
 from procession._recording import recording_of
@@ -371,7 +371,8 @@ class Run:
 
     def __repr__(self) -> str:
         ended, _, total = self.progress
-        return f"<Run {self.id} of {shown(self.process_name)!r}: {self.status}, {ended:,} of {total:,} tasks ended>"
+        progress = f"{ended:,} of {counted(total, 'task')} ended"
+        return f"<Run {self.id} of {shown(self.process_name)!r}: {self.status}, {progress}>"
 
     # Inside
 
@@ -455,11 +456,13 @@ class Run:
             ended = sum(end is not None for end in ledger.ends)
             raise RunCancelledError(
                 f"run {self.id} of process {shown(self.process_name)!r} was cancelled when {ended:,} of "
-                f"{len(ledger.ends):,} tasks had ended; process.last_run.outcomes has them"
+                f"{counted(len(ledger.ends), 'task')} had ended; process.last_run.outcomes has them"
             )
         if status == "failed":
             errors = [ledger.errors[index] for index in sorted(ledger.errors)]
-            text = f"{len(errors):,} of {len(ledger.ends):,} tasks of process {shown(self.process_name)!r} failed"
+            text = (
+                f"{len(errors):,} of {counted(len(ledger.ends), 'task')} of process {shown(self.process_name)!r} failed"
+            )
             try:
                 raise BaseExceptionGroup(text, errors)
             finally:

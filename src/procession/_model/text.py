@@ -20,6 +20,15 @@ def shown(text: str, limit: int = _LIMIT) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
 
 
+def counted(count: int, what: str) -> str:
+    """Return how many there are of something, in words that are right for one, too.
+
+    >>> counted(1, "task"), counted(0, "task"), counted(12_000, "task")
+    ('1 task', '0 tasks', '12,000 tasks')
+    """
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def sketch(value: object) -> str:
     """Return how a message speaks of a value that it refuses: a simple one as it is written, another by its type.
 

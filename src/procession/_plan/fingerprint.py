@@ -5,22 +5,27 @@ can go on once a mistake is mended; nor is how it is run: strategy, workers, fai
 """
 
 import json
+import re
 import sys
 import zlib
 from array import array
+from ast import literal_eval
 from collections.abc import Callable, Sequence, Sized
 from types import BuiltinMethodType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 from procession._model.handle import Handle
 from procession._model.task import Call, Each, look_up, name_of, options_of, unwrapped
-from procession._model.text import shown
+from procession._model.text import counted, shown
 from procession._plan.digest import SIZE, Digester, Refused, combined
 from procession._plan.parts import Drawn, named, place_of
 from procession.errors import DigestError
 
 _VERSION = 1
 _WIDTH = 4
+
+_NAMED_ITSELF = re.compile(r"""(?:(.*) \()?[\w.<>]+:[\w.<>]+ ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\)?""", re.DOTALL)
+"""The name that was given, if any, and the own name, as it is written in Python."""
 
 
 class Fingerprint(NamedTuple):
@@ -58,7 +63,7 @@ class Fingerprint(NamedTuple):
             return None
         if self.process_name != other.process_name:
             return f"the process was called {shown(self.process_name)!r}, now {shown(other.process_name)!r}"
-        counts = f"there were {self.tasks:,} tasks, now {other.tasks:,}"
+        counts = f"there {'was' if self.tasks == 1 else 'were'} {counted(self.tasks, 'task')}, now {other.tasks:,}"
         also = "" if self.tasks == other.tasks else f" ({counts})"
         for place in range(min(self.tasks, other.tasks)):
             was, now = self.name(place), other.name(place)
@@ -156,6 +161,22 @@ def qualified(function: Callable[..., Any]) -> str:
     return origin if given is None else f"{given} ({origin})"
 
 
+def called(name: str) -> str:
+    """Return what a task is called that is recognised by this: without where its callable comes from.
+
+    >>> [called(name) for name in ("app.pages:fetch", "map of json:dumps", "fetch (app.pages:get)", "app:Step 'load'")]
+    ['fetch', 'map of dumps', 'fetch', 'load']
+    """
+    if name.startswith("map of "):
+        return f"map of {called(name.removeprefix('map of '))}"
+    named_itself = _NAMED_ITSELF.fullmatch(name)
+    if named_itself is not None:
+        given, own = named_itself.groups()
+        return str(literal_eval(own)) if given is None else str(given)
+    given, bracket, _ = name.rpartition(" (")
+    return given if bracket else name.partition(":")[2] or name
+
+
 def _origin(function: Any) -> str:
     if isinstance(function, MethodType):
         return _origin(function.__func__)
@@ -164,7 +185,7 @@ def _origin(function: Any) -> str:
         return f"{place_of(owner if isinstance(owner, type) else type(owner))}.{function.__name__}"
     if isinstance(look_up(function, "__qualname__"), str):
         return place_of(function)
-    # What says itself what it is in a digest is known by its own name too: a process.
+    # What says itself what it is in a digest is known by its own name too: a process. See _NAMED_ITSELF.
     origin = place_of(type(function))
     return f"{origin} {name_of(function)!r}" if look_up(function, "__procession_digest__") else origin
 

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from procession._model.table import lasting, table
-from procession._model.text import shown
+from procession._model.text import counted, shown
 
 if TYPE_CHECKING:
     from procession.journal import Journal, RunInfo, TaskInfo
@@ -78,7 +78,7 @@ def prune_runs(where: str, run_ids: Sequence[str], older_than: int | None) -> in
             print(f"deleted {shown(run_id)}")
         if older_than is not None:
             pruned = journal.prune(time.time() - older_than * _DAY_S)
-            print(f"deleted {len(pruned):,} runs")
+            print(f"deleted {counted(len(pruned), 'run')}")
     return 0
 
 

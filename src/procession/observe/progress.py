@@ -15,7 +15,7 @@ from collections import deque
 from typing import Final
 
 from procession._model.event import Event
-from procession._model.text import described, shown
+from procession._model.text import counted, described, shown
 from procession.observe.books import Books
 from procession.observe.log import log_trouble
 from procession.observe.meter import Meter
@@ -99,7 +99,7 @@ class Display:
         count, self._count = self._count, 0
         events = [self._said.popleft() for _ in range(len(self._said))]
         if count > len(events):
-            screen.say(f"… {count - len(events):,} more failures")
+            screen.say(f"… {counted(count - len(events), 'more failure')}")
         for event in events:
             screen.say(_told(event))
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from procession._model.states import RunStatus
 from procession._model.strategy import Stage
 from procession._model.table import lasting
+from procession._model.text import counted
 from procession.pictures.picture import TIMES, label
 from procession.pictures.schedule import Busy, Lane, Reason, Span, busy_spans, critical_path, idle_of, lanes_of, waste
 
@@ -85,7 +86,7 @@ class Account:
         if not self.work:
             return [f"{head}. No task has run."]
         reached, ideal = self.speed_up
-        workers = f"{self._workers} {'worker' if self._workers == 1 else 'workers'}"
+        workers = counted(self._workers, "worker")
         critical = f"{lasting(self.critical)}, {self.critical / self.duration:.0%} of the run"
         return [
             f"{head}. Its tasks took {lasting(self.work)} together.",

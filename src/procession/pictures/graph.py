@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from procession._model.text import shown
+from procession._model.text import counted, shown
 from procession._plan.shape import Shape
 from procession.pictures.cards import drawn
 from procession.pictures.nodes import Outline, outline_of, stage_said, tag_of
@@ -57,7 +57,7 @@ class Graph(Outline, Picture):
 
     def __repr__(self) -> str:
         count = sum(len(node.tasks) for node in self.nodes)
-        return f"<Graph of {shown(self.name)!r}: {count:,} tasks in {len(self.nodes):,} nodes>"
+        return f"<Graph of {shown(self.name)!r}: {counted(count, 'task')} in {counted(len(self.nodes), 'node')}>"
 
 
 def graph_of(process_name: str, names: Sequence[str], shape: Shape) -> Graph:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from procession._model.states import TaskState
 from procession._model.table import lasting
+from procession._model.text import counted
 from procession.pictures.account import Account
 from procession.pictures.picture import MONO, TIMES, Style, columns, label, svg_of, text
 from procession.pictures.schedule import Busy, Lane, load
@@ -201,8 +202,9 @@ class _Drawing:
                 idle = account.idle[lane.worker]
                 busy = 1 - idle / self.duration
                 name = text(label(lane.worker, 22))
+                tasks = counted(count[lane.worker], "task")
                 yield (
-                    f"<g><title>{text(lane.worker)}: {count[lane.worker]:,} tasks, idle for {lasting(idle)}</title>"
+                    f"<g><title>{text(lane.worker)}: {tasks}, idle for {lasting(idle)}</title>"
                     f'<text class="mono right" x="{self.left - 10:.1f}" y="{y + 13}">{name}</text>'
                     f'<text class="small" x="{self.right + 8}" y="{y + 13}">{busy:.0%} busy</text></g>'
                 )
@@ -214,7 +216,7 @@ class _Drawing:
             busy_ = load(spans, self.duration, int((self.right - self.left) / 2))
             area = _area(busy_, self.left, self.right, y, (_STRIP - 4) / max(busy_))
             yield (
-                f"<g><title>{len(self.others):,} more lanes, {len(spans):,} tasks</title>"
+                f"<g><title>{counted(len(self.others), 'more lane')}, {counted(len(spans), 'task')}</title>"
                 f'<text class="small right" x="{self.left - 10}" y="{y - 16}">{len(self.others):,} more</text>'
                 f'<path class="load" d="{area}"/></g>'
             )
@@ -229,7 +231,7 @@ class _Drawing:
         (start, end, span), *_ = mark.spans
         state = span.state
         how = f"{state}, {lasting(end - start)}" if state != "running" else f"running for {lasting(end - start)} so far"
-        parts = f", {span.elements:,} elements" if span.elements is not None else ""
+        parts = f", {counted(span.elements, 'element')}" if span.elements is not None else ""
         tries = f", {span.attempts} attempts" if span.attempts > 1 else ""
         title = f"{text(span.name)}, task {span.index}\n{how}{parts}{tries}\nfrom {lasting(start)}"
         kind = f"{'bar ' if width > _NARROW + 1 else ''}{state}"

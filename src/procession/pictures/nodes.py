@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from procession._model.strategy import Stage
+from procession._model.text import counted
 from procession._plan.shape import Kind, Shape
 from procession.pictures.fold import Folded, fold
 from procession.pictures.picture import TIMES, label
@@ -108,8 +109,7 @@ def _note(pairs: int, sources: int, targets: int) -> str:
 
 def stage_said(stage: Stage) -> str:
     """Return what a stage is, in a few words."""
-    count = stage.stop - stage.start
-    return f"{count:,} {'task' if count == 1 else 'tasks'}, {'at once' if stage.at_once else 'in order'}"
+    return f"{counted(stage.stop - stage.start, 'task')}, {'at once' if stage.at_once else 'in order'}"
 
 
 def tag_of(node: Node) -> str:

@@ -21,6 +21,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 
 from procession._model.table import lasting
+from procession._model.text import counted
 from procession.errors import JournalError, RunUnknownError
 from procession.journal import Journal, Reader
 from procession.pictures.cards import STANDING_SHEET
@@ -251,7 +252,8 @@ def _templates() -> jinja2.Environment:
     )
     files = b"".join(data for _, data in sorted(_files().items()))
     known: dict[str, Any] = templates.globals
-    known.update(version=hashlib.blake2b(files, digest_size=6).hexdigest(), moment=words.moment)
+    version = hashlib.blake2b(files, digest_size=6).hexdigest()
+    known.update(version=version, moment=words.moment, counted=counted)
     for said in (words.plain, words.lines, words.traceback, words.headline, words.count, lasting, words.size):
         templates.filters[said.__name__] = said
     for name in templates.list_templates():

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 from typing import Final
 
-from procession._plan.fingerprint import Fingerprint
+from procession._plan.fingerprint import Fingerprint, called
 from procession.journal import Reader
 from procession.pictures.nodes import Outline, outline_of
 
@@ -20,7 +20,7 @@ class Definition:
     def __init__(self, fingerprint: Fingerprint) -> None:
         self.fingerprint: Final = fingerprint
         self.count: Final = fingerprint.tasks
-        self.names: Final = [_short(name) for name in fingerprint.names]
+        self.names: Final = [called(name) for name in fingerprint.names]
         self._which = array("I", fingerprint.which)
         self._outline: Outline | None = None
 
@@ -76,15 +76,3 @@ class Definitions:
             while len(self._kept) > _KEEP:
                 self._kept.popitem(last=False)
         return found
-
-
-def _short(name: str) -> str:
-    """Return what a task is called, without where its callable comes from.
-
-    >>> [_short(name) for name in ("app.pages:fetch", "map of json:dumps", "fetch (app.pages:get)")]
-    ['fetch', 'map of dumps', 'fetch']
-    """
-    if name.startswith("map of "):
-        return f"map of {_short(name.removeprefix('map of '))}"
-    given, bracket, _ = name.rpartition(" (")
-    return given if bracket else name.partition(":")[2] or name

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from procession._model.text import counted
 from procession.journal import Mark, Reader, RunInfo, Running, TaskInfo
 from procession.web import asked
 from procession.web.asked import State
@@ -129,7 +130,7 @@ class Pages:
         info = reader.run(key)
         definition = self.definitions.of(reader, key, info.executions)
         if task >= definition.count:
-            raise HTTPException(404, f"the run has {definition.count:,} tasks, and none at place {task}")
+            raise HTTPException(404, f"the run has {counted(definition.count, 'task')}, and none at place {task}")
         state = asked.state(request)
         is_map = element is None and definition.is_map(task)
         ended = reader.task(key, task, element)
@@ -326,7 +327,10 @@ def _changes(then: Definition, now: Definition) -> list[str]:
         if place >= both:
             break
         alike.setdefault((then.origin(place), now.origin(place)), []).append(place)
-    said = [f"There were {then.count:,} tasks; now there are {now.count:,}."] if then.count != now.count else []
+    said: list[str] = []
+    if then.count != now.count:
+        were, are = ("was" if then.count == 1 else "were"), ("is" if now.count == 1 else "are")
+        said.append(f"There {were} {counted(then.count, 'task')}; now there {are} {now.count:,}.")
     for (was, is_now), places in alike.items():
         what = f"{is_now}: other arguments" if was == is_now else f"{was} is now {is_now}"
         few = ", ".join(map(str, places[:_FEW])) + (", …" if len(places) > _FEW else "")

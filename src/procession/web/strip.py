@@ -12,6 +12,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from procession._model.table import lasting
+from procession._model.text import counted
 from procession.journal import Mark
 from procession.web.words import count, plain
 
@@ -88,11 +89,11 @@ def drawn(marks: Sequence[Mark], begin: float, end: float) -> Markup:
         parts += [_drawn(mark, begin, scale, y) for mark in lane.marks]
     more = len(every) - len(shown)
     if more:
-        text = Markup('<text class="said" x="{}" y="{}">and {} more lanes</text>')
-        parts.append(text.format(_LEFT, bottom + _AXIS + 14, count(more)))
+        text = Markup('<text class="said" x="{}" y="{}">and {}</text>')
+        parts.append(text.format(_LEFT, bottom + _AXIS + 14, counted(more, "more lane")))
     calls, failed = sum(mark.calls for mark in marks), sum(mark.failed for mark in marks)
-    workers = len({mark.worker for mark in marks})
-    said = f"Timeline: {count(calls)} calls, {count(failed)} failed, by {workers} workers in {lasting(duration)}"
+    workers = counted(len({mark.worker for mark in marks}), "worker")
+    said = f"Timeline: {counted(calls, 'call')}, {count(failed)} failed, by {workers} in {lasting(duration)}"
     return Markup('<svg class="strip" role="img" viewBox="0 0 {} {}" aria-label="{}">{}</svg>').format(
         WIDTH, bottom + _AXIS + (18 if more else 0), said, Markup("").join(parts)
     )
