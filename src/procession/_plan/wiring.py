@@ -17,6 +17,9 @@ Values = Sequence[object] | Mapping[int, object]
 """The values of tasks, by index."""
 
 _CONTAINERS: Final = SEARCHED - {Handle}
+_WORDS: Final[dict[Any, str]] = {list: "a list", tuple: "a tuple", set: "a set", frozenset: "a frozenset"}
+_FITTING: Final = frozenset({"a list", "a tuple", "a dict"})
+"""What a handle may lie in."""
 _PATIENCE: Final = 10_000
 """How many items of containers inside the containers of one task are looked at: that takes about a millisecond."""
 
@@ -48,29 +51,40 @@ def handles_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Hand
     hidden: Hidden | None = None
     if not any_made():
         return found, hidden
-    named: list[tuple[int | str, Any]] = [*enumerate(args, start=1), *kwargs.items()]
-    for argument, value in named:
+    for value in (*args, *kwargs.values()) if kwargs else args:
         if type(value) is Handle:
             found.append(value)
         elif type(value) in _CONTAINERS:
-            for holder, items, may in _parts(value):
-                kinds = set(map(type, items))  # in C: of a million numbers, in no more time than to look for handles
-                if kinds.isdisjoint(SEARCHED):
-                    continue
-                if Handle in kinds:
-                    handles = [item for item in items if type(item) is Handle]
-                    found += handles
-                    hidden = hidden if may else Hidden(handles[0], argument, holder)
-                buried = _buried([item for item in islice(items, _PATIENCE) if type(item) in _CONTAINERS])
-                hidden = hidden if buried is None else Hidden(buried[0], argument, f"{buried[1]} inside it")
+            deep = _directly(value, found)
+            if deep is not None:
+                hidden = Hidden(deep[0], _place(value, args, kwargs), deep[1])
     return found, hidden
+
+
+def _directly(container: Any, found: list[Handle]) -> tuple[Handle, str] | None:
+    """Add the handles directly inside a container to those found; return one that may not be in it, and where it is."""
+    misplaced: tuple[Handle, str] | None = None
+    for holder, items in _parts(container):
+        kinds = set(map(type, items))  # in C: of a million numbers, in no more time than to look for handles
+        if kinds.isdisjoint(SEARCHED):
+            continue
+        if Handle in kinds:
+            handles = [item for item in items if type(item) is Handle]
+            found += handles
+            if holder not in _FITTING:
+                misplaced = handles[0], holder
+        if not kinds.isdisjoint(_CONTAINERS):
+            buried = _buried([item for item in islice(items, _PATIENCE) if type(item) in _CONTAINERS])
+            if buried is not None:
+                misplaced = buried[0], f"{buried[1]} inside it"
+    return misplaced
 
 
 def _buried(containers: list[Any]) -> tuple[Handle, str] | None:
     """Return a handle inside of the containers, at any depth, and what it lies in."""
     patience = _PATIENCE  # which is also what ends the search of a container that contains itself
     while containers and patience > 0:
-        for holder, items, _ in _parts(containers.pop()):
+        for holder, items in _parts(containers.pop()):
             for item in islice(items, max(0, patience)):
                 patience -= 1
                 if type(item) is Handle:
@@ -80,15 +94,21 @@ def _buried(containers: list[Any]) -> tuple[Handle, str] | None:
     return None
 
 
-def _parts(container: Any) -> tuple[tuple[str, Iterable[Any], bool], ...]:
-    """Return what a plain container has: in words, the items, and whether handles may be among them."""
+def _parts(container: Any) -> tuple[tuple[str, Iterable[Any]], ...]:
+    """Return what a plain container has: the items, after what they are in, in words."""
     kind = cast("Any", type(container))
     if kind is dict:
-        return ("the keys of a dict", container.keys(), False), ("a dict", container.values(), True)
+        return ("the keys of a dict", container.keys()), ("a dict", container.values())
     if kind is partial:
-        held = (container.func, *container.args, *container.keywords.values())
-        return (("a functools.partial", held, False),)
-    return ((f"a {kind.__name__}", container, kind in HOLDERS),)
+        return (("a functools.partial", (container.func, *container.args, *container.keywords.values())),)
+    return ((_WORDS[kind], container),)
+
+
+def _place(wanted: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | str:
+    for place, value in enumerate(args, start=1):
+        if value is wanted:
+            return place
+    return next(name for name, value in kwargs.items() if value is wanted)
 
 
 def bound(args: tuple[Any, ...], kwargs: dict[str, Any], values: Values) -> tuple[tuple[Any, ...], dict[str, Any]]:
