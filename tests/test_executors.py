@@ -584,7 +584,7 @@ def test_a_chunk_gives_back_what_it_has_no_time_for():
     """One call is always made; the others only as long as the budget lasts."""
     calls = [(index, -1, 1, None, same, (index,), {}) for index in range(5)]
     names = ("process", "run")
-    assert len(run_chunk(Chunk(calls, None, names, budget=-1, stops=False)).ended) == 1
+    assert len(run_chunk(Chunk(calls, None, names, budget=0, stops=False)).ended) == 1
     assert len(run_chunk(Chunk(calls, None, names, budget=60, stops=False)).ended) == 5
 
 

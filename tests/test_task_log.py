@@ -161,6 +161,99 @@ def test_tasks_at_the_same_time_do_not_mix(path, handler):
     assert logs(path, task=1)[0] == "\n".join(f"INFO tests.shop: b{number}" for number in range(5))
 
 
+COUNT = 20  # of which a worker process soon gets several at once
+GO, SAID = threading.Event(), threading.Event()
+
+
+def leave_a_thread(number):
+    """Leave a thread behind that logs when the next call says so, and stay until the one before has logged."""
+    if number:
+        GO.set()
+        assert SAID.wait(20)
+    GO.clear()
+    SAID.clear()
+    say(f"call {number}")
+
+    def late():
+        assert GO.wait(20)
+        say(f"what call {number} has left behind")
+        SAID.set()
+
+    if number < COUNT - 1:
+        threading.Thread(target=contextvars.copy_context().run, args=(late,), daemon=True).start()
+
+
+async def leave_a_coroutine(number):
+    """Do the same with a coroutine."""
+    if number:
+        await asyncio.sleep(0.01)  # in which the one left behind has its turn
+        assert SAID.is_set()
+    SAID.clear()
+    say(f"call {number}")
+
+    async def late():
+        say(f"what call {number} has left behind")
+        SAID.set()
+
+    if number < COUNT - 1:
+        LEFT.append(asyncio.ensure_future(late()))
+
+
+@task(retries=1)
+def leave_a_thread_of_an_attempt(number):
+    leave_a_thread(number)
+
+
+LEFT = []
+
+
+@pytest.mark.parametrize("as_map", [False, True])
+@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+@pytest.mark.parametrize(
+    ("work", "executor"),
+    [
+        (leave_a_thread, "threads"),
+        (leave_a_thread, "processes"),
+        (leave_a_thread_of_an_attempt, "threads"),
+        (leave_a_thread_of_an_attempt, "processes"),
+        (leave_a_coroutine, "threads"),
+    ],
+)
+def test_what_a_call_leaves_behind_logs_into_no_others_record(path, handler, work, executor, strategy, as_map):
+    """Nor into its own, which has been written by then."""
+    process = Process("left", strategy, 1, executor=executor)
+    if as_map:
+        process.map(work, range(COUNT))
+    else:
+        for number in range(COUNT):
+            process.add_task(work, number)
+    kept(process, path)
+    found = logs(path, task=0) if as_map else logs(path)
+    assert found == {number: f"INFO tests.shop: call {number}" for number in range(COUNT)}
+    LEFT.clear()
+
+
+def test_a_run_that_outlives_the_task_that_started_it_logs_into_no_others_record(path, handler):
+    """It is that task's while it lasts."""
+    GO.clear()
+    process = Process("outer")
+    process.add_task(start_a_run)
+    process.add_task(end_it)
+    kept(process, path)
+    assert logs(path) == {0: None, 1: None}
+
+
+def start_a_run():
+    inner = Process("inner")
+    inner.add_task(lambda: GO.wait(20) and say("late"))
+    LEFT.append(inner.start())
+
+
+def end_it():
+    GO.set()
+    assert LEFT.pop().result(20) == ["late"]
+
+
 def test_coroutines_at_the_same_time_do_not_mix(path, handler):
     """What a coroutine logs after an await is its own still, whoever had the loop meanwhile."""
     process = Process("talks", "parallel", 3)

@@ -141,10 +141,14 @@ class Chunk:
         remote = conduct if isinstance(conduct, Remote) else None
         logs = None if remote is None else remote.logs
         for index, element, attempt, timeout, function, args, kwargs in self.calls:
-            if halting.halted:
+            if halting.halted or start > until:
                 return False
             if remote is not None:
                 remote.function, remote.element = function, element
+            if conduct.logs is not None:
+                seat = seat.own(index)
+                context.run(SEAT.set, seat)
+                pristine.run(SEAT.set, seat)
             seat.index, seat.element, seat.attempt = index, element, attempt
             if chained:
                 args, kwargs = with_earlier(args, kwargs, value)  # noqa: PLW2901
@@ -155,16 +159,16 @@ class Chunk:
                     one = Attempt(conduct, index, Options(timeout=timeout), function, args, kwargs, element)
                     value = context.run(self._bounded, one, attempt)
             except BaseException as error:
+                seat.over = True
                 note((False, start, clock(), error, logs.take((index, element)) if logs else None))
                 if self.stops or not isinstance(error, Exception):
                     return True
                 end = clock()
             else:
+                seat.over = True
                 end = clock()
                 note((True, start, end, value, logs.take((index, element)) if logs else None))
                 value = value if chained else None
-            if end > until:
-                return False
             start = end
             context = _clean(context, pristine)
         return False

@@ -183,6 +183,8 @@ class Attempt(Attempts):
         except BaseException as error:
             self.error = error
             raise
+        finally:
+            seat.over = True
 
     def _within(self, timeout: float, seat: Seat, context: contextvars.Context) -> Any:
         box = _Box(context, self.function, self.args, self.kwargs, self.report_late)

@@ -37,9 +37,13 @@ class Conduct(Protocol):
 
 
 class Seat:
-    """Where a task runs: a worker's loop, which moves from task to task, or one attempt of one task."""
+    """Where a task runs: a worker's loop, which moves from task to task, or one call, or one attempt of one.
 
-    __slots__ = ("abandoned", "attempt", "conduct", "element", "index", "worker")
+    In a run that is recorded each call has one of its own. What it leaves behind, a thread or a coroutine, keeps that,
+    and so does not pass for the worker's next task.
+    """
+
+    __slots__ = ("abandoned", "attempt", "conduct", "element", "index", "over", "worker")
 
     def __init__(self, conduct: Conduct, worker: str, index: int = -1, attempt: int = 1, element: int = -1) -> None:
         self.conduct: Conduct = conduct
@@ -48,6 +52,11 @@ class Seat:
         self.attempt: int = attempt
         self.element: int = element
         self.abandoned: bool = False
+        self.over: bool = False
+
+    def own(self, index: int, element: int = -1, attempt: int = 1) -> "Seat":
+        """Return a seat for one call of this worker. It is `over` when that has ended."""
+        return Seat(self.conduct, self.worker, index, attempt, element)
 
 
 SEAT: contextvars.ContextVar[Seat] = contextvars.ContextVar("procession_seat")

@@ -14,7 +14,7 @@ from typing import Any
 
 from procession._engine.attempt import attempted, stripped
 from procession._engine.course import Course
-from procession._engine.current import SEAT
+from procession._engine.current import SEAT, Seat
 from procession._engine.note import annotate
 from procession._model.progress import Progress
 from procession._model.record import WHOLE
@@ -116,11 +116,14 @@ class MapJob:
         context.run(SEAT.set, seat)
         start, called = time.perf_counter(), 0
         while (drawn := self._next()) is not None:
-            seat.element = drawn[0]
-            self._call(context.copy(), *drawn)
+            one, own = context.copy(), self._seated(seat, drawn[0])
+            if own is not seat:
+                one.run(SEAT.set, own)
+            self._call(one, *drawn)
+            own.over = own is not seat
             seat.element = WHOLE
             called += 1
-            del drawn
+            del drawn, one
         self._course.took_part(self._index, seat.worker, start, called)
         self._leave()
         self._course.flush()
@@ -131,6 +134,13 @@ class MapJob:
         """How far the map has come, in elements."""
         with self._lock:
             return Progress(self._done, self._failed, max(self._drawn, self._length))
+
+    def _seated(self, seat: Seat, place: int) -> Seat:
+        """Return where an element is called: a worker's seat or, where what it leaves behind could tell, its own."""
+        if self._course.recorder is not None:
+            return seat.own(self._index, place)
+        seat.element = place
+        return seat
 
     def _come(self) -> None:
         with self._lock:

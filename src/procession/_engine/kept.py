@@ -124,4 +124,4 @@ def _keeping(seat: Seat | None) -> Seat | None:
     """
     while seat is not None and seat.conduct.logs is None:
         seat = seat.conduct.around
-    return None if seat is None or seat.index < 0 or seat.abandoned else seat
+    return None if seat is None or seat.index < 0 or seat.over else seat

@@ -251,10 +251,18 @@ class ThreadEngine:
         try:
             for index in iter(ready.popleft, None):
                 seat.index = index
+                own = seat.own(index)
+                SEAT.set(own)
+                base.run(SEAT.set, own)
                 course.workers[index] = seat.worker
                 course.ledger.starts[index] = clock()
                 function, args, kwargs = self._calls[index]
-                course.finished(index, function(*args, **kwargs), clock(), in_order=self._in_order)
+                try:
+                    value = function(*args, **kwargs)
+                finally:
+                    own.over = True
+                course.finished(index, value, clock(), in_order=self._in_order)
+                del value
                 index = -1  # its end is noted by whoever commits it  # noqa: PLW2901
                 if context != base:
                     return True

@@ -118,7 +118,7 @@ async def _boxed(
 
 
 async def _one(attempts: Attempts) -> Any:
-    _, context = attempts.begin()
+    seat, context = attempts.begin()
     timeout = attempts.options.timeout
     limit = asyncio.timeout(timeout)
     try:
@@ -135,3 +135,5 @@ async def _one(attempts: Attempts) -> Any:
     except BaseException as error:
         attempts.error = error
         raise
+    finally:
+        seat.over = True

@@ -255,18 +255,18 @@ class CoroutineEngine:
             workers[index] = seat.worker
             starts[index] = now
             try:
-                function, args, kwargs = calls[index]
-                value = await function(*args, **kwargs)
-                now = clock()
                 if recorded:
-                    await self._finish(index, value, now)
+                    await self._finish(index, await self._call_recorded(worker, index), clock())
                     now = clock()
                 else:
+                    function, args, kwargs = calls[index]
+                    value = await function(*args, **kwargs)
+                    now = clock()
                     values[index] = value
                     ends[index] = now
+                    del value
                     if attentive:
                         course.ended(index)
-                del value
                 if context != base or cancelling():
                     return
             except BaseException as error:
@@ -277,6 +277,16 @@ class CoroutineEngine:
             if now - since > PATIENCE_S and ledger.ready:
                 await breathe()
                 since = now = clock()
+
+    async def _call_recorded(self, worker: Worker, index: int) -> Any:
+        own = worker.seat.own(index)
+        SEAT.set(own)
+        worker.base.run(SEAT.set, own)
+        function, args, kwargs = self._calls[index]
+        try:
+            return await function(*args, **kwargs)
+        finally:
+            own.over = True
 
     def _raised(self, index: int, error: BaseException) -> None:
         if isinstance(error, Left) or self.course.ledger.ends[index] is not None:
@@ -317,16 +327,20 @@ class CoroutineEngine:
     def _call_plain(self, seat: Seat, index: int) -> None:
         course = self.course
         context = course.context.copy()
-        context.run(SEAT.set, seat)
         seat.index = index
+        own = seat.own(index)
+        context.run(SEAT.set, own)
         course.workers[index] = seat.worker
         course.ledger.starts[index] = time.perf_counter()
         try:
             function, args, kwargs = self._threads._calls[index]
-            course.finished(index, context.run(function, *args, **kwargs), time.perf_counter(), in_order=False)
+            value = context.run(function, *args, **kwargs)
+            own.over = True
+            course.finished(index, value, time.perf_counter(), in_order=False)
         except Left:
             pass
         except BaseException as error:
+            own.over = True
             course.raised(index, error, in_order=False)
 
     def _next_plain(self) -> int | None:

@@ -63,8 +63,12 @@ class AwaitedMap(MapJob):
         called = 0
         try:
             while (drawn := await self._next_async()) is not None:
-                shift.seat.element = drawn[0]
+                own = self._seated(shift.seat, drawn[0])
+                if own is not shift.seat:
+                    SEAT.set(own)
+                    context.run(SEAT.set, own)
                 await self._call_async(shift.context, context, *drawn)
+                own.over = own is not shift.seat
                 shift.seat.element = WHOLE
                 called += 1
                 del drawn
