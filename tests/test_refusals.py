@@ -5,7 +5,8 @@ from functools import partial
 
 import pytest
 
-from procession import HandleError, Process
+from procession import DigestError, HandleError, Process
+from procession.journal import Journal
 
 
 def same(value=None, **_):
@@ -91,3 +92,59 @@ def test_a_list_of_a_million_numbers_is_looked_at_in_one_pass():
         return len(seen)
 
     assert events(1_000_000) == events(10)
+
+
+# What has no order where order counts
+
+
+def letters():
+    return {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("source", [{"a", "b"}, frozenset("ab"), type("Words", (set,), {})("ab")])
+def test_a_run_that_is_recorded_refuses_to_map_a_set_before_anything_runs(source):
+    """In the next interpreter it has another order. The message says what to do; without a journal it is fine."""
+    calls = []
+    process, inner = Process("words"), Process("inner")
+    process.add_task(calls.append, 1)
+    process.map(str.upper, source)
+    inner.map(str.upper, source)
+    outer = Process("outer")
+    outer.add_task(inner)
+    with Journal(":memory:") as journal:
+        with pytest.raises(DigestError, match=rf"'words', task 1 .*, argument 1 is a {type(source).__name__}.*sorted"):
+            process.execute(run_id="a", journal=journal)
+        with pytest.raises(DigestError, match=r"'inner', task 0 .*sorted"):
+            outer.execute(run_id="b", journal=journal)
+        assert journal.runs() == []
+    assert calls == []
+    assert process.status == "failed"
+    assert sorted(process.execute()[1]) == ["A", "B"]
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_a_set_that_a_handle_turns_out_to_be_fails_its_map_in_a_run_that_is_recorded(strategy, executor):
+    """As soon as it is known, before any element is called; what was recorded before stays."""
+    process = Process("words", strategy, 2, executor=executor)
+    process.map(str.upper, process.task(letters))
+    with Journal(":memory:") as journal:
+        with pytest.raises(DigestError, match=r"process 'words', task 1 \(map of .*, argument 1 is a set.*sorted"):
+            process.execute(run_id="a", journal=journal)
+        assert [(task.name, task.state) for task in journal.tasks("a")][0] == ("letters", "completed")
+        assert journal.tasks("a", task=1) == []
+    assert sorted(process.execute()[1]) == ["A", "B", "C"]
+
+
+def test_what_has_an_order_is_mapped_in_a_run_that_is_recorded():
+    """Views of a dict have that of the dict, and so do classes of sets that keep one."""
+
+    class Ordered(set):
+        def __iter__(self):
+            return iter(sorted(set.__iter__(self)))
+
+    process = Process("ordered")
+    for source in {"b": 1, "a": 2}.keys(), {"b": 1}, Ordered("ba"):
+        process.map(str.upper, source)
+    with Journal(":memory:") as journal:
+        assert process.execute(run_id="a", journal=journal) == [["B", "A"], ["B"], ["A", "B"]]

@@ -178,6 +178,10 @@ class MapJob:
     def _opened(self) -> Iterator[tuple[Any, ...]]:
         iterables = self._iterables()
         check_iterables(iterables, self._where)
+        if self._course.recorder is not None:
+            from procession._plan.digest import check_order  # as in `_checked`
+
+            check_order(iterables, self._where)
         self._length = max((len(iterable) for iterable in iterables if isinstance(iterable, Sized)), default=0)
         self._at_hand = all(type(iterable) in _AT_HAND for iterable in iterables)
         iterators = [iter(iterable) for iterable in iterables]

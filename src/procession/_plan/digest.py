@@ -31,6 +31,7 @@ SIMPLE: Final = frozenset({int, str, float, bool, complex, bytes, type(None), El
 strings. Containers of these too, but of no others: it takes any buffer for bytes, and writes dicts in their order."""
 
 _CONTAINERS: Final = frozenset({list, tuple, set, frozenset, dict})
+_IN_ANY_ORDER: Final = tuple(cast("Any", kind).__iter__ for kind in (set, frozenset))
 _TEXT: Final = frozenset({str, bytes})
 _HEAVY: Final = 64
 """Values of so many parts, or bytes, are remembered: looking twice costs more than a place in a dictionary."""
@@ -61,6 +62,31 @@ def digest_element(element: tuple[Any, ...], where: str) -> bytes:
         return Digester().call(element, {})
     except Refused as refused:
         raise DigestError(f"{where}, an element, {refused}") from refused.__cause__
+
+
+def check_order(iterables: tuple[object, ...], where: str) -> None:
+    """Raise `DigestError` if one that a map draws from is a set; `where` names process and task.
+
+    >>> check_order(([2, 1], {2, 1}), "process 'p', task 0 (f)")
+    Traceback (most recent call last):
+        ...
+    procession.errors.DigestError: process 'p', task 0 (f), argument 2 is a set, whose elements come ...
+    """
+    try:
+        refuse_sets(iterables)
+    except Refused as refused:
+        raise DigestError(f"{where}, {refused}") from None
+
+
+def refuse_sets(iterables: tuple[object, ...]) -> None:
+    """Raise `Refused` if an iterable is a set: an element is recorded by its place, and there it has none."""
+    for place, iterable in enumerate(iterables, start=1):
+        if getattr(type(iterable), "__iter__", None) in _IN_ANY_ORDER:
+            raise Refused(
+                f"argument {place} is a {type(iterable).__name__}, whose elements come in another order in the next "
+                "interpreter: a run that goes on could not tell which of them was recorded. Give map a list, such as "
+                "sorted(...)"
+            )
 
 
 class Refused(Exception):

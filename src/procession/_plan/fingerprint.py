@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from procession._model.handle import Handle
 from procession._model.task import Call, Each, look_up, name_of, options_of, unwrapped
 from procession._model.text import counted, shown
-from procession._plan.digest import SIZE, Digester, Refused, combined
+from procession._plan.digest import SIZE, Digester, Refused, combined, refuse_sets
 from procession._plan.parts import Drawn, named, place_of
 from procession.errors import DigestError
 
@@ -123,7 +123,7 @@ def fingerprint_of(process_name: str, calls: Sequence[Call]) -> Fingerprint:
     An iterable of a `map` that has no length counts by its type alone, since looking at its elements would draw them:
     see `digest_element`. A handle is the place of its task.
 
-    Raises `DigestError` that names process, task and argument if one cannot be digested.
+    Raises `DigestError` that names process, task and argument if one cannot be digested, or a map draws from a set.
     """
     digester = Digester()
     names: dict[str, int] = {}
@@ -136,7 +136,7 @@ def fingerprint_of(process_name: str, calls: Sequence[Call]) -> Fingerprint:
                 name = names.setdefault(qualified(function), len(names))
                 found = known[id(function)] = name, b"" if _said(function) else digester.callable(function)
             name, beyond = found
-            digest = digester.call(tuple(map(_undrawn, args)) if type(function) is Each else args, kwargs)
+            digest = digester.call(_sources(args) if type(function) is Each else args, kwargs)
         except Refused as refused:
             where = f"process {shown(process_name)!r}, task {place} ({shown(qualified(function))})"
             raise DigestError(f"{where}, {refused}") from refused.__cause__
@@ -201,6 +201,11 @@ def _said(function: Any) -> bool:
 
 def _of_module(function: BuiltinMethodType) -> bool:
     return function.__self__ is None or isinstance(function.__self__, ModuleType)
+
+
+def _sources(iterables: tuple[Any, ...]) -> tuple[Any, ...]:
+    refuse_sets(iterables)
+    return tuple(map(_undrawn, iterables))
 
 
 def _undrawn(iterable: Any) -> Any:
