@@ -402,7 +402,7 @@ def test_a_living_holder_is_respected_and_a_dead_one_is_not(where):
     child = Child(HOLD, where)
     pid = child.line()
     with Journal(where) as journal:
-        with pytest.raises(RunInUseError, match=f"process {pid} "):
+        with pytest.raises(RunInUseError, match=f"process {pid} .* once that process is gone, the run is free at once$"):
             journal.begin("run", SIX)
         assert (journal.run("run").status, journal.run("run").pid) == ("running", int(pid))
         os.kill(int(pid), signal.SIGKILL)
@@ -718,6 +718,15 @@ def test_a_heartbeat_outlives_a_database_that_fails_for_a_while(tmp_path, monkey
 
 
 # Showing and pruning
+
+
+@pytest.mark.parametrize("state", ["running", "fialed", "", "x" * 1000, 3])
+def test_an_unknown_state_of_tasks_is_refused_with_those_that_are_known(where, state):
+    """A word that means nothing does not find nothing."""
+    with Journal(where) as journal:
+        journal.begin("run", SIX).close("completed")
+        with pytest.raises(ValueError, match="^unknown state .{1,220}; known are 'completed' and 'failed'$"):
+            journal.tasks("run", state=state)
 
 
 def test_runs_and_tasks_are_shown_in_pages(where):

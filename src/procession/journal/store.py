@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select,
 from sqlalchemy.exc import IntegrityError
 
 from procession._model.record import WHOLE
-from procession._model.text import shown
+from procession._model.text import shown, sketch
 from procession._plan.fingerprint import Fingerprint
 from procession._plan.shape import Shape
 from procession.errors import JournalError, PlanChangedError, RunInUseError, RunUnknownError
@@ -120,8 +120,11 @@ class Journal:
     ) -> list[TaskInfo]:
         """Return how tasks of a run ended, by place; with `task`, how the elements of that map did.
 
-        Only those that have ended are there. Raises `RunUnknownError` if the journal has no run of that id.
+        Only those that have ended are there. Raises `RunUnknownError` if the journal has no run of that id,
+        `ValueError` for an unknown `state`.
         """
+        if state not in (None, "completed", "failed"):
+            raise ValueError(f"unknown state {sketch(state)}; known are 'completed' and 'failed'")
         with self.database.reading() as connection:
             return look.tasks_of(connection, look.key_of(connection, run_id), task, state, limit, offset)
 
@@ -297,10 +300,15 @@ def _check_free(row: Row[Any], run_id: str, now: float) -> None:
     holder = lease.Holder.read(row.holder)
     if row.held_until <= now or holder.gone(row.token):
         return
+    here = lease.Holder.here()
+    if (holder.host, holder.system) == (here.host, here.system):
+        free = "once that process is gone, the run is free at once"
+    else:
+        # Nobody here can look whether it lives.
+        free = f"should that process be dead, the run is free {row.held_until - now:.0f} s from now"
     raise RunInUseError(
         f"run {run_id!r} is being executed by process {holder.pid} on {holder.host} since "
-        f"{lease.moment(row.held_since)}. Wait for its end or cancel it; should the process be dead, the run is free "
-        f"{row.held_until - now:.0f} s from now"
+        f"{lease.moment(row.held_since)}. Wait for its end or cancel it; {free}"
     )
 
 
