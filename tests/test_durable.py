@@ -110,6 +110,23 @@ def test_a_completed_run_returns_its_results_at_once(strategy, path):
         assert outcome.worker
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_run_that_is_executed_again_does_not_shrink(strategy, path):
+    """Elements of a map are counted, whether they are called or were recorded."""
+    process = Process("maps", strategy, 2, on_error="return")
+    process.map(work, range(3))
+    process.add_task(work, 20)
+    process.map(work, range(10, 14))
+    BROKEN.add(13)
+    with Journal(path) as journal:
+        process.execute(run_id="run", journal=journal)
+        assert journal.run("run").progress == (8, 1, 8)
+        BROKEN.clear()
+        for _ in range(3):
+            process.execute(run_id="run", journal=journal)
+            assert journal.run("run").progress == (8, 0, 8)
+
+
 def test_ids_are_apart(path):
     """Under another id, or in another journal, everything is called."""
     ten().execute(run_id="a", journal=path)

@@ -21,7 +21,7 @@ import pytest
 from procession import JournalError, PlanChangedError, Progress, ResultError, RunInUseError, RunUnknownError
 from procession._model.record import WHOLE, Record
 from procession._plan.fingerprint import fingerprint_of
-from procession.journal import Journal, access, codec, database, lease, recorder, schema
+from procession.journal import Journal, access, codec, database, heartbeat, lease, recorder, schema
 from version_1 import make as make_version_1
 
 posix = pytest.mark.skipif(os.name != "posix", reason="file modes and signals are POSIX's")
@@ -402,7 +402,9 @@ def test_a_living_holder_is_respected_and_a_dead_one_is_not(where):
     child = Child(HOLD, where)
     pid = child.line()
     with Journal(where) as journal:
-        with pytest.raises(RunInUseError, match=f"process {pid} .* once that process is gone, the run is free at once$"):
+        with pytest.raises(
+            RunInUseError, match=f"process {pid} .* once that process is gone, the run is free at once$"
+        ):
             journal.begin("run", SIX)
         assert (journal.run("run").status, journal.run("run").pid) == ("running", int(pid))
         os.kill(int(pid), signal.SIGKILL)
@@ -764,6 +766,66 @@ def test_runs_and_tasks_are_shown_in_pages(where):
             for run_id in ("none", "run3/7", "none/7"):
                 with pytest.raises(RunUnknownError, match=run_id):
                     ask(run_id)
+
+
+def told(ended, failed, total):
+    """Return what a run says of itself once a second."""
+    return heartbeat.text_of((Progress(ended, failed, total), []))
+
+
+def progress_of(journal, run_id="run"):
+    """Return what is shown of a run, which is the same everywhere."""
+    with journal.reader() as reader:
+        (found,) = [one for one in reader.runs() if one.run.id == run_id]
+        assert journal.run(run_id) == found.run == reader.run(found.key)
+    assert journal.runs()[0] == journal.run(run_id)
+    return journal.run(run_id).progress
+
+
+def test_of_a_run_that_was_interrupted_what_is_recorded_is_counted(where):
+    """More than its last word a moment before, and elements of a map in place of the map."""
+    with Journal(where) as journal:
+        one = journal.begin("run", SIX)
+        one.commit([done(one, 0, 0)])
+        one.renew(told(1, 0, 8))
+        assert progress_of(journal) == (1, 0, 8)
+        one.commit([done(one, 1, place, place) for place in range(3)] + [done(one, 1, None)])
+        one.commit([done(one, 2, 0, 0), failed(2, element=1), failed(2), failed(3)])
+        assert progress_of(journal) == (1, 0, 8)
+        expire(where)
+        assert (journal.run("run").status, progress_of(journal)) == ("interrupted", (7, 2, 9))
+        two = journal.begin("run", SIX)
+        expire(where)
+        # It had no time to say anything.
+        assert progress_of(journal) == (7, 2, 9)
+        with pytest.raises(RunInUseError):
+            one.close("failed")
+
+
+def test_a_run_that_is_gone_on_with_counts_the_elements_of_maps_that_were_complete(where):
+    """While it goes on, when it has ended, and after a crash: of the rest it says itself how far it is."""
+    with Journal(where) as journal:
+        one = journal.begin("run", SIX)
+        one.commit([done(one, 1, place, place) for place in range(100)] + [done(one, 1, None), done(one, 2, 0, 0)])
+        one.renew(told(101, 0, 124))
+        one.close("cancelled")
+        two = journal.begin("run", SIX)
+        assert progress_of(journal) is None
+        two.renew(told(2, 0, 25))  # the map is one of its six tasks, and the other has 20 elements
+        assert progress_of(journal) == (101, 0, 124)
+        two.commit(
+            [done(two, 2, place, place)._replace(started_at=time.time(), duration=0.0) for place in range(1, 20)]
+        )
+        two.renew(told(21, 0, 25))
+        assert progress_of(journal) == (120, 0, 124)
+        two.commit([done(two, 2, None)._replace(started_at=time.time(), duration=0.0), done(two, 0, 0)])
+        expire(where)
+        assert progress_of(journal) == (121, 0, 124)
+        three = journal.begin("run", SIX)
+        three.commit([done(three, task, 0) for task in (3, 4, 5)])
+        three.renew(told(6, 0, 6))
+        three.close("completed")
+        assert progress_of(journal) == (124, 0, 124)
 
 
 def test_pruning_takes_old_runs_whole_and_leaves_living_ones(where):

@@ -11,6 +11,7 @@ from procession._model.progress import Progress
 from procession._model.record import WHOLE
 from procession.errors import RunUnknownError
 from procession.journal import lease
+from procession.journal.counts import Counts
 from procession.journal.schema import TOP, records, runs
 
 
@@ -30,8 +31,9 @@ class RunInfo:
 
     `status` is what `Run.status` was or, of a run whose process is gone without having said so, `"interrupted"`.
     `executions` says how many times it was begun, and `started_at` when that was for the last time. `progress` and
-    `running` are what the journal was last told, at most about a second old while the run goes on. `host` and `pid`
-    are of the process that executes it, if one does. `origin` is how it was started, `error` why it failed.
+    `running` are what the journal was last told, at most about a second old while the run goes on; after a crash,
+    `progress` is what is recorded. `host` and `pid` are of the process that executes it, if one does. `origin` is how
+    it was started, `error` why it failed.
     """
 
     id: str
@@ -83,19 +85,24 @@ def key_of(connection: Connection, run_id: str) -> int:
     return key
 
 
-def runs_of(connection: Connection, parent: int, within: str, now: float, limit: int, offset: int) -> list[RunInfo]:
+def runs_of(
+    connection: Connection, counts: Counts, parent: int, within: str, now: float, limit: int, offset: int
+) -> list[RunInfo]:
     """Return the runs nested in one, or, for `TOP`, those that are not nested; the newest first."""
     query = select(runs).where(runs.c.parent == parent).order_by(runs.c.key.desc()).limit(limit).offset(offset)
     alive = parent != TOP and is_alive(_outermost(connection, parent), now)
     rows = connection.execute(query).all()
-    return [info(row, f"{within}/{row.id}" if within else row.id, alive or is_alive(row, now)) for row in rows]
+    return [
+        info(connection, counts, row, f"{within}/{row.id}" if within else row.id, alive=alive or is_alive(row, now))
+        for row in rows
+    ]
 
 
-def run_of(connection: Connection, run_id: str, now: float) -> RunInfo:
+def run_of(connection: Connection, counts: Counts, run_id: str, now: float) -> RunInfo:
     """Return how a run stands. `RunUnknownError` if there is none."""
     key = key_of(connection, run_id)
     row = connection.execute(select(runs).where(runs.c.key == key)).one()
-    return info(row, run_id, is_alive(_outermost(connection, key), now))
+    return info(connection, counts, row, run_id, alive=is_alive(_outermost(connection, key), now))
 
 
 def tasks_of(
@@ -147,7 +154,7 @@ def _outermost(connection: Connection, key: int) -> Row[Any]:
         key = row.parent
 
 
-def info(row: Row[Any], run_id: str, alive: bool) -> RunInfo:
+def info(connection: Connection, counts: Counts, row: Row[Any], run_id: str, *, alive: bool) -> RunInfo:
     """Return how the run of a row of `runs` stands."""
     told = json.loads(row.progress)
     holder = lease.Holder.read(row.holder) if row.token is not None and alive else None
@@ -159,7 +166,7 @@ def info(row: Row[Any], run_id: str, alive: bool) -> RunInfo:
         created_at=row.created_at,
         started_at=row.started_at,
         ended_at=row.ended_at,
-        progress=Progress(told["ended"], told["failed"], told["total"]) if told else None,
+        progress=counts.progress(connection, row, alive=alive),
         running=tuple(Running(*task) for task in told["running"]) if told and alive else (),
         cancelling=row.cancelling,
         host=None if holder is None else holder.host,

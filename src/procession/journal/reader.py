@@ -16,6 +16,7 @@ from procession._plan.fingerprint import Fingerprint
 from procession._plan.shape import Shape
 from procession.errors import RunUnknownError
 from procession.journal import look
+from procession.journal.counts import Counts
 from procession.journal.look import RunInfo, TaskInfo
 from procession.journal.schema import TOP, definitions, is_failed, records, runs
 from procession.journal.spent import Mark, Share, marks_of, shares_of
@@ -52,8 +53,9 @@ class Failure(NamedTuple):
 class Reader:
     """One look at a journal, in one connection, as long as `Journal.reader()` lasts."""
 
-    def __init__(self, connection: Connection, now: float, trace: Callable[[], object]) -> None:
+    def __init__(self, connection: Connection, counts: Counts, now: float, trace: Callable[[], object]) -> None:
         self._connection = connection
+        self._counts = counts
         self._trace = trace
         self.now = now
 
@@ -118,7 +120,9 @@ class Reader:
         """Return how a run stands. `RunUnknownError` if there is none of that key."""
         row, *outer = self._line(key)
         run_id = "/".join(one.id for one in [*reversed(outer), row])
-        return look.info(row, run_id, look.is_alive((outer or [row])[-1], self.now))
+        return look.info(
+            self._connection, self._counts, row, run_id, alive=look.is_alive((outer or [row])[-1], self.now)
+        )
 
     def outer(self, key: int) -> list[Found]:
         """Return the runs that a run is nested in, the outermost first."""
@@ -302,9 +306,9 @@ class Reader:
                 return
             last = rows[-1].key
 
-    @staticmethod
-    def _found(row: Row[Any], within: str, alive: bool) -> Found:
-        return Found(row.key, look.info(row, f"{within}/{row.id}" if within else row.id, alive))
+    def _found(self, row: Row[Any], within: str, alive: bool) -> Found:
+        run_id = f"{within}/{row.id}" if within else row.id
+        return Found(row.key, look.info(self._connection, self._counts, row, run_id, alive=alive))
 
     @staticmethod
     def _which(

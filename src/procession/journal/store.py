@@ -17,6 +17,7 @@ from procession._plan.shape import Shape
 from procession.errors import JournalError, PlanChangedError, RunInUseError, RunUnknownError
 from procession.journal import lease, look
 from procession.journal.codec import Codec, CodecName, codec_of, writable
+from procession.journal.counts import Counts
 from procession.journal.database import Database, Durability
 from procession.journal.look import RunInfo, TaskInfo
 from procession.journal.reader import Reader
@@ -62,6 +63,7 @@ class Journal:
     ) -> None:
         self.database = Database(where, durability)
         self._codec = codec_of(codec)
+        self._counts = Counts()
 
     def begin(
         self,
@@ -102,12 +104,13 @@ class Journal:
         """Return how runs stand, the newest first; with `within`, those that are nested in that one."""
         with self.database.reading() as connection:
             parent = TOP if within is None else look.key_of(connection, within)
-            return look.runs_of(connection, parent, within or "", self.database.now(connection), limit, offset)
+            now = self.database.now(connection)
+            return look.runs_of(connection, self._counts, parent, within or "", now, limit, offset)
 
     def run(self, run_id: str) -> RunInfo:
         """Return how a run stands. `RunUnknownError` if the journal has none of that id."""
         with self.database.reading() as connection:
-            return look.run_of(connection, run_id, self.database.now(connection))
+            return look.run_of(connection, self._counts, run_id, self.database.now(connection))
 
     def tasks(
         self,
@@ -132,7 +135,7 @@ class Journal:
     def reader(self) -> Generator[Reader]:
         """Return a closer look at the journal, by key and a part at a time, for as long as the `with` lasts."""
         with self.database.reading() as connection:
-            yield Reader(connection, self.database.now(connection), self.database.trace)
+            yield Reader(connection, self._counts, self.database.now(connection), self.database.trace)
 
     def cancel(self, run_id: str) -> bool:
         """Ask whoever executes a run to cancel it, which takes about a second; return whether somebody does.
