@@ -585,7 +585,7 @@ def test_a_decorated_function_can_be_pickled():
         ({"retry_on": KeyboardInterrupt}, TypeError, r"retry_on.*Exception.*KeyboardInterrupt"),
         ({"retry_on": (OSError, int)}, TypeError, r"retry_on.*Exception.*int"),
         ({"retry_on": [OSError()]}, TypeError, r"retry_on.*Exception.*OSError"),
-        ({"retry_on": "OSError"}, TypeError, r"retry_on.*Exception"),
+        ({"retry_on": "OSError"}, TypeError, r"retry_on.*Exception.*'OSError'"),
         ({"retry_on": 3}, TypeError, r"retry_on.*Exception.*3"),
         ({"retry_on": None}, TypeError, r"retry_on.*Exception.*None"),
         ({"retries": tenacity.Retrying(), "retry_on": OSError}, TypeError, r"retry_on.*retry="),
@@ -601,7 +601,38 @@ def test_only_callables_can_have_options():
     """Said when decorating, without reading too much of what was given."""
     with pytest.raises(TypeError, match="callable"):
         task(retries=1)("x" * 10_000)
-    with pytest.raises(TypeError):
-        task(lambda: None)
+    with pytest.raises(TypeError, match="callable; got 3"):
+        task(3)
     with pytest.raises(TypeError):
         task(unknown=1)
+
+
+def test_a_decorator_without_brackets_gives_no_options():
+    """The function is as good as before, here and as a task."""
+
+    @task
+    def fetch(url):
+        """Fetch."""
+        return url
+
+    process = Process("plain")
+    process.add_task(fetch, "a")
+    assert (fetch("b"), fetch.__doc__, process.execute()) == ("b", "Fetch.", ["a"])
+
+
+def test_what_is_worth_a_retry_is_refused_where_none_is_made():
+    """When decorating, with the name of the function; one whose retries were said before may have it."""
+
+    def fetch():
+        raise OSError
+
+    for undecided in fetch, task(timeout=3)(fetch), task(name="fetch")(len):
+        with pytest.raises(ValueError, match=r"retry_on.*'.*fetch'.*retries=0.*retries=3"):
+            task(retry_on=OSError)(undecided)
+    with pytest.raises(TypeError, match=r"retry_on.*'.*fetch'.*retry="):
+        task(retry_on=OSError)(task(retries=tenacity.Retrying())(fetch))
+    process = Process("decided")
+    process.add_task(task(retry_on=OSError)(task(retries=1)(fetch)))
+    with pytest.raises(OSError):
+        process.execute()
+    assert process.last_run.outcomes[0].attempts == 2

@@ -364,3 +364,13 @@ def test_without_the_extra_the_import_says_what_to_install():
     code = "import sys; sys.modules['opentelemetry'] = None; import procession.observe.otel"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert 'ImportError: procession.observe.otel takes OpenTelemetry: pip install "procession[otel]"' in done.stderr
+
+
+def test_what_is_no_provider_is_refused_at_once():
+    """The message says which argument, and what it takes."""
+    with pytest.raises(TypeError, match="tracer_provider=.*takes a TracerProvider of OpenTelemetry; got 'x'"):
+        OpenTelemetry("x")
+    with pytest.raises(
+        TypeError, match="meter_provider=.*takes a MeterProvider of OpenTelemetry; got an object of type T"
+    ):
+        OpenTelemetry(meter_provider=TracerProvider())

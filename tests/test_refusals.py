@@ -1,5 +1,6 @@
 """What cannot be meant is refused as early as it can be known, with what was wrong, where, and what would be right."""
 
+import asyncio
 import sys
 from functools import partial
 
@@ -148,3 +149,119 @@ def test_what_has_an_order_is_mapped_in_a_run_that_is_recorded():
         process.map(str.upper, source)
     with Journal(":memory:") as journal:
         assert process.execute(run_id="a", journal=journal) == [["B", "A"], ["B"], ["A", "B"]]
+
+
+# Arguments of a process, a run, a task
+
+
+class Watching:
+    def on_event(self, event):
+        pass
+
+
+class Awaiting:
+    async def on_event(self, event):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"observers": print}, "observers takes a list of observers; got an object"),
+        ({"observers": 3}, "observers takes a list of observers; got 3"),
+        ({"observers": Watching()}, "observers takes a list of observers; got an object of type Watching"),
+        ({"observers": [Watching(), Awaiting()]}, "on_event of an object of type Awaiting is a coroutine function"),
+        ({"journal": 3}, r"journal is a path, a URL or a procession\.journal\.Journal; got 3"),
+        ({"journal": b"runs.db"}, "journal is a path, a URL"),
+        ({"journal": Journal}, "journal is a path, a URL.*; got class Journal"),
+        ({"run_id": 3, "journal": ":memory:"}, "run_id is a str; got 3"),
+        ({"run_id": 3}, "run_id is a str; got 3"),
+        ({"progress": "yes"}, "progress is True or False; got 'yes'"),
+        ({"allow_changes": "yes", "journal": ":memory:"}, "allow_changes is True or False; got 'yes'"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_refused_before_anything_runs(wrong, match):
+    """When the process is made, where it is given there, and else by each way to execute it, which changes nothing."""
+    process = Process("wrong")
+    process.add_task(same, 1)
+    ways = [process.execute, process.start, lambda **wrong: asyncio.run(process.execute_async(**wrong))]
+    if wrong.keys() <= {"observers", "journal"}:
+        ways.append(lambda **wrong: Process("wrong", **wrong))
+    for way in ways:
+        with pytest.raises(TypeError, match=f"process 'wrong': {match}"):
+            way(**wrong)
+    assert (process.status, process.last_run) == ("initialized", None)
+
+
+def test_attributes_that_were_set_to_something_wrong_are_refused_when_a_run_begins():
+    """As if they had been given."""
+    process = Process("set")
+    process.journal = 3
+    with pytest.raises(TypeError, match="'set': journal is"):
+        process.execute()
+    process.journal, process.observers = None, print
+    with pytest.raises(TypeError, match="'set': observers takes"):
+        process.execute()
+
+
+def test_changes_cannot_be_allowed_where_there_is_no_journal():
+    """There is nothing that they could be changes of."""
+    process = Process("forgetful")
+    with pytest.raises(ValueError, match="process 'forgetful': allow_changes=True .* give run_id= and journal="):
+        process.execute(allow_changes=True)
+
+
+def test_a_journal_is_at_a_path_or_a_url():
+    """Said when it is made."""
+    for wrong in 3, None, b"runs.db", ["runs.db"]:
+        with pytest.raises(TypeError, match="a journal is kept at a path or a URL, which is a str; got"):
+            Journal(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["x", True, [1]])
+def test_a_timeout_that_is_no_number_is_refused(wrong):
+    """By whatever waits for a run, ended or not."""
+    process = Process("waited")
+    process.add_task(same, 1)
+    run = process.start()
+    for wait in run.wait, run.result:
+        with pytest.raises(TypeError, match="process 'waited': timeout is a number of seconds, or None; got"):
+            wait(timeout=wrong)
+    assert run.result(timeout=float("inf")) == [1]
+    with pytest.raises(TypeError, match="timeout"):
+        run.result(timeout=wrong)
+
+
+def test_a_handle_of_another_process_is_refused_by_a_run_with_its_name():
+    """The message says whose it is, and that it is another process even where that has the same name."""
+    process, other = Process("same"), Process("same")
+    handle = other.task(same, 1)
+    process.execute()
+    with pytest.raises(
+        HandleError, match=r"of process 'same'; got <handle of task 0 \(same\) of process 'same'>, another"
+    ):
+        process.last_run[handle]
+
+
+def test_an_option_that_is_given_as_an_argument_is_told_when_the_function_does_not_take_it():
+    """When it is added, with what would be right. A function that takes it, or anything, gets it as ever."""
+
+    class Fetcher:
+        def fetch(self, url):
+            return url
+
+    def fetch(url, /, timeout=1, *, name=None):
+        return url, timeout, name
+
+    process = Process("options")
+    for function in lambda url: url, Fetcher().fetch, partial(lambda url, other: url, other=1):
+        for option in "retries", "timeout", "name", "retry_on":
+            for add in process.add_task, process.task:
+                with pytest.raises(
+                    TypeError, match=rf"'options', task 0 .*no argument '{option}'.*task\({option}=\.\.\."
+                ):
+                    add(function, "a", **{option: 3})
+    process.add_task(fetch, "a", timeout=3, name="b")
+    process.add_task(same, 1, retries=3)
+    process.add_task(max, [1], default=1)
+    assert process.execute() == [("a", 3, "b"), 1, 1]

@@ -4,17 +4,19 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, ParamSpec, TypeVar, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, ParamSpec, TypeVar, cast, overload
 
+from procession._arguments import check_definition, check_execution, check_switch, observers_in
 from procession._engine.course import Course
 from procession._engine.current import SEAT
 from procession._engine.each import check_iterables
-from procession._executor import Where, check_executor
+from procession._executor import Where
 from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.observer import Observer
 from procession._model.states import OnError, ProcessStatus
 from procession._model.strategy import Strategy, StrategyName, strategy_of
 from procession._model.task import (
+    OPTION_NAMES,
     PLAIN,
     Call,
     Each,
@@ -24,6 +26,7 @@ from procession._model.task import (
     look_up,
     name_of,
     options_of,
+    takes,
     unwrapped,
 )
 from procession._model.text import counted, shown, sketch
@@ -116,14 +119,14 @@ class Process:
         where = f"process {shown(name)!r}"
         if max_workers is None:
             max_workers = min(32, (os.cpu_count() or 1) + 4)
-        _checked(where, strategy, max_workers, on_error, executor)
+        check_definition(where, strategy, max_workers, on_error, executor, journal)
         self.name: str = name
         self.strategy: StrategyName | Strategy = strategy
         self.max_workers: int = max_workers
         self.on_error: OnError = on_error
         self.executor: Where = executor
         self.journal = journal
-        self.observers: list[Observer] = _observers(where, observers)
+        self.observers: list[Observer] = observers_in(where, observers)
         self.tasks: list[Call] = []
         self.status: ProcessStatus = "initialized"
         self._owner = Owner(name)
@@ -153,7 +156,12 @@ class Process:
         itself, `ProcessRunningError` while it runs.
         """
         plain = callable is self._plain or self._is_plain(callable)
-        for value in (*args, *kwargs.values()) if kwargs else args:
+        values: tuple[Any, ...] = args
+        if kwargs:
+            if not OPTION_NAMES.isdisjoint(kwargs):
+                self._check_options(callable, kwargs)
+            values = (*args, *kwargs.values())
+        for value in values:
             if type(value) in SEARCHED:
                 plain = False
         if not plain:
@@ -184,6 +192,7 @@ class Process:
         3
         """
         options = PLAIN if callable is self._plain or self._is_plain(callable) else options_of(callable)
+        self._check_options(callable, kwargs)
         return self._add(callable, args, kwargs, options, handled=True)
 
     @overload
@@ -423,7 +432,9 @@ class Process:
     # Inside
 
     def _audience(self, observers: Iterable[Observer], *, progress: bool) -> Audience:
-        everyone = _observers(f"process {shown(self.name)!r}", [*self.observers, *observers])
+        where = f"process {shown(self.name)!r}"
+        everyone = observers_in(where, self.observers) + observers_in(where, observers)
+        check_switch(where, "progress", progress)
         if not progress:
             return Audience(everyone)
         from procession.observe.progress import Display  # for people only
@@ -441,7 +452,8 @@ class Process:
     ) -> Run:
         # Attributes can be assigned, so they are looked at again.
         where = f"process {shown(self.name)!r}"
-        strategy = _checked(where, self.strategy, self.max_workers, self.on_error, self.executor)
+        strategy = check_definition(where, self.strategy, self.max_workers, self.on_error, self.executor, self.journal)
+        check_execution(where, run_id, journal, allow_changes=allow_changes)
         with self._lock:
             if self.status == "running":
                 raise self._running(what)
@@ -545,6 +557,15 @@ class Process:
         self._plain = function
         return True
 
+    def _check_options(self, function: Callable[..., Any], kwargs: dict[str, Any]) -> None:
+        """Refuse an option of a task that is given as an argument, where the function does not take it."""
+        for name in OPTION_NAMES.intersection(kwargs):
+            if not takes(function, name):
+                raise TypeError(
+                    f"{self._where(function)}: the function takes no argument {name!r}. As an option of the task it "
+                    f"goes with the function: add_task(task({name}=...)(function), ...), or @task({name}=...) above it"
+                )
+
     def _contains(self, wanted: "Process") -> bool:
         """Return whether the process is the wanted one, or has it among its tasks at any depth."""
         pending, seen = [self], {id(self)}
@@ -629,31 +650,3 @@ def _process_in(inner: Callable[..., Any]) -> Process | None:
     inside = look_up(inner, "__self__")
     inside = inner if inside is None else inside
     return inside if isinstance(inside, Process) else None
-
-
-def _observers(where: str, observers: Iterable[object]) -> list[Observer]:
-    """Return the observers as a list; raise for what is none."""
-    checked: list[Observer] = []
-    for observer in observers:
-        if isinstance(observer, type) or not isinstance(observer, Observer):
-            raise TypeError(f"{where}: an observer has a method on_event(event); got {sketch(observer)}")
-        checked.append(observer)
-    return checked
-
-
-def _checked(where: str, strategy: object, max_workers: object, on_error: object, executor: object) -> Strategy:
-    """Return the strategy that is meant; raise for what cannot be."""
-    try:
-        known = strategy_of(strategy)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    check_executor(executor, where)
-    if on_error not in get_args(OnError):
-        raise ValueError(
-            f"{where}: unknown on_error {sketch(on_error)}; known are {', '.join(map(repr, get_args(OnError)))}"
-        )
-    if isinstance(max_workers, bool) or not isinstance(max_workers, int):
-        raise TypeError(f"{where}: max_workers is an int of at least 1, or None; got {sketch(max_workers)}")
-    if max_workers < 1:
-        raise ValueError(f"{where}: max_workers is at least 1; got {sketch(max_workers)}")
-    return known

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from procession._engine.course import Course
 from procession._engine.current import Seat
 from procession._model.states import RunStatus
+from procession._model.text import shown
 from procession._plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -67,8 +68,11 @@ def recording_of(
         within = (outer, task.index, task.element)
         return Recording(run_id, outer.journal.begin(run_id, fingerprint, shape, within=within))
     if journal is None:
+        where = f"process {shown(process_name)!r}"
         if run_id is not None:
-            raise ValueError(f"process {process_name!r}: run_id={run_id!r} is a key to a journal; give journal=, too")
+            raise ValueError(f"{where}: run_id={shown(run_id)!r} is a key to a journal; give journal=, too")
+        if allow_changes:
+            raise ValueError(f"{where}: allow_changes=True is about what a journal has; give run_id= and journal=, too")
         return Recording(os.urandom(8).hex())
     from procession._plan.fingerprint import fingerprint_of  # only who records needs it, and what it imports
     from procession._plan.shape import shape_of

@@ -256,6 +256,9 @@ class Run:
 
         Raises `RuntimeError` in the event loop that the run needs to go on: see `await run`.
         """
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float)):
+            where = f"run {self.id} of process {shown(self.process_name)!r}"
+            raise TypeError(f"{where}: timeout is a number of seconds, or None; got {sketch(timeout)}")
         if timeout != 0:
             self._check_loop()
         return self._over.wait(timeout)
@@ -309,7 +312,8 @@ class Run:
         Raises `HandleError` for what is no handle of this run's process.
         """
         if not isinstance(handle, Handle) or owner_of(handle) is not self._owner:
-            raise HandleError(f"run[...] takes a handle of process {shown(self.process_name)!r}; got {sketch(handle)}")
+            given = f"{handle!r}, another process" if isinstance(handle, Handle) else sketch(handle)
+            raise HandleError(f"run[...] takes a handle of process {shown(self.process_name)!r}; got {given}")
         index = index_of(handle)
         if index >= len(self._plan.calls):
             raise HandleError(f"{handle!r} was added after this run of process {shown(self.process_name)!r} began")

@@ -110,6 +110,11 @@ def fetch(url: str, *, size: int = 0) -> bytes:
     return url.encode()[:size]
 
 
+@task
+def plain(url: str, *, size: int = 0) -> bytes:
+    return url.encode()[:size]
+
+
 @task()
 def first(items: Iterable[T]) -> T:
     return next(iter(items))
@@ -159,6 +164,9 @@ process.add_task(Store(), Path())
 process.add_task(Store)
 process.add_task(fetch, "a", size=1)
 process.add_task(task(timeout=1)(length), "a")
+assert_type(plain("a", size=1), bytes)
+assert_type(process.task(plain, "a"), bytes)
+process.add_task(task(length), "a")
 process.add_task(Process("inner"))
 process.add_task(Process("inner").execute)
 

@@ -169,7 +169,7 @@ total(process.map(words, some_words))  # refused
 
 # Options that cannot be meant
 
-task(length)  # refused
+task(length)(1)  # refused
 task("fetch")  # refused
 task(retries="x")  # refused
 task(retries=1.5)  # refused
@@ -185,11 +185,6 @@ task(retries=1)(1)  # refused
 task(retries=1)(length)(1)  # refused
 fetch(1)  # refused
 fetch("a", 1)  # refused
-
-
-@task  # refused
-def without_options(url: str) -> bytes:
-    return url.encode()
 
 
 # Runs and outcomes

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial, update_wrapper
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar, cast, overload
 
-from procession._model.text import sketch
+from procession._model.text import shown, sketch
 
 if TYPE_CHECKING:
     from tenacity import Retrying
@@ -30,8 +30,11 @@ class Options(NamedTuple):
 
 PLAIN = Options()
 
+OPTION_NAMES: Final = frozenset(Options._fields)
+
 _COROUTINE: Final = 0x80 | 0x100  # inspect.CO_COROUTINE, CO_ITERABLE_COROUTINE
 _ASYNC_GENERATOR: Final = 0x200  # inspect.CO_ASYNC_GENERATOR
+_VARKEYWORDS: Final = 0x8  # inspect.CO_VARKEYWORDS
 
 
 class Each:
@@ -61,13 +64,25 @@ class Each:
         return f"Each({self.function!r})"
 
 
+@overload
+def task(function: Callable[P, T], /) -> Callable[P, T]: ...
+@overload
 def task(
     *,
     retries: "int | Retrying" = 0,
     timeout: float | None = None,
     name: str | None = None,
     retry_on: type[Exception] | Iterable[type[Exception]] = Exception,
-) -> Callable[[Callable[P, T]], Callable[P, T]]:
+) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+def task(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    retries: "int | Retrying" = 0,
+    timeout: float | None = None,
+    name: str | None = None,
+    retry_on: type[Exception] | Iterable[type[Exception]] = Exception,
+) -> Any:
     """Give a function the options it has as a task; called directly, it stays an ordinary function.
 
     `retries` is how many more attempts follow a first that failed, with exponential backoff and jitter between them
@@ -79,9 +94,9 @@ def task(
     options, it changes only those it names.
 
     What was decorated stays without these options, and is the result's `__wrapped__` if it is a function; any other
-    callable is wrapped in a `functools.partial`.
+    callable is wrapped in a `functools.partial`. `@task` without brackets gives none.
 
-    Raises `TypeError` and `ValueError` for options that cannot be meant.
+    Raises `TypeError` and `ValueError` for options that cannot be meant, and for a `retry_on` without `retries`.
 
     >>> @task(retries=3, timeout=30.0, name="fetch")
     ... def fetch(url: str) -> str:
@@ -89,9 +104,9 @@ def task(
     >>> fetch("a")
     'A'
     """
-    if retry_on is not Exception and not isinstance(retries, int):
-        raise TypeError("task(retry_on=...) goes with a number of retries; a Retrying has a retry= of its own")
     given = Options(_checked_retries(retries), _checked_timeout(timeout), _checked_name(name), _types(retry_on))
+    if given.retry_on != PLAIN.retry_on and not isinstance(retries, int):
+        _check_retry_on(retries, name)
     changes = {field: value for field, value in given._asdict().items() if value != PLAIN._asdict()[field]}
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
@@ -99,10 +114,12 @@ def task(
             raise TypeError(f"@task(...) decorates a callable; got {sketch(function)}")
         # A copy, so that the function that was given keeps what it had; and not a wrapper, which would cost a call.
         marked: Any = _copied(function) if isinstance(function, FunctionType) else partial(function)
-        marked.__procession_options__ = options_of(function)._replace(**changes)
+        marked.__procession_options__ = options = options_of(function)._replace(**changes)
+        if options.retry_on != PLAIN.retry_on:
+            _check_retry_on(options.retries, name_of(marked))
         return cast("Callable[P, T]", marked)
 
-    return decorate
+    return decorate if function is None else decorate(function)
 
 
 def _copied(function: FunctionType) -> FunctionType:
@@ -159,6 +176,21 @@ def _flags_of(inner: Callable[..., Any]) -> int:
     )
     flags: object = getattr(code, "co_flags", 0)
     return flags if isinstance(flags, int) else 0
+
+
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Return whether the callable takes a keyword argument of that name, as far as its code says; else `True`.
+
+    >>> takes(lambda url: url, "url"), takes(lambda url: url, "retries"), takes(lambda **more: more, "retries")
+    (True, False, True)
+    """
+    inner = unwrapped(function)
+    called = look_up(inner, "__func__") or inner
+    if not isinstance(called, FunctionType):
+        return True
+    code = called.__code__
+    named = code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
+    return bool(code.co_flags & _VARKEYWORDS) or name in named
 
 
 def is_process(function: Callable[..., Any]) -> bool:
@@ -226,12 +258,25 @@ def _checked_name(name: Any) -> str | None:
     raise TypeError(f"task(name=...) takes a str; got {sketch(name)}")
 
 
+def _check_retry_on(retries: object, name: str | None) -> None:
+    """Raise where there is nothing for `retry_on` to say."""
+    task = "" if name is None else f" of task {shown(name)!r}"
+    if not isinstance(retries, int):
+        raise TypeError(f"task(retry_on=...){task} goes with a number of retries; a Retrying has a retry= of its own")
+    if not retries:
+        raise ValueError(
+            f"task(retry_on=...){task} says which failures are worth another attempt, but retries=0 makes none: give "
+            "both, as in task(retries=3, retry_on=...)"
+        )
+
+
 def _types(retry_on: Any) -> tuple[type[Exception], ...]:
     try:
-        types = (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
+        types: tuple[Any, ...] = (retry_on,) if isinstance(retry_on, type | str) else tuple(retry_on)
     except TypeError:
         types = (retry_on,)
     for each in types:
         if not (isinstance(each, type) and issubclass(each, Exception)):
-            raise TypeError(f"task(retry_on=...) takes subclasses of Exception; got {sketch(cast('object', each))}")
+            given = sketch(cast("object", each))
+            raise TypeError(f"task(retry_on=...) takes a subclass of Exception, or several; got {given}")
     return types

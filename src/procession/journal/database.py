@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, StaticPool
 
+from procession._model.text import sketch
 from procession.errors import JournalError
 from procession.journal import access, schema
 
@@ -295,7 +296,9 @@ def _nothing() -> None:
 
 
 def _url(where: str | os.PathLike[str]) -> URL:
-    text = os.fspath(where)
+    text: object = os.fspath(where) if isinstance(where, str | os.PathLike) else where
+    if not isinstance(text, str):
+        raise TypeError(f"a journal is kept at a path or a URL, which is a str; got {sketch(text)}")
     if not isinstance(where, str) or "://" not in text:
         if not text:
             raise ValueError("a journal needs a path or a URL, and not an empty string")

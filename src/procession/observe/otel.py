@@ -20,6 +20,7 @@ except ModuleNotFoundError:
 
 from procession._model.event import Event
 from procession._model.luggage import LUGGAGE
+from procession._model.text import sketch
 from procession.observe.trace_parent import Sendable
 
 _ENDS: Final = {
@@ -60,6 +61,8 @@ class OpenTelemetry:
         tracer_provider: trace.TracerProvider | None = None,
         meter_provider: metrics.MeterProvider | None = None,
     ) -> None:
+        _check("tracer_provider", tracer_provider, trace.TracerProvider)
+        _check("meter_provider", meter_provider, metrics.MeterProvider)
         self._tracer = trace.get_tracer("procession", tracer_provider=tracer_provider)
         meter = metrics.get_meter("procession", meter_provider=meter_provider)
         self._run_duration = meter.create_histogram("procession.run.duration", "s", "How long runs took.")
@@ -146,6 +149,11 @@ class OpenTelemetry:
             self._running.add(-1, run.labels)
             span.set_attribute("procession.task.attempts", event.attempt or 1)
             _close(span, state, event)
+
+
+def _check(name: str, provider: object, kind: type) -> None:
+    if provider is not None and not isinstance(provider, kind):
+        raise TypeError(f"OpenTelemetry({name}=...) takes a {kind.__name__} of OpenTelemetry; got {sketch(provider)}")
 
 
 class _Run:

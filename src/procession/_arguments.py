@@ -1,0 +1,73 @@
+"""What is given to a process and its runs, looked at before anything is made of it: `where` names the process."""
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any, cast, get_args
+
+from procession._executor import check_executor
+from procession._model.observer import Observer
+from procession._model.states import OnError
+from procession._model.strategy import Strategy, strategy_of
+from procession._model.task import is_coroutine_function
+from procession._model.text import sketch
+
+
+def check_definition(
+    where: str, strategy: object, max_workers: object, on_error: object, executor: object, journal: object
+) -> Strategy:
+    """Return the strategy that is meant; raise for what cannot be."""
+    try:
+        known = strategy_of(strategy)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    check_executor(executor, where)
+    if on_error not in get_args(OnError):
+        raise ValueError(
+            f"{where}: unknown on_error {sketch(on_error)}; known are {', '.join(map(repr, get_args(OnError)))}"
+        )
+    if isinstance(max_workers, bool) or not isinstance(max_workers, int):
+        raise TypeError(f"{where}: max_workers is an int of at least 1, or None; got {sketch(max_workers)}")
+    if max_workers < 1:
+        raise ValueError(f"{where}: max_workers is at least 1; got {sketch(max_workers)}")
+    check_journal(where, journal)
+    return known
+
+
+def check_execution(where: str, run_id: object, journal: object, *, allow_changes: object) -> None:
+    """Raise for what cannot be meant by the arguments of one execution; `journal` may be that of the process."""
+    check_journal(where, journal)
+    if run_id is not None and not isinstance(run_id, str):
+        raise TypeError(f"{where}: run_id is a str; got {sketch(run_id)}")
+    check_switch(where, "allow_changes", allow_changes)
+
+
+def check_journal(where: str, journal: object) -> None:
+    """Raise for what is no journal and no place of one."""
+    known: Any = getattr(sys.modules.get("procession.journal"), "Journal", ())  # whoever has one has imported it
+    if journal is not None and not isinstance(journal, str | os.PathLike) and not isinstance(journal, known):
+        raise TypeError(f"{where}: journal is a path, a URL or a procession.journal.Journal; got {sketch(journal)}")
+
+
+def check_switch(where: str, name: str, value: object) -> None:
+    """Raise for what is neither `True` nor `False`."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{where}: {name} is True or False; got {sketch(value)}")
+
+
+def observers_in(where: str, observers: object) -> list[Observer]:
+    """Return the observers as a list; raise for what is none."""
+    if not isinstance(observers, Iterable):
+        raise TypeError(f"{where}: observers takes a list of observers; got {sketch(observers)}")
+    return [_observer(where, observer) for observer in cast("Iterable[object]", observers)]
+
+
+def _observer(where: str, observer: object) -> Observer:
+    if isinstance(observer, type) or not isinstance(observer, Observer):
+        raise TypeError(f"{where}: an observer has a method on_event(event); got {sketch(observer)}")
+    if is_coroutine_function(observer.on_event):
+        raise TypeError(
+            f"{where}: on_event of {sketch(observer)} is a coroutine function, and nobody here would await what it "
+            "gives; make it a plain one"
+        )
+    return observer
