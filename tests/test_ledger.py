@@ -311,6 +311,25 @@ def test_what_is_no_exception_halts_under_every_policy(policy, error):
     assert ledger.cancelled == (error is KeyboardInterrupt)
 
 
+@pytest.mark.parametrize("halt", [Ledger.cancel, lambda ledger: ledger.interrupt(KeyError())])
+def test_who_sees_the_halt_finds_nothing_to_draw(halt):
+    """Not even in the moment in which the run is being halted."""
+    left = []
+
+    class Watched(deque):
+        def clear(self):
+            left.append(ledger.halted)
+            super().clear()
+            left.append(ledger.halted)
+
+    ledger = Ledger(3, {}, "stop")
+    ledger.ready = Watched()
+    ledger.open(Stage(0, 3, at_once=True))
+    halt(ledger)
+    assert left == [False, False]
+    assert (ledger.halted, list(ledger.ready)) == (True, [])
+
+
 @pytest.mark.parametrize("edges", [{1: (0,)}, {1: (0,), 2: (0,)}])
 def test_what_becomes_ready_after_a_halt_is_never_offered(edges):
     """Not even for the moment in which a worker could take it."""

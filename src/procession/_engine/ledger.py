@@ -211,8 +211,9 @@ class Ledger:
         return values
 
     def _halt(self) -> None:
-        self.halted = True
+        # In this order: who sees that the run is halted, and draws then, must find nothing.
         self.ready.clear()
+        self.halted = True
 
     def _skip_dependents(self, index: int) -> None:
         pending = [index]
