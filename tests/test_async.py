@@ -1,5 +1,6 @@
 """Coroutines as tasks: on a loop of their own, in the caller's loop, and mixed with plain functions."""
 
+import ast
 import asyncio
 import contextlib
 import contextvars
@@ -7,6 +8,7 @@ import functools
 import gc
 import inspect
 import sys
+import re
 import threading
 import traceback
 import types
@@ -53,10 +55,54 @@ def started(process):
 def in_a_notebook(process):
     """Call it where a loop runs already."""
 
-    async def cell():
-        return process.execute()
+    async def kernel():
+        names = {"process": process}
+        exec("results = process.execute()", names)
+        return names["results"]
 
-    return asyncio.run(cell())
+    return asyncio.run(kernel())
+
+
+def test_executing_in_a_coroutine_warns_of_the_loop_it_holds_up():
+    """Once for each call, at the line of the caller, however they call it; runs in the run say nothing of their own."""
+    process, outer = Process("inner"), Process("outer")
+    process.add_task(int, "1")
+    outer.add_task(process)
+
+    def helper():
+        return outer.execute()
+
+    async def main():
+        return process.execute(), process(), helper()
+
+    with pytest.warns(RuntimeWarning) as caught:
+        assert asyncio.run(main()) == ([1], [1], [[1]])
+    assert [warning.filename for warning in caught] == [__file__] * 3
+    lines = [code.co_firstlineno + 1 for code in (main.__code__, main.__code__, helper.__code__)]
+    assert [warning.lineno for warning in caught] == lines
+    names = [re.match(r"process '(\w+)': execute\(\) holds up", str(warning.message))[1] for warning in caught]
+    assert names == ["inner", "inner", "outer"]
+
+
+@pytest.mark.parametrize("cell", ["process.execute()", "wait()", "await asyncio.sleep(0)\nprocess.execute()"])
+def test_a_cell_of_a_notebook_may_wait_without_a_word(cell, recwarn):
+    """A loop runs there in any case. A coroutine function of the cell is warned as elsewhere."""
+    process = Process("cell")
+    process.add_task(int, "1")
+    names = {"process": process, "asyncio": asyncio}
+    exec("def wait():\n    process.execute()\nasync def hold_up():\n    process.execute()", names)
+
+    async def kernel(cell):
+        code = compile(cell, "<cell>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        waited = eval(code, names)
+        if waited is not None:
+            await waited
+
+    asyncio.run(kernel(cell))
+    assert process.status == "completed"
+    assert not recwarn.list
+    with pytest.warns(RuntimeWarning, match="'cell'"):
+        asyncio.run(kernel("await hold_up()"))
 
 
 WAYS = [executed, awaited, started, in_a_notebook]
@@ -1263,7 +1309,7 @@ def test_a_nested_run_is_cancelled_with_the_one_around_it():
 
 
 def test_a_process_can_be_executed_inside_a_coroutine():
-    """It holds up that loop, as any call does, but not itself."""
+    """It holds up that loop, as any call does, which it is warned of, but not itself."""
     inner = Process("inner", "parallel", 1)
     inner.add_task(later, 5)
 
@@ -1272,7 +1318,8 @@ def test_a_process_can_be_executed_inside_a_coroutine():
 
     outer = Process("outer", "parallel", 1)
     outer.add_task(calls)
-    assert outer.execute() == [[5]]
+    with pytest.warns(RuntimeWarning, match="process 'inner'"):
+        assert outer.execute() == [[5]]
 
 
 # Runs, followed from a coroutine
@@ -1814,14 +1861,14 @@ def hangs():
 async def quick():
     return 1
 
-async def cell():
-    process.execute()
+async def kernel():
+    exec(compile("process.execute()", "<cell>", "exec"), globals())
 
 process = Process("twice", "parallel", 3)
 process.add_task(quick)
 process.add_task({"stubborn" if kind == "coroutine" else "hangs"})
 try:
-    {"process.execute()" if loop == "own" else "asyncio.new_event_loop().run_until_complete(cell())"}
+    {"process.execute()" if loop == "own" else "asyncio.new_event_loop().run_until_complete(kernel())"}
 except KeyboardInterrupt:
     say("caught", process.status, process.last_run.status, process.last_run.outcomes[0].value)
 """

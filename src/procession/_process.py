@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from procession._arguments import check_definition, check_execution, check_switch, observers_in
+from procession._blocking import warn_in_coroutine
 from procession._engine.course import Course
 from procession._engine.current import SEAT
 from procession._engine.each import check_iterables
@@ -305,7 +306,9 @@ class Process:
 
         Raises what the first failing task raised, as it raised it, with a note that says where;
         `ProcessRunningError` while the process is running already. With an `on_error` other than `"stop"`, see there.
+        Warns (`RuntimeWarning`) where it is called in a coroutine, whose loop it would hold up: see `execute_async`.
         """
+        warn_in_coroutine(f"process {shown(self.name)!r}")
         audience = self._audience(observers, progress=progress)
         run = self._begin("executing it again", run_id, journal, audience, allow_changes=allow_changes)
         try:
