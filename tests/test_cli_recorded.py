@@ -1,5 +1,6 @@
 """Commands about recorded runs, as a person meets them."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -32,6 +33,24 @@ def waiting():
     process = Process("waiting", "parallel", 1)
     for number in range(3):
         process.add_task(wait, number)
+    return process
+
+def mapped():
+    process = Process("mapped", on_error=os.environ.get("POLICY", "stop"))
+    process.add_task(len, "four")
+    process.map(work, [3, 1, 3, 3])
+    return process
+
+def wait_at(number):
+    print("ready" if number else "", flush=True)
+    current_task().sleep(50 * number)
+
+def half():
+    process = Process("half", "hybrid", 1)
+    process.add_task(work, 1)
+    process.map(work, [0, 1])
+    process.map(wait_at, [0, 1])
+    process.add_task(mapped())
     return process
 
 class Bomb:
@@ -109,6 +128,90 @@ def test_what_failed_tasks_logged_is_shown(folder):
             "INFO app: works on 3",
             "    and more \\x1b[31m",
         ]
+
+
+def test_failed_elements_of_a_map_are_shown(folder, monkeypatch):
+    """Each with its traceback and its log; of many, so many as are asked for, and how many more there are."""
+    monkeypatch.setenv("POLICY", "return")
+    assert procession("run", "pipeline.py:mapped", "--run-id", "a", "--log-level", "info", cwd=folder).returncode == 1
+    failed = procession("show", "a", "--failed", cwd=folder).stdout
+    assert [line.split()[0] for line in failed.splitlines() if " map of work " in line] == ["1", "1.0", "1.2", "1.3"]
+    for element in 0, 2, 3:
+        _, _, said = failed.partition(f"\n1.{element} map of work\n")
+        assert said.startswith("ValueError: three is broken\n\nTraceback (most recent call last):\n")
+        said = said.partition("\n1.")[0]
+        assert f"task 1 (map of work), element {element}, attempt 1" in said
+        assert "it logged:\n" in said and "INFO app: works on 3" in said
+    assert failed.count("Traceback") == 3
+    few = procession("show", "a", "--failed", "--limit", "2", cwd=folder).stdout
+    assert few.count("Traceback") == 1
+    assert "… and 2 more: see --limit" in few
+
+
+def test_a_map_that_failed_by_an_element_is_told_once(folder):
+    """By the element, whose log stands with it."""
+    assert procession("run", "pipeline.py:mapped", "--run-id", "a", cwd=folder).returncode == 1
+    failed = procession("show", "a", "--failed", cwd=folder).stdout
+    assert failed.count("Traceback") == 1
+    assert "\n1.0 map of work\n" in failed
+
+
+def test_the_error_of_a_run_is_shown_line_by_line(folder):
+    """As it was raised: its own line, and the note that says where, each made harmless."""
+    procession("run", "pipeline.py:build", "--run-id", "a", cwd=folder)
+    head = procession("show", "a", cwd=folder).stdout.splitlines()[:3]
+    assert head[0] == "a of process pipe: failed, executed once, 4 of 6 tasks ended, 1 failed"
+    assert head[1:] == ["ValueError: three is broken", "in process 'pipe', task 3 (work), attempt 1"]
+
+
+def states(show):
+    """Return the place, name and state of each task that is shown."""
+    rows = show.partition("#  task")[2].partition("\n\n")[0].splitlines()[1:]
+    return [
+        re.match(r"(\d+) +(\S.*?)  +(completed|failed|running|waiting|interrupted|never begun)", row).groups()
+        for row in rows
+    ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_tasks_that_have_not_ended_are_shown(folder):
+    """With their names and states, while the run goes on and after it was killed; of many, as many as are asked for."""
+    command = [sys.executable, "-m", "procession", "run", "pipeline.py:half", "--run-id", "a"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            while running.stdout.readline() != "ready\n":
+                pass
+            show = _until(lambda: procession("show", "a", cwd=folder).stdout, "running: 2 map of wait_at")
+        finally:
+            running.kill()
+    ended = [("0", "work", "completed"), ("1", "map of work", "completed")]
+    assert states(show) == [*ended, ("2", "map of wait_at", "running"), ("3", "mapped", "waiting")]
+    show = procession("show", "a", cwd=folder).stdout
+    assert states(show) == [*ended, ("2", "map of wait_at", "interrupted"), ("3", "mapped", "never begun")]
+    assert "running: " not in show
+    assert show.startswith("a of process half: interrupted, executed once, 4 of 6 tasks ended\n")
+    few = procession("show", "a", "--limit", "3", cwd=folder).stdout
+    assert "… and 1 more: see --limit" in few
+    assert "mapped" not in few
+
+
+def test_a_map_of_which_only_a_part_is_recorded_was_interrupted(folder):
+    """Also where the run itself has said how it ended."""
+    (folder / "pipeline.py").write_text(
+        PIPELINE.replace("current_task().sleep(50 * number)", "number and part()")
+        + """
+def part():
+    whole.last_run.cancel()
+    current_task().sleep(50)
+
+whole = half()
+"""
+    )
+    assert procession("run", "pipeline.py:whole", "--run-id", "a", cwd=folder).returncode == 3
+    assert states(procession("show", "a", cwd=folder).stdout)[2:] == [
+        ("2", "map of wait_at", "interrupted"),
+        ("3", "mapped", "never begun"),
+    ]
 
 
 def test_a_run_is_cancelled_from_another_process(folder):

@@ -438,12 +438,14 @@ def test_a_run_whose_journal_keeps_no_graph_has_none(path, opened):
     assert "The journal does not know" in page.get("/run/1/graph").text
 
 
-def test_a_run_that_nobody_executes_any_more_is_interrupted(where, opened):
+def test_a_run_that_nobody_executes_any_more_is_interrupted(where, opened, comes_true):
     """A run whose process died without a word is not shown as running for ever."""
     process = Process("hung")
     process.add_task(hold)
     run = process.start(journal=where, run_id="run")
     BEGUN.acquire(timeout=30)
+    with Journal(where) as journal:
+        assert comes_true(lambda: journal.run("run").running)  # it says so within a second
     page = opened(where)
     assert rows_of(page.get("/?status=running").text)[0].startswith("running run hung")
     assert rows_of(page.get("/?status=interrupted").text) == []
@@ -453,7 +455,11 @@ def test_a_run_that_nobody_executes_any_more_is_interrupted(where, opened):
     try:
         assert rows_of(page.get("/?status=interrupted").text)[0].startswith("interrupted run hung")
         assert rows_of(page.get("/?status=running").text) == []
-        assert "Cancel this run" not in page.get("/run/1").text
+        text = page.get("/run/1").text
+        assert "Cancel this run" not in text
+        assert "Running now" not in text
+        assert rows_of(text)[0].startswith("0 hold interrupted")
+        assert "It ran when the run was last heard of." in page.get("/run/1/task/0").text
     finally:
         lease._held.update(held)
         HELD.release()

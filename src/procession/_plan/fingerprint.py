@@ -45,8 +45,12 @@ class Fingerprint(NamedTuple):
         return len(self.digests) // SIZE
 
     def name(self, place: int) -> str:
-        """Return the name of the task at a place."""
+        """Return the name of the task at a place: what it is called, and where its callable comes from."""
         return self.names[int.from_bytes(self.which[place * _WIDTH : (place + 1) * _WIDTH], "little")]
+
+    def called(self, place: int) -> str:
+        """Return what the task at a place is called."""
+        return called(self.name(place))
 
     def digest(self, place: int) -> bytes:
         """Return the digest of the arguments of the task at a place."""

@@ -272,7 +272,9 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--limit", type=_at_least_one, default=20, metavar="N", help="how many (default: 20)")
     show = commands.add_parser("show", help="show one run of a journal", description="Show a run and its tasks.")
     show.add_argument("run", metavar="RUN", help="the run's id; of one nested in it: RUN/TASK")
-    show.add_argument("--failed", action="store_true", help="only tasks that failed, with their tracebacks and logs")
+    show.add_argument(
+        "--failed", action="store_true", help="only what failed, elements of maps too, with tracebacks and logs"
+    )
     show.add_argument("--limit", type=_at_least_one, default=50, metavar="N", help="how many tasks (default: 50)")
     cancel = commands.add_parser(
         "cancel", help="ask a run to stop", description="Ask whoever executes a run to cancel it."

@@ -2,8 +2,9 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,11 @@ from procession._model.table import lasting, table
 from procession._model.text import counted, shown
 
 if TYPE_CHECKING:
-    from procession.journal import Journal, RunInfo, TaskInfo
+    from procession.journal import Journal, Reader, RunInfo, TaskInfo
 
 DEFAULT_JOURNAL = "runs.db"
 _DAY_S = 86_400.0
+_ERROR_LINES = 20
 
 
 def open_journal(where: str) -> "Journal":
@@ -33,30 +35,85 @@ def print_runs(where: str, limit: int) -> int:
 
 
 def print_run(where: str, run_id: str, limit: int, *, failed: bool) -> int:
-    """Print how a run stands, and a table of its tasks."""
-    with open_journal(where) as journal:
-        info = journal.run(run_id)
-        tasks = journal.tasks(run_id, limit, state="failed" if failed else None)
-        nested = journal.runs(limit, within=run_id)
-    times = "once" if info.executions == 1 else f"{info.executions:,} times"
-    print(f"{shown(info.id)} of process {shown(info.process)}: {info.status}, executed {times}")
-    if info.host is not None:
-        print(f"by process {info.pid} on {info.host}{', asked to stop' if info.cancelling else ''}")
-    if info.error is not None:
-        print(shown(info.error, 1000))
-    for running in info.running:
-        print(f"running: {running.task} {shown(running.name)}, for {lasting(time.time() - running.started_at)}")
-    print(table(("#", "task", "state", "attempts", "started", "took", "error"), map(_task_row, tasks)))
-    if failed:
-        for task in tasks:
-            print(f"\n{task.task} {shown(task.name)}")
-            print(*(shown(line, 1000) for line in (task.error or "").splitlines()), sep="\n")
-            if task.log:
-                print("\nit logged:", *(shown(line, 1000) for line in task.log.splitlines()), sep="\n")
+    """Print a run, and a table of its tasks, or of the calls that failed with what they raised and logged."""
+    with open_journal(where) as journal, journal.reader() as reader:
+        key = reader.key(run_id)
+        info = reader.run(key)
+        print(*_head(info, limit), sep="\n")
+        if failed:
+            _print_failed(reader, key, limit)
+        else:
+            _print_tasks(reader, key, info, limit)
+        nested = [found.run for found in reader.runs(parent=key, limit=limit)]
     if nested:
         print("\nnested in it:")
         print(table(("run", "process", "status", "tasks", "failed", "started", "took"), map(_run_row, nested)))
     return 0
+
+
+def _head(info: "RunInfo", limit: int) -> Iterator[str]:
+    times = "once" if info.executions == 1 else f"{info.executions:,} times"
+    progress = info.progress
+    how_far = "" if progress is None else f", {progress.ended:,} of {counted(progress.total, 'task')} ended"
+    bad = f", {progress.failed:,} failed" if progress is not None and progress.failed else ""
+    yield f"{shown(info.id)} of process {shown(info.process)}: {info.status}, executed {times}{how_far}{bad}"
+    if info.host is not None:
+        yield f"by process {info.pid} on {info.host}{', asked to stop' if info.cancelling else ''}"
+    if info.error is not None:
+        yield from islice(_lines(info.error), _ERROR_LINES)
+    if info.status == "running":
+        for running in info.running[:limit]:
+            yield f"running: {running.task} {shown(running.name)}, for {lasting(time.time() - running.started_at)}"
+
+
+def _print_tasks(reader: "Reader", key: int, info: "RunInfo", limit: int) -> None:
+    """Print how tasks stand, by place, whether or not they have ended."""
+    definition = reader.definition(key)
+    count = min(limit, definition.tasks)
+    ended = {task.task: task for task in reader.tasks(key, end=count, limit=count)}
+    running = {task.task: task.started_at for task in info.running}
+    kinds: Mapping[int, str] = {}
+    if info.status != "running" and len(ended) < count:
+        shape = reader.shape(key)
+        kinds = {} if shape is None else shape.kinds
+    rows: list[tuple[str, ...]] = []
+    for place in range(count):
+        task = ended.get(place)
+        if task is not None and running.get(place, 0.0) <= task.started_at:
+            rows.append(_task_row(task))
+            continue
+        state = "waiting" if info.status == "running" else "never begun"
+        if place in running:
+            state = info.status
+        elif place in kinds and reader.begun_inside(key, place):
+            state = "interrupted"
+        rows.append((str(place), definition.called(place), state))
+    _print_table(rows, definition.tasks - count)
+
+
+def _print_failed(reader: "Reader", key: int, limit: int) -> None:
+    """Print which calls failed, and what each has raised and logged."""
+    failures = reader.failed(key, limit)
+    more = reader.count_failed(key) - len(failures) if len(failures) == limit else 0
+    _print_table([_task_row(task) for task in failures], more)
+    for task, next_one in zip(failures, [*failures[1:], None], strict=True):
+        if task.element is None and next_one is not None and next_one.task == task.task:
+            continue  # a map: its elements say what was wrong
+        print(f"\n{_place(task)} {shown(task.name)}")
+        print(*_lines(task.error or ""), sep="\n")
+        if task.log:
+            print("\nit logged:", *_lines(task.log), sep="\n")
+
+
+def _print_table(rows: Sequence[Sequence[str]], more: int) -> None:
+    head = ("#", "task", "state", "attempts", "started", "took", "error")
+    print(table(head, ((*row, *[""] * (len(head) - len(row))) for row in rows)))
+    if more:
+        print(f"… and {more:,} more: see --limit")
+
+
+def _lines(text: str) -> Iterator[str]:
+    return (shown(line, 1000) for line in text.splitlines())
 
 
 def cancel_run(where: str, run_id: str) -> int:
@@ -106,7 +163,7 @@ def _run_row(info: "RunInfo") -> tuple[str, ...]:
 
 def _task_row(task: "TaskInfo") -> tuple[str, ...]:
     return (
-        str(task.task),
+        _place(task),
         task.name,
         task.state,
         str(task.attempts),
@@ -114,6 +171,10 @@ def _task_row(task: "TaskInfo") -> tuple[str, ...]:
         lasting(task.duration),
         (task.error or "").partition("\n")[0],
     )
+
+
+def _place(task: "TaskInfo") -> str:
+    return str(task.task) if task.element is None else f"{task.task}.{task.element}"
 
 
 def _moment(at: float) -> str:

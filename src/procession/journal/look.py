@@ -32,8 +32,8 @@ class RunInfo:
     `status` is what `Run.status` was or, of a run whose process is gone without having said so, `"interrupted"`.
     `executions` says how many times it was begun, and `started_at` when that was for the last time. `progress` and
     `running` are what the journal was last told, at most about a second old while the run goes on; after a crash,
-    `progress` is what is recorded. `host` and `pid` are of the process that executes it, if one does. `origin` is how
-    it was started, `error` why it failed.
+    `progress` is what is recorded, and `running` what ran when the run was last heard of. `host` and `pid` are of the
+    process that executes it, if one does. `origin` is how it was started, `error` why it failed.
     """
 
     id: str
@@ -167,7 +167,7 @@ def info(connection: Connection, counts: Counts, row: Row[Any], run_id: str, *, 
         started_at=row.started_at,
         ended_at=row.ended_at,
         progress=counts.progress(connection, row, alive=alive),
-        running=tuple(Running(*task) for task in told["running"]) if told and alive else (),
+        running=tuple(Running(*task) for task in told["running"]) if told and row.status == "running" else (),
         cancelling=row.cancelling,
         host=None if holder is None else holder.host,
         pid=None if holder is None else holder.pid,

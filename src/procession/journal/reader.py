@@ -210,6 +210,23 @@ class Reader:
         row = self._connection.execute(query).one_or_none()
         return None if row is None else _task(row)
 
+    def failed(self, key: int, limit: int = 50) -> list[TaskInfo]:
+        """Return the calls that failed, tasks and elements of maps, by place, with all of their errors and logs."""
+        c = records.c
+        query = select(*self._columns(head=False)).where(c.run == key, is_failed()).order_by(c.task, c.element)
+        return [_task(row) for row in self._all(query.limit(limit))]
+
+    def count_failed(self, key: int) -> int:
+        """Return how many there are."""
+        query = select(func.count()).where(records.c.run == key, is_failed())
+        return self._connection.execute(query).scalar_one()
+
+    def begun_inside(self, key: int, task: int) -> bool:
+        """Return whether anything is recorded of what a task is made of: an element of it, or the run that it is."""
+        c = records.c
+        element = select(c.element).where(c.run == key, c.task == task, c.element != WHOLE).limit(1)
+        return self._connection.execute(element).first() is not None or self.nested(key, task, None) is not None
+
     def ended(self, key: int) -> int:
         """Return how many calls have a record. Takes time in proportion."""
         return self._connection.execute(select(func.count()).where(records.c.run == key)).scalar_one()

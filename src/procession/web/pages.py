@@ -37,7 +37,7 @@ class Row(NamedTuple):
     place: int
     name: str
     origin: str
-    state: Literal["completed", "failed", "running", "waiting", "never begun"]
+    state: Literal["completed", "failed", "running", "waiting", "interrupted", "never begun"]
     ended: TaskInfo | None
     since: float | None
     """When it began, of one that runs."""
@@ -295,17 +295,19 @@ def _row(
     state: Any = "waiting" if info.status == "running" else "never begun"
     since = running.get(place)
     if since is not None and (ended is None or since > ended.started_at):
-        state, ended = "running", None  # what has failed before is called again
+        # What has failed before is called again.
+        state, ended = ("running" if info.status == "running" else "interrupted"), None
     elif ended is not None:
         state = ended.state
     name = ended.name if ended is not None else definition.name(place)
+    since = since if state == "running" else None
     return Row(place, name, definition.origin(place), state, ended, since, definition.is_map(place))
 
 
 def _running(reader: Reader, key: int, info: RunInfo) -> list[Running]:
     """Return what runs now: what the run said a moment ago, without what has ended since."""
     told = info.running[:_SOUGHT]
-    if not told:
+    if not told or info.status != "running":
         return []
     ended = {one.task: one.started_at for one in reader.tasks(key, among=[one.task for one in told], limit=_SOUGHT)}
     return [one for one in told if ended.get(one.task, 0.0) < one.started_at - 1e-3]
