@@ -802,32 +802,6 @@ def test_of_a_run_that_was_interrupted_what_is_recorded_is_counted(where):
             one.close("failed")
 
 
-def test_a_run_that_is_gone_on_with_counts_the_elements_of_maps_that_were_complete(where):
-    """While it goes on, when it has ended, and after a crash: of the rest it says itself how far it is."""
-    with Journal(where) as journal:
-        one = journal.begin("run", SIX)
-        one.commit([done(one, 1, place, place) for place in range(100)] + [done(one, 1, None), done(one, 2, 0, 0)])
-        one.renew(told(101, 0, 124))
-        one.close("cancelled")
-        two = journal.begin("run", SIX)
-        assert progress_of(journal) is None
-        two.renew(told(2, 0, 25))  # the map is one of its six tasks, and the other has 20 elements
-        assert progress_of(journal) == (101, 0, 124)
-        two.commit(
-            [done(two, 2, place, place)._replace(started_at=time.time(), duration=0.0) for place in range(1, 20)]
-        )
-        two.renew(told(21, 0, 25))
-        assert progress_of(journal) == (120, 0, 124)
-        two.commit([done(two, 2, None)._replace(started_at=time.time(), duration=0.0), done(two, 0, 0)])
-        expire(where)
-        assert progress_of(journal) == (121, 0, 124)
-        three = journal.begin("run", SIX)
-        three.commit([done(three, task, 0) for task in (3, 4, 5)])
-        three.renew(told(6, 0, 6))
-        three.close("completed")
-        assert progress_of(journal) == (124, 0, 124)
-
-
 def test_pruning_takes_old_runs_whole_and_leaves_living_ones(where):
     """What ended before the given time goes with all its records; what is being executed stays, whatever the time."""
     with Journal(where) as journal:

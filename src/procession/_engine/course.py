@@ -107,7 +107,7 @@ class Course:
         self._cancelled = Latch()
         self._lock = threading.Lock()
         for index, recorded in self.recorded.items():
-            self.ledger.values[index] = self._value(index, recorded)
+            self.ledger.values[index] = self._recall(index, recorded)
             self.ledger.ends[index] = self.began
             self.attempts[index] = recorded.attempts
             self.workers[index] = recorded.worker
@@ -395,10 +395,12 @@ class Course:
 
     # Inside
 
-    def _value(self, index: int, recorded: Recorded) -> object:
+    def _recall(self, index: int, recorded: Recorded) -> object:
+        """Return the value that was recorded of a task."""
         if self.recorder is None or not isinstance(self.plan.calls[index][0], Each):
             return recorded.value
         elements = self.recorder.elements(index)
+        self.maps[index] = _Ended(Progress(len(elements), 0, len(elements)))
         return [elements[place].value for place in range(len(elements))]
 
     def _committed(self, index: int, value: object, end: float) -> None:
