@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from procession import current_task
+from procession import Process, current_task
 
 
 def wait_until_cancelled(path):
@@ -50,6 +50,50 @@ def die_once(number, path):
     raise AssertionError("unreachable")
 
 
+def run_there(where, function, *args, deep=0):
+    """Call a function three times by a process of its own; `deep` says, by so many levels of them. Return the results.
+
+    `where` is an executor, or "client" for the one that Dask has for a task.
+    """
+    process = Process("nested", "parallel", 4, executor=client_here() if where == "client" else where)
+    for _ in range(3):
+        if deep:
+            process.add_task(run_there, where, function, *args, deep=deep - 1)
+        else:
+            process.add_task(function, *args)
+    return process.execute()
+
+
+def client_here():
+    import distributed
+
+    return distributed.get_client()
+
+
+def start_there(where, function, *args):
+    """Have two runs going at the same time, one of them in another thread than this one."""
+    process = Process("started", "parallel", 4, executor=where)
+    process.add_task(function, *args)
+    other = Process("executed", "parallel", 4, executor=where)
+    other.add_task(function, *args)
+    run = process.start()
+    return [*other.execute(), *run.result()]
+
+
+def run_by_way_of(way, where, function, *args):
+    """Have a process on one executor that has one on another."""
+    process = Process("way", "parallel", 4, executor=way)
+    for _ in range(2):
+        process.add_task(run_there, where, function, *args)
+    return process.execute()
+
+
+def run_there_and_stay(where, folder, number):
+    """Say how many others there are, after a run of its own."""
+    run_there(where, double, 1)
+    return occupy(folder, number, 0.2)
+
+
 def note(folder, number):
     """Leave a file for each call."""
     file, name = None, 0
@@ -62,11 +106,11 @@ def note(folder, number):
     return number
 
 
-def occupy(folder, number):
+def occupy(folder, number, seconds=0.02):
     """Be one of those that run at the same time, and say how many there are."""
     mine = Path(folder) / f"{number}"
     mine.touch()
-    time.sleep(0.02)
+    time.sleep(seconds)
     count = len(list(Path(folder).iterdir()))
     mine.unlink()
     return count

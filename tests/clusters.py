@@ -1,4 +1,4 @@
-"""Real clusters on this machine, each of two worker processes that find the tests' modules where we do."""
+"""Real clusters on this machine, of two worker processes or so many, that find the tests' modules where we do."""
 
 import os
 import sys
@@ -10,12 +10,12 @@ HERE = str(Path(__file__).parent)
 
 
 @contextmanager
-def dask_here():
-    """A client of a Dask cluster."""
+def dask_here(workers=2):
+    """A client of a Dask cluster, of workers with one thread each."""
     import distributed
 
     with unwarned():
-        cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
+        cluster = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
         client = distributed.Client(cluster, set_as_default=False)
     client.run(sys.path.insert, 0, HERE)
     yield client

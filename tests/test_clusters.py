@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -25,7 +26,11 @@ from cluster_jobs import (
     note,
     note_and_wait,
     occupy,
+    run_by_way_of,
+    run_there,
+    run_there_and_stay,
     sizes,
+    start_there,
     wait_for,
     wait_until_cancelled,
 )
@@ -38,6 +43,7 @@ from procession import (
     TaskTimeoutError,
     task,
 )
+from procession._crew import dask as module
 from procession._crew.cluster import run_away, told, value_of
 from procession._crew.travel import encode_calls, ended_of
 from procession.journal import Journal
@@ -51,10 +57,20 @@ pytestmark = [
 ]
 
 
+posix = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
+
+
 @pytest.fixture(scope="module")
 def client():
     """A client of a Dask cluster."""
     with dask_here() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    """A client of a Dask cluster of one worker with one thread."""
+    with dask_here(workers=1) as client:
         yield client
 
 
@@ -285,6 +301,94 @@ def fail_if_there(path):
         raise KeyError(path)
 
 
+SIXES = [6, 6, 6]
+
+
+@pytest.mark.parametrize("deep", [0, 1])
+def test_tasks_may_execute_processes_on_their_own_cluster(cluster, deep):
+    """More of them at once than it has places, and tasks of those again."""
+    where = cluster if isinstance(cluster, str) else "client"
+    process = Process("outer", "parallel", 4, executor=cluster)
+    for _ in range(4):
+        process.add_task(run_there, where, double, 3, deep=deep)
+    run = process.start()
+    assert run.result(60) == [[SIXES] * 3 if deep else SIXES] * 4
+
+
+@pytest.mark.parametrize("outer", [task(timeout=50)(run_there), start_there], ids=["timeout", "start"])
+def test_nested_runs_get_through_from_other_threads_of_a_task(cluster, outer):
+    """From that of an attempt with a timeout, and from that of a run that was started."""
+    where = cluster if isinstance(cluster, str) else "client"
+    process = Process("outer", "parallel", 4, executor=cluster)
+    for _ in range(4):
+        process.add_task(outer, where if outer is not start_there else address_of(cluster), double, 3)
+    run = process.start()
+    assert [set(values) for values in run.result(60)] == [{6}] * 4
+
+
+def address_of(cluster):
+    return cluster if isinstance(cluster, str) else cluster.scheduler.address
+
+
+@pytest.mark.parametrize("deep", [0, 1, 2])
+def test_one_thread_is_enough_for_a_task_that_waits_for_others(narrow, deep):
+    """By the address of its cluster too."""
+    address = narrow.scheduler.address
+    process = Process("outer", executor=address)
+    process.add_task(run_there, address, double, 3, deep=deep)
+    run = process.start()
+    expected = SIXES
+    for _ in range(deep):
+        expected = [expected] * 3
+    assert run.result(60) == [expected]
+
+
+def test_a_task_of_dask_itself_may_execute_a_process_there(narrow):
+    """It is no task of ours, and waits for us all the same."""
+    assert narrow.submit(run_there, narrow.scheduler.address, double, 3).result(60) == SIXES
+
+
+def test_a_cluster_of_a_tasks_own_is_another_one(narrow):
+    """Its calls are made there, and its place on the first one is not lent; those calls may come back here."""
+    address = narrow.scheduler.address
+    process = Process("outer", "parallel", 2, executor=narrow)
+    process.add_task(run_there, "dask", os.getpid)
+    process.add_task(run_by_way_of, "dask", address, double, 3)
+    process.add_task(run_by_way_of, "threads", address, double, 3)
+    run = process.start()
+    pids, *others = run.result(60)
+    assert len(set(pids)) == 1
+    assert others == [[SIXES, SIXES]] * 2
+
+
+def test_the_place_of_a_task_is_its_own_again_after_its_run(narrow, tmp_path):
+    """No more tasks go on at the same time than the worker has threads."""
+    process = Process("outer", "parallel", 4, executor=narrow)
+    for number in range(4):
+        process.add_task(run_there_and_stay, narrow.scheduler.address, str(tmp_path), number)
+    run = process.start()
+    assert run.result(60) == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "where, way", [("cluster", None), ("threads", None), ("cluster", "dask"), ("cluster", "threads")]
+)
+def test_cancelling_a_run_cancels_those_in_its_tasks_on_the_cluster(narrow, tmp_path, where, way):
+    """Within seconds, and the worker is free for others."""
+    where = narrow.scheduler.address if where == "cluster" else where
+    call = (run_there, where) if way is None else (run_by_way_of, way, where)
+    process = Process("outer", executor=narrow)
+    process.add_task(*call, wait_until_cancelled, str(tmp_path / "begun"))
+    run = process.start()
+    while not (tmp_path / "begun").exists():
+        assert not run.wait(0.01)
+    run.cancel()
+    with pytest.raises(RunCancelledError):
+        run.result(20)
+    assert isinstance(run.outcomes[0].error, RunCancelledError)
+    assert narrow.submit(double, 4, pure=False).result(20) == 8
+
+
 def test_the_executor_of_a_client_is_an_executor_like_any_other(client):
     """It sends what it is given through the scheduler, pickled twice."""
     process = Process("executor", "parallel", 2, executor=client.get_executor())
@@ -368,6 +472,134 @@ def test_a_cluster_that_goes_away_ends_the_run(tmp_path):
         with pytest.raises(ExecutorBrokenError):
             run.result(60)
         cluster.close()
+
+
+CLUSTER = f"""
+import sys
+sys.path.insert(0, {HERE!r})
+import distributed
+
+if __name__ == "__main__":
+    cluster = distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, protocol="tcp://", dashboard_address=":0"
+    )
+    print(cluster.scheduler_address, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def doomed(tmp_path):
+    """A process that is a cluster, to be signalled, and its address."""
+    script = tmp_path / "cluster.py"
+    script.write_text(CLUSTER)
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as child:
+        yield child, child.stdout.readline().strip()
+        child.kill()
+
+
+def begun_on(address, path):
+    """A run of which one task has begun there."""
+    process = Process("doomed", "parallel", 2, executor=address)
+    process.add_task(wait_until_cancelled, str(path))
+    process.add_task(double, 2)
+    process.add_task(wait_for, f"{path} never")
+    run = process.start()
+    while not path.exists():
+        assert not run.wait(0.01)
+    return run
+
+
+def test_a_scheduler_that_was_killed_is_told_plainly(doomed, tmp_path):
+    """Within seconds."""
+    child, address = doomed
+    run = begun_on(address, tmp_path / "begun")
+    child.kill()
+    with pytest.raises(ExecutorBrokenError, match="the Dask cluster is gone: the connection to its scheduler was lost"):
+        run.result(20)
+
+
+def test_large_values_on_a_cluster_that_is_gone_are_told_of_plainly(doomed, tmp_path):
+    """They cannot be brought here any more."""
+    child, address = doomed
+    process = Process("doomed", "parallel", 1, executor=address, on_error="return")
+    process.add_task(large, 1)
+    process.add_task(wait_until_cancelled, str(tmp_path / "begun"))
+    run = process.start()
+    while not (tmp_path / "begun").exists():
+        assert not run.wait(0.01)
+    child.kill()
+    with pytest.raises(ExecutorBrokenError, match="the Dask cluster is gone"):
+        run.result(20)
+
+
+@posix
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "stopped"])
+def test_cancelling_says_that_the_cluster_is_gone(doomed, tmp_path, monkeypatch, killed):
+    """Where that is found out only then, and within a bounded time; what was there has failed for that."""
+    child, address = doomed
+    monkeypatch.setattr(module, "_HALT_S", 0.5)
+    monkeypatch.setattr(module, "_SILENT_S", 60.0 if killed else 1.0)
+    run = begun_on(address, tmp_path / "begun")
+    child.send_signal(signal.SIGSTOP)
+    run.cancel()
+    if killed:
+        child.kill()
+    with pytest.raises(RunCancelledError, match=r"with a failure \(task 0: ExecutorBrokenError: the Dask .* is gone"):
+        run.result(20)
+    assert run.outcomes[0].state == "failed"
+
+
+def test_a_scheduler_that_fails_to_answer_holds_up_no_cancel(narrow, tmp_path, monkeypatch):
+    """What runs is asked to stop, what nobody has is taken back once it answers, and all threads end."""
+    asked = []
+
+    async def fail(**_):
+        asked.append(1)
+        if len(asked) < 3:
+            raise OSError("not now")
+        return await processing()
+
+    processing = narrow.scheduler.processing
+    monkeypatch.setattr(narrow.scheduler, "processing", fail, raising=False)
+    inner = Process("inner")
+    inner.add_task(wait_for, str(tmp_path / "gate"))
+    process = Process("failing", "parallel", 3, executor=narrow)
+    process.add_task(wait_until_cancelled, str(tmp_path / "begun"))
+    process.add_task(inner)
+    run = process.start()
+    while not (tmp_path / "begun").exists():
+        assert not run.wait(0.01)
+    run.cancel()
+    (tmp_path / "gate").touch()
+    with pytest.raises(RunCancelledError):
+        run.result(20)
+    assert run.outcomes[0].value == "asked to stop"
+    assert asked
+    assert [thread.name for thread in threading.enumerate() if "procession-failing" in thread.name] == []
+
+
+def test_a_crew_that_fails_to_close_leaves_no_other_one_open(narrow, monkeypatch):
+    """The run fails with that, and all threads end."""
+
+    def fail(*_, **__):
+        raise OSError("it does not close")
+
+    monkeypatch.setattr(module.DaskCrew, "close", fail)
+    inner = Process("inner")
+    inner.add_task(double, 1)
+    process = Process("unclosed", "parallel", 2, executor=narrow)
+    process.add_task(inner)
+    process.add_task(double, 1)
+    with pytest.raises(OSError, match="it does not close"):
+        process.execute()
+    assert [thread.name for thread in threading.enumerate() if "procession-unclosed" in thread.name] == []
 
 
 def test_a_cluster_of_its_own_is_closed_with_the_run():

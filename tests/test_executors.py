@@ -1029,7 +1029,8 @@ def test_a_main_module_without_a_guard_is_told_plainly(tmp_path):
     ) as child:
         out, _ = child.communicate(timeout=50)
     assert "before it could take a task" in out
-    assert 'put it under if __name__ == "__main__":' in out
+    assert out.count('put that under if __name__ == "__main__":') == 2  # here, and in a worker
+    assert "\\n" not in out
 
 
 @posix

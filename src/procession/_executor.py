@@ -55,13 +55,13 @@ def engine_of(executor: Where, course: Course) -> Engine:
     from procession._crew.pool import PoolEngine
 
     if _is_dask(executor):
-        from procession._crew.dask import DaskCrew
+        from procession._crew import dask
 
-        return PoolEngine(course, lambda course: DaskCrew(course, executor))
+        return PoolEngine(course, lambda course: dask.hired(executor, course))
     if executor == "ray":
-        from procession._crew.ray import RayCrew
+        from procession._crew import ray
 
-        return PoolEngine(course, RayCrew)
+        return PoolEngine(course, ray.hired, aside=not ray.in_task())
     if executor == "processes":
         from procession._crew.processes import ProcessCrew
 

@@ -18,7 +18,7 @@ from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome, Outcomes
 from procession._model.progress import Progress
 from procession._model.states import OnError, RunStatus, TaskState
-from procession._model.text import counted, shown, sketch
+from procession._model.text import counted, described, shown, sketch
 from procession._plan.plan import Plan
 from procession._plan.wiring import bound
 from procession._recording import recording_of
@@ -81,8 +81,7 @@ class Run:
         nested: bool = False,
     ) -> None:
         seat = SEAT.get(None)
-        parent = seat.conduct if seat is not None and isinstance(seat.conduct, Course) else None
-        self._parent = parent
+        self._parent = None if seat is None else seat.conduct
         self._recording = recording_of(
             plan, process_name, run_id, journal, task=seat if nested else None, allow_changes=allow_changes
         )
@@ -460,7 +459,7 @@ class Run:
             ended = sum(end is not None for end in ledger.ends)
             raise RunCancelledError(
                 f"run {self.id} of process {shown(self.process_name)!r} was cancelled when {ended:,} of "
-                f"{counted(len(ledger.ends), 'task')} had ended; process.last_run.outcomes has them"
+                f"{counted(len(ledger.ends), 'task')} had ended{self._among_them()}; process.last_run.outcomes has them"
             )
         if status == "failed":
             errors = [ledger.errors[index] for index in sorted(ledger.errors)]
@@ -471,6 +470,14 @@ class Run:
                 raise BaseExceptionGroup(text, errors)
             finally:
                 del self, ledger, errors
+
+    def _among_them(self) -> str:
+        """Return words for what failed in a cancelled run, unless that is only what was cancelled with it."""
+        errors = self._course.ledger.errors
+        indexes = [index for index in sorted(errors) if not isinstance(errors[index], RunCancelledError)]
+        if not indexes:
+            return ""
+        return f", {len(indexes):,} of them with a failure (task {indexes[0]}: {described(errors[indexes[0]])})"
 
     def _outcome(self, index: int) -> Outcome:
         course, ledger = self._course, self._course.ledger

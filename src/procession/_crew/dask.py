@@ -5,8 +5,12 @@ send ──submit run_away──▶ Report, kept ──submit told──▶ repo
 halt ──run on every worker──▶ halted
 """
 
+import multiprocessing
 import os
+import time
+from concurrent.futures import CancelledError
 from contextlib import suppress
+from contextvars import ContextVar
 from importlib import import_module
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -21,6 +25,7 @@ except ImportError as error:
 from procession._crew.chunk import Chunk, Report
 from procession._crew.cluster import packed, places_away, refer, run_away, small_bytes, told, value_of
 from procession._crew.crew import Arrival
+from procession._crew.given import LocalCrew
 from procession._crew.halted import halt, heard_by
 from procession._crew.remote import Remote
 from procession._engine.course import Course
@@ -32,8 +37,13 @@ from procession.errors import ExecutorBrokenError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+WAITING: ContextVar[tuple[str, ...]] = ContextVar("procession_waiting", default=())
+"""The workers, by address, that wait for the calling code to end, where that is on another cluster than theirs."""
+
 _HALT_S = 2.0
-"""How long workers have to answer when a run is halted."""
+"""How long workers, and the scheduler, have to answer when a run is halted."""
+_SILENT_S = 10.0
+"""After so long without an answer, what a cancelled run has on the cluster is given up."""
 
 
 class Future(Protocol):
@@ -74,13 +84,43 @@ class DaskCrew:
 
     def __init__(self, course: Course, where: object) -> None:
         self._course = course
+        self._own_cluster = where == "dask"
         self._owned: list[Any] = []
         self._client = self._connected(where)
         self._small_bytes = small_bytes(course)
         self._futures: dict[Future, tuple[Chunk, Future]] = {}
         self._done: SimpleQueue[Future] = SimpleQueue()
-        self._halted = False
+        self._halted = self._cancelled = False
+        self._unanswered: float | None = None
+        self._lent = False
+        self._waiting: tuple[str, ...] = ()
         self._key = uuid4().hex  # run ids may be used again
+
+    def gets_through(self) -> bool:
+        """Return whether there are places for the calls, also where this run is in a task on that very cluster.
+
+        Such a task waits, so its place is lent to others meanwhile, if it has one to lend: only its own thread can.
+        """
+        context = self._course.context.copy()
+        self._waiting = context.get(WAITING, ())
+        try:
+            here: str = context.run(distributed.get_worker).address
+        except ValueError:
+            return True
+        there = () if self._own_cluster else tuple(self._client.nthreads([*self._waiting, here]))
+        if not there:
+            self._waiting = *self._waiting, here
+            return True
+        if there != (here,):  # another one waits, too, and lends nothing any more
+            return False
+        try:
+            distributed.secede()
+        except KeyError:  # it was lent before and not taken back: see `close`
+            return True
+        except (AttributeError, ValueError):  # another thread
+            return False
+        self._lent = True
+        return True
 
     @property
     def busy(self) -> bool:
@@ -99,7 +139,7 @@ class DaskCrew:
         values = [cast("DaskValue", value).future for value in apart]
         try:
             how = data, names, chunk.budget, chunk.stops, chunk.chained, chunk.wanted
-            kept = self._client.submit(_run, self._key, how, values, pure=False)
+            kept = self._client.submit(_run, self._key, self._waiting, how, values, pure=False)
             report = self._client.submit(told, kept, self._small_bytes, pure=False)
         except Exception as error:
             raise self._broken("did not take a task", error) from error
@@ -116,27 +156,15 @@ class DaskCrew:
                 reports.append(self._done.get_nowait())
         except Empty:
             pass
-        if not reports and self._futures and self._client.status != "running":
+        if not reports and self._futures and self._is_lost():
             lost = [self._futures.pop(report) for report in list(self._futures)]
-            error = self._broken(f"is gone: the client is {self._client.status}", None)
-            return [Arrival(chunk, None, error) for chunk, _ in lost]
+            return [Arrival(chunk, None, self._gone()) for chunk, _ in lost]
         return [self._arrived(report) for report in reports if report in self._futures]
 
     def halt(self, *, cancelled: bool) -> None:
         """Have no other call begun, and take back what has not been given to a worker."""
-        self._halted = True
-        waiting = [(report, kept) for report, (_, kept) in self._futures.items() if report.status == "pending"]
-        if not waiting:
-            return
-        with suppress(Exception):  # too late, or gone; then what is just being begun may be taken for not begun
-            self._client.run(halt, self._key, cancelled, on_error="ignore", callback_timeout=_HALT_S)
-        # In this order: what has left the one by the time of the answer is in the other.
-        begun = {key for keys in self._client.processing().values() for key in keys}
-        made = {key for key, workers in self._client.who_has([kept for _, kept in waiting]).items() if workers}
-        for report, kept in waiting:
-            if kept.key not in begun | made:
-                kept.cancel()
-                report.cancel()
+        self._halted, self._cancelled = True, cancelled
+        self._unanswered = None if self._took_back() else time.monotonic()
 
     def stop(self) -> None:
         """Do nothing: nobody else's workers are ended."""
@@ -145,25 +173,36 @@ class DaskCrew:
         """Put values in place of what stands for them, all in one go."""
         places = places_away(values)
         if places:
-            brought = self._client.gather([holder[place].future for holder, place in places])
+            try:
+                brought = self._client.gather([holder[place].future for holder, place in places])
+            except (OSError, CancelledError) as error:
+                raise (self._gone() if self._is_gone else self._broken("lost values", error)) from error
             for (holder, place), value in zip(places, brought, strict=True):
                 holder[place] = value
 
     def close(self, *, at_once: bool) -> None:  # noqa: ARG002
         """Let go of the cluster, and close what was opened here."""
-        if self._futures and self._client.status == "running":
+        if self._futures and not self._is_gone:
             self.halt(cancelled=True)
         self._futures.clear()
         self._close_owned()
+        # Taking the place back means to wait for it. A task that is to end does not: its thread ends with it.
+        if self._lent and not self._course.cancelled:
+            with suppress(RuntimeError):  # the worker is being closed
+                distributed.rejoin()
 
     def _connected(self, where: object) -> Any:
         if isinstance(where, distributed.Client):
             return where
         try:
-            if where == "dask":
+            if self._own_cluster:
                 cores = os.cpu_count() or 1
                 cluster: Any = distributed.LocalCluster(
-                    n_workers=min(self._course.max_workers, cores), threads_per_worker=1, dashboard_address=":0"
+                    n_workers=min(self._course.max_workers, cores),
+                    threads_per_worker=1,
+                    # A worker of Dask is a daemon, which may start none.
+                    processes=not multiprocessing.current_process().daemon,
+                    dashboard_address=":0",
                 )
                 self._owned.append(cluster)
                 where = cluster
@@ -177,12 +216,52 @@ class DaskCrew:
     def _close_owned(self) -> None:
         """Close what was opened here."""
         for owned in reversed(self._owned):
-            owned.close()
+            with suppress(Exception):  # there may be nothing left to close
+                owned.close()
         self._owned.clear()
+
+    def _took_back(self) -> bool:
+        """Tell the workers to begin nothing, and take back what none has. Return whether the scheduler answered."""
+        waiting = [(report, kept) for report, (_, kept) in self._futures.items() if report.status == "pending"]
+        if not waiting:
+            return True
+        sync, scheduler = self._client.sync, self._client.scheduler
+        with suppress(Exception):  # too late, or gone; then what is just being begun may be taken for not begun
+            self._client.run(halt, self._key, self._cancelled, on_error="ignore", callback_timeout=_HALT_S)
+        try:
+            # In this order: what has left the one by the time of the answer is in the other.
+            processing = sync(scheduler.processing, callback_timeout=_HALT_S)
+            who_has = sync(scheduler.who_has, keys=[kept.key for _, kept in waiting], callback_timeout=_HALT_S)
+        except Exception:
+            return False
+        begun = {key for keys in processing.values() for key in keys}
+        made = {key for key, workers in who_has.items() if workers}
+        for report, kept in waiting:
+            if kept.key not in begun | made:
+                kept.cancel()
+                report.cancel()
+        return True
+
+    @property
+    def _is_gone(self) -> bool:
+        return bool(self._client.status != "running")
+
+    def _is_lost(self) -> bool:
+        """Return whether nothing will be heard of what was sent. A halt that was not answered is said again."""
+        if self._is_gone:
+            return True
+        if self._unanswered is None:
+            return False
+        if self._took_back():
+            self._unanswered = None
+            return False
+        return self._cancelled and time.monotonic() - self._unanswered > _SILENT_S
 
     def _arrived(self, told_future: Future) -> Arrival:
         chunk, kept = self._futures.pop(told_future)
         if told_future.status == "cancelled":
+            if self._is_gone:
+                return Arrival(chunk, None, self._gone())
             return Arrival(chunk, None, None if self._halted else self._broken("cancelled what it was given", None))
         if told_future.status != "finished":
             error = told_future.exception()
@@ -193,13 +272,43 @@ class DaskCrew:
         refer(report, away, lambda place: DaskValue(submit(value_of, kept, place, pure=False)))
         return Arrival(chunk, report, None)
 
+    def _gone(self) -> ExecutorBrokenError:
+        whys = {
+            "connecting": "the connection to its scheduler was lost",
+            "running": f"its scheduler has not answered for {_SILENT_S:g} s",
+        }
+        status = self._client.status
+        return self._broken(f"is gone: {whys.get(status, f'the client is {status}')}", None)
+
     def _broken(self, what: str, error: BaseException | None) -> ExecutorBrokenError:
         why = "" if error is None else f": {described(error)}"
         return ExecutorBrokenError(f"the Dask cluster {what}{why}")
 
 
-def _run(key: str, how: tuple[bytes, tuple[str, str], float, bool, bool, Wanted], values: list[Any]) -> Report:
+def hired(where: object, course: Course) -> DaskCrew | LocalCrew:
+    """Return a crew on Dask, or one here: for a run in a task there that has no place to lend while it waits."""
+    crew = DaskCrew(course, where)
+    try:
+        if crew.gets_through():
+            return crew
+    except BaseException:
+        crew.close(at_once=True)
+        raise
+    crew.close(at_once=True)
+    return LocalCrew(course)
+
+
+def _run(
+    key: str,
+    waiting: tuple[str, ...],
+    how: tuple[bytes, tuple[str, str], float, bool, bool, Wanted],
+    values: list[Any],
+) -> Report:
     """Make the calls of a chunk on Dask, until the run is halted."""
     remote = Remote(*how[1])
-    with heard_by(remote, key):
-        return run_away(*how, values, remote)
+    before = WAITING.set(waiting)
+    try:
+        with heard_by(remote, key):
+            return run_away(*how, values, remote)
+    finally:
+        WAITING.reset(before)

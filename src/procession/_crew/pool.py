@@ -52,11 +52,15 @@ class _Sent:
 
 
 class PoolEngine:
-    """Drives the course of one run over a crew, which `hire` makes when the run begins."""
+    """Drives the course of one run over a crew, which `hire` makes when the run begins.
 
-    def __init__(self, course: Course, hire: Callable[[Course], Crew]) -> None:
+    `aside` says that it does so in a thread of its own if it would else be the main one.
+    """
+
+    def __init__(self, course: Course, hire: Callable[[Course], Crew], *, aside: bool = True) -> None:
         self.course = course
         self._hire = hire
+        self._aside = aside
         self._crew: Crew | None = None
         self._local: LocalCrew | None = None
         self._supply = Supply(course)
@@ -75,7 +79,7 @@ class PoolEngine:
         `KeyboardInterrupt` at once, with calls still being made.
         """
         course = self.course
-        if threading.current_thread() is not threading.main_thread():
+        if not self._aside or threading.current_thread() is not threading.main_thread():
             self._coordinate()
             return
         over = Latch()
@@ -127,7 +131,10 @@ class PoolEngine:
         finally:
             self._forsake()
             for crew in self._crews():
-                crew.close(at_once=self._left)
+                try:
+                    crew.close(at_once=self._left)
+                except BaseException as error:
+                    course.interrupt(error)
             course.unlooped()
             course.close()
 

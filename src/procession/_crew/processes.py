@@ -35,6 +35,7 @@ _AHEAD_S = 0.01
 _AHEAD_BYTES = 1 << 16 if sys.platform == "linux" else 1 << 12
 """What is sent to a worker that is busy: so little that it fits into the system's pipe."""
 _STILLBORN = 3
+_UNGUARDED = 'starts a process when it is imported, and so in every worker: put that under if __name__ == "__main__":'
 _CLOSING_S = 2.0
 _EXIT_CHECK_S = 1.0
 
@@ -303,7 +304,9 @@ class ProcessCrew:
             self._workers.append(_Worker(name, self._names))
         except Exception as error:
             if not self._workers:
-                raise self._unavailable(described(error)) from error
+                unguarded = isinstance(error, RuntimeError) and "bootstrapping" in str(error)
+                why = f"this is one, and its main module {_UNGUARDED}" if unguarded else described(error)
+                raise self._unavailable(why) from error
             self._cores = 0  # go on with those there are
             self._heard = time.monotonic()
         else:
@@ -325,8 +328,7 @@ class ProcessCrew:
         self._stillborn += 1
         if not self._any_greeted or self._stillborn >= _STILLBORN:
             raise self._unavailable(
-                f"it {_ending(code)} before it could take a task; a program whose main module starts a process when "
-                'it is imported does that in every worker: put it under if __name__ == "__main__":'
+                f"it {_ending(code)} before it could take a task; a program whose main module {_UNGUARDED}"
             )
 
     def _why(self, worker: _Worker, code: int | None) -> BaseException:

@@ -5,6 +5,7 @@ send ──run_away.remote──▶ two references: the report, with small value
 """
 
 import os
+import threading
 from importlib import import_module
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ except ImportError as error:
 from procession._crew.chunk import Chunk, Report
 from procession._crew.cluster import packed, places_away, refer, run_away, small_bytes, told, value_of
 from procession._crew.crew import Arrival
+from procession._crew.given import LocalCrew
 from procession._engine.course import Course
 from procession._engine.kept import Wanted
 from procession._model.outcome import Away
@@ -128,6 +130,21 @@ class RayCrew:
 
     def _broken(self, what: str, error: BaseException) -> ExecutorBrokenError:
         return ExecutorBrokenError(f"Ray {what}: {described(error)}")
+
+
+def in_task() -> bool:
+    """Return whether this process is a worker of Ray."""
+    return bool(ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE)
+
+
+def hired(course: Course) -> RayCrew | LocalCrew:
+    """Return a crew on Ray, or one here: for a run in a task there that has no place to lend while it waits.
+
+    Ray gives the place of a task that waits to others, but only if it does so in its main thread.
+    """
+    if in_task() and threading.current_thread() is not threading.main_thread():
+        return LocalCrew(course)
+    return RayCrew(course)
 
 
 def _run(

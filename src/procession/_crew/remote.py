@@ -20,6 +20,7 @@ class Remote:
         self.run_id = run_id
         self.halted = False
         self.attempts: dict[int | tuple[int, int], int] = {}
+        self.children: dict[object, Callable[[], object]] = {}
         self.function: Callable[..., Any] = Remote
         self.element = WHOLE
         self.kept = Logs()
@@ -36,10 +37,12 @@ class Remote:
         return self._cancelled.is_open
 
     def halt(self, *, cancelled: bool) -> None:
-        """Take note that nothing new may start; with `cancelled`, that tasks are asked to stop."""
+        """Take note that nothing new may start; with `cancelled`, that tasks, and their runs here, are to stop."""
         self.halted = True
         if cancelled:
             self._cancelled.open()
+            for cancel_child in list(self.children.values()):
+                cancel_child()
 
     def name(self, index: int) -> str:  # noqa: ARG002
         """Return the name of the task, which is the one that runs."""

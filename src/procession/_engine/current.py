@@ -2,6 +2,7 @@
 
 import contextvars
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from procession._model.log import Logs
@@ -16,6 +17,8 @@ class Conduct(Protocol):
     run_id: str
     logs: Logs | None
     """What calls that go on have logged; `None` where nobody keeps it."""
+    children: dict[object, Callable[[], object]]
+    """How to cancel the runs that its tasks have started and that go on."""
 
     @property
     def around(self) -> "Seat | None":
