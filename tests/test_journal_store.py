@@ -18,7 +18,7 @@ from textwrap import dedent
 import psycopg
 import pytest
 
-from procession import JournalError, PlanChangedError, Progress, ResultError, RunInUseError, RunUnknownError
+from procession import JournalError, PlanChangedError, Process, Progress, ResultError, RunInUseError, RunUnknownError
 from procession._model.record import WHOLE, Record
 from procession._plan.fingerprint import fingerprint_of
 from procession.journal import Journal, access, codec, database, heartbeat, lease, recorder, schema
@@ -717,6 +717,58 @@ def test_a_heartbeat_outlives_a_database_that_fails_for_a_while(tmp_path, monkey
         ended[0] = 4
         wait_for(lambda: journal.run("run").progress == Progress(4, 0, 6))
         one.close("completed")
+
+
+def removed(path):
+    path.unlink()
+
+
+def moved(path):
+    path.rename(path.with_suffix(".old"))
+
+
+def replaced(path):
+    moved(path)
+    Journal(path).begin("other", SIX).close("completed")
+
+
+@posix
+@pytest.mark.parametrize("goes", [removed, moved, replaced])
+def test_a_journal_that_is_gone_is_told_by_the_heartbeat(goes, tmp_path, monkeypatch):
+    """Though nothing is recorded and all could still be written: nobody would find it."""
+    monkeypatch.setattr("procession.journal.heartbeat.RENEWAL_S", 0.05)
+    monkeypatch.setattr("procession.journal.heartbeat.LOOK_S", 0.02)
+    lost, told = [], threading.Event()
+    path = tmp_path / "runs.db"
+    with Journal(path) as journal:
+        one = journal.begin("run", SIX)
+        goes(path)
+        one.start_heartbeat(
+            lambda: (Progress(0, 0, 6), []), lambda: None, lambda error: (lost.append(error), told.set())
+        )
+        assert told.wait(10)
+        with pytest.raises(JournalError, match=r"runs\.db' was deleted, moved or replaced while it was in use"):
+            one.close("completed")
+    assert [type(error) for error in lost] == [JournalError]
+    assert "was deleted, moved or replaced" in str(lost[0])
+
+
+@posix
+@pytest.mark.parametrize("goes", [removed, moved])
+@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+def test_a_run_whose_journal_is_gone_fails(goes, strategy, tmp_path):
+    """At its end at the latest. Nothing is left open, and the process can be executed again."""
+    path = tmp_path / "runs.db"
+    process = Process("gone", strategy)
+    process.add_task(goes, path)
+    process.map(str, range(250))
+    files = len(os.listdir("/dev/fd"))
+    with pytest.raises(JournalError, match="deleted, moved or replaced"):
+        process.execute(run_id="a", journal=path)
+    assert process.status == "failed"
+    assert len(os.listdir("/dev/fd")) <= files  # others, of tests before this one, may be closed meanwhile
+    process.tasks[0] = (str, (), {})
+    assert process.execute(run_id="b", journal=tmp_path / "other.db")[0] == ""
 
 
 # Showing and pruning

@@ -1,5 +1,6 @@
 """Where a journal is kept, and the connections to it."""
 
+import errno
 import os
 import threading
 import time
@@ -31,8 +32,12 @@ _SCHEMA_LOCK = 0x70726F63  # any number that other programs are unlikely to lock
 class Channel:
     """One connection, which several threads use in turn, and only those of the process that made it."""
 
-    def __init__(self, connection: Connection, where: str, begin: str, leave: Callable[[], object]) -> None:
+    def __init__(
+        self, connection: Connection, where: str, begin: str, leave: Callable[[], object], path: Path | None
+    ) -> None:
         self._connection = connection
+        self._path = path
+        self._file: tuple[int, int] | None = None
         self._leave = leave
         self._where = where
         self._begin = begin
@@ -52,10 +57,14 @@ class Channel:
 
     @contextmanager
     def transaction(self) -> Generator[Connection]:
-        """Do the same, in one transaction: it is committed at the end, or, after any exception, nothing is done."""
+        """Do the same, in one transaction: it is committed at the end, or, after any exception, nothing is done.
+
+        Raises `JournalError` with the `errno` ENOENT if the file is no longer the one that the first transaction found.
+        """
         with self.open() as connection:
             try:
                 connection.exec_driver_sql(self._begin)
+                self._check_file()
                 yield connection
                 connection.exec_driver_sql("COMMIT")
             except BaseException:
@@ -73,6 +82,25 @@ class Channel:
                 self._connection.close()
         finally:
             self._leave()
+
+    def _check_file(self) -> None:
+        # SQLite goes on writing to a file that has lost its name, where nobody finds it again.
+        if self._path is None:
+            return
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            file = None
+        else:
+            file = status.st_dev, status.st_ino
+            self._file = self._file or file
+        if file is None or file != self._file:
+            error = JournalError(
+                f"the journal {self._where} was deleted, moved or replaced while it was in use; what was recorded went "
+                "with its file"
+            )
+            error.errno = errno.ENOENT
+            raise error
 
 
 class Database:
@@ -187,7 +215,7 @@ class Database:
         except BaseException:
             leave()
             raise
-        return Channel(connection, self.where, "BEGIN IMMEDIATE" if self.sqlite else "BEGIN", leave)
+        return Channel(connection, self.where, "BEGIN IMMEDIATE" if self.sqlite else "BEGIN", leave, self._path)
 
     def _made(self) -> Engine:
         try:

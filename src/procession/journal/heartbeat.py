@@ -1,12 +1,13 @@
 """A thread that keeps a run's lease, says how far the run is, and looks whether somebody wants it to stop."""
 
+import errno
 import json
 import threading
 from collections.abc import Callable
 from typing import Protocol
 
 from procession._model.progress import Progress
-from procession.errors import JournalError, RunInUseError
+from procession.errors import JournalError, ProcessionError, RunInUseError
 from procession.journal.lease import RENEWAL_S
 
 Snapshot = tuple[Progress, list[tuple[int, str, str, float]]]
@@ -36,7 +37,7 @@ class Heartbeat:
         run: Leased,
         snapshot: Callable[[], Snapshot],
         on_cancel: Callable[[], object],
-        on_lost: Callable[[RunInUseError], object],
+        on_lost: Callable[[ProcessionError], object],
     ) -> None:
         self._run = run
         self._snapshot = snapshot
@@ -69,7 +70,10 @@ class Heartbeat:
             except RunInUseError as error:
                 self._on_lost(error)
                 return
-            except JournalError:
+            except JournalError as error:
+                if error.errno == errno.ENOENT:  # commits do not look, and would go on into the void
+                    self._on_lost(error)
+                    return
                 # The next commit meets the same and fails the run. If there is none, nothing needs to be written.
                 cancelling = False
             if cancelling and not told:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, fun
 
 from procession._model.record import WHOLE, Record, Recorded
 from procession._model.states import RunStatus
-from procession.errors import RunInUseError
+from procession.errors import ProcessionError, RunInUseError
 from procession.journal import lease
 from procession.journal.codec import Codec, decoded, encoded, writable
 from procession.journal.database import Channel
@@ -123,12 +123,13 @@ class Recorder:
         self,
         snapshot: Callable[[], Snapshot],
         on_cancel: Callable[[], object],
-        on_lost: Callable[[RunInUseError], object],
+        on_lost: Callable[[ProcessionError], object],
     ) -> None:
         """Begin to renew the lease and to write what `snapshot` returns, in a thread that `close` ends.
 
         It calls `on_cancel` when somebody asks the journal to cancel the run, and `on_lost`, at the end, when another
-        has taken it over. A nested run hangs on the lease of the outer one, and its requests are that one's.
+        has taken it over or the journal's file is gone. A nested run hangs on the lease of the outer one, and its
+        requests are that one's.
         """
         if self.key == self.held.key:
             self._heartbeat = Heartbeat(self, snapshot, on_cancel, on_lost)
