@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 
-from procession import TaskCancelled, current_task
+from procession import Process, TaskCancelled, current_task
 
 
 def same(value):
@@ -128,6 +128,13 @@ def listen(path):
     except TaskCancelled:
         noted(os.path.dirname(path), "told")
         raise
+
+
+def execute(function, *args):
+    """Call it by a process of its own, in threads."""
+    process = Process("inner", "parallel", 1)
+    process.add_task(function, *args)
+    return process.execute()
 
 
 def who(_=None):

@@ -886,6 +886,18 @@ def test_cancel_asks_tasks_in_workers_and_ends_those_that_do_not_listen(processe
     assert called(tmp_path, "told") == 1
 
 
+def test_cancel_reaches_runs_that_tasks_in_workers_have_started(processes, tmp_path):
+    """Their tasks are asked to stop, too."""
+    process = processes()
+    process.add_task(errands.execute, errands.listen, str(tmp_path / "listens"))
+    run = process.start()
+    wait_for(tmp_path / "listens")
+    run.cancel()
+    with pytest.raises(RunCancelledError):
+        run.result(20)
+    assert called(tmp_path, "told") == 1
+
+
 def wait_for(path):
     deadline = time.monotonic() + 30
     while not path.exists():
