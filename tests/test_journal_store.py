@@ -1318,6 +1318,73 @@ def test_a_folder_that_is_read_only_is_named():
         assert {path.name for path in folder.iterdir()} == {"runs.db"}
 
 
+LOOK = """
+Journal(":memory:").begin("run", SIX)  # whatever is imported late
+if os.geteuid() == 0:
+    for name in os.listdir("."):
+        os.chown(name, 65534, 65534)
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+for name in words:
+    with Journal(name) as journal:
+        try:
+            with journal.reader() as reader:
+                found = [(one.run.id, one.run.status) for one in reader.runs()]
+            say(found, len(journal.tasks("run")))
+        except JournalError as error:
+            say(error)
+        try:
+            say(journal.cancel("run"), journal.delete("run"))
+        except JournalError as error:
+            say(error)
+"""
+
+
+@posix
+@pytest.mark.parametrize(("folder_mode", "mode"), [(0o555, 0o600), (0o755, 0o400), (0o555, 0o400)])
+@pytest.mark.parametrize("crashed", [False, True])
+def test_a_journal_that_is_read_only_can_be_looked_at(folder_mode, mode, crashed):
+    """Be it the file or its folder, and be it left by a run that ended or by one that was killed; nothing is changed."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        file = folder / "a?b#c%20.db"
+        if crashed:
+            child = Child(HOLD, file)
+            child.line()
+            os.kill(child.popen.pid, signal.SIGKILL)
+            child.popen.wait()
+        else:
+            with Journal(file) as journal:
+                one = journal.begin("run", SIX)
+                one.commit([done(one, 0, "kept")])
+                one.close("completed")
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        assert len(before) == (3 if crashed else 1)
+        file.chmod(mode)
+        folder.chmod(folder_mode)
+        lines = Child(LOOK, "-", file.name, cwd=folder).end()
+        folder.chmod(0o755)
+        assert lines[0] == f"[('run', '{'interrupted' if crashed else 'completed'}')] 1"
+        assert "is read-only" in lines[1]
+        assert {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.endswith("-shm")} == {
+            name: data for name, data in before.items() if not name.endswith("-shm")
+        }
+
+
+@posix
+def test_a_journal_of_an_older_version_that_is_read_only_is_told_plainly():
+    """Only by writing to it can it become one that is understood."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_version_1(str(folder / "runs.db"), execute, SIX, pickle.dumps("kept"))
+        (folder / "runs.db").chmod(0o600)
+        folder.chmod(0o555)
+        lines = Child(LOOK, "-", "runs.db", cwd=folder).end()
+        folder.chmod(0o755)
+        assert "was written by an older version of Procession, and it, or its folder, is read-only" in lines[0]
+
+
 def test_a_database_that_another_program_locks_is_waited_for_and_then_named(tmp_path):
     """A lock that is let go in time costs only time; one that is not becomes an error, and nothing is lost."""
     where = tmp_path / "runs.db"

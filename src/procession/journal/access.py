@@ -71,6 +71,11 @@ def check(path: Path) -> None:
             _check_owner(str(file), status)
 
 
+def is_read_only(path: Path) -> bool:
+    """Return whether the file is there, and it or its folder cannot be written to: SQLite makes files beside it."""
+    return path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+
+
 def _check_owner(file: str, status: os.stat_result) -> None:
     trust = "and values in it can run code when they are read"
     if status.st_uid != os.geteuid():

@@ -2,11 +2,12 @@
 
 import errno
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -154,8 +155,10 @@ class Database:
         """Return a channel to the journal, making one where there is none if `create` says so."""
         if os.getpid() != self._process:
             self._leave_behind()
+        # Who is going to write meets what the database says of that.
+        read_only = not create and self._path is not None and access.is_read_only(self._path)
         with self._lock:
-            channel = self._shared or self._connected(create=create)
+            channel = self._shared or self._connected(create=create, read_only=read_only)
             if self._memory:
                 self._shared = channel
         try:
@@ -163,7 +166,7 @@ class Database:
                 access.check(self._path)
             # A file may have been replaced since.
             if self._path is not None or not self._ready:
-                self._prepare(channel, create=create)
+                self._prepare(channel, create=create, read_only=read_only)
         except BaseException:
             self.release(channel)
             raise
@@ -203,7 +206,7 @@ class Database:
         self._lock = threading.Lock()
         self._process = os.getpid()
 
-    def _connected(self, *, create: bool) -> Channel:
+    def _connected(self, *, create: bool, read_only: bool) -> Channel:
         leave = _nothing
         if self._path is not None:
             leave = partial(access.leave, access.enter(self._path, create=create))
@@ -211,7 +214,7 @@ class Database:
             with failing_plainly(self.where):
                 # SQLAlchemy is told to leave transactions alone: a single statement is one already, and for the
                 # others the channel says how they begin.
-                connection = self._engine.connect()
+                connection = (self._looking if read_only else self._engine).connect()
         except BaseException:
             leave()
             raise
@@ -235,6 +238,22 @@ class Database:
         event.listen(engine, "connect", self._connected_anew)
         return engine
 
+    @cached_property
+    def _looking(self) -> Engine:
+        """What looks at a file that cannot be written to, or whose folder cannot."""
+
+        def connect() -> sqlite3.Connection:
+            assert self._path is not None
+            # Without a write-ahead log nobody has it open; and SQLite would have to make one here, even to read. But
+            # beside one that is there, somebody may write.
+            still = "" if Path(f"{self._path}-wal").exists() else "&immutable=1"
+            address = f"{self._path.as_uri()}?mode=ro{still}"
+            return sqlite3.connect(address, self.busy_s, check_same_thread=False, uri=True)
+
+        engine = create_engine("sqlite://", creator=connect, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        event.listen(engine, "connect", self._connected_anew)
+        return engine
+
     def _connected_anew(self, driver_connection: Any, _record: object) -> None:
         cursor = driver_connection.cursor()
         for statement in self._settings():
@@ -255,11 +274,18 @@ class Database:
             return [f"SET synchronous_commit TO {'on' if power else 'off'}"]
         return []
 
-    def _prepare(self, channel: Channel, *, create: bool) -> None:
+    def _prepare(self, channel: Channel, *, create: bool, read_only: bool) -> None:
         with channel.open() as connection:
             version = schema.version_of(connection)
         if version is None and not create and not self._memory:
             raise JournalError(f"there is no journal in {self.where}")
+        if read_only:
+            if version != schema.VERSION:
+                raise JournalError(
+                    f"the journal {self.where} was written by an older version of Procession, and it, or its folder, "
+                    "is read-only: look at a copy that can be written to, which is then brought up to date"
+                )
+            return
         if self._path is not None:
             self._use_wal(channel)
         if version != schema.VERSION:
