@@ -96,6 +96,17 @@ def test_a_run_is_resumed_as_it_was_begun_from_any_folder(folder, tmp_path_facto
     assert (once_more.returncode, called(once_more)) == (0, [])
 
 
+def test_a_run_whose_folder_is_gone_is_not_resumed_elsewhere(folder, tmp_path_factory):
+    """It says which folder, in a line."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    journal = str(elsewhere / "runs.db")
+    procession("run", "pipeline.py:bombs", "--run-id", "a", "--journal", journal, cwd=folder)
+    folder.rename(folder.with_name("moved"))
+    done = procession("resume", "a", "--journal", journal, cwd=elsewhere)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"procession: run a was begun in {str(folder)!r}: No such file or directory\n"
+
+
 def test_runs_and_show_tell_how_runs_stand(folder):
     """Each in a table; failures with their tracebacks when asked for."""
     procession("run", "pipeline.py:build", "--run-id", "first", cwd=folder)

@@ -118,7 +118,12 @@ def _resume(options: argparse.Namespace) -> int:
         print(f"execute it again from there, with run_id={shown(info.id)!r}", file=sys.stderr)
         return FAILED
     where = str(options.journal if "://" in options.journal else Path(options.journal).absolute())
-    os.chdir(info.origin["folder"])
+    try:
+        os.chdir(info.origin["folder"])
+    except OSError as error:
+        folder = shown(str(info.origin["folder"]))
+        print(f"procession: run {shown(info.id)} was begun in {folder!r}: {error.strerror}", file=sys.stderr)
+        return FAILED
     again = _parser().parse_args(command)
     again.run_id, again.journal, again.allow_changes = info.id, where, options.allow_changes
     return _execute(again)
