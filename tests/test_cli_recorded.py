@@ -169,7 +169,7 @@ def test_a_map_that_failed_by_an_element_is_told_once(folder):
 
 def test_the_error_of_a_run_is_shown_line_by_line(folder):
     """As it was raised: its own line, and the note that says where, each made harmless."""
-    procession("run", "pipeline.py:build", "--run-id", "a", cwd=folder)
+    procession("run", "pipeline.py:build", "--run-id", "a", "--strategy", "sequential", cwd=folder)
     head = procession("show", "a", cwd=folder).stdout.splitlines()[:3]
     assert head[0] == "a of process pipe: failed, executed once, 4 of 6 tasks ended, 1 failed"
     assert head[1:] == ["ValueError: three is broken", "in process 'pipe', task 3 (work), attempt 1"]
