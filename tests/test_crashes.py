@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,27 @@ def test_a_process_that_fails_is_told_with_its_traceback():
 
     with pytest.raises(AssertionError, match="invalid literal for int"):
         crash_everywhere(build)
+
+
+class Lookalike:
+    def execute(self, **_):
+        return [1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "said"),
+    [
+        (Process("built"), TypeError, "takes a function that builds .*; got an object of type Process.*def build"),
+        (None, TypeError, "takes a function that builds .*; got None"),
+        (dict, TypeError, "build_process is to return a Process; it returned an object of type dict"),
+        (Lookalike, TypeError, "build_process is to return a Process; it returned an object of type Lookalike"),
+        (partial(Process, "empty"), ValueError, "has no tasks, so no crash of it was tested"),
+    ],
+)
+def test_what_builds_no_process_to_crash_is_told(wrong, error, said):
+    """A test of nothing does not pass."""
+    with pytest.raises(error, match=said):
+        crash_everywhere(wrong)
 
 
 @pytest.mark.timeout(170)

@@ -367,6 +367,21 @@ def test_the_command_line_draws_a_graph_and_runs_nothing(tmp_path):
     assert (tmp_path / "graph.md").read_text(encoding="utf-8").startswith("flowchart LR\n")
 
 
+def test_a_graph_is_saved_as_its_file_ends(tmp_path):
+    """A picture or Mermaid text, as a timeline is; another ending is refused, and no file is made."""
+    process = Process("größe")
+    process.add_task(len, "a")
+    graph = process.graph()
+    graph.save(tmp_path / "graph.svg")
+    assert (tmp_path / "graph.svg").read_text(encoding="utf-8") == graph.svg()
+    for name in "graph.mmd", "graph.mermaid", "graph.md", "graph.txt":
+        graph.save(str(tmp_path / name))
+        assert (tmp_path / name).read_text(encoding="utf-8") == str(graph)
+    with pytest.raises(ValueError, match=r"\.svg .*\.mmd.*; got 'graph\.png'"):
+        graph.save(tmp_path / "graph.png")
+    assert len(list(tmp_path.iterdir())) == 5
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

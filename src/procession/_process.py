@@ -396,7 +396,7 @@ class Process:
     def graph(self) -> "Graph":
         """Return a picture of the stages and tasks, and of which wait for which. `str()` of it is Mermaid text.
 
-        A notebook shows it as SVG; `.svg()` is that text.
+        A notebook shows it as SVG; `.svg()` is that text, and `.save(path)` writes either to a file.
 
         >>> process = Process("sum", strategy="parallel")
         >>> one, two = process.task(int, "1"), process.task(int, "2")

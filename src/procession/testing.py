@@ -27,12 +27,14 @@ except ImportError as error:
 
 from procession import Process
 from procession._model.record import WHOLE, Record
+from procession._model.text import sketch
 from procession.journal import Journal, Recorder, schema
 
 __all__ = ["CrashReport", "crash_everywhere", "memory_journal", "recorded_calls"]
 
 _RUN_ID = "crash-everywhere"
 _SURVIVED = 3
+_NO_PROCESS = 4
 
 
 class CrashReport(NamedTuple):
@@ -52,7 +54,8 @@ def crash_everywhere(build_process: Callable[[], Process], *, timeout: float = 6
     recorded when the crash came are called again, so what they do must bear that: this is how to find out.
 
     Raises `AssertionError` where a resumed run has other results than an undisturbed one, calls a task again that was
-    recorded, or fails; `TimeoutError` for a run that takes too long.
+    recorded, or fails; `TimeoutError` for a run that takes too long; `TypeError` for what builds no process, and
+    `ValueError` for a process without tasks, of which nothing would be tested.
 
     Example:
         >>> def build() -> Process:
@@ -63,6 +66,11 @@ def crash_everywhere(build_process: Callable[[], Process], *, timeout: float = 6
         [[1, 2], 3]
 
     """
+    if isinstance(build_process, Process) or not callable(build_process):
+        raise TypeError(
+            f"crash_everywhere takes a function that builds and returns a process; got {sketch(build_process)}. Each "
+            "crash needs a process of its own: crash_everywhere(build), with def build() -> Process"
+        )
     with tempfile.TemporaryDirectory() as folder:
         stage = _Stage(Path(folder), build_process, timeout)
         undisturbed = stage.run(stage.journal("undisturbed"))
@@ -70,6 +78,8 @@ def crash_everywhere(build_process: Callable[[], Process], *, timeout: float = 6
         while stage.crashed(stage.journal(crashes), after=crashes + 1):
             crashes += 1
             _resume(stage, stage.journal(crashes - 1), undisturbed, f"crash {crashes}")
+    if not crashes:
+        raise ValueError("the process that build_process returned has no tasks, so no crash of it was tested")
     return CrashReport(crashes, undisturbed)
 
 
@@ -156,6 +166,8 @@ class _Stage:
             done = subprocess.run(command, capture_output=True, text=True, timeout=self._timeout, check=False)  # noqa: S603
         except subprocess.TimeoutExpired as error:
             raise TimeoutError(f"a run of the process took more than {self._timeout:g} s") from error
+        if done.returncode == _NO_PROCESS:
+            raise TypeError(done.stderr.splitlines()[-1])
         return done.returncode, done.stderr
 
 
@@ -207,7 +219,10 @@ def _main(folder: Path, journal: Path, after: int) -> int:
             _die()
 
     Recorder.commit = counted  # type: ignore[assignment,method-assign]
-    process: Process = build_process()
+    process: object = build_process()
+    if not isinstance(process, Process):
+        sys.stderr.write(f"build_process is to return a Process; it returned {sketch(process)}\n")
+        return _NO_PROCESS
     results = process.execute(run_id=_RUN_ID, journal=journal)
     (folder / "results").write_bytes(_pickled(results))
     return _SURVIVED if after else 0

@@ -19,7 +19,7 @@ from procession._engine.note import annotate
 from procession._model.progress import Progress
 from procession._model.record import WHOLE
 from procession._model.task import Each, Options
-from procession._model.text import shown
+from procession._model.text import counted, shown
 from procession._plan.wiring import bound
 from procession.errors import PlanChangedError, TaskCancelled
 
@@ -342,7 +342,8 @@ class MapJob:
                     results[place] = error
                 if self._course.ledger.on_error == "return":
                     self._course.ledger.values[self._index] = results
-                text = f"{len(errors):,} of {len(results):,} elements of {shown(self._course.name(self._index))} failed"
+                count = counted(len(results), "element")
+                text = f"{len(errors):,} of {count} of {shown(self._course.name(self._index))} failed"
                 raise BaseExceptionGroup(text, [errors[place] for place in sorted(errors)])
             if self._course.verbose:
                 began = self._began or 0.0

@@ -15,18 +15,16 @@ _ENDINGS: Final = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid", ".md
 
 def draw_graph(process: Process, format_: str | None, path: Path | None) -> int:
     """Write the graph of a process to a file or to standard output; return the exit status."""
-    if format_ is None:
-        format_ = "mermaid" if path is None else _ENDINGS[path.suffix]
-    elif path is not None and _ENDINGS[path.suffix] != format_:
+    if path is not None and format_ not in (None, _ENDINGS[path.suffix]):
         print(f"procession: {path} is not a file of format {format_}: it ends in {path.suffix}", file=sys.stderr)
         return 2
     graph = process.graph()
+    if path is not None:
+        return _written(path, lambda: graph.save(path))
     text = graph.svg() + "\n" if format_ == "svg" else graph.mermaid()
-    if path is None:
-        # Names may have characters that a terminal of another encoding has not.
-        sys.stdout.buffer.write(text.encode())
-        return 0
-    return _written(path, lambda: path.write_text(text, encoding="utf-8"))
+    # Names may have characters that a terminal of another encoding has not.
+    sys.stdout.buffer.write(text.encode())
+    return 0
 
 
 def save_timeline(run: Run, path: Path) -> int:

@@ -1,6 +1,7 @@
 """The picture of a process: its stages, its tasks and which wait for which, as Mermaid text and as SVG."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from procession._model.text import counted, shown
 from procession._plan.shape import Shape
@@ -54,6 +55,19 @@ class Graph(Outline, Picture):
     def svg(self) -> str:
         """Return the graph as an SVG picture, light or dark as its reader prefers."""
         return drawn(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the picture to a file that ends in `.svg`, or the text to a `.mmd`, `.mermaid`, `.md` or `.txt`.
+
+        Raises `ValueError` for another ending, and `OSError` where the file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix not in {".svg", ".mmd", ".mermaid", ".md", ".txt"}:
+            raise ValueError(
+                "a graph is saved as .svg (a picture), or .mmd, .mermaid, .md or .txt (Mermaid text); "
+                f"got {path.name!r}"
+            )
+        path.write_text(self.svg() if path.suffix == ".svg" else self.mermaid(), encoding="utf-8")
 
     def __repr__(self) -> str:
         count = sum(len(node.tasks) for node in self.nodes)
