@@ -1,5 +1,6 @@
 """What several test files need."""
 
+import threading
 import time
 
 import pytest
@@ -39,3 +40,14 @@ def comes_true():
         return True
 
     return comes_true
+
+
+@pytest.fixture
+def nothing_is_left():
+    """No thread stays behind."""
+    before = set(threading.enumerate())
+    yield
+    left = set(threading.enumerate()) - before
+    for thread in left:
+        thread.join(20)  # the one that drives a run which was started may just be leaving
+    assert not any(thread.is_alive() for thread in left)
