@@ -611,5 +611,5 @@ def test_a_cluster_of_its_own_is_closed_with_the_run():
     for number in range(20):
         process.add_task(double, number)
     assert process.execute() == [2 * number for number in range(20)]
-    left = [child for child in psutil.Process().children(recursive=True) if child not in before]
+    left = [child for child in psutil.Process().children(recursive=True) if not {child, child.parent()} & set(before)]
     assert [child for child in left if "tracker" not in " ".join(child.cmdline())] == []
