@@ -3,9 +3,36 @@
 import threading
 import time
 
+import psutil
 import pytest
 
 from postgres import Server, Unavailable
+
+END = pytest.StashKey[threading.Timer]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer(item, settings):
+    """Have the processes that a test has started end with its time.
+
+    They hold the pipe at whose end it is seen that a worker of xdist is gone, and the whole run would wait for them.
+    """
+    end = item.stash[END] = threading.Timer(settings.timeout - 2, kill_children)
+    end.daemon = True
+    end.start()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_cancel_timer(item):
+    """A test has ended in its time."""
+    item.stash[END].cancel()
+    return (yield)
+
+
+def kill_children():
+    for process in psutil.Process().children(recursive=True):
+        process.kill()
 
 
 @pytest.fixture(scope="session")
