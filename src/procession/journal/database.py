@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from procession._model.text import sketch
 from procession.errors import JournalError
-from procession.journal import access, schema
+from procession.journal import access, forks, schema
 
 Durability = Literal["process", "power"]
 
@@ -53,7 +53,7 @@ class Channel:
         if os.getpid() != self._process:
             # The lock may be held for ever in a forked child, and the database knows of one client, not of two.
             raise JournalError(f"the journal {self._where} was opened by another process: open it again in this one")
-        with self._lock, failing_plainly(self._where, self._errors):
+        with forks.held_off(), self._lock, failing_plainly(self._where, self._errors):
             yield self._connection
 
     @contextmanager
@@ -79,7 +79,7 @@ class Channel:
         if os.getpid() != self._process:
             return
         try:
-            with failing_plainly(self._where):
+            with forks.held_off(), failing_plainly(self._where):
                 self._connection.close()
         finally:
             self._leave()
@@ -211,7 +211,7 @@ class Database:
         if self._path is not None:
             leave = partial(access.leave, access.enter(self._path, create=create))
         try:
-            with failing_plainly(self.where):
+            with forks.held_off(), failing_plainly(self.where):
                 # SQLAlchemy is told to leave transactions alone: a single statement is one already, and for the
                 # others the channel says how they begin.
                 connection = (self._looking if read_only else self._engine).connect()

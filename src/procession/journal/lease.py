@@ -22,6 +22,10 @@ RENEWAL_S = 5.0
 _held: set[str] = set()
 """The tokens of the leases that this process holds: a run that it has let go of without a word is nobody's."""
 _held_lock = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a child must not inherit it held
+    os.register_at_fork(
+        before=_held_lock.acquire, after_in_parent=_held_lock.release, after_in_child=_held_lock.release
+    )
 
 
 @dataclass(frozen=True)
