@@ -35,6 +35,13 @@ def spin(turns: int) -> int:
     return total
 
 
+def clocked(turns: int) -> float:
+    """Do the same; return how long it took, in seconds."""
+    start = time.perf_counter()
+    spin(turns)
+    return time.perf_counter() - start
+
+
 @cache
 def turns_of(seconds: float) -> int:
     """Return how many turns `spin` makes in so many seconds here, at its best."""
@@ -104,8 +111,11 @@ def with_loky(job: Job, chunksize: int = 1) -> Ran:
     return with_executor(LokyExecutor(WORKERS), job, chunksize)
 
 
-def with_raw_processes(job: Job) -> Ran:
-    """Give each of two processes half of the arguments at once, over a pipe: the least there is."""
+def with_raw_processes(job: Job, rest: float = 0.0) -> Ran:
+    """Give each of two processes half of the arguments at once, over a pipe: the least there is.
+
+    With `rest`, they sleep for so many seconds before each call.
+    """
     pipes: list[Connection] = []
     processes = []
     for _ in range(WORKERS):
@@ -117,7 +127,7 @@ def with_raw_processes(job: Job) -> Ran:
         pipes.append(ours)
     start = time.perf_counter()
     for place, pipe in enumerate(pipes):
-        pipe.send((job[0], list(job[1][place::WORKERS])))
+        pipe.send((job[0], list(job[1][place::WORKERS]), rest))
     parts = [pipe.recv() for pipe in pipes]
     for process in processes:
         process.join()
@@ -130,8 +140,13 @@ def with_raw_processes(job: Job) -> Ran:
 
 def _serve(pipe: Connection) -> None:
     pipe.send(None)
-    function, arguments = pipe.recv()
-    pipe.send([function(argument) for argument in arguments])
+    function, arguments, rest = pipe.recv()
+    results = []
+    for argument in arguments:
+        if rest:
+            time.sleep(rest)
+        results.append(function(argument))
+    pipe.send(results)
 
 
 def whole(run: Callable[[Job], Ran]) -> float:
@@ -139,6 +154,12 @@ def whole(run: Callable[[Job], Ran]) -> float:
     start = time.perf_counter()
     run((same, [1, 2]))
     return time.perf_counter() - start
+
+
+def added(ran: Ran) -> float:
+    """Return how much longer it took than the calls themselves would, shared among the workers, in seconds."""
+    calls, took = ran
+    return took - sum(calls) / WORKERS
 
 
 def idle(ran: Ran) -> float:
