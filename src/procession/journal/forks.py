@@ -26,16 +26,16 @@ _forks = 0
 def held_off() -> Generator[None]:
     """Hold forks off, those of other threads, while a database is used."""
     thread = threading.get_ident()
-    with _changed:
-        if _forks and thread not in _inside:
-            _changed.wait_for(lambda: not _forks)
-        _inside[thread] += 1
     try:
+        with _changed:
+            if _forks and thread not in _inside:
+                _changed.wait_for(lambda: not _forks)
+            _inside[thread] += 1
         yield
     finally:
         with _changed:
             _inside[thread] -= 1
-            if not _inside[thread]:
+            if _inside[thread] <= 0:  # less if Ctrl-C came before it was counted
                 del _inside[thread]
                 if _forks:
                     _changed.notify_all()
