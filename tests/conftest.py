@@ -27,6 +27,7 @@ def pytest_timeout_set_timer(item, settings):
 def pytest_timeout_cancel_timer(item):
     """A test has ended in its time."""
     item.stash[END].cancel()
+    item.stash[END].join()
     return (yield)
 
 
