@@ -2,20 +2,19 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from procession import Process, Run
+from procession.pictures.endings import GRAPH, TIMELINE, format_of
 
-FORMATS = ("mermaid", "svg")
-
-_ENDINGS: Final = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid", ".md": "mermaid", ".txt": "mermaid"}
+FORMATS: Final = sorted(set(GRAPH.values()))
 
 
 def draw_graph(process: Process, format_: str | None, path: Path | None) -> int:
     """Write the graph of a process to a file or to standard output; return the exit status."""
-    if path is not None and format_ not in (None, _ENDINGS[path.suffix]):
+    if path is not None and format_ not in (None, format_of(path, GRAPH)):
         print(f"procession: {path} is not a file of format {format_}: it ends in {path.suffix}", file=sys.stderr)
         return 2
     graph = process.graph()
@@ -36,19 +35,20 @@ def save_timeline(run: Run, path: Path) -> int:
 
 def graph_path(text: str) -> Path:
     """Return the path that is meant, if a graph can be written there."""
-    return _path(text, _ENDINGS)
+    return _path(text, GRAPH)
 
 
 def timeline_path(text: str) -> Path:
     """Return the path that is meant, before anything runs whose timeline it could not take."""
-    return _path(text, (".svg", ".json"))
+    return _path(text, TIMELINE)
 
 
-def _path(text: str, endings: Collection[str]) -> Path:
+def _path(text: str, endings: Mapping[str, str]) -> Path:
     path = Path(text)
-    if path.suffix not in endings:
-        *others, last = endings
-        raise argparse.ArgumentTypeError(f"a file that ends in {', '.join(others)} or {last} is needed, not {text!r}")
+    try:
+        format_of(path, endings)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     if not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {str(path.parent)!r}")
     return path

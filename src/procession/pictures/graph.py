@@ -6,6 +6,7 @@ from pathlib import Path
 from procession._model.text import counted, shown
 from procession._plan.shape import Shape
 from procession.pictures.cards import drawn
+from procession.pictures.endings import GRAPH, format_of
 from procession.pictures.nodes import Outline, outline_of, stage_said, tag_of
 from procession.pictures.picture import TIMES, Picture, label
 
@@ -62,12 +63,8 @@ class Graph(Outline, Picture):
         Raises `ValueError` for another ending, and `OSError` where the file cannot be written.
         """
         path = Path(path)
-        if path.suffix not in {".svg", ".mmd", ".mermaid", ".md", ".txt"}:
-            raise ValueError(
-                "a graph is saved as .svg (a picture), or .mmd, .mermaid, .md or .txt (Mermaid text); "
-                f"got {path.name!r}"
-            )
-        path.write_text(self.svg() if path.suffix == ".svg" else self.mermaid(), encoding="utf-8")
+        text = self.svg() if format_of(path, GRAPH) == "svg" else self.mermaid()
+        path.write_text(text, encoding="utf-8")
 
     def __repr__(self) -> str:
         count = sum(len(node.tasks) for node in self.nodes)

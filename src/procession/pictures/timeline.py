@@ -11,6 +11,7 @@ from procession._model.stint import Stint
 from procession._model.table import lasting
 from procession._model.text import shown
 from procession.pictures.account import Account
+from procession.pictures.endings import TIMELINE, format_of
 from procession.pictures.lanes import drawn
 from procession.pictures.picture import Picture
 from procession.pictures.schedule import Span
@@ -63,12 +64,9 @@ class Timeline(Account, Picture):
         Raises `ValueError` for another ending, and `OSError` where the file cannot be written.
         """
         path = Path(path)
-        if path.suffix not in {".svg", ".json"}:
-            raise ValueError(
-                f"a timeline is saved as .svg (a picture) or .json (a trace for Perfetto); got {path.name!r}"
-            )
+        format_ = format_of(path, TIMELINE)
         # Perfetto shows the escapes of JSON in the names of threads and processes as they are.
-        text = self.svg() if path.suffix == ".svg" else json.dumps(self.trace(), ensure_ascii=False)
+        text = self.svg() if format_ == "svg" else json.dumps(self.trace(), ensure_ascii=False)
         path.write_text(text, encoding="utf-8")
 
     def __str__(self) -> str:
