@@ -1,8 +1,6 @@
 """How far runs have come: what each says of itself once a second or, after a crash, what is recorded of it."""
 
 import json
-import threading
-from collections import OrderedDict
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, and_, func, select
@@ -10,6 +8,7 @@ from sqlalchemy import Connection, Row, and_, func, select
 from procession._model.progress import Progress
 from procession._model.record import WHOLE
 from procession._plan.fingerprint import Fingerprint
+from procession.journal.latest import Latest
 from procession.journal.schema import definitions, is_failed, records
 
 _KEEP = 1_000
@@ -19,8 +18,7 @@ class Counts:
     """How far the runs of a journal have come. What was counted is kept, since nothing is added to it."""
 
     def __init__(self) -> None:
-        self._kept: Final[OrderedDict[tuple[int, int], Progress]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept: Final = Latest[tuple[int, int], Progress](_KEEP)
 
     def progress(self, connection: Connection, row: Row[Any], *, alive: bool) -> Progress | None:
         """Return how far the run of a row of `runs` has come, `None` if nobody knows."""
@@ -29,14 +27,10 @@ class Counts:
         if alive or row.status != "running":
             return told
         which = (row.key, row.executions)
-        with self._lock:
-            found = self._kept.get(which)
+        found = self._kept.get(which)
         if found is None:
             found = _recorded(connection, row.key)
-            with self._lock:
-                self._kept[which] = found
-                while len(self._kept) > _KEEP:
-                    self._kept.popitem(last=False)
+            self._kept.put(which, found)
         return found if told is None else found._replace(total=max(found.total, told.total))
 
 

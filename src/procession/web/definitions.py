@@ -1,8 +1,6 @@
 """What the tasks of a run are called, whether or not they have begun, and which wait for which."""
 
-import threading
 from array import array
-from collections import OrderedDict
 from collections.abc import Collection
 from typing import Final
 
@@ -10,7 +8,7 @@ from procession._plan.fingerprint import Fingerprint, called
 from procession.journal import Reader
 from procession.pictures.nodes import Outline, outline_of
 
-_KEEP = 8
+KEEP = 8
 """Definitions in memory, at most: of a run of 100,000 tasks, 2 MB."""
 
 
@@ -56,23 +54,3 @@ class Definition:
         if len(wanted) == len(self.fingerprint.names):
             return range(self.count)
         return [place for place, which in enumerate(self._which) if which in wanted] if wanted else []
-
-
-class Definitions:
-    """Those that were looked at last."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[int, int], Definition] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def of(self, reader: Reader, key: int, executions: int) -> Definition:
-        """Return the definition of a run; only another execution can change it."""
-        with self._lock:
-            found = self._kept.pop((key, executions), None)
-        if found is None:
-            found = Definition(reader.definition(key))
-        with self._lock:
-            self._kept[key, executions] = found
-            while len(self._kept) > _KEEP:
-                self._kept.popitem(last=False)
-        return found

@@ -1,20 +1,19 @@
 """What each page shows, as the templates take it."""
 
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from procession._model.text import counted
 from procession.journal import Mark, Reader, RunInfo, Running, TaskInfo
+from procession.journal.latest import Latest
 from procession.web import asked
 from procession.web.asked import State
-from procession.web.definitions import Definition, Definitions
+from procession.web.definitions import KEEP, Definition
 from procession.web.graph import graph_of
 from procession.web.strip import CELLS, drawn
 
@@ -59,9 +58,8 @@ class Pages:
     """Makes pages of a journal; it keeps no more than what cannot change."""
 
     def __init__(self) -> None:
-        self.definitions = Definitions()
-        self._times: OrderedDict[tuple[int, int, float | None], tuple[float, Context]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._definitions: Final = Latest[tuple[int, int], Definition](KEEP)
+        self._times: Final = Latest[tuple[int, int, float | None], tuple[float, Context]](NESTED)
 
     def runs(self, reader: Reader, request: Request) -> Context:
         """Return the list of runs."""
@@ -88,7 +86,7 @@ class Pages:
     def run(self, reader: Reader, request: Request, key: int) -> Context:
         """Return how one run stands, and a part of its tasks."""
         info = reader.run(key)
-        definition = self.definitions.of(reader, key, info.executions)
+        definition = self._definition(reader, key, info)
         state = asked.state(request)
         text = asked.words(request, "q")
         begin = asked.number(request, "from") or 0
@@ -128,7 +126,7 @@ class Pages:
     def task(self, reader: Reader, request: Request, key: int, task: int, element: int | None) -> Context:
         """Return how one task, or one element of a map, stands."""
         info = reader.run(key)
-        definition = self.definitions.of(reader, key, info.executions)
+        definition = self._definition(reader, key, info)
         if task >= definition.count:
             raise HTTPException(404, f"the run has {counted(definition.count, 'task')}, and none at place {task}")
         state = asked.state(request)
@@ -150,7 +148,7 @@ class Pages:
     def graph(self, reader: Reader, key: int) -> Context:
         """Return which tasks of a run wait for which, and how they stand."""
         info = reader.run(key)
-        outline = self.definitions.of(reader, key, info.executions).outline(reader, key)
+        outline = self._definition(reader, key, info).outline(reader, key)
         if outline is None:
             return {"graph": None}
         running = [one.task for one in _running(reader, key, info)]
@@ -161,16 +159,12 @@ class Pages:
         info = reader.run(key)
         which = (key, info.executions, info.ended_at)
         began = time.monotonic()
-        with self._lock:
-            until, kept = self._times.get(which, (0.0, {}))
+        until, kept = self._times.get(which) or (0.0, {})
         if until < began:
             kept = self._time(reader, key, info)
             # One that goes on is looked at again, but not all the time.
             going = began + max(1.0, 10 * (time.monotonic() - began))
-            with self._lock:
-                self._times[which] = going if info.status == "running" else float("inf"), kept
-                while len(self._times) > NESTED:
-                    self._times.popitem(last=False)
+            self._times.put(which, (going if info.status == "running" else float("inf"), kept))
         return {**self._head(reader, key, info), **kept}
 
     def compared(self, reader: Reader, request: Request, key: int) -> Context:
@@ -182,7 +176,7 @@ class Pages:
         if other is None:
             return {**head, "other": None}
         then = reader.run(other)
-        now_is, then_was = (self.definitions.of(reader, at, run.executions) for at, run in ((key, info), (other, then)))
+        now_is, then_was = (self._definition(reader, at, run) for at, run in ((key, info), (other, then)))
         changed = _changes(then_was, now_is)
         failures = reader.failures(key, other, RUNS + 1)
         return {
@@ -197,11 +191,20 @@ class Pages:
             "argv": _argv(info.origin) != _argv(then.origin) and (_argv(then.origin), _argv(info.origin)),
         }
 
+    def _definition(self, reader: Reader, key: int, info: RunInfo) -> Definition:
+        """Return the definition of a run; only another execution can change it."""
+        which = key, info.executions
+        found = self._definitions.get(which)
+        if found is None:
+            found = Definition(reader.definition(key))
+            self._definitions.put(which, found)
+        return found
+
     def _head(self, reader: Reader, key: int, info: RunInfo) -> Context:
         return {"key": key, "run": info, "outer": reader.outer(key), "done": _done(reader, key, info)}
 
     def _time(self, reader: Reader, key: int, info: RunInfo) -> Context:
-        definition = self.definitions.of(reader, key, info.executions)
+        definition = self._definition(reader, key, info)
         # What an earlier execution recorded lies before this one. A server's clock may differ a little from ours.
         since = 0.0 if info.executions == 1 else info.started_at - 1.0
         shares = reader.shares(key, maps=definition.maps, since=since)
