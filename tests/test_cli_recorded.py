@@ -119,6 +119,7 @@ def test_runs_and_show_tell_how_runs_stand(folder):
         ["second", "pipe", "completed"],
         ["first", "pipe", "failed"],
     ]
+    assert [line.partition("ValueError: ")[2] for line in runs.stdout.splitlines()] == ["", "", "three is broken"]
     show = procession("show", "first", cwd=folder)
     assert "ValueError: three is broken" in show.stdout
     assert "Traceback" not in show.stdout

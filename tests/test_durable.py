@@ -4,6 +4,7 @@ import os
 import sqlite3
 import sys
 import threading
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -684,3 +685,34 @@ def test_a_run_without_a_journal_imports_none():
         "print('sqlalchemy' in sys.modules or 'procession.journal' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize(("policy", "said"), [("stop", "2 is broken"), ("continue", "2 is broken"), ("return", None)])
+def test_a_run_says_why_it_failed(where, policy, said):
+    """By what failed first, under every policy; a run whose failures are returned has not failed."""
+    process = Process("six", "parallel", 1, on_error=policy)
+    for number in [1, 2, 3, 4]:
+        process.add_task(work, number)
+    BROKEN.update({2, 3})
+    with suppress(ValueError, ExceptionGroup):
+        process.execute(run_id="a", journal=where)
+    with Journal(where) as journal:
+        error = journal.run("a").error
+    assert error == (said and f"ValueError: {said}\nin process 'six', task 1 (work), attempt 1")
+    BROKEN.clear()
+    process.execute(run_id="a", journal=where)
+    with Journal(where) as journal:
+        assert journal.run("a").error is None, "it has completed since"
+
+
+def test_a_run_that_goes_on_says_which_element_of_a_map_failed(where):
+    """That so many did says less."""
+    process = Process("map", "parallel", 1, on_error="continue")
+    process.map(work, [1, 2, 3])
+    BROKEN.update({2, 3})
+    with pytest.raises(ExceptionGroup):
+        process.execute(run_id="a", journal=where)
+    with Journal(where) as journal:
+        (said, place) = journal.run("a").error.splitlines()
+    assert said == "ValueError: 2 is broken"
+    assert "element 1" in place

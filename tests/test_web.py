@@ -117,6 +117,7 @@ def test_the_list_shows_runs_newest_first_with_state_progress_and_error(where, o
     assert [row.split()[:2] for row in rows] == [["failed", "third"], ["failed", "second"], ["completed", "first"]]
     assert "ValueError: number 1 is odd" in rows[0]
     assert "numbers 3 1" in rows[1]
+    assert "ValueError: number 1 is odd" in rows[1]
 
 
 def test_runs_are_found_by_status_process_and_words(where, opened):

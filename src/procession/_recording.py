@@ -3,10 +3,11 @@
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from procession._engine.course import Course
 from procession._engine.current import Seat
+from procession._engine.ledger import Ledger
 from procession._model.states import RunStatus
 from procession._model.text import shown
 from procession._plan.plan import Plan
@@ -34,15 +35,23 @@ class Recording:
         """Record how the run ended, and let go of it. A journal that fails here fails the run."""
         if self.recorder is None:
             return
-        failure = course.ledger.failure
-        text = None if failure is None else "".join(traceback.format_exception_only(failure)).strip()
         try:
-            self.recorder.close(status, text)
+            self.recorder.close(status, _why(course.ledger, status))
         except Exception as error:
             course.interrupt(error)
         finally:
             if self.opened is not None:
                 self.opened.close()
+
+
+def _why(ledger: Ledger, status: RunStatus) -> str | None:
+    """Return why a run failed: by what stopped it or, if it went on, by what failed first."""
+    error = ledger.failure
+    if error is None and status == "failed":
+        error = next(iter(ledger.errors.values()))
+        while isinstance(error, BaseExceptionGroup):  # which says how many elements of a map failed, and not why
+            error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return None if error is None else "".join(traceback.format_exception_only(error)).strip()
 
 
 def recording_of(

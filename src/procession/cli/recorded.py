@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 DEFAULT_JOURNAL = "runs.db"
 _DAY_S = 86_400.0
 _ERROR_LINES = 20
+_RUN_HEAD = ("run", "process", "status", "tasks", "failed", "started", "took", "error")
 
 
 def open_journal(where: str) -> "Journal":
@@ -30,7 +31,7 @@ def print_runs(where: str, limit: int) -> int:
     """Print a table of runs, the newest first."""
     with open_journal(where) as journal:
         infos = journal.runs(limit)
-    print(table(("run", "process", "status", "tasks", "failed", "started", "took"), map(_run_row, infos)))
+    print(table(_RUN_HEAD, map(_run_row, infos)))
     return 0
 
 
@@ -47,7 +48,7 @@ def print_run(where: str, run_id: str, limit: int, *, failed: bool) -> int:
         nested = [found.run for found in reader.runs(parent=key, limit=limit)]
     if nested:
         print("\nnested in it:")
-        print(table(("run", "process", "status", "tasks", "failed", "started", "took"), map(_run_row, nested)))
+        print(table(_RUN_HEAD, map(_run_row, nested)))
     return 0
 
 
@@ -158,6 +159,7 @@ def _run_row(info: "RunInfo") -> tuple[str, ...]:
         "" if progress is None else f"{progress.failed:,}",
         _moment(info.started_at),
         lasting(took) if info.ended_at is not None or info.status == "running" else "",
+        _headline(info.error),
     )
 
 
@@ -169,8 +171,12 @@ def _task_row(task: "TaskInfo") -> tuple[str, ...]:
         str(task.attempts),
         _moment(task.started_at),
         lasting(task.duration),
-        (task.error or "").partition("\n")[0],
+        _headline(task.error),
     )
+
+
+def _headline(error: str | None) -> str:
+    return (error or "").partition("\n")[0]
 
 
 def _place(task: "TaskInfo") -> str:
