@@ -783,6 +783,25 @@ def test_an_unknown_state_of_tasks_is_refused_with_those_that_are_known(where, s
             journal.tasks("run", state=state)
 
 
+def test_a_task_of_which_a_part_is_recorded_was_interrupted(where):
+    """Also where the run had not yet said that it began: an element is recorded, or the run that the task is."""
+    with Journal(where) as journal:
+        one = journal.begin("run", SIX)
+        one.commit([done(one, 0, 0), failed(1), done(one, 2, 0, 5)])
+        journal.begin("run/3", SIX, within=(one, 3, WHOLE))
+        journal.begin("run/4", SIX, within=(one, 4, WHOLE))
+        one.commit([done(one, 4, 0)])
+
+        def states():
+            with journal.reader() as reader:
+                key = reader.key("run")
+                return [stands.state for stands in reader.standings(key, reader.run(key), range(6))]
+
+        assert states() == ["completed", "failed", "waiting", "waiting", "completed", "waiting"]
+        expire(where)
+        assert states() == ["completed", "failed", "interrupted", "interrupted", "completed", "never begun"]
+
+
 def test_runs_and_tasks_are_shown_in_pages(where):
     """The newest run first, tasks by place, elements of a map of their own, failed ones alone if asked."""
     with Journal(where) as journal:

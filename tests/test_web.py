@@ -20,6 +20,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from procession import JournalError, Process, RunCancelledError, TaskLogHandler, current_task, task
+from procession.cli.recorded import print_run
 from procession.journal import Journal, Mark, Reader, lease
 from procession.web import application
 from procession.web.live import STREAMS, Live
@@ -30,6 +31,8 @@ BASE = "http://127.0.0.1:8765"
 KEY = "the-key-that-the-terminal-shows"
 COOKIE = {"procession-8765": KEY}
 BROKEN = set()
+LAST = [None]
+"""The process that was made last, for its own tasks."""
 LOGGER = logging.getLogger("tests.page")
 HELD, BEGUN = threading.Semaphore(0), threading.Semaphore(0)
 
@@ -439,6 +442,33 @@ def test_a_run_whose_journal_keeps_no_graph_has_none(path, opened):
     assert "The journal does not know" in page.get("/run/1/graph").text
 
 
+def cut_short(number):
+    """Cancel the run around it, at the second call."""
+    if number:
+        LAST[0].last_run.cancel()
+
+
+def test_page_graph_and_command_line_say_the_same_of_what_has_not_ended(where, opened, capsys):
+    """Of a map whose elements are recorded, and not the whole, that it was interrupted."""
+    process = LAST[0] = Process("half")
+    process.add_task(work, 1)
+    process.map(cut_short, range(3))
+    process.map(work, [1])
+    process.add_task(numbers(2))
+    with pytest.raises(RunCancelledError):
+        process.execute(journal=where, run_id="run")
+    print_run(where, "run", 50, failed=False)
+    words = "(completed|failed|interrupted|never begun)"
+    shown = re.findall(rf"^(\d) .*? {words}", capsys.readouterr().out, re.MULTILINE)
+    page = opened(where)
+    rows = rows_of(page.get("/run/1").text)[-4:]
+    nodes = nodes_of(page.get("/run/1/graph").text)
+    assert [re.match(rf"(\d) .*? {words}", row).groups() for row in rows] == shown
+    assert [re.search(r"#(\d): (.*)", said).groups() for said, _ in nodes] == shown
+    assert [word for _, word in shown] == ["completed", "interrupted", "never begun", "never begun"]
+    assert "interrupted" in page.get("/run/1/task/1").text
+
+
 def test_a_run_that_nobody_executes_any_more_is_interrupted(where, opened, comes_true):
     """A run whose process died without a word is not shown as running for ever."""
     process = Process("hung")
@@ -460,7 +490,8 @@ def test_a_run_that_nobody_executes_any_more_is_interrupted(where, opened, comes
         assert "Cancel this run" not in text
         assert "Running now" not in text
         assert rows_of(text)[0].startswith("0 hold interrupted")
-        assert "It ran when the run was last heard of." in page.get("/run/1/task/0").text
+        assert "It ran when the run was last heard of" in page.get("/run/1/task/0").text
+        assert nodes_of(page.get("/run/1/graph").text) == [("hold #0: interrupted", "/run/1/task/0")]
     finally:
         lease._held.update(held)
         HELD.release()

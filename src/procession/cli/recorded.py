@@ -71,24 +71,10 @@ def _print_tasks(reader: "Reader", key: int, info: "RunInfo", limit: int) -> Non
     """Print how tasks stand, by place, whether or not they have ended."""
     definition = reader.definition(key)
     count = min(limit, definition.tasks)
-    ended = {task.task: task for task in reader.tasks(key, end=count, limit=count)}
-    running = {task.task: task.started_at for task in info.running}
-    kinds: Mapping[int, str] = {}
-    if info.status != "running" and len(ended) < count:
-        shape = reader.shape(key)
-        kinds = {} if shape is None else shape.kinds
-    rows: list[tuple[str, ...]] = []
-    for place in range(count):
-        task = ended.get(place)
-        if task is not None and running.get(place, 0.0) <= task.started_at:
-            rows.append(_task_row(task))
-            continue
-        state = "waiting" if info.status == "running" else "never begun"
-        if place in running:
-            state = info.status
-        elif place in kinds and reader.begun_inside(key, place):
-            state = "interrupted"
-        rows.append((str(place), definition.called(place), state))
+    rows = [
+        (str(one.task), definition.called(one.task), one.state) if one.ended is None else _task_row(one.ended)
+        for one in reader.standings(key, info, range(count))
+    ]
     _print_table(rows, definition.tasks - count)
 
 

@@ -4,10 +4,10 @@
        │                   └──heartbeat───▶ runs            recorder ── heartbeat ── lease ── codec
        └──runs, tasks, cancel, prune                        database ── access ── schema
 
-`store` is what users see, `look` how runs are shown, `reader` and `spent` a closer look that a page takes, and
-`recorder` what a run writes through while it holds its `lease`, which `heartbeat` keeps. `database` opens and closes,
-`access` says whether a file may be trusted, `schema` has the tables, and `codec` makes bytes of values. Nothing but a
-recorder turns bytes into values again.
+`store` is what users see, `look` how runs are shown, `reader` and `spent` a closer look that a page takes, `standing`
+how a task stands, ended or not, and `recorder` what a run writes through while it holds its `lease`, which `heartbeat`
+keeps. `database` opens and closes, `access` says whether a file may be trusted, `schema` has the tables, and `codec`
+makes bytes of values. Nothing but a recorder turns bytes into values again.
 """
 
 from importlib.util import find_spec
@@ -20,6 +20,7 @@ from procession.journal.look import RunInfo, Running, TaskInfo
 from procession.journal.reader import Failure, Found, Kept, Reader, Status
 from procession.journal.recorder import Recorder
 from procession.journal.spent import Mark, Share
+from procession.journal.standing import TaskStanding
 from procession.journal.store import Journal
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "Share",
     "Status",
     "TaskInfo",
+    "TaskStanding",
 ]

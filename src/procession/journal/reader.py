@@ -4,7 +4,7 @@ A key is the number the journal gave a run; it is never used again, and the late
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, NamedTuple
@@ -20,11 +20,15 @@ from procession.journal.counts import Counts
 from procession.journal.look import RunInfo, TaskInfo
 from procession.journal.schema import TOP, definitions, is_failed, records, runs
 from procession.journal.spent import Mark, Share, marks_of, shares_of
+from procession.journal.standing import TaskStanding, standing_of
 
 Status = Literal["running", "completed", "failed", "cancelled", "interrupted"]
 
 HEAD = 300
 """Characters of an error that a list has: what was raised stands in its first line."""
+
+_PART = 500
+"""Tasks that a query names one by one, at most."""
 
 
 class Found(NamedTuple):
@@ -221,11 +225,19 @@ class Reader:
         query = select(func.count()).where(records.c.run == key, is_failed())
         return self._connection.execute(query).scalar_one()
 
-    def begun_inside(self, key: int, task: int) -> bool:
-        """Return whether anything is recorded of what a task is made of: an element of it, or the run that it is."""
-        c = records.c
-        element = select(c.element).where(c.run == key, c.task == task, c.element != WHOLE).limit(1)
-        return self._connection.execute(element).first() is not None or self.nested(key, task, None) is not None
+    def standing(self, key: int, info: RunInfo, task: int) -> TaskStanding:
+        """Return how a task of a run stands, whether or not it has ended, with all of its error and log."""
+        ended = self.task(key, task, None)
+        return self._standings(key, info, [task], {} if ended is None else {task: ended})[0]
+
+    def standings(self, key: int, info: RunInfo, tasks: Sequence[int]) -> list[TaskStanding]:
+        """Return how these tasks of a run stand; of an error that is long, only the beginning is there."""
+        found: list[TaskStanding] = []
+        for start in range(0, len(tasks), _PART):
+            part = tasks[start : start + _PART]
+            ended = {one.task: one for one in self.tasks(key, among=part, limit=_PART)}
+            found += self._standings(key, info, part, ended)
+        return found
 
     def ended(self, key: int) -> int:
         """Return how many calls have a record. Takes time in proportion."""
@@ -297,6 +309,26 @@ class Reader:
 
     def _all(self, query: Any) -> Sequence[Any]:
         return self._connection.execute(query).all()
+
+    def _standings(
+        self, key: int, info: RunInfo, tasks: Sequence[int], ended: Mapping[int, TaskInfo]
+    ) -> list[TaskStanding]:
+        goes_on = info.status == "running"
+        partly = set[int]() if goes_on else self._partly(key, [task for task in tasks if task not in ended])
+        began = {one.task: one.started_at for one in info.running}
+        return [
+            standing_of(task, ended.get(task), began.get(task), goes_on=goes_on, partly=task in partly)
+            for task in tasks
+        ]
+
+    def _partly(self, key: int, tasks: Sequence[int]) -> set[int]:
+        """Return those of the tasks that anything is recorded inside of: an element, or the run that the task is."""
+        if not tasks:
+            return set()
+        c = records.c
+        elements = self._all(select(c.task).where(c.run == key, c.task.in_(tasks), c.element != WHOLE).distinct())
+        nested = self._all(select(runs.c.id).where(runs.c.parent == key, runs.c.id.in_(map(str, tasks))))
+        return {task for (task,) in elements} | {int(place) for (place,) in nested}
 
     def _line(self, key: int) -> list[Row[Any]]:
         """Return a run's row, and those of the runs around it, the outermost last."""

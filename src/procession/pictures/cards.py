@@ -48,6 +48,7 @@ _STANDING: Style = {
     ".failed .card": {"stroke": "red"},
     ".failed .tag": {"fill": "red", "font-weight": "600"},
     ".running .card": {"stroke": "blue", "stroke-dasharray": "4 3"},
+    ".interrupted .card": {"stroke": "amber", "stroke-dasharray": "4 3"},
     ".waiting .name": {"fill": "muted"},
     "a:hover .name": {"text-decoration": "underline"},
 }
@@ -63,7 +64,8 @@ class Standing(NamedTuple):
     ended: int
     """Those that failed are among them."""
     failed: int
-    running: int
+    begun: int
+    """And not ended."""
     address: str
 
 
@@ -78,12 +80,12 @@ def drawn(outline: Outline) -> str:
     return svg_of(_KIND, width, drawing.bottom + _MARGIN, f"Process {outline.name}", head + drawing.body(), _STYLE)
 
 
-def standing(outline: Outline, standings: Sequence[Standing], not_begun: str) -> str:
+def standing(outline: Outline, standings: Sequence[Standing], begun: str, not_begun: str) -> str:
     """Return the outline as SVG with how each node stands, for a page that has `STANDING_SHEET`.
 
-    `not_begun` says what tasks do that have not begun.
+    `begun` is the word for tasks that have begun and not ended, `not_begun` that for those that have not begun.
     """
-    drawing = _Drawing(outline, standings, not_begun)
+    drawing = _Drawing(outline, standings, (begun, not_begun))
     box = (_MARGIN - 2, _TOP - 2, drawing.right - _MARGIN + 4, drawing.bottom - _TOP + 4)
     return part_of(_KIND, box, f"Graph of process {outline.name}", drawing.body())
 
@@ -91,10 +93,10 @@ def standing(outline: Outline, standings: Sequence[Standing], not_begun: str) ->
 class _Drawing:
     """The making of one picture: where everything goes, then what it looks like."""
 
-    def __init__(self, outline: Outline, standings: Sequence[Standing] = (), not_begun: str = "") -> None:
+    def __init__(self, outline: Outline, standings: Sequence[Standing] = (), words: tuple[str, str] = ("", "")) -> None:
         self.outline = outline
         self.standings = standings
-        self.not_begun = not_begun
+        self.words = words
         self.corners: dict[int, tuple[float, float, float]] = {}
         """Node → left, top, width."""
         self.stages: list[tuple[float, float, float]] = []
@@ -227,12 +229,12 @@ class _Drawing:
         """Return what a card begins with, the bar at its bottom, and what it ends with."""
         if not self.standings:
             return '<g class="node">', "", "</g>"
-        node, (ended, failed, running, address) = self.outline.nodes[number], self.standings[number]
+        node, (ended, failed, begun, address) = self.outline.nodes[number], self.standings[number]
         left, top, width = self.corners[number]
         total = len(node.tasks)
-        state = "failed" if failed else "running" if running else "completed" if ended == total else "waiting"
-        parts = [(ended - failed, "completed"), (failed, "failed"), (running, "running")]
-        parts.append((total - ended - running, self.not_begun))
+        doing, not_begun = self.words
+        state = "failed" if failed else doing if begun else "completed" if ended == total else "waiting"
+        parts = [(ended - failed, "completed"), (failed, "failed"), (begun, doing), (total - ended - begun, not_begun)]
         said = ", ".join(f"{count:,} {what}" if total > 1 else what for count, what in parts if count)
         x, y, room = left + 10, top + _HEIGHT - 5, width - 20
         bar = "".join(

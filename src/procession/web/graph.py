@@ -4,27 +4,30 @@ from collections.abc import Iterable
 
 from markupsafe import Markup
 
+from procession.journal import TaskStanding
 from procession.pictures.cards import Standing, standing
 from procession.pictures.nodes import Node, Outline
 
-_WAITING, _ENDED, _FAILED, _RUNNING = range(4)
+_NOT_BEGUN, _ENDED, _FAILED, _BEGUN = range(4)
 
 
 def graph_of(
-    outline: Outline, key: int, ends: Iterable[tuple[int, bool]], running: Iterable[int], *, over: bool
+    outline: Outline, key: int, ends: Iterable[tuple[int, bool]], begun: Iterable[TaskStanding], *, over: bool
 ) -> Markup:
     """Return the graph of the run of a key as SVG, in which each node leads to its task, or to its first one.
 
-    `ends` has each task that has ended and whether it failed, `running` those that run now. `over` says that nothing
-    of it runs any more.
+    `ends` has each task that has ended and whether it failed, `begun` those that may have begun and not ended. `over`
+    says that nothing of it runs any more.
     """
     states = bytearray(outline.stages[-1].stop if outline.stages else 0)
     for task, failed in ends:
         states[task] = _FAILED if failed else _ENDED
-    for task in running:
-        states[task] = _RUNNING
+    for one in begun:
+        if one.state in ("running", "interrupted"):
+            states[one.task] = _BEGUN
     standings = [_standing(node, key, states) for node in outline.nodes]
-    picture = standing(outline, standings, "never begun" if over else "waiting")
+    words = ("interrupted", "never begun") if over else ("running", "waiting")
+    picture = standing(outline, standings, *words)
     return Markup(picture)  # noqa: S704  # what it is made of is escaped there
 
 
@@ -34,4 +37,4 @@ def _standing(node: Node, key: int, states: bytearray) -> Standing:
         counts[states[task]] += 1
     first = node.tasks[0]
     address = f"/run/{key}/task/{first}" if len(node.tasks) == 1 else f"/run/{key}?from={first}#tasks"
-    return Standing(counts[_ENDED] + counts[_FAILED], counts[_FAILED], counts[_RUNNING], address)
+    return Standing(counts[_ENDED] + counts[_FAILED], counts[_FAILED], counts[_BEGUN], address)

@@ -1,15 +1,15 @@
 """What each page shows, as the templates take it."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from procession._model.text import counted
-from procession.journal import Mark, Reader, RunInfo, Running, TaskInfo
+from procession.journal import Mark, Reader, RunInfo, Running, TaskInfo, TaskStanding
 from procession.journal.latest import Latest
 from procession.web import asked
 from procession.web.asked import State
@@ -36,11 +36,10 @@ class Row(NamedTuple):
     place: int
     name: str
     origin: str
-    state: Literal["completed", "failed", "running", "waiting", "interrupted", "never begun"]
+    state: str
     ended: TaskInfo | None
     since: float | None
     """When it began, of one that runs."""
-    is_map: bool
 
 
 @dataclass(frozen=True)
@@ -131,13 +130,17 @@ class Pages:
             raise HTTPException(404, f"the run has {counted(definition.count, 'task')}, and none at place {task}")
         state = asked.state(request)
         is_map = element is None and definition.is_map(task)
-        ended = reader.task(key, task, element)
-        if element is not None and ended is None:
-            raise HTTPException(404, f"task {task} has no record of an element {element}")
+        if element is None:
+            row = _row(definition, reader.standing(key, info, task))
+        else:
+            ended = reader.task(key, task, element)
+            if ended is None:
+                raise HTTPException(404, f"task {task} has no record of an element {element}")
+            row = Row(task, ended.name, definition.origin(task), ended.state, ended, None)
         begin = asked.number(request, "from") or 0
         return {
             **self._head(reader, key, info),
-            "row": _row(info, definition, task, ended, {one.task: one.started_at for one in info.running}),
+            "row": row,
             "element": element,
             "elements": _elements(reader, key, task, definition, state, begin) if is_map else None,
             "inside": reader.nested(key, task, element),
@@ -151,8 +154,14 @@ class Pages:
         outline = self._definition(reader, key, info).outline(reader, key)
         if outline is None:
             return {"graph": None}
-        running = [one.task for one in _running(reader, key, info)]
-        return {"graph": graph_of(outline, key, reader.ends(key), running, over=info.status != "running")}
+        ends = dict(reader.ends(key))
+        maybe_begun = [one.task for one in info.running]
+        over = info.status != "running"
+        if over:  # what has parts may have begun, too
+            made = (task for node in outline.nodes if node.kind != "task" for task in node.tasks)
+            maybe_begun += [task for task in made if task not in ends]
+        begun = reader.standings(key, info, maybe_begun)
+        return {"graph": graph_of(outline, key, ends.items(), begun, over=over)}
 
     def time(self, reader: Reader, key: int) -> Context:
         """Return where the time of a run went: in proportion to the run, so it is kept for a while."""
@@ -247,32 +256,30 @@ def _tasks(
     text: str,
     begin: int,
 ) -> Table:
-    running = {one.task: one.started_at for one in info.running}
     begin = min(begin, definition.count)
+
+    def rows(places: Sequence[int]) -> list[Row]:
+        return [_row(definition, one) for one in reader.standings(key, info, places)]
+
     if text:
         places = list(definition.matching(text))
         shown = [place for place in places if place >= begin]
         if state is None:
-            part = shown[:TASKS]
-            ended = {one.task: one for one in reader.tasks(key, among=part, limit=TASKS)} if part else {}
-            rows = [_row(info, definition, place, ended.get(place), running) for place in part]
             before = [place for place in places if place < begin][-TASKS:]
             later = shown[TASKS] if len(shown) > TASKS else None
-            return Table(rows, begin, before[0] if before else None, later, len(places))
+            return Table(rows(shown[:TASKS]), begin, before[0] if before else None, later, len(places))
         if len(places) <= _SOUGHT:
             found = reader.tasks(key, state=state, among=places, limit=_SOUGHT) if places else []
-            rows = [_row(info, definition, one.task, one, running) for one in found]
-            return Table(rows, 0, None, None)
+            return Table(rows([one.task for one in found]), 0, None, None)
     if state is None:
         end = min(begin + TASKS, definition.count)
-        ended = {one.task: one for one in reader.tasks(key, begin=begin, end=end, limit=TASKS)}
-        rows = [_row(info, definition, place, ended.get(place), running) for place in range(begin, end)]
         earlier = max(0, begin - TASKS) if begin else None
-        return Table(rows, begin, earlier, end if end < definition.count else None, definition.count)
+        later = end if end < definition.count else None
+        return Table(rows(range(begin, end)), begin, earlier, later, definition.count)
     found = reader.tasks(key, state=state, text=text, begin=begin, limit=TASKS + 1)
-    rows = [_row(info, definition, one.task, one, running) for one in found[:TASKS]]
     earlier = reader.earlier(key, state=state, text=text, begin=begin, limit=TASKS) if begin else None
-    return Table(rows, begin, earlier, found[TASKS].task if len(found) > TASKS else None)
+    later = found[TASKS].task if len(found) > TASKS else None
+    return Table(rows([one.task for one in found[:TASKS]]), begin, earlier, later)
 
 
 def _elements(
@@ -284,36 +291,21 @@ def _elements(
     begin: int,
 ) -> Table:
     found = reader.tasks(key, task=task, state=state, begin=begin, limit=TASKS + 1)
-    rows = [
-        Row(one.element or 0, one.name, definition.origin(task), one.state, one, None, is_map=False)
-        for one in found[:TASKS]
-    ]
+    rows = [Row(one.element or 0, one.name, definition.origin(task), one.state, one, None) for one in found[:TASKS]]
     earlier = reader.earlier(key, task=task, state=state, begin=begin, limit=TASKS) if begin else None
     return Table(rows, begin, earlier, found[TASKS].element if len(found) > TASKS else None)
 
 
-def _row(
-    info: RunInfo, definition: Definition, place: int, ended: TaskInfo | None, running: Mapping[int, float]
-) -> Row:
-    state: Any = "waiting" if info.status == "running" else "never begun"
-    since = running.get(place)
-    if since is not None and (ended is None or since > ended.started_at):
-        # What has failed before is called again.
-        state, ended = ("running" if info.status == "running" else "interrupted"), None
-    elif ended is not None:
-        state = ended.state
-    name = ended.name if ended is not None else definition.name(place)
-    since = since if state == "running" else None
-    return Row(place, name, definition.origin(place), state, ended, since, definition.is_map(place))
+def _row(definition: Definition, one: TaskStanding) -> Row:
+    name = definition.name(one.task) if one.ended is None else one.ended.name
+    return Row(one.task, name, definition.origin(one.task), one.state, one.ended, one.since)
 
 
 def _running(reader: Reader, key: int, info: RunInfo) -> list[Running]:
     """Return what runs now: what the run said a moment ago, without what has ended since."""
     told = info.running[:_SOUGHT]
-    if not told or info.status != "running":
-        return []
-    ended = {one.task: one.started_at for one in reader.tasks(key, among=[one.task for one in told], limit=_SOUGHT)}
-    return [one for one in told if ended.get(one.task, 0.0) < one.started_at - 1e-3]
+    standings = reader.standings(key, info, [one.task for one in told])
+    return [one for one, now in zip(told, standings, strict=True) if now.state == "running"]
 
 
 def _going(one: Running, now: float) -> Mark:
