@@ -23,7 +23,7 @@ from starlette.routing import Route
 from procession._model.table import lasting
 from procession._model.text import counted
 from procession.errors import JournalError, RunUnknownError
-from procession.journal import Journal, Reader
+from procession.journal import Journal, Reader, RunInfo
 from procession.pictures.cards import STANDING_SHEET
 from procession.web import asked, words
 from procession.web.guard import Guard
@@ -111,7 +111,7 @@ class _Site:
         element = asked.place(request, "element") if "element" in request.path_params else None
         return self.pages.task(reader, request, asked.place(request, "key"), asked.place(request, "task"), element)
 
-    def late(self, template: str, show: Callable[[Reader, int], Context]) -> Callable[[Request], Response]:
+    def late(self, template: str, show: Callable[[Reader, int, RunInfo], Context]) -> Callable[[Request], Response]:
         """Return what answers with something of a run that takes a while. What is above it is there at once."""
 
         def answer(request: Request) -> Response:
@@ -123,7 +123,7 @@ class _Site:
             def shown() -> Context:
                 try:
                     with self.journal.reader() as reader:
-                        return show(reader, key)
+                        return show(reader, key, info)
                 except (JournalError, RunUnknownError) as error:
                     return {"problem": str(error)}
 

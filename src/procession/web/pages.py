@@ -148,9 +148,8 @@ class Pages:
             "count": definition.count,
         }
 
-    def graph(self, reader: Reader, key: int) -> Context:
+    def graph(self, reader: Reader, key: int, info: RunInfo) -> Context:
         """Return which tasks of a run wait for which, and how they stand."""
-        info = reader.run(key)
         outline = self._definition(reader, key, info).outline(reader, key)
         if outline is None:
             return {"graph": None}
@@ -163,9 +162,8 @@ class Pages:
         begun = reader.standings(key, info, maybe_begun)
         return {"graph": graph_of(outline, key, ends.items(), begun, over=over)}
 
-    def time(self, reader: Reader, key: int) -> Context:
+    def time(self, reader: Reader, key: int, info: RunInfo) -> Context:
         """Return where the time of a run went: in proportion to the run, so it is kept for a while."""
-        info = reader.run(key)
         which = (key, info.executions, info.ended_at)
         began = time.monotonic()
         until, kept = self._times.get(which) or (0.0, {})
@@ -174,7 +172,7 @@ class Pages:
             # One that goes on is looked at again, but not all the time.
             going = began + max(1.0, 10 * (time.monotonic() - began))
             self._times.put(which, (going if info.status == "running" else float("inf"), kept))
-        return {**self._head(reader, key, info), **kept}
+        return kept
 
     def compared(self, reader: Reader, request: Request, key: int) -> Context:
         """Return what was different in another run: by default the last good one of the same process."""
