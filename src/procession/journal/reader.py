@@ -172,19 +172,16 @@ class Reader:
         state: Literal["completed", "failed"] | None = None,
         text: str = "",
         begin: int = 0,
-        end: int | None = None,
         among: Sequence[int] | None = None,
         limit: int = 100,
     ) -> list[TaskInfo]:
-        """Return how the tasks from place `begin` up to `end`, or those `among` a few, ended; by place.
+        """Return how the tasks from place `begin` on, or those `among` a few, ended; by place.
 
         With `task`, they are the elements of that map. `text` is looked for in their names. Of an error that is long,
         only the beginning is there, and of a log nothing.
         """
         place, where = self._which(key, task, state, text)
         where.append(place >= begin)
-        if end is not None:
-            where.append(place < end)
         if among is not None:
             where.append(place.in_(among))
         rows = self._all(select(*self._columns(head=True)).where(*where).order_by(place).limit(limit))
