@@ -498,6 +498,31 @@ def test_a_run_that_nobody_executes_any_more_is_interrupted(where, opened, comes
         run.result()
 
 
+def hold_at_one(number):
+    if work(number):
+        hold()
+
+
+def test_an_element_that_has_ended_is_shown_so_while_its_map_goes_on(path, opened, comes_true):
+    """Also where that was in an earlier execution: the map was begun again, and the element was not."""
+    process = Process("map", "parallel", 1)
+    process.map(hold_at_one, [0, 1])
+    BROKEN.add(1)
+    failing(process, path, "run")
+    BROKEN.clear()
+    run = process.start(journal=path, run_id="run")
+    try:
+        assert BEGUN.acquire(timeout=30)
+        with Journal(path) as journal:
+            assert comes_true(lambda: journal.run("run").running)  # it says so within a second
+        page = opened(path)
+        assert "<title>running: map of hold_at_one" in page.get("/run/1/task/0").text
+        assert "<title>completed: map of hold_at_one" in page.get("/run/1/task/0/0").text
+    finally:
+        HELD.release()
+        run.result()
+
+
 def test_an_id_leads_to_its_run(where, opened):
     """Any id that a run can have can be asked for, and is shown."""
     odd = "a/b?c=d&e #%2F..\\ ../x 😀\"'<b>"
