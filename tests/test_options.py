@@ -550,6 +550,40 @@ def test_a_partial_of_a_function_with_options_has_them():
     assert (outcome.value, outcome.name, outcome.attempts) == (2, "fetch", 2)
 
 
+def test_an_option_that_is_given_counts_where_it_equals_the_default_too():
+    """Each can be taken back, and those that are not given stay."""
+
+    def fail():
+        raise OSError(threading.current_thread())
+
+    def ended(function):
+        process = Process("taken_back")
+        process.add_task(function)
+        with pytest.raises(OSError) as caught:
+            process.execute()
+        outcome = process.last_run.outcomes[0]
+        return outcome.name, outcome.attempts, caught.value.args[0] is threading.current_thread()
+
+    fetch = task(retries=1, timeout=30.0, name="fetch", retry_on=ValueError)(fail)
+    assert ended(fetch) == ("fetch", 1, False)
+    assert ended(task(timeout=None)(fetch)) == ("fetch", 1, True)
+    assert ended(task(name=None)(fetch)) == (fail.__qualname__, 1, False)
+    again = task(retry_on=Exception)(fetch)
+    assert ended(again) == ("fetch", 2, False)
+    assert ended(task(retries=0)(again)) == ("fetch", 1, False)
+
+
+def test_retries_that_are_switched_off_take_along_what_was_worth_one():
+    """So the other options can still be changed, and retries that are switched on again are for any exception."""
+    fetch = task(retries=3, retry_on=ConnectionError)(Flaky(OSError()))
+    off = task(retries=0)(fetch)
+    assert outcome_of(off).attempts == 1
+    assert outcome_of(task(name="fetch")(off)).name == "fetch"
+    assert outcome_of(task(retries=1)(off)).attempts == 2
+    with pytest.raises(ValueError, match=r"retry_on.*retries=0"):
+        task(retry_on=ConnectionError)(off)
+
+
 @task(name="global")
 def at_top(value):
     return value
@@ -589,6 +623,7 @@ def test_a_decorated_function_can_be_pickled():
         ({"retry_on": 3}, TypeError, r"retry_on.*Exception.*3"),
         ({"retry_on": None}, TypeError, r"retry_on.*Exception.*None"),
         ({"retries": tenacity.Retrying(), "retry_on": OSError}, TypeError, r"retry_on.*retry="),
+        ({"retries": 0, "retry_on": OSError}, ValueError, r"retry_on.*retries=0"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused_at_once(options, error, match):

@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial, update_wrapper
-from types import FunctionType
+from types import EllipsisType, FunctionType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 from procession._model.text import shown, sketch
@@ -69,19 +69,19 @@ def task(function: Callable[P, T], /) -> Callable[P, T]: ...
 @overload
 def task(
     *,
-    retries: "int | Retrying" = 0,
-    timeout: float | None = None,
-    name: str | None = None,
-    retry_on: type[Exception] | Iterable[type[Exception]] = Exception,
+    retries: "int | Retrying" = ...,
+    timeout: float | None = ...,
+    name: str | None = ...,
+    retry_on: type[Exception] | Iterable[type[Exception]] = ...,
 ) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
 def task(
     function: Callable[..., Any] | None = None,
     /,
     *,
-    retries: "int | Retrying" = 0,
-    timeout: float | None = None,
-    name: str | None = None,
-    retry_on: type[Exception] | Iterable[type[Exception]] = Exception,
+    retries: "int | Retrying | EllipsisType" = ...,
+    timeout: float | EllipsisType | None = ...,
+    name: str | EllipsisType | None = ...,
+    retry_on: type[Exception] | Iterable[type[Exception]] | EllipsisType = ...,
 ) -> Any:
     """Give a function the options it has as a task; called directly, it stays an ordinary function.
 
@@ -90,8 +90,11 @@ def task(
     are worth another attempt when `retries` is a number; one that is no `Exception` never is. `timeout` is the
     time in seconds that one attempt may take: after it the attempt fails with `TaskTimeoutError`. A coroutine is
     cancelled then; the thread that a plain function runs in is abandoned, since threads cannot be stopped, and no other
-    attempt is made beside it. `name` is how the task is called in logs, notes and tables. Given to a function that has
-    options, it changes only those it names.
+    attempt is made beside it. `name` is how the task is called in logs, notes and tables.
+
+    Without options a task has one attempt, for any length of time, and is called as its function is. Given to a
+    function that has options, `task` changes those it names, and `retries=0`, `timeout=None`, `name=None` or
+    `retry_on=Exception` takes one back; what was worth a retry goes with the retries.
 
     What was decorated stays without these options, and is the result's `__wrapped__` if it is a function; any other
     callable is wrapped in a `functools.partial`. `@task` without brackets gives none.
@@ -104,19 +107,20 @@ def task(
     >>> fetch("a")
     'A'
     """
-    given = Options(_checked_retries(retries), _checked_timeout(timeout), _checked_name(name), _types(retry_on))
-    if given.retry_on != PLAIN.retry_on and not isinstance(retries, int):
-        _check_retry_on(retries, name)
-    changes = {field: value for field, value in given._asdict().items() if value != PLAIN._asdict()[field]}
+    options = {"retries": retries, "timeout": timeout, "name": name, "retry_on": retry_on}
+    given = {option: _CHECKS[option](value) for option, value in options.items() if value is not ...}
+    if "retries" in given:
+        _check_retry_on(PLAIN._replace(**given), given.get("name"))
+    if given.get("retries") == 0:
+        given["retry_on"] = PLAIN.retry_on
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         if not callable(function):
             raise TypeError(f"@task(...) decorates a callable; got {sketch(function)}")
         # A copy, so that the function that was given keeps what it had; and not a wrapper, which would cost a call.
         marked: Any = _copied(function) if isinstance(function, FunctionType) else partial(function)
-        marked.__procession_options__ = options = options_of(function)._replace(**changes)
-        if options.retry_on != PLAIN.retry_on:
-            _check_retry_on(options.retries, name_of(marked))
+        marked.__procession_options__ = options = options_of(function)._replace(**given)
+        _check_retry_on(options, name_of(marked))
         return cast("Callable[P, T]", marked)
 
     return decorate if function is None else decorate(function)
@@ -258,19 +262,7 @@ def _checked_name(name: Any) -> str | None:
     raise TypeError(f"task(name=...) takes a str; got {sketch(name)}")
 
 
-def _check_retry_on(retries: object, name: str | None) -> None:
-    """Raise where there is nothing for `retry_on` to say."""
-    task = "" if name is None else f" of task {shown(name)!r}"
-    if not isinstance(retries, int):
-        raise TypeError(f"task(retry_on=...){task} goes with a number of retries; a Retrying has a retry= of its own")
-    if not retries:
-        raise ValueError(
-            f"task(retry_on=...){task} says which failures are worth another attempt, but retries=0 makes none: give "
-            "both, as in task(retries=3, retry_on=...)"
-        )
-
-
-def _types(retry_on: Any) -> tuple[type[Exception], ...]:
+def _checked_retry_on(retry_on: Any) -> tuple[type[Exception], ...]:
     try:
         types: tuple[Any, ...] = (retry_on,) if isinstance(retry_on, type | str) else tuple(retry_on)
     except TypeError:
@@ -280,3 +272,25 @@ def _types(retry_on: Any) -> tuple[type[Exception], ...]:
             given = sketch(cast("object", each))
             raise TypeError(f"task(retry_on=...) takes a subclass of Exception, or several; got {given}")
     return types
+
+
+def _check_retry_on(options: Options, name: str | None) -> None:
+    """Raise where there is nothing for `retry_on` to say."""
+    if options.retry_on == PLAIN.retry_on:
+        return
+    task = "" if name is None else f" of task {shown(name)!r}"
+    if not isinstance(options.retries, int):
+        raise TypeError(f"task(retry_on=...){task} goes with a number of retries; a Retrying has a retry= of its own")
+    if not options.retries:
+        raise ValueError(
+            f"task(retry_on=...){task} says which failures are worth another attempt, but retries=0 makes none: give "
+            "both, as in task(retries=3, retry_on=...)"
+        )
+
+
+_CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
+    "retries": _checked_retries,
+    "timeout": _checked_timeout,
+    "name": _checked_name,
+    "retry_on": _checked_retry_on,
+}
