@@ -64,19 +64,10 @@ def recording_of(
     allow_changes: bool,
 ) -> Recording:
     """Return how a run is recorded. `task` is where it runs if it is itself a task, and then it is recorded with it."""
-    outer = task.conduct.recorder if task is not None and isinstance(task.conduct, Course) else None
-    if run_id is None and task is not None and outer is not None:
-        from procession._plan.fingerprint import fingerprint_of  # as below
-        from procession._plan.shape import shape_of
-        from procession.journal import Recorder  # which the outer run has imported
-
-        assert isinstance(outer, Recorder)
-        run_id = f"{task.conduct.run_id}/{task.index}" + (f".{task.element}" if task.element >= 0 else "")
-        fingerprint = fingerprint_of(process_name, plan.calls)
-        shape = shape_of(plan.calls, plan.stages, plan.needs)
-        within = (outer, task.index, task.element)
-        return Recording(run_id, outer.journal.begin(run_id, fingerprint, shape, within=within))
-    if journal is None:
+    outer = None
+    if run_id is None and task is not None and isinstance(task.conduct, Course):
+        outer = task.conduct.recorder
+    if outer is None and journal is None:
         where = f"process {shown(process_name)!r}"
         if run_id is not None:
             raise ValueError(f"{where}: run_id={shown(run_id)!r} is a key to a journal; give journal=, too")
@@ -85,14 +76,20 @@ def recording_of(
         return Recording(os.urandom(8).hex())
     from procession._plan.fingerprint import fingerprint_of  # only who records needs it, and what it imports
     from procession._plan.shape import shape_of
-    from procession.journal import Journal  # needs the extra `journal`
+    from procession.journal import Journal, Recorder  # needs the extra `journal`
 
-    run_id = os.urandom(8).hex() if run_id is None else run_id
     fingerprint = fingerprint_of(process_name, plan.calls)
     shape = shape_of(plan.calls, plan.stages, plan.needs)
+    if task is not None and outer is not None:
+        assert isinstance(outer, Recorder)
+        run_id = f"{task.conduct.run_id}/{task.index}" + (f".{task.element}" if task.element >= 0 else "")
+        within = (outer, task.index, task.element)
+        return Recording(run_id, outer.journal.begin(run_id, fingerprint, shape, within=within))
+    run_id = os.urandom(8).hex() if run_id is None else run_id
     origin = {"argv": sys.argv, "folder": os.getcwd()}  # noqa: PTH109  # pathlib takes long to import
     if isinstance(journal, Journal):
         return Recording(run_id, journal.begin(run_id, fingerprint, shape, origin=origin, allow_changes=allow_changes))
+    assert journal is not None
     opened = Journal(journal)
     try:
         recorder = opened.begin(run_id, fingerprint, shape, origin=origin, allow_changes=allow_changes)
