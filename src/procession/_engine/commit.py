@@ -36,7 +36,7 @@ class Recorder(Protocol):
         ...
 
     def last_element(self, index: int) -> int:
-        """Return the place of the last element of a map of which anything is recorded, -1 if there is none."""
+        """Return the place of the last element of a map that an earlier execution recorded, -1 if there is none."""
         ...
 
     def forget_elements(self, index: int, start: int) -> None:

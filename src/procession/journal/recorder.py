@@ -82,7 +82,9 @@ class Recorder:
         return self._read(records.c.element, records.c.task == index, records.c.element != WHOLE)
 
     def last_element(self, index: int) -> int:
-        """Return the place of the last element of a map of which anything is recorded, -1 if there is none."""
+        """Return the place of the last element of a map that an earlier execution recorded, -1 if there is none."""
+        if self.executions == 1:
+            return WHOLE
         query = select(func.max(records.c.element)).where(records.c.run == self.key, records.c.task == index)
         with self.held.channel.open() as connection:
             last: int | None = connection.execute(query).scalar_one()
