@@ -178,7 +178,8 @@ class MapJob:
     def _opened(self) -> Iterator[tuple[Any, ...]]:
         iterables = self._iterables()
         check_iterables(iterables, self._where)
-        if self._course.recorder is not None:
+        if self._course.recorder is not None and self._index in self._course.plan.needs:
+            # Of what was given itself, the fingerprint has told already; here are the values of handles, too.
             from procession._plan.digest import check_order  # as in `_checked`
 
             check_order(iterables, self._where)
