@@ -2,7 +2,10 @@
 
 import asyncio
 import sys
+from collections import OrderedDict, defaultdict
+from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 
@@ -17,6 +20,41 @@ def same(value=None, **_):
 # Handles where no value takes their place
 
 
+class Pair(NamedTuple):
+    one: object
+    other: object
+
+
+@dataclass
+class Settings:
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted:
+    value: object
+
+
+@dataclass
+class Step:
+    value: object
+
+    def __call__(self, *_):
+        return self.value
+
+
+@dataclass
+class Table(dict):
+    name: str = ""
+
+
+class Rows(list):
+    """Does not say what it has, as one that loads it when it is iterated over."""
+
+    def __iter__(self):
+        raise AssertionError("nobody has asked for the rows yet")
+
+
 HIDDEN = {
     "a list inside it": lambda handle: [[handle]],
     "a dict inside it": lambda handle: [{"a": [1, {"b": handle}]}],
@@ -27,6 +65,16 @@ HIDDEN = {
     "the keys of a dict": lambda handle: {1: 1, handle: 1},
     "a functools.partial": lambda handle: partial(same, value=handle),
     "a functools.partial inside it": lambda handle: [partial(same, handle)],
+    "a tuple of type Pair": lambda handle: Pair(1, handle),
+    "a dict of type OrderedDict": lambda handle: OrderedDict(a=handle),
+    "a dict of type Table": lambda handle: Table.fromkeys("ab", handle),
+    "the keys of a dict of type defaultdict": lambda handle: defaultdict(list, {handle: 1}),
+    "a list of type Rows": lambda handle: Rows([1, handle]),
+    "a set of type .*Words": lambda handle: type("Words", (set,), {})([handle]),
+    "a dataclass of type Settings": lambda handle: Settings(handle),
+    "a dataclass of type Slotted inside it": lambda handle: [1, Slotted(handle)],
+    "a set inside it": lambda handle: Settings({handle}),
+    "a tuple of type Pair inside it": lambda handle: [Pair(handle, 1)],
 }
 
 
@@ -55,8 +103,8 @@ def test_a_callable_that_is_or_holds_a_handle_is_refused_when_added():
     process = Process("called")
     handle = process.task(same, 1)
     for add in process.add_task, process.task, lambda function: process.map(function, [1]):
-        for function in partial(same, handle), partial(partial(same, 1), deep={"a": handle}):
-            with pytest.raises(HandleError, match=r"task 1 \(same\): the callable has <handle of task 0 "):
+        for function in partial(same, handle), partial(partial(same, 1), deep={"a": handle}), Step(handle):
+            with pytest.raises(HandleError, match=r"task 1 \((same|Step)\): the callable has <handle of task 0 "):
                 add(function)
         with pytest.raises(HandleError, match="<handle of task 0 .* cannot be called"):
             add(handle)
@@ -97,7 +145,7 @@ def test_a_long_list_is_looked_at_in_one_pass():
             sys.settrace(None)
         return len(seen)
 
-    assert lines(10_000) == lines(10)
+    assert lines(1) >= lines(10_000) == lines(10)
 
 
 # What has no order where order counts

@@ -32,7 +32,7 @@ from procession._model.task import (
 )
 from procession._model.text import counted, shown, sketch
 from procession._plan.plan import plan_of
-from procession._plan.wiring import SEARCHED, Hidden, handles_in
+from procession._plan.wiring import Hidden, handles_in, searched_as
 from procession._run import Run
 from procession.errors import HandleError, NestingError, ProcessRunningError
 from procession.observe.audience import Audience
@@ -91,6 +91,7 @@ class Process:
         "_owner",
         "_pinned",
         "_plain",
+        "_plain_kinds",
         "executor",
         "journal",
         "max_workers",
@@ -141,6 +142,8 @@ class Process:
         self._awaits = False
         # The callable that was looked at last and has nothing to it: adding it again needs no second look.
         self._plain: object = _UNSEEN
+        # The types of arguments that were looked at and hold no handle.
+        self._plain_kinds: set[type] = set()
         self._last_run: Run | None = None
         # Guards the definition and the passage from one status to the next.
         self._lock = threading.Lock()
@@ -162,9 +165,10 @@ class Process:
             if not OPTION_NAMES.isdisjoint(kwargs):
                 self._check_options(callable, kwargs)
             values = (*args, *kwargs.values())
+        plain_kinds = self._plain_kinds
         for value in values:
-            if type(value) in SEARCHED:
-                plain = False
+            if type(value) not in plain_kinds:
+                plain = self._is_of_plain_kind(value) and plain
         if not plain:
             self._add(callable, args, kwargs, options_of(callable), handled=False)
         elif self.status == "running":
@@ -543,7 +547,7 @@ class Process:
                 f"{self._where()}: {function!r} stands for a value and cannot be called here; pass it to a function as "
                 "an argument"
             )
-        if type(function) is partial and (hidden := handles_in((function,), {})[1]) is not None:
+        if searched_as(type(function)) is not None and (hidden := handles_in((function,), {})[1]) is not None:
             raise self._hidden(function, "the callable", hidden)
         if is_async_generator_function(function):
             raise TypeError(
@@ -558,6 +562,13 @@ class Process:
         if inside is not None or options_of(function) is not PLAIN:
             return False
         self._plain = function
+        return True
+
+    def _is_of_plain_kind(self, value: object) -> bool:
+        """Return whether an argument needs no search for handles."""
+        if searched_as(type(value)) is not None:
+            return False
+        self._plain_kinds.add(type(value))
         return True
 
     def _check_options(self, function: Callable[..., Any], kwargs: dict[str, Any]) -> None:

@@ -1,23 +1,29 @@
 """Handles in arguments: which tasks they stand for, and their replacement by values."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, Final, NamedTuple, cast
 
 from procession._model.handle import Handle, any_made, index_of
+from procession._model.task import look_up
+from procession._model.text import shown
 
 HOLDERS: Final = frozenset({Handle, list, tuple, dict})
-"""The types an argument must have to be, or to hold, a handle. Subclasses are values of their own and left alone."""
-
-SEARCHED: Final = HOLDERS | {set, frozenset, partial}
-"""The types an argument must have for a handle to be found in it, whether it may lie there or not."""
+"""The types an argument must have to be, or to hold, a handle. A subclass may not let itself be made anew."""
 
 Values = Sequence[object] | Mapping[int, object]
 """The values of tasks, by index."""
 
-_CONTAINERS: Final = SEARCHED - {Handle}
-_WORDS: Final[dict[Any, str]] = {list: "a list", tuple: "a tuple", set: "a set", frozenset: "a frozenset"}
+_WORDS: Final[dict[Any, str]] = {
+    list: "a list",
+    tuple: "a tuple",
+    dict: "a dict",
+    set: "a set",
+    frozenset: "a frozenset",
+    partial: "a functools.partial",
+    object: "a dataclass",
+}
 _FITTING: Final = frozenset({"a list", "a tuple", "a dict"})
 """What a handle may lie in."""
 _PATIENCE: Final = 10_000
@@ -37,8 +43,8 @@ class Hidden(NamedTuple):
 def handles_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Handle], Hidden | None]:
     """Return the handles that stand as an argument, or directly inside a list, tuple or dict argument.
 
-    With them, one that lies anywhere else in plain containers, if there is one. That is to find mistakes and proves
-    nothing: of what lies deeper, only the first items are looked at.
+    With them, one that lies anywhere else in containers and dataclasses, if there is one. That is to find mistakes and
+    proves nothing: of what lies deeper, only the first items are looked at.
 
     >>> from procession._model.handle import Owner
     >>> one = Handle(Owner("p"), 0, len)
@@ -52,13 +58,25 @@ def handles_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Hand
     if not any_made():
         return found, hidden
     for value in (*args, *kwargs.values()) if kwargs else args:
-        if type(value) is Handle:
+        base = searched_as(type(value))
+        if base is Handle:
             found.append(value)
-        elif type(value) in _CONTAINERS:
+        elif base is not None:
             deep = _directly(value, found)
             if deep is not None:
                 hidden = Hidden(deep[0], _place(value, args, kwargs), deep[1])
     return found, hidden
+
+
+def _searched_as(kind: Any) -> Any:
+    if kind is Handle:
+        return Handle
+    base = next(base for base in _WORDS if issubclass(kind, base))
+    return base if base is not object or isinstance(look_up(kind, "__dataclass_fields__"), dict) else None
+
+
+searched_as: Final[Callable[[Any], Any]] = lru_cache(maxsize=256)(_searched_as)
+"""Return what values of a type are searched for handles as, whether one may lie there or not; `None` if not at all."""
 
 
 def _directly(container: Any, found: list[Handle]) -> tuple[Handle, str] | None:
@@ -66,15 +84,15 @@ def _directly(container: Any, found: list[Handle]) -> tuple[Handle, str] | None:
     misplaced: tuple[Handle, str] | None = None
     for holder, items in _parts(container):
         kinds = set(map(type, items))  # in C: of a million numbers, in no more time than to look for handles
-        if kinds.isdisjoint(SEARCHED):
-            continue
         if Handle in kinds:
+            kinds.remove(Handle)
             handles = [item for item in items if type(item) is Handle]
             found += handles
             if holder not in _FITTING:
                 misplaced = handles[0], holder
-        if not kinds.isdisjoint(_CONTAINERS):
-            buried = _buried([item for item in islice(items, _PATIENCE) if type(item) in _CONTAINERS])
+        if any(map(searched_as, kinds)):
+            containers = {kind for kind in kinds if searched_as(kind)}
+            buried = _buried([item for item in islice(items, _PATIENCE) if type(item) in containers])
             if buried is not None:
                 misplaced = buried[0], f"{buried[1]} inside it"
     return misplaced
@@ -87,21 +105,26 @@ def _buried(containers: list[Any]) -> tuple[Handle, str] | None:
         for holder, items in _parts(containers.pop()):
             for item in islice(items, max(0, patience)):
                 patience -= 1
-                if type(item) is Handle:
+                base = searched_as(cast("Any", type(item)))
+                if base is Handle:
                     return item, holder
-                if type(item) in _CONTAINERS:
+                if base is not None:
                     containers.append(item)
     return None
 
 
 def _parts(container: Any) -> tuple[tuple[str, Iterable[Any]], ...]:
-    """Return what a plain container has: the items, after what they are in, in words."""
+    """Return the items of a container, after what they are in, in words. Nothing is asked of a subclass."""
     kind = cast("Any", type(container))
-    if kind is dict:
-        return ("the keys of a dict", container.keys()), ("a dict", container.values())
-    if kind is partial:
-        return (("a functools.partial", (container.func, *container.args, *container.keywords.values())),)
-    return ((_WORDS[kind], container),)
+    base = searched_as(kind)
+    words = _WORDS[base] if kind is base else f"{_WORDS[base]} of type {shown(kind.__qualname__)}"
+    if issubclass(kind, dict):
+        return (f"the keys of {words}", base.keys(container)), (words, base.values(container))
+    if base is partial:
+        return ((words, (container.func, *container.args, *container.keywords.values())),)
+    if base is object:
+        return ((words, [look_up(container, name) for name in kind.__dataclass_fields__]),)
+    return ((words, container if kind is base else list(base.__iter__(container))),)
 
 
 def _place(wanted: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | str:
