@@ -4,8 +4,10 @@ import ast
 import importlib.resources
 import inspect
 import os
+import pickle
 import subprocess
 import sys
+from concurrent.futures import BrokenExecutor
 from inspect import Parameter
 
 import pytest
@@ -129,6 +131,24 @@ def test_the_import_takes_in_the_standard_library_only():
     loaded = {name.partition(".")[0] for name in imported_by("import procession")}
     assert "procession" in loaded
     assert loaded - sys.stdlib_module_names - {"procession"} == set()
+
+
+def test_the_import_leaves_to_the_first_run_what_only_runs_need():
+    """A program that runs nothing does not wait for logging, pools or event loops; every name is there all the same."""
+    loaded = imported_by("import procession; assert set(procession.__all__) <= set(dir(procession))")
+    assert {"asyncio", "concurrent.futures", "datetime", "logging", "queue"}.isdisjoint(loaded)
+
+
+def test_names_that_come_late_are_as_good_as_the_others():
+    """The same object wherever it is asked for, found by pickle; a name that is none is an `AttributeError`."""
+    late = procession.ExecutorBrokenError
+    assert late is procession.errors.ExecutorBrokenError is pickle.loads(pickle.dumps(late))
+    assert issubclass(late, procession.ProcessionError)
+    assert issubclass(late, BrokenExecutor)
+    assert set(procession.errors.__all__) <= set(dir(procession.errors))
+    for module in procession, procession.errors:
+        with pytest.raises(AttributeError, match=rf"{module.__name__}.*nothing"):
+            _ = module.nothing
 
 
 def test_type_checkers_are_told_that_the_package_is_typed():

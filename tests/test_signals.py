@@ -425,9 +425,10 @@ def test_a_forked_child_can_execute_the_process_again_when_the_parent_has():
         assert child.rest() == (0, "0 True\n", "")
 
 
-def test_a_process_executed_at_exit_runs_in_order_or_says_plainly_why_not():
-    """An interpreter that shuts down starts no threads."""
-    with Child("""
+@pytest.mark.parametrize("first", [True, False])
+def test_a_process_executed_at_exit_runs_in_order_or_says_plainly_why_not(first):
+    """An interpreter that shuts down starts no threads, whether or not there was a run before."""
+    with Child(f"""
         def late():
             process = Process("late")
             process.add_task(int, 7)
@@ -443,7 +444,8 @@ def test_a_process_executed_at_exit_runs_in_order_or_says_plainly_why_not():
         atexit.register(late)
         process = Process("in time", "parallel")
         process.add_task(int, 7)
-        process.execute()
+        if not {first}:
+            process.execute()
     """) as child:
         assert child.rest() == (0, "[7]\nTrue True failed\nTrue True failed\n", "")
 

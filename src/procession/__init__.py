@@ -16,8 +16,10 @@ How the rooms lie, each importing only from those below it:
     errors                  every public exception
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from procession._engine.current import CurrentTask, current_task
-from procession._engine.kept import TaskLogHandler
 from procession._model.event import Event
 from procession._model.handle import Handle
 from procession._model.observer import Observer
@@ -27,10 +29,8 @@ from procession._model.states import OnError, ProcessStatus, RunStatus, TaskStat
 from procession._model.strategy import Hybrid, Parallel, Sequential
 from procession._model.task import task
 from procession._process import Process
-from procession._run import Run
 from procession.errors import (
     DigestError,
-    ExecutorBrokenError,
     HandleError,
     JournalError,
     NestingError,
@@ -52,6 +52,23 @@ from procession.errors import (
 )
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from procession._engine.kept import TaskLogHandler
+    from procession._run import Run
+    from procession.errors import ExecutorBrokenError
+else:
+    # Only runs need what these bring along.
+    _LATER = {"ExecutorBrokenError": "errors", "Run": "_run", "TaskLogHandler": "_engine.kept"}
+
+    def __getattr__(name: str) -> object:
+        if name in _LATER:
+            return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LATER})
+
 
 __all__ = [
     "CurrentTask",

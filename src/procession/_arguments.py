@@ -5,12 +5,12 @@ import sys
 from collections.abc import Iterable
 from typing import Any, cast, get_args
 
-from procession._executor import check_executor
 from procession._model.observer import Observer
 from procession._model.states import OnError
 from procession._model.strategy import Strategy, strategy_of
 from procession._model.task import is_coroutine_function
 from procession._model.text import sketch
+from procession._model.where import check_executor
 
 
 def check_definition(

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, ParamSpec, Typ
 
 from procession._arguments import check_definition, check_execution, check_switch, observers_in
 from procession._blocking import warn_in_coroutine
-from procession._engine.course import Course
 from procession._engine.current import SEAT
-from procession._engine.each import check_iterables
-from procession._executor import Where
 from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.observer import Observer
 from procession._model.states import OnError, ProcessStatus
@@ -22,6 +19,7 @@ from procession._model.task import (
     Call,
     Each,
     Options,
+    check_iterables,
     is_async_generator_function,
     is_coroutine_function,
     look_up,
@@ -33,13 +31,14 @@ from procession._model.task import (
 from procession._model.text import counted, shown, sketch
 from procession._plan.plan import plan_of
 from procession._plan.wiring import Hidden, handles_in, searched_as
-from procession._run import Run
 from procession.errors import HandleError, NestingError, ProcessRunningError
-from procession.observe.audience import Audience
 
 if TYPE_CHECKING:
+    from procession._model.where import Where
     from procession._plan.fingerprint import Fingerprint
+    from procession._run import Run
     from procession.journal import Journal
+    from procession.observe.audience import Audience
     from procession.pictures.graph import Graph
 
 P = ParamSpec("P")
@@ -112,7 +111,7 @@ class Process:
         max_workers: int | None = None,
         *,
         on_error: OnError = "stop",
-        executor: Where = "threads",
+        executor: "Where" = "threads",
         journal: "Journal | str | os.PathLike[str] | None" = None,
         observers: Iterable[Observer] = (),
     ) -> None:
@@ -373,7 +372,7 @@ class Process:
         allow_changes: bool = False,
         observers: Iterable[Observer] = (),
         progress: bool = False,
-    ) -> Run:
+    ) -> "Run":
         """Start to run all tasks in a thread of their own, and return the run at once.
 
         The arguments mean what they mean for `execute`. Sequential stages run in that thread, and so does an event
@@ -393,7 +392,7 @@ class Process:
         return run
 
     @property
-    def last_run(self) -> Run | None:
+    def last_run(self) -> "Run | None":
         """The run that was begun last, or `None`."""
         return self._last_run
 
@@ -438,7 +437,9 @@ class Process:
 
     # Inside
 
-    def _audience(self, observers: Iterable[Observer], *, progress: bool) -> Audience:
+    def _audience(self, observers: Iterable[Observer], *, progress: bool) -> "Audience":
+        from procession.observe.audience import Audience  # by the first run, like `Run`
+
         where = f"process {shown(self.name)!r}"
         everyone = observers_in(where, self.observers) + observers_in(where, observers)
         check_switch(where, "progress", progress)
@@ -453,10 +454,12 @@ class Process:
         what: str,
         run_id: str | None,
         journal: "Journal | str | os.PathLike[str] | None",
-        audience: Audience,
+        audience: "Audience",
         *,
         allow_changes: bool,
-    ) -> Run:
+    ) -> "Run":
+        from procession._run import Run  # and with it engines, pools, logging, which a definition does without
+
         # Attributes can be assigned, so they are looked at again.
         where = f"process {shown(self.name)!r}"
         strategy = check_definition(where, self.strategy, self.max_workers, self.on_error, self.executor, self.journal)
@@ -506,7 +509,7 @@ class Process:
         self._last_run = run
         return run
 
-    def _drive(self, run: Run) -> None:
+    def _drive(self, run: "Run") -> None:
         completed = False
         try:
             run._drive()
@@ -515,17 +518,17 @@ class Process:
             self._end(run, completed)
             del run, self  # what a task raised keeps this frame, and the run keeps what was raised
 
-    async def _begin_async(self, begin: Callable[[], Run]) -> Run:
+    async def _begin_async(self, begin: "Callable[[], Run]") -> "Run":
         """Begin in a thread, for a journal may take its time."""
         from procession._loop.aside import in_thread  # asyncio takes longer to import than all the rest
 
-        def end(run: Run) -> None:  # for which nobody waits any more
+        def end(run: "Run") -> None:  # for which nobody waits any more
             run.cancel()
             self._drive(run)
 
         return await in_thread(begin, forsaken=end)
 
-    async def _drive_async(self, run: Run) -> None:
+    async def _drive_async(self, run: "Run") -> None:
         completed = False
         try:
             await run._drive_async()
@@ -534,7 +537,7 @@ class Process:
             self._end(run, completed)
             del run, self  # what a task raised keeps this frame, and the run keeps what was raised
 
-    def _end(self, run: Run, completed: bool) -> None:
+    def _end(self, run: "Run", completed: bool) -> None:
         self.status = "completed" if completed else "failed"
         run._close()
 
@@ -655,7 +658,11 @@ class Process:
 def _is_task(process: Process) -> bool:
     """Return whether what is being called right now is a process as a task of another."""
     seat = SEAT.get(None)
-    if seat is None or seat.index < 0 or not isinstance(seat.conduct, Course):
+    if seat is None or seat.index < 0:
+        return False
+    from procession._engine.course import Course  # which the run around it has imported
+
+    if not isinstance(seat.conduct, Course):
         return False
     return _process_in(unwrapped(seat.conduct.plan.calls[seat.index][0])) is process
 

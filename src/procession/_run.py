@@ -12,7 +12,7 @@ from procession._engine.attempt import let_go
 from procession._engine.course import Course
 from procession._engine.current import SEAT
 from procession._engine.latch import SLICE_S, Latch
-from procession._executor import Where, engine_of
+from procession._executor import engine_of
 from procession._model.event import Event, EventName
 from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome, Outcomes
@@ -29,6 +29,7 @@ from procession.observe.summary import summary_of
 if TYPE_CHECKING:
     import os
 
+    from procession._model.where import Where
     from procession.journal import Journal
     from procession.pictures.timeline import Timeline
 
@@ -74,7 +75,7 @@ class Run:
         max_workers: int,
         on_error: OnError,
         audience: Audience,
-        executor: Where,
+        executor: "Where",
         run_id: str | None = None,
         journal: "Journal | str | os.PathLike[str] | None" = None,
         allow_changes: bool = False,

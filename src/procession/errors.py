@@ -26,7 +26,7 @@ strategy, a task that cannot be called) is a plain `ValueError` or `TypeError`. 
 never wrapped: it leaves as itself.
 """
 
-from concurrent.futures import BrokenExecutor
+from typing import TYPE_CHECKING
 
 __all__ = [
     "DigestError",
@@ -61,10 +61,6 @@ class DigestError(ProcessionError, TypeError):
 
     Without one, a run that goes on could not tell whether a task is still the one that was recorded.
     """
-
-
-class ExecutorBrokenError(ProcessionError, BrokenExecutor):
-    """The executor that was given to the process is shut down, or broke while the process ran."""
 
 
 class HandleError(ProcessionError, TypeError):
@@ -148,3 +144,18 @@ class TaskCancelled(BaseException):
 
     It is no `Exception`, so that an `except Exception` in the task cannot swallow it.
     """
+
+
+if TYPE_CHECKING:
+    from procession._executor_broken import ExecutorBrokenError
+else:
+
+    def __getattr__(name: str) -> object:
+        if name == "ExecutorBrokenError":
+            from procession._executor_broken import ExecutorBrokenError
+
+            return ExecutorBrokenError
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), "ExecutorBrokenError"})

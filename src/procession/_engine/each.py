@@ -8,7 +8,7 @@ import contextvars
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterator, Sized
 from itertools import islice
 from typing import Any
 
@@ -18,7 +18,7 @@ from procession._engine.current import SEAT, Seat
 from procession._engine.note import annotate
 from procession._model.progress import Progress
 from procession._model.record import WHOLE
-from procession._model.task import Each, Options
+from procession._model.task import Each, Options, check_iterables
 from procession._model.text import counted, shown
 from procession._plan.wiring import bound
 from procession.errors import PlanChangedError, TaskCancelled
@@ -352,17 +352,3 @@ class MapJob:
             return results
         finally:
             del failure, errors
-
-
-def check_iterables(iterables: tuple[object, ...], where: str) -> None:
-    """Raise `TypeError` for an argument that cannot be iterated, `ValueError` for known lengths that differ."""
-    for place, iterable in enumerate(iterables, start=1):
-        if not isinstance(iterable, Iterable) and not hasattr(type(iterable), "__getitem__"):
-            raise TypeError(
-                f"{where}: argument {place} of map(callable, *iterables) cannot be iterated: {type(iterable).__name__}"
-            )
-    lengths = {len(iterable) for iterable in iterables if isinstance(iterable, Sized)}
-    if len(lengths) > 1:
-        raise ValueError(
-            f"{where}: the iterables of a map must be equally long; got lengths {', '.join(map(str, sorted(lengths)))}"
-        )

@@ -11,9 +11,8 @@ import contextvars
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import thread as _pools
 from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from procession._engine.attempt import attempted
 from procession._engine.course import Course
@@ -24,6 +23,9 @@ from procession._model.strategy import Stage
 from procession._model.task import PLAIN, Call, Each
 from procession._model.text import shown
 from procession.errors import WorkersUnavailableError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 
 class ThreadEngine:
@@ -86,6 +88,12 @@ class ThreadEngine:
             self.course.leave(seat)
 
     def _drive_at_once(self, ready: int) -> None:
+        try:
+            # Not at the top: at exit it cannot be imported any more, and tasks in order can be run still.
+            from concurrent.futures import ThreadPoolExecutor
+        except RuntimeError:
+            self.course.interrupt(self._no_workers())
+            return
         self._pool = pool = ThreadPoolExecutor(
             self.course.max_workers, thread_name_prefix=f"procession-{shown(self.course.process_name, 40)}"
         )
@@ -107,7 +115,7 @@ class ThreadEngine:
                 pool.shutdown(wait=False, cancel_futures=True)
                 # The interpreter joins the threads of every pool when it exits. These were left on purpose.
                 for thread in pool._threads:
-                    _pools._threads_queues.pop(thread, None)  # type: ignore[attr-defined]
+                    _pools()._threads_queues.pop(thread, None)
             self._pool = None
 
     def _recruit_from_daemon(self, count: int) -> None:
@@ -176,7 +184,7 @@ class ThreadEngine:
     def _no_workers(self) -> WorkersUnavailableError:
         why = (
             "the interpreter is shutting down"
-            if sys.is_finalizing() or _pools._shutdown
+            if sys.is_finalizing() or _pools() is None or _pools()._shutdown
             else "the system has no more threads"
         )
         return WorkersUnavailableError(
@@ -324,3 +332,8 @@ class ThreadEngine:
                 job = MapJob(course, index, each, options, in_order=self._in_order)
                 self._maps[index] = course.maps[index] = job
         return job
+
+
+def _pools() -> Any:
+    """Return the module of the pools; `None` if it cannot be imported any more."""
+    return sys.modules.get("concurrent.futures.thread")

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sized
 from functools import partial, update_wrapper
 from types import EllipsisType, FunctionType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar, cast, overload
@@ -62,6 +62,20 @@ class Each:
 
     def __repr__(self) -> str:
         return f"Each({self.function!r})"
+
+
+def check_iterables(iterables: tuple[object, ...], where: str) -> None:
+    """Raise `TypeError` for an argument that cannot be iterated, `ValueError` for known lengths that differ."""
+    for place, iterable in enumerate(iterables, start=1):
+        if not isinstance(iterable, Iterable) and not hasattr(type(iterable), "__getitem__"):
+            raise TypeError(
+                f"{where}: argument {place} of map(callable, *iterables) cannot be iterated: {type(iterable).__name__}"
+            )
+    lengths = {len(iterable) for iterable in iterables if isinstance(iterable, Sized)}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"{where}: the iterables of a map must be equally long; got lengths {', '.join(map(str, sorted(lengths)))}"
+        )
 
 
 @overload
