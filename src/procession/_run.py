@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from procession._engine.attempt import let_go
 from procession._engine.course import Course
 from procession._engine.current import SEAT
+from procession._engine.ends import Ends
 from procession._engine.latch import SLICE_S, Latch
 from procession._executor import engine_of
 from procession._model.event import Event, EventName
@@ -277,7 +278,7 @@ class Run:
     def __iter__(self) -> Iterator[Outcome]:
         """Yield the outcome of each task once, as they end; those that never started come last."""
         ended: SimpleQueue[int | None] = SimpleQueue()
-        with _Ends(self._course, ended.put) as ends:
+        with Ends(self._course, ended.put) as ends:
             if self._over.is_open:
                 ended.put(None)
             yield from map(self._outcome, ends.before)
@@ -291,7 +292,7 @@ class Run:
         from procession._loop.aside import Mailbox  # asyncio: see `engine_of`
 
         ended: Mailbox[int | None] = Mailbox()
-        with _Ends(self._course, ended.put) as ends:
+        with Ends(self._course, ended.put) as ends:
             if self._over.is_open:
                 ended.put(None)
             for index in ends.before:
@@ -511,40 +512,6 @@ class Run:
         if index in self._plan.needs:
             args, kwargs = bound(args, kwargs, {need: self._outcome(need).value for need in self._plan.needs[index]})
         return function(*args, **kwargs)
-
-
-class _Ends:
-    """Which tasks of a course have ended: `before` one looked, in that order, and those that `put` is told of."""
-
-    __slots__ = ("_course", "_put", "_seen", "before")
-
-    def __init__(self, course: Course, put: Callable[[int | None], None]) -> None:
-        self._course = course
-        self._put = put
-        self._seen: set[int] = set()
-        self.before: list[int] = []
-
-    def __enter__(self) -> Self:
-        self._course.watch(self._put)
-        # Watching began before this look, so that no task ends unseen between the two.
-        before = sorted((end, index) for index, end in enumerate(self._course.ledger.ends) if end is not None)
-        self.before = [index for _, index in before]
-        self._seen.update(self.before)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._course.unwatch(self._put)
-
-    def first(self, index: int) -> bool:
-        """Return whether it is the first time that the task is seen."""
-        if index in self._seen:
-            return False
-        self._seen.add(index)
-        return True
-
-    def missing(self) -> list[int]:
-        """Return the tasks that never ended."""
-        return [index for index in range(len(self._course.ledger.ends)) if index not in self._seen]
 
 
 def _get(queue: "SimpleQueue[int | None]", check: Callable[[], None]) -> int | None:
