@@ -34,12 +34,14 @@ def check_definition(
     return known
 
 
-def check_execution(where: str, run_id: object, journal: object, *, allow_changes: object) -> None:
+def check_execution(where: str, run_id: object, journal: object, *, allow_changes: object, progress: object) -> None:
     """Raise for what cannot be meant by the arguments of one execution; `journal` may be that of the process."""
     check_journal(where, journal)
     if run_id is not None and not isinstance(run_id, str):
         raise TypeError(f"{where}: run_id is a str; got {sketch(run_id)}")
-    check_switch(where, "allow_changes", allow_changes)
+    for name, switch in ("allow_changes", allow_changes), ("progress", progress):
+        if not isinstance(switch, bool):
+            raise TypeError(f"{where}: {name} is True or False; got {sketch(switch)}")
 
 
 def check_journal(where: str, journal: object) -> None:
@@ -47,12 +49,6 @@ def check_journal(where: str, journal: object) -> None:
     known: Any = getattr(sys.modules.get("procession.journal"), "Journal", ())  # whoever has one has imported it
     if journal is not None and not isinstance(journal, str | os.PathLike) and not isinstance(journal, known):
         raise TypeError(f"{where}: journal is a path, a URL or a procession.journal.Journal; got {sketch(journal)}")
-
-
-def check_switch(where: str, name: str, value: object) -> None:
-    """Raise for what is neither `True` nor `False`."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{where}: {name} is True or False; got {sketch(value)}")
 
 
 def observers_in(where: str, observers: object) -> list[Observer]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, ParamSpec, TypeVar, cast, overload
 
-from procession._arguments import check_definition, check_execution, check_switch, observers_in
+from procession._arguments import check_definition, check_execution, observers_in
 from procession._blocking import warn_in_coroutine
 from procession._engine.current import SEAT
 from procession._model.handle import Handle, Owner, index_of, owner_of
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from procession._plan.fingerprint import Fingerprint
     from procession._run import Run
     from procession.journal import Journal
-    from procession.observe.audience import Audience
     from procession.pictures.graph import Graph
 
 P = ParamSpec("P")
@@ -312,8 +311,9 @@ class Process:
         Warns (`RuntimeWarning`) where it is called in a coroutine, whose loop it would hold up: see `execute_async`.
         """
         warn_in_coroutine(f"process {shown(self.name)!r}")
-        audience = self._audience(observers, progress=progress)
-        run = self._begin("executing it again", run_id, journal, audience, allow_changes=allow_changes)
+        run = self._begin(
+            "executing it again", run_id, journal, observers, progress=progress, allow_changes=allow_changes
+        )
         try:
             self._drive(run)
             return run._take()
@@ -351,8 +351,15 @@ class Process:
         >>> asyncio.run(process.execute_async())
         ['hello Ada', 'hello Grace']
         """
-        audience = self._audience(observers, progress=progress)
-        begin = partial(self._begin, "executing it again", run_id, journal, audience, allow_changes=allow_changes)
+        begin = partial(
+            self._begin,
+            "executing it again",
+            run_id,
+            journal,
+            observers,
+            progress=progress,
+            allow_changes=allow_changes,
+        )
         if journal is None and self.journal is None and not _is_task(self):
             run = begin()
         else:
@@ -380,8 +387,9 @@ class Process:
         interpreter that exits lets it finish what it has begun. Raises `ProcessRunningError` while the process is
         running already, and what `execute` raises of a journal.
         """
-        audience = self._audience(observers, progress=progress)
-        run = self._begin("starting it again", run_id, journal, audience, allow_changes=allow_changes)
+        run = self._begin(
+            "starting it again", run_id, journal, observers, progress=progress, allow_changes=allow_changes
+        )
         driver = threading.Thread(target=self._drive, args=(run,), name=f"procession-{shown(self.name, 40)}")
         try:
             driver.start()
@@ -437,25 +445,14 @@ class Process:
 
     # Inside
 
-    def _audience(self, observers: Iterable[Observer], *, progress: bool) -> "Audience":
-        from procession.observe.audience import Audience  # by the first run, like `Run`
-
-        where = f"process {shown(self.name)!r}"
-        everyone = observers_in(where, self.observers) + observers_in(where, observers)
-        check_switch(where, "progress", progress)
-        if not progress:
-            return Audience(everyone)
-        from procession.observe.progress import Display  # for people only
-
-        return Audience(everyone, [Display()])
-
     def _begin(
         self,
         what: str,
         run_id: str | None,
         journal: "Journal | str | os.PathLike[str] | None",
-        audience: "Audience",
+        observers: Iterable[Observer],
         *,
+        progress: bool,
         allow_changes: bool,
     ) -> "Run":
         from procession._run import Run  # and with it engines, pools, logging, which a definition does without
@@ -463,7 +460,8 @@ class Process:
         # Attributes can be assigned, so they are looked at again.
         where = f"process {shown(self.name)!r}"
         strategy = check_definition(where, self.strategy, self.max_workers, self.on_error, self.executor, self.journal)
-        check_execution(where, run_id, journal, allow_changes=allow_changes)
+        check_execution(where, run_id, journal, allow_changes=allow_changes, progress=progress)
+        observers = observers_in(where, self.observers) + observers_in(where, observers)
         with self._lock:
             if self.status == "running":
                 raise self._running(what)
@@ -501,7 +499,8 @@ class Process:
                 journal=self.journal if journal is None else journal,
                 allow_changes=allow_changes,
                 nested=_is_task(self),
-                audience=audience,
+                observers=observers,
+                progress=progress,
             )
         except BaseException:
             self.status = "failed"

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
@@ -16,6 +16,7 @@ from procession._engine.latch import SLICE_S, Latch
 from procession._executor import engine_of
 from procession._model.event import Event, EventName
 from procession._model.handle import Handle, Owner, index_of, owner_of
+from procession._model.observer import Observer
 from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome, Outcomes
 from procession._model.progress import Progress
 from procession._model.states import OnError, RunStatus, TaskState
@@ -24,7 +25,7 @@ from procession._plan.plan import Plan
 from procession._plan.wiring import bound
 from procession._recording import recording_of
 from procession.errors import HandleError, RunCancelledError, TaskSkippedError
-from procession.observe.audience import Audience
+from procession.observe.audience import audience_of
 from procession.observe.summary import summary_of
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class Run:
         owner: Owner,
         max_workers: int,
         on_error: OnError,
-        audience: Audience,
+        observers: Sequence[Observer] = (),
+        progress: bool = False,
         executor: "Where",
         run_id: str | None = None,
         journal: "Journal | str | os.PathLike[str] | None" = None,
@@ -84,6 +86,7 @@ class Run:
     ) -> None:
         seat = SEAT.get(None)
         self._parent = None if seat is None else seat.conduct
+        self._audience = audience_of(observers, progress=progress)
         self._recording = recording_of(
             plan, process_name, run_id, journal, task=seat if nested else None, allow_changes=allow_changes
         )
@@ -102,11 +105,10 @@ class Run:
             run_id=self.id,
             max_workers=max_workers,
             on_error=on_error,
-            tell=audience.tell,
-            verbose=audience.verbose,
+            tell=self._audience.tell,
+            verbose=self._audience.verbose,
             recorder=self._recording.recorder,
         )
-        self._audience = audience
         self._engine = engine_of(executor, self._course)
 
     # For Process

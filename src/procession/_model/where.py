@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 def check_executor(executor: object, where: str) -> None:
     """Raise for what is no executor; the message lists what is."""
-    named = isinstance(executor, str) and executor in ("threads", "processes", "ray")
+    if isinstance(executor, str) and executor in ("threads", "processes", "ray"):
+        return
     # Whoever has one has imported what it derives from, which takes longer than all that a definition needs.
     kind: Any = getattr(sys.modules.get("concurrent.futures"), "Executor", ())
-    if named or isinstance(executor, kind) or is_dask(executor):
+    if isinstance(executor, kind) or is_dask(executor):
         return
     known = (
         "known are 'threads', 'processes', 'dask', 'ray', a Dask client or its scheduler's address (tcp://host:port), "

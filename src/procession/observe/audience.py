@@ -76,3 +76,12 @@ class Audience:
             follower.end(ended)
         for follower in self._followers:
             follower.close()
+
+
+def audience_of(observers: Sequence[Observer], *, progress: bool) -> Audience:
+    """Return who is told of a run, with `progress` people too."""
+    if not progress:
+        return Audience(observers)
+    from procession.observe.progress import Display  # for people only
+
+    return Audience(observers, [Display()])
