@@ -5,8 +5,10 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 
@@ -76,3 +78,32 @@ def test_a_fork_does_not_wait_for_a_journal_that_waits(tmp_path, comes_true):
             other.execute("COMMIT")
             other.close()
         assert second.result() == [0]
+
+
+_at_work = threading.Lock()
+
+
+class Working:
+    """Has a lock from the start of a run to its end, as one that writes to a log has that of its stream now and then."""
+
+    immediate = True
+
+    def on_event(self, event):
+        if event.name == "run_started":
+            _at_work.acquire()
+        elif event.name == "run_completed":
+            _at_work.release()
+
+
+def is_anybody_at_work():
+    return _at_work.locked()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("begin", [Process.execute, lambda process: process.start().result()], ids=["execute", "start"])
+def test_a_pool_forks_its_workers_before_a_run_has_anybody_else_at_work(begin):
+    """No child inherits what an observer, or progress, holds: a task that needed it there would wait for ever."""
+    with ProcessPoolExecutor(2, mp_context=get_context("fork")) as executor:
+        process = Process("forked", "parallel", executor=executor, observers=[Working()])
+        process.add_task(is_anybody_at_work)
+        assert begin(process) == [False]

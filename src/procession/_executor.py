@@ -41,12 +41,13 @@ def engine_of(executor: "Where", course: Course) -> Engine:
 
         return PoolEngine(course, ProcessCrew)
     from procession._crew.chunk import WITHIN
-    from procession._crew.given import GivenCrew
+    from procession._crew.given import GivenCrew, settle_in
 
     assert isinstance(executor, Executor)
     if any(executor is one for one in WITHIN.get()):
         # Its worker waits for this run to end: to wait there for another worker could be to wait for ever.
         return _own_threads(course)
+    settle_in(executor)
     return PoolEngine(course, lambda course: GivenCrew(executor, course.max_workers))
 
 

@@ -3,7 +3,8 @@
 send ──submit──▶ executor ──done callback──▶ queue ──▶ receive
 """
 
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from procession._crew.chunk import Chunk, Report, run_chunk
@@ -85,6 +86,17 @@ class GivenCrew:
     def _broken(self, what: str, error: BaseException | None) -> ExecutorBrokenError:
         why = "" if error is None else f": {described(error)}"
         return ExecutorBrokenError(f"the executor, {sketch(self._executor)}, {what}{why}")
+
+
+def settle_in(executor: Executor) -> None:
+    """Have a pool that forks its workers do so now, before the run has threads.
+
+    A pool forks them all at the first call, and a child has every lock for ever that another thread holds then: that of
+    the log's stream, which an observer writes to, of the terminal, on which progress is shown, of a database.
+    """
+    if isinstance(executor, ProcessPoolExecutor):
+        with suppress(Exception):  # one that takes no calls says so when it is given a task
+            executor.submit(int)
 
 
 class LocalCrew(GivenCrew):
