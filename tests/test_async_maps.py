@@ -1,6 +1,8 @@
 """Maps over coroutine functions, and processes in coroutines of others."""
 
 import asyncio
+from queue import SimpleQueue
+from threading import Semaphore
 
 import pytest
 
@@ -59,6 +61,60 @@ def test_a_lazy_iterable_is_drawn_lazily(strategy):
     process = Process("lazy", strategy, 3)
     process.map(takes, source())
     assert process.execute() == [list(range(1000))]
+
+
+async def stays(value):
+    return value
+
+
+def stays_plain(value):
+    return value
+
+
+either_kind = pytest.mark.parametrize("function", [stays, stays_plain], ids=["coroutines", "threads"])
+
+
+@either_kind
+def test_other_tasks_run_while_a_source_keeps_a_map_waiting(function):
+    """Workers that have nothing to do for a map do the rest: here the source waits for what another task puts there."""
+    given = SimpleQueue()
+
+    def put_all():
+        for number in (1, 2, 3, None):
+            given.put(number)
+
+    process = Process("fed", "parallel", 3)
+    numbers = process.map(function, iter(lambda: given.get(timeout=10), None))
+    process.add_task(put_all)
+    run = process.start()
+    assert run[numbers] == [1, 2, 3]
+
+
+@either_kind
+def test_what_is_drawn_is_called_while_a_source_that_was_quick_waits(function):
+    """However many were to be drawn at once: here the source waits until the last one it gave has been called."""
+    called = Semaphore(0)
+
+    def source():
+        for number in range(100):
+            yield number
+        for _ in range(100):
+            assert called.acquire(timeout=10)
+        for number in range(100, 110):
+            yield number
+            assert called.acquire(timeout=10)
+
+    async def calls(number):
+        called.release()
+        return await stays(number)
+
+    def calls_plain(number):
+        called.release()
+        return number
+
+    process = Process("answered", "parallel", 3)
+    process.map(calls if function is stays else calls_plain, source())
+    assert process.execute() == [list(range(110))]
 
 
 def test_a_map_takes_what_another_gives():

@@ -100,6 +100,9 @@ class DrawnMap(MapJob):
         if source is not None:
             source.close()
 
+    def _ask(self) -> None:
+        """Ask for nobody: there is one who draws."""
+
     def _iterables(self) -> tuple[Any, ...]:
         # What is drawn from has to be here; its elements may lie elsewhere.
         return tuple(value.fetch() if isinstance(value, Away) else value for value in super()._iterables())

@@ -44,6 +44,7 @@ class MapJob:
 
     __slots__ = (
         "_active",
+        "_asked",
         "_at_hand",
         "_began",
         "_context",
@@ -104,6 +105,7 @@ class MapJob:
         self._cut_short = False
         self._ended = False
         self._active = 0
+        self._asked = False
         self._began: float | None = None
         self._context = contextvars.copy_context()
 
@@ -144,8 +146,15 @@ class MapJob:
 
     def _come(self) -> None:
         with self._lock:
+            self._asked = False
             self._enter()
-        if not self._in_order:  # have one more worker join, if there is one
+        if self._window:
+            self._ask()
+
+    def _ask(self) -> None:
+        """Have one more worker join, if there is one, unless one has been asked and has not come yet."""
+        if not self._asked and not self._in_order:
+            self._asked = True
             self._course.ledger.put_back(self._index)
             self._course.recruit(1)
 
@@ -204,28 +213,45 @@ class MapJob:
         return None
 
     def _refilled(self) -> bool:
-        with self._drawing:
+        """Draw, and return whether there was anything.
+
+        Nobody waits long for somebody else who draws from a slow source: there may be other tasks, and what comes may
+        depend on them. Who draws an element asks for a worker again.
+        """
+        if not self._drawing.acquire(timeout=_QUICK_S):
+            return bool(self._window)
+        try:
             if self._window:
                 return True
             if self._exhausted or self._elements is None:
                 return False
-            start, before = time.perf_counter(), self._drawn
-            try:
-                # One at a time, so that what came before an error of the iterable is not lost with it.
-                for element in islice(self._elements, self._refill):
-                    self._results.append(None)
-                    self._window.append((self._drawn, element))
-                    self._drawn += 1
-            except BaseException as error:
-                self._exhausted = True
-                with self._lock:
-                    self._fail(self._clear(error))
-                return False
-            self._exhausted = self._drawn - before < self._refill
-            # A slow source gets to hand out each element as soon as there is one.
-            quick = time.perf_counter() - start < _QUICK_S
-            self._refill = min(WINDOW, self._refill * 2) if quick else 1
-            return self._drawn > before
+            return self._drew(self._elements)
+        finally:
+            self._drawing.release()
+
+    def _drew(self, elements: Iterator[tuple[Any, ...]]) -> bool:
+        start, before = time.perf_counter(), self._drawn
+        quick = True
+        try:
+            # One at a time, so that what came before an error of the iterable is not lost with it.
+            for element in islice(elements, self._refill):
+                self._results.append(None)
+                self._window.append((self._drawn, element))
+                self._drawn += 1
+                self._ask()
+                quick = time.perf_counter() - start < _QUICK_S
+                if not quick:
+                    break
+            else:
+                self._exhausted = self._drawn - before < self._refill
+        except BaseException as error:
+            self._exhausted = True
+            with self._lock:
+                self._fail(self._clear(error))
+            return False
+        # A slow source gets to hand out each element as soon as there is one.
+        self._refill = min(WINDOW, self._refill * 2) if quick else 1
+        return self._drawn > before
 
     def _clear(self, error: BaseException) -> BaseException:
         if isinstance(error, ValueError) and str(error).startswith("zip() argument"):

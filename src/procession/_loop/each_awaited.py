@@ -95,6 +95,8 @@ class AwaitedMap(MapJob):
                 pass
             if self._at_hand:
                 more = self._refilled()
+            elif self._turn.locked():  # as in `_refilled`
+                return None
             else:
                 try:
                     async with self._turn:
