@@ -383,9 +383,9 @@ class Process:
         """Start to run all tasks in a thread of their own, and return the run at once.
 
         The arguments mean what they mean for `execute`. Sequential stages run in that thread, and so does an event
-        loop for coroutines. Call `result()` on the run to wait for its end, or in a coroutine `await` it; an
-        interpreter that exits lets it finish what it has begun. Raises `ProcessRunningError` while the process is
-        running already, and what `execute` raises of a journal.
+        loop for coroutines. Call `result()` on the run to wait for its end, or in a coroutine `await` it: a program
+        that ends before the run lets those tasks end that have begun, and no others begin. Raises
+        `ProcessRunningError` while the process is running already, and what `execute` raises of a journal.
         """
         run = self._begin(
             "starting it again", run_id, journal, observers, progress=progress, allow_changes=allow_changes

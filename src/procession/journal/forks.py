@@ -18,8 +18,8 @@ _PATIENCE_S = 1.0
 _changed = threading.Condition()
 _inside: Counter[int] = Counter()
 """How deep each thread is in databases, by the thread's number."""
-_forks = 0
-"""How many threads are forking, or wait for that."""
+_forking: set[int] = set()
+"""The threads that fork, or wait for that."""
 
 
 @contextmanager
@@ -28,8 +28,9 @@ def held_off() -> Generator[None]:
     thread = threading.get_ident()
     try:
         with _changed:
-            if _forks and thread not in _inside:
-                _changed.wait_for(lambda: not _forks)
+            _forking.discard(thread)  # it is there still if Ctrl-C came just when it had forked
+            if _forking and thread not in _inside:
+                _changed.wait_for(lambda: not _forking, 5 * _PATIENCE_S)  # a fork of much memory takes a while
             _inside[thread] += 1
         yield
     finally:
@@ -37,28 +38,27 @@ def held_off() -> Generator[None]:
             _inside[thread] -= 1
             if _inside[thread] <= 0:  # less if Ctrl-C came before it was counted
                 del _inside[thread]
-                if _forks:
+                if _forking:
                     _changed.notify_all()
 
 
 def _fork_begins() -> None:
-    global _forks  # noqa: PLW0603
     thread = threading.get_ident()
     with _changed:
-        _forks += 1
+        _forking.add(thread)
         _changed.wait_for(lambda: not _inside.keys() - {thread}, _PATIENCE_S)
 
 
 def _fork_ends() -> None:
-    global _forks  # noqa: PLW0603
     with _changed:
-        _forks -= 1
+        _forking.discard(threading.get_ident())
         _changed.notify_all()
 
 
 def _forked() -> None:
-    global _changed, _forks
-    _changed, _forks = threading.Condition(), 0  # the lock may be another thread's, for ever
+    global _changed  # noqa: PLW0603
+    _changed = threading.Condition()  # its lock may be another thread's, for ever
+    _forking.clear()
     for thread in _inside.keys() - {threading.get_ident()}:
         del _inside[thread]
 
