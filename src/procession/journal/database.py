@@ -53,8 +53,12 @@ class Channel:
         if os.getpid() != self._process:
             # The lock may be held for ever in a forked child, and the database knows of one client, not of two.
             raise JournalError(f"the journal {self._where} was opened by another process: open it again in this one")
-        with forks.held_off(), self._lock, failing_plainly(self._where, self._errors):
-            yield self._connection
+        try:
+            forks.hold_off()
+            with self._lock, failing_plainly(self._where, self._errors):
+                yield self._connection
+        finally:
+            forks.let_go()
 
     @contextmanager
     def transaction(self) -> Generator[Connection]:
@@ -79,9 +83,11 @@ class Channel:
         if os.getpid() != self._process:
             return
         try:
-            with forks.held_off(), failing_plainly(self._where):
+            forks.hold_off()
+            with failing_plainly(self._where):
                 self._connection.close()
         finally:
+            forks.let_go()
             self._leave()
 
     def _check_file(self) -> None:
@@ -211,13 +217,16 @@ class Database:
         if self._path is not None:
             leave = partial(access.leave, access.enter(self._path, create=create))
         try:
-            with forks.held_off(), failing_plainly(self.where):
+            forks.hold_off()
+            with failing_plainly(self.where):
                 # SQLAlchemy is told to leave transactions alone: a single statement is one already, and for the
                 # others the channel says how they begin.
                 connection = (self._looking if read_only else self._engine).connect()
         except BaseException:
             leave()
             raise
+        finally:
+            forks.let_go()
         return Channel(connection, self.where, "BEGIN IMMEDIATE" if self.sqlite else "BEGIN", leave, self._path)
 
     def _made(self) -> Engine:

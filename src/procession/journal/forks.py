@@ -8,56 +8,57 @@ pools fork their workers. So a fork waits until they are out of the database, an
 
 import os
 import threading
-from collections import Counter
-from collections.abc import Generator
-from contextlib import contextmanager
 
 _PATIENCE_S = 1.0
 """How long a fork waits at most: who waits for a locked database, or for a server that is gone, holds no such lock."""
 
-_changed = threading.Condition()
-_inside: Counter[int] = Counter()
+_lock = threading.RLock()
+_changed = threading.Condition(_lock)
+_inside: dict[int, int] = {}
 """How deep each thread is in databases, by the thread's number."""
 _forking: set[int] = set()
 """The threads that fork, or wait for that."""
 
 
-@contextmanager
-def held_off() -> Generator[None]:
-    """Hold forks off, those of other threads, while a database is used."""
+def hold_off() -> None:
+    """Hold off forks by other threads until `let_go`, which is to be called whatever comes, even out of here."""
     thread = threading.get_ident()
-    try:
-        with _changed:
+    with _lock:
+        if _forking:
             _forking.discard(thread)  # it is there still if Ctrl-C came just when it had forked
-            if _forking and thread not in _inside:
+            if thread not in _inside:
                 _changed.wait_for(lambda: not _forking, 5 * _PATIENCE_S)  # a fork of much memory takes a while
-            _inside[thread] += 1
-        yield
-    finally:
-        with _changed:
-            _inside[thread] -= 1
-            if _inside[thread] <= 0:  # less if Ctrl-C came before it was counted
-                del _inside[thread]
-                if _forking:
-                    _changed.notify_all()
+        _inside[thread] = _inside.get(thread, 0) + 1
+
+
+def let_go() -> None:
+    """Hold off forks no longer."""
+    thread = threading.get_ident()
+    with _lock:
+        depth = _inside.pop(thread, 0) - 1
+        if depth > 0:
+            _inside[thread] = depth
+        elif _forking:
+            _changed.notify_all()
 
 
 def _fork_begins() -> None:
     thread = threading.get_ident()
-    with _changed:
+    with _lock:
         _forking.add(thread)
         _changed.wait_for(lambda: not _inside.keys() - {thread}, _PATIENCE_S)
 
 
 def _fork_ends() -> None:
-    with _changed:
+    with _lock:
         _forking.discard(threading.get_ident())
         _changed.notify_all()
 
 
 def _forked() -> None:
-    global _changed  # noqa: PLW0603
-    _changed = threading.Condition()  # its lock may be another thread's, for ever
+    global _lock, _changed  # noqa: PLW0603
+    _lock = threading.RLock()  # it may be another thread's, for ever
+    _changed = threading.Condition(_lock)
     _forking.clear()
     for thread in _inside.keys() - {threading.get_ident()}:
         del _inside[thread]
