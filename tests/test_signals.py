@@ -450,71 +450,24 @@ def test_a_process_executed_at_exit_runs_in_order_or_says_plainly_why_not(first)
         assert child.rest() == (0, "[7]\nTrue True failed\nTrue True failed\n", "")
 
 
-@pytest.mark.parametrize("executor", ["threads", "processes"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_an_interpreter_that_exits_waits_for_a_run_that_was_started(strategy, executor):
-    """For all of it, also for what has not begun when the program ends."""
+@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+def test_a_started_run_finishes_what_it_has_begun_when_the_interpreter_exits(strategy):
+    """The interpreter waits for it."""
     with Child(f"""
+        begun = threading.Event()
+
         def work(number):
+            begun.set()
             once_main_waits_in("_shutdown")
-            return number
+            say(number)
 
-        def late():
-            say(run.status, *run.result())
-
-        gone = Process("has ended")
-        gone.add_task(int)
-        gone.start().result()
-        process = Process("goes on", {strategy!r}, 2, executor={executor!r})
-        for number in range(5):
-            process.add_task({"work" if executor == "threads" else "int"}, number)
-        atexit.register(late)
-        run = process.start()
-    """) as child:
-        assert child.rest() == (0, "completed 0 1 2 3 4\n", "")
-
-
-@posix
-def test_ctrl_c_cancels_a_run_that_an_interpreter_waits_for_as_it_exits():
-    """What runs is let end."""
-    with Child("""
-        def work(number):
-            once_main_waits_in("_shutdown")
-            say("ready")
-            told()
-
-        def late():
-            say(run.status, run.outcomes[1].state)
-
-        process = Process("goes on", "sequential")
-        for number in range(5):
+        process = Process("goes on", {strategy!r}, 1)
+        for number in range(3):
             process.add_task(work, number)
-        atexit.register(late)
         run = process.start()
+        begun.wait()
     """) as child:
-        child.expect("ready")
-        child.interrupt()
-        child.expect("told", "cancelled cancelled")
-        code, rest, complaint = child.rest()
-        assert (code, rest) == (0, "")
-        assert "KeyboardInterrupt" in complaint
-
-
-@posix
-def test_a_forked_child_does_not_wait_for_the_runs_of_its_parent():
-    """It exits when it is done, while they go on."""
-    with Child("""
-        go = threading.Event()
-        process = Process("goes on", "parallel", 2)
-        process.add_task(go.wait)
-        run = process.start()
-        child = os.fork()
-        if child:
-            say(os.waitpid(child, 0)[1])
-            go.set()
-            say(*run.result())
-    """) as child:
-        assert child.rest()[:2] == (0, "0\nTrue\n")
+        assert child.rest() == (0, "0\n1\n2\n", "")
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
