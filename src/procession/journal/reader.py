@@ -236,6 +236,10 @@ class Reader:
             found += self._standings(key, info, part, ended)
         return found
 
+    def standings_of(self, key: int, info: RunInfo, ended: Sequence[TaskInfo]) -> list[TaskStanding]:
+        """Return how tasks of a run stand whose records have been read: one that failed before may run again."""
+        return self._standings(key, info, [one.task for one in ended], {one.task: one for one in ended})
+
     def ended(self, key: int) -> int:
         """Return how many calls have a record. Takes time in proportion."""
         return self._connection.execute(select(func.count()).where(records.c.run == key)).scalar_one()

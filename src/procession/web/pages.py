@@ -256,8 +256,8 @@ def _tasks(
 ) -> Table:
     begin = min(begin, definition.count)
 
-    def rows(places: Sequence[int]) -> list[Row]:
-        return [_row(definition, one) for one in reader.standings(key, info, places)]
+    def rows(standings: Sequence[TaskStanding]) -> list[Row]:
+        return [_row(definition, one) for one in standings]
 
     if text:
         places = list(definition.matching(text))
@@ -265,19 +265,21 @@ def _tasks(
         if state is None:
             before = [place for place in places if place < begin][-TASKS:]
             later = shown[TASKS] if len(shown) > TASKS else None
-            return Table(rows(shown[:TASKS]), begin, before[0] if before else None, later, len(places))
+            standings = reader.standings(key, info, shown[:TASKS])
+            return Table(rows(standings), begin, before[0] if before else None, later, len(places))
         if len(places) <= _SOUGHT:
             found = reader.tasks(key, state=state, among=places, limit=_SOUGHT) if places else []
-            return Table(rows([one.task for one in found]), 0, None, None)
+            return Table(rows(reader.standings_of(key, info, found)), 0, None, None)
     if state is None:
         end = min(begin + TASKS, definition.count)
         earlier = max(0, begin - TASKS) if begin else None
         later = end if end < definition.count else None
-        return Table(rows(range(begin, end)), begin, earlier, later, definition.count)
+        standings = reader.standings(key, info, range(begin, end))
+        return Table(rows(standings), begin, earlier, later, definition.count)
     found = reader.tasks(key, state=state, text=text, begin=begin, limit=TASKS + 1)
     earlier = reader.earlier(key, state=state, text=text, begin=begin, limit=TASKS) if begin else None
     later = found[TASKS].task if len(found) > TASKS else None
-    return Table(rows([one.task for one in found[:TASKS]]), begin, earlier, later)
+    return Table(rows(reader.standings_of(key, info, found[:TASKS])), begin, earlier, later)
 
 
 def _elements(
