@@ -3,16 +3,21 @@
 import os
 import sys
 import traceback
+from collections.abc import Sized
 from typing import TYPE_CHECKING, cast
 
 from procession._engine.course import Course
 from procession._engine.current import Seat
 from procession._engine.ledger import Ledger
+from procession._model.handle import Handle, index_of
 from procession._model.states import RunStatus
-from procession._model.text import shown
+from procession._model.task import Each, name_of
+from procession._model.text import counted, described, shown
 from procession._plan.plan import Plan
+from procession.errors import PlanChangedError
 
 if TYPE_CHECKING:
+    from procession._plan.shape import Shape
     from procession.journal import Journal, Recorder
 
 
@@ -84,16 +89,74 @@ def recording_of(
         assert isinstance(outer, Recorder)
         run_id = f"{task.conduct.run_id}/{task.index}" + (f".{task.element}" if task.element >= 0 else "")
         within = (outer, task.index, task.element)
-        return Recording(run_id, outer.journal.begin(run_id, fingerprint, shape, within=within))
+        allow_changes = outer.allow_changes
+        recorder = outer.journal.begin(run_id, fingerprint, shape, within=within, allow_changes=allow_changes)
+        _see_that_maps_are_whole(recorder, plan, shape, process_name)
+        return Recording(run_id, recorder)
     run_id = os.urandom(8).hex() if run_id is None else run_id
     origin = {"argv": sys.argv, "folder": os.getcwd()}  # noqa: PTH109  # pathlib takes long to import
     if isinstance(journal, Journal):
-        return Recording(run_id, journal.begin(run_id, fingerprint, shape, origin=origin, allow_changes=allow_changes))
+        recorder = journal.begin(run_id, fingerprint, shape, origin=origin, allow_changes=allow_changes)
+        _see_that_maps_are_whole(recorder, plan, shape, process_name)
+        return Recording(run_id, recorder)
     assert journal is not None
     opened = Journal(journal)
     try:
         recorder = opened.begin(run_id, fingerprint, shape, origin=origin, allow_changes=allow_changes)
+        _see_that_maps_are_whole(recorder, plan, shape, process_name)
         return Recording(run_id, recorder, opened)
     except BaseException:
         opened.close()
         raise
+
+
+def _see_that_maps_are_whole(recorder: "Recorder", plan: Plan, shape: "Shape", process_name: str) -> None:
+    """Refuse, or forget, maps that are recorded as completed and have elements missing. Ends the run where it refuses.
+
+    Earlier versions could leave such records when a journal failed for a moment and then worked again.
+    """
+    if recorder.executions == 1:
+        return
+    try:
+        gaps = {
+            index: gap for index, kind in shape.kinds.items() if kind == "map" and (gap := _gap(recorder, plan, index))
+        }
+        if not gaps:
+            return
+        if not recorder.allow_changes:
+            index, gap = next(iter(gaps.items()))
+            raise PlanChangedError(
+                f"run {shown(recorder.run_id)!r} of process {shown(process_name)!r}: task {index} "
+                f"({shown(name_of(plan.calls[index][0]))}) is recorded as completed, {gap}. "
+                "Start under another run id, or with allow_changes=True, which calls again what is missing and what "
+                "follows from it"
+            )
+        recorder.forget(gaps.keys(), shape.following(gaps.keys()) - gaps.keys())
+    except BaseException as error:
+        recorder.close("failed", described(error))
+        raise
+
+
+def _gap(recorder: "Recorder", plan: Plan, index: int) -> str | None:
+    """Return which elements of a map that is recorded as completed are not recorded, in words."""
+    recorded = recorder.recorded.get(index)
+    if recorded is None:
+        return None
+    count, end = recorder.extent(index)
+    expected = recorded.value if isinstance(recorded.value, int) else max(end, _known_length(recorder, plan, index))
+    return None if count == expected else f"but {counted(count, 'element')} of {expected:,} are"
+
+
+def _known_length(recorder: "Recorder", plan: Plan, index: int) -> int:
+    """Return how many elements a map has, as far as its iterables say without being drawn from; else 0."""
+    for iterable in plan.calls[index][1]:
+        if isinstance(iterable, Handle):
+            source = recorder.recorded.get(index_of(iterable))
+            value = None if source is None else source.value
+            if isinstance(plan.calls[index_of(iterable)][0], Each):
+                return value if isinstance(value, int) else recorder.extent(index_of(iterable))[1]
+        else:
+            value = iterable
+        if isinstance(value, Sized):
+            return len(value)
+    return 0

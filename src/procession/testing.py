@@ -211,9 +211,9 @@ def _main(folder: Path, journal: Path, after: int) -> int:
     writes = 0
     commit = Recorder.commit
 
-    def counted(recorder: Recorder, group: Sequence[Record]) -> None:
+    def counted(recorder: Recorder, group: Sequence[Record], *, again: bool = False) -> None:
         nonlocal writes
-        commit(recorder, group)
+        commit(recorder, group, again=again)
         writes += 1
         if writes == after:
             _die()

@@ -91,7 +91,6 @@ class DrawnMap(MapJob):
         """Return the results, or raise what became of the map."""
         self._ended = True
         self.close()
-        self._course.flush()
         return self._concluded()
 
     def close(self) -> None:

@@ -116,7 +116,7 @@ class PoolEngine:
     def _coordinate(self) -> None:
         course = self.course
         # What is recorded is committed at once for all that came back together.
-        course.looped_by(_nothing, _nothing)
+        course.commits_by(lambda: True)
         try:
             self._crew = self._hire(course)
             for stage in course.plan.stages:
@@ -144,6 +144,8 @@ class PoolEngine:
         supply.in_order = not stage.at_once
         course.ledger.open(stage)
         while not self._left:
+            if supply.in_order:
+                course.flush()
             if course.ledger.halted:
                 self._halt()
             else:
@@ -317,7 +319,7 @@ class PoolEngine:
         self._supply.give_back(units)
 
     def _ended_plain(self, units: PlainUnits, report: Report, shift: float) -> None:
-        course, in_order, worker = self.course, self._supply.in_order, report.worker
+        course, worker = self.course, report.worker
         starts, workers = course.ledger.starts, course.workers
         for place, (index, data) in enumerate(zip(units.indexes, report.ended, strict=False)):
             ended = ended_of(data)
@@ -327,7 +329,7 @@ class PoolEngine:
                 continue
             starts[index] = start + shift
             workers[index] = worker
-            course.finished(index, value, end + shift, in_order=in_order)
+            course.finished(index, value, end + shift)
 
     def _ended(self, unit: Unit, ended: Ended, shift: float, worker: str) -> None:
         returned, start, end, value, log = ended
@@ -376,7 +378,7 @@ class PoolEngine:
             course.workers[index] = worker
             if course.verbose:
                 course.report("task_completed", index, unit.attempt, end - unit.start)
-            course.finished(index, value, end, in_order=self._supply.in_order)
+            course.finished(index, value, end)
         except BaseException as error:  # it cannot be recorded
             self._fail(unit, error, end, worker)
 
@@ -396,11 +398,10 @@ class PoolEngine:
             self._supply.open.discard(job)
             if job.start is not None:  # as its first call did, and not when it was opened
                 self.course.ledger.starts[job.index] = job.start
-            in_order = self._supply.in_order
             try:
-                self.course.finished(job.index, job.concluded(), job.end, in_order=in_order)
+                self.course.finished(job.index, job.concluded(), job.end)
             except BaseException as error:
-                self.course.raised(job.index, error, in_order=in_order, end=job.end)
+                self.course.raised(job.index, error, in_order=self._supply.in_order, end=job.end)
         return bool(done)
 
     # Stopping
@@ -466,7 +467,3 @@ def _is_last(unit: Unit) -> bool:
 
 def _cancelled(index: int) -> TaskCancelled:
     return TaskCancelled(f"the run ended before task {index} did")
-
-
-def _nothing() -> None:
-    pass

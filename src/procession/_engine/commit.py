@@ -4,7 +4,8 @@
     worker ──add──▶ queue ──┼──▶ the one who holds the lock: one transaction ──▶ each record's `then`
     worker ──add──▶ queue ──┘    the others go on with other tasks
 
-Nobody waits for a write of another, there is no thread for it, and the busier the journal is, the larger the groups.
+There is no thread for it, and the busier the journal is, the larger the groups. Records are committed in the order in
+which they were queued, and none after one that could not be: so no record is ever ahead of what it stands for.
 """
 
 import threading
@@ -16,6 +17,11 @@ from procession._model.record import Record, Recorded
 
 GROUP = 1000
 """Records in one transaction, at most."""
+
+AT_RISK = 64
+"""Calls that have ended and are not committed, at most, when another call begins: a crash makes them again."""
+AT_RISK_S = 0.02
+"""The same in seconds that these calls took, where that allows more of them."""
 
 
 class Recorder(Protocol):
@@ -47,57 +53,105 @@ class Recorder(Protocol):
         """Return a value as it will be recorded. Raises for one that cannot be, or that could not be read back."""
         ...
 
-    def commit(self, group: Sequence[Record], /) -> None:
-        """Record all of these or, with an exception, none."""
+    def commit(self, group: Sequence[Record], /, *, again: bool = False) -> None:
+        """Record all of these or, with an exception, none. `again`: an earlier try may have recorded them after all."""
         ...
 
 
 class GroupCommit:
-    """Has records committed in groups. `broken` is told of a group that could not be, and why."""
+    """Has records committed in groups, in the order in which they were queued.
 
-    __slots__ = ("_broken", "_lock", "_queue", "_write")
+    Once a group could not be committed, `failed` is called with the reason, and nothing more is until `close`, which
+    tries once more. `lost` is called there with the reason and with the records that still could not be committed.
+    """
+
+    __slots__ = ("_at_risk", "_at_risk_s", "_count", "_error", "_failed", "_lock", "_lost", "_over", "_queue", "_write")
 
     def __init__(
-        self, write: Callable[[Sequence[Record]], None], broken: Callable[[BaseException, Sequence[Record]], None]
+        self,
+        write: Callable[..., None],
+        failed: Callable[[BaseException], object],
+        lost: Callable[[BaseException, Sequence[Record]], object],
     ) -> None:
         self._write = write
-        self._broken = broken
+        self._failed = failed
+        self._lost = lost
         self._queue: deque[tuple[Record, Callable[[], object]]] = deque()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held by the one who commits
+        self._count = threading.Lock()
+        self._at_risk = 0
+        self._at_risk_s = 0.0
+        self._error: BaseException | None = None
+        self._over = False
 
     @property
     def pending(self) -> bool:
-        """Whether something is queued that nobody has begun to commit."""
-        return bool(self._queue)
+        """Whether something is queued that nobody has begun to commit, and that somebody may."""
+        return bool(self._queue) and self._error is None
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is queued and nobody is committing."""
+        return bool(self._queue) and self._error is None and not self._lock.locked()
+
+    @property
+    def behind(self) -> bool:
+        """Whether so much has ended and is not committed that no other call may begin."""
+        return self._at_risk > AT_RISK and self._at_risk_s > AT_RISK_S and self._error is None
 
     def add(self, record: Record, then: Callable[[], object]) -> None:
-        """Queue a record; `then` is called once it is committed."""
-        self._queue.append((record, then))
+        """Queue a record; `then` is called once it is committed. Does nothing once closed."""
+        with self._count:
+            self._at_risk += 1
+            self._at_risk_s += record.duration
+        if not self._over:
+            self._queue.append((record, then))
 
     def offer(self) -> None:
         """Commit what is queued, unless somebody is at it: then that one will."""
         # Looked at again after the release: somebody may have queued a record and found the lock still taken.
-        while self._queue and self._lock.acquire(blocking=False):
+        while self.pending and self._lock.acquire(blocking=False):
             try:
                 self._drain()
             finally:
                 self._lock.release()
 
     def flush(self) -> None:
-        """Commit what is queued, and return when all that was queued before the call is committed."""
+        """Commit what is queued, and return when all that was queued before the call is committed, or can't be."""
         with self._lock:
             self._drain()
 
-    def _drain(self) -> None:
-        while self._queue:
+    def close(self) -> None:
+        """Commit what is left, trying once more where it could not be, and take nothing more."""
+        with self._lock:
+            self._drain()
+            again, self._error = self._error, None
+            if again is not None:
+                self._drain(again=True)
+            self._over = True
+            error = self._error
+            if error is None:
+                return
+            records = [record for record, _ in self._queue]
+            self._queue.clear()
+        self._lost(error if again is None else again, records)
+
+    def _drain(self, *, again: bool = False) -> None:
+        while self._queue and self._error is None:
             group = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
             records = [record for record, _ in group]
             try:
-                self._write(records)
+                self._write(records, again=True) if again else self._write(records)
             except BaseException as error:
-                self._broken(error, records)
+                self._queue.extendleft(reversed(group))
+                self._error = error
+                self._failed(error)
                 if not isinstance(error, Exception):
                     raise
             else:
+                took = sum(record.duration for record in records)
+                with self._count:
+                    self._at_risk -= len(group)
+                    self._at_risk_s -= took
                 for _, then in group:
                     then()

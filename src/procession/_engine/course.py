@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from procession._engine.attempt import stripped
 from procession._engine.commit import GroupCommit, Recorder
@@ -94,8 +94,8 @@ class Course:
         self.epoch = time.time()
         self.began = time.perf_counter()
         self.loop_thread: int | None = None
-        self._commits = None if recorder is None else GroupCommit(recorder.commit, self._unrecorded)
-        self._offer: Callable[[], object] = _nothing if self._commits is None else self._commits.offer
+        self._commits = None if recorder is None else GroupCommit(recorder.commit, self.interrupt, self._unrecorded)
+        self._commit: Callable[[], bool] | None = None
         self._hear: Callable[[], object] = _nothing
         self._recruit: Callable[[int], object] = lambda _: None
         self._named: tuple[object, str] = None, ""
@@ -132,17 +132,18 @@ class Course:
         """Say that so many tasks became ready for which nobody has come yet."""
         self._recruit(count)
 
-    def looped_by(self, hear: Callable[[], object], offer: Callable[[], object]) -> None:
-        """Have `hear` called when the run halts, and `offer` when there is something to commit, in whatever thread."""
+    def commits_by(self, commit: Callable[[], bool]) -> None:
+        """Have `commit` called when a worker has something to commit; it returns whether the worker may go on."""
+        self._commit = commit
+
+    def looped_by(self, hear: Callable[[], object]) -> None:
+        """Have `hear` called when the run halts, in whatever thread."""
         self._hear = hear
-        if self._commits is not None:
-            self._offer = offer
 
     def unlooped(self) -> None:
-        """End what `looped_by` began."""
+        """End what `looped_by` and `commits_by` began."""
         self._hear = _nothing
-        if self._commits is not None:
-            self._offer = self._commits.offer
+        self._commit = None
 
     def ended(self, index: int) -> None:
         """Go on from a task that has ended well, in the worker that goes on with one of those it made ready."""
@@ -152,10 +153,10 @@ class Course:
         if self._watchers:
             self.notify(index)
 
-    def finished(self, index: int, value: object, end: float, *, in_order: bool) -> None:
+    def finished(self, index: int, value: object, end: float) -> None:
         """Record that a task returned; it has ended, for the ledger and everyone else, when that is committed.
 
-        In order, that is so when this returns. Raises for a value that cannot be recorded.
+        Raises for a value that cannot be recorded.
         """
         commits = self._commits
         if commits is None:
@@ -165,10 +166,6 @@ class Course:
                 self.ended(index)
             return
         commits.add(self._record(index, value, end), partial(self._committed, index, value, end))
-        if in_order:
-            commits.flush()
-        else:
-            self._offer()
 
     def element_finished(
         self, index: int, place: int, digest: bytes, value: object, start: float, attempts: int
@@ -192,18 +189,21 @@ class Course:
             self._log(index, place) if self.logs else None,
         )
         self._commits.add(record, _nothing)
-        self._offer()
 
     def element_raised(self, index: int, place: int, error: BaseException, start: float, attempts: int) -> None:
         """Record that an element of a map raised."""
         if self._commits is not None:
             self._commits.add(self._failure(index, place, error, start, time.perf_counter(), attempts), _nothing)
-            self._offer()
 
-    def offer(self) -> None:
+    def commit(self) -> bool:
+        """Have what was recorded so far committed, as the engine sees fit; return whether the worker may go on."""
+        return self.offer() if self._commit is None else self._commit()
+
+    def offer(self) -> bool:
         """Commit what was recorded so far, unless somebody is at it: then that one will."""
         if self._commits is not None:
             self._commits.offer()
+        return True
 
     def took_part(self, index: int, worker: str, start: float, elements: int) -> None:
         """Note that a worker was on a map since `start`, and how many elements it called."""
@@ -214,6 +214,16 @@ class Course:
     def uncommitted(self) -> bool:
         """Whether something was recorded that nobody has begun to commit."""
         return self._commits is not None and self._commits.pending
+
+    @property
+    def commit_waits(self) -> bool:
+        """Whether something was recorded and nobody is committing."""
+        return self._commits is not None and self._commits.waits
+
+    @property
+    def behind(self) -> bool:
+        """Whether so much has ended and is not committed that no other call may begin."""
+        return self._commits is not None and self._commits.behind
 
     def flush(self) -> None:
         """Return when all that was recorded so far is committed."""
@@ -247,7 +257,6 @@ class Course:
             if self._commits is not None:
                 record = self._failure(index, WHOLE, error, now if start is None else start, now, attempt)
                 self._commits.add(record, _nothing)
-                self._offer()
         self.notify(index)
 
     def fail_early(self, index: int, error: BaseException, *, in_order: bool) -> None:
@@ -264,7 +273,8 @@ class Course:
 
     def close(self) -> None:
         """Close the books: whatever has not started by now never will."""
-        self.flush()
+        if self._commits is not None:
+            self._commits.close()
         self.ledger.finish()
         self.maps = {index: _Ended(part.progress) for index, part in self.maps.items()}
 
@@ -424,7 +434,7 @@ class Course:
             "completed",
             self.name(index),
             b"",
-            None if isinstance(function, Each) else self.recorder.encode(value),  # whose elements have been recorded
+            self.recorder.encode(len(cast("list[object]", value)) if isinstance(function, Each) else value),
             None,
             self.attempts.get(index, 1),
             self.epoch + start - self.began,
@@ -463,13 +473,12 @@ class Course:
         return None if log is None else log.text()
 
     def _unrecorded(self, error: BaseException, records: Sequence[Record]) -> None:
-        """Fail the run, and the tasks of which nobody can know any more that they ended well."""
+        """Fail the tasks of which nobody can know any more that they ended well."""
         for record in records:
             if record.element == WHOLE and record.state == "completed":
                 self.ledger.fail(record.task, error)
                 self.ledger.ends[record.task] = time.perf_counter()
                 self.notify(record.task)
-        self.interrupt(error)
 
     def _note_halt(self) -> None:
         """Wake whoever waits for what the ledger has come to."""

@@ -117,7 +117,7 @@ class MapJob:
         context = self._context.copy()
         context.run(SEAT.set, seat)
         start, called = time.perf_counter(), 0
-        while (drawn := self._next()) is not None:
+        while self._course.commit() and (drawn := self._next()) is not None:
             one, own = context.copy(), self._seated(seat, drawn[0])
             if own is not seat:
                 one.run(SEAT.set, own)
@@ -128,7 +128,6 @@ class MapJob:
             del drawn, one
         self._course.took_part(self._index, seat.worker, start, called)
         self._leave()
-        self._course.flush()
         return self._concluded()
 
     @property
@@ -159,12 +158,22 @@ class MapJob:
             self._course.recruit(1)
 
     def _leave(self) -> None:
-        """Return in the last worker, else raise `Left`."""
+        """Return in the last worker, else raise `Left`: there are others, or will be."""
         with self._lock:
             self._active -= 1
             if self._active:
                 raise Left
-            self._ended = True
+            left = not self._nothing_left
+            self._ended = not left
+        if left:
+            self._ask()
+            raise Left
+
+    @property
+    def _nothing_left(self) -> bool:
+        """Whether no element is left to begin."""
+        halted = self._course.ledger.halted or self._failure is not None
+        return halted or (self._exhausted and not self._window)
 
     def _enter(self) -> None:
         starts = self._course.ledger.starts

@@ -35,6 +35,8 @@ class ThreadEngine:
         self.course = course
         self._lock = threading.Lock()
         self._active = 0
+        self._displaced = 0
+        self._here = threading.local()
         self._opening = False
         self._vacant = Latch()
         self._starter: threading.Thread | None = None
@@ -62,6 +64,7 @@ class ThreadEngine:
             course.close()
             # No cycle may stay: it would keep what failed, and its frames, until the collector comes.
             course.staffed_by(lambda _: None)
+            course.unlooped()
             self._maps = {}
             if self._calls is not course.plan.calls:
                 self._calls = []
@@ -70,6 +73,7 @@ class ThreadEngine:
         """Run one stage."""
         self._in_order = not stage.at_once
         self.course.staffed_by(self._recruit)
+        self.course.commits_by(self._commit)
         ready = self.course.ledger.open(stage)
         if not stage.at_once:
             self._drive_in_order()
@@ -94,14 +98,16 @@ class ThreadEngine:
         except RuntimeError:
             self.course.interrupt(self._no_workers())
             return
+        # One more where there is a journal: the one who commits has given its place to another.
         self._pool = pool = ThreadPoolExecutor(
-            self.course.max_workers, thread_name_prefix=f"procession-{shown(self.course.process_name, 40)}"
+            self.course.max_workers + (self.course.recorder is not None),
+            thread_name_prefix=f"procession-{shown(self.course.process_name, 40)}",
         )
         self._vacant = Latch()
         self._opening = True
         try:
             try:
-                self._recruit_from_daemon(1 if self.course.edges else min(ready, self.course.max_workers))
+                self._recruit_from_daemon(min(ready, self.course.max_workers))
                 self._vacant.wait()
             except BaseException as error:
                 self.course.interrupt(error)
@@ -156,7 +162,7 @@ class ThreadEngine:
 
     def _note_vacancy(self) -> None:
         """End the stage if its last worker has left. With the lock held."""
-        if self._active == 0 and not self._opening:
+        if self._active == 0 and not self._displaced and not self._opening:
             self._vacant.open()
 
     def _recruit(self, count: int) -> None:
@@ -192,12 +198,16 @@ class ThreadEngine:
         )
 
     def _serve(self, ticket: list[bool]) -> None:
-        """Work as one thread of the pool until there is nothing ready. Without a ticket, it is not yet counted."""
+        """Work as one thread of the pool until there is nothing ready, or until another has this one's place.
+
+        Without a ticket, it is not yet counted.
+        """
         with self._lock:
             if not ticket:
                 if not self.course.ledger.ready or self._active >= self.course.max_workers:
                     return
                 self._active += 1
+        self._here.placed = True
         seat = self.course.seat(threading.current_thread().name)
         while True:
             try:
@@ -207,9 +217,12 @@ class ThreadEngine:
                 self.course.ledger.interrupt(error)
             with self._lock:
                 # Whoever makes tasks ready is active and comes by here, so none is left lying.
-                if not self.course.ledger.ready:
+                if not self._regain() or not self.course.ledger.ready:
                     self.course.leave(seat)
-                    self._active -= 1
+                    if self._here.placed:
+                        self._active -= 1
+                    else:
+                        self._displaced -= 1
                     self._note_vacancy()
                     return
 
@@ -221,6 +234,42 @@ class ThreadEngine:
             context = base.copy()
             if not context.run(draw, seat, context, base) and (not self.course.ledger.ready or not self._in_order):
                 return
+
+    def _commit(self) -> bool:
+        """Commit what was recorded, as far as nobody is at it; return whether this worker still has its place.
+
+        In order, all is committed when this returns. At once, other calls are made in this worker's place meanwhile.
+        It has it back if there is room then.
+        """
+        course = self.course
+        if self._in_order:
+            course.flush()
+            return True
+        here = self._here
+        if course.commit_waits:
+            with self._lock:
+                if here.placed:
+                    here.placed = False
+                    self._active -= 1
+                    self._displaced += 1
+            try:
+                self._recruit(1)
+                course.offer()
+            finally:
+                with self._lock:
+                    self._regain()
+        if course.behind:
+            course.flush()
+        return bool(here.placed)
+
+    def _regain(self) -> bool:
+        """Have the calling worker take a place again, if it has none; return whether it has one. With the lock held."""
+        here = self._here
+        if not here.placed and self._active < self.course.max_workers:
+            here.placed = True
+            self._active += 1
+            self._displaced -= 1
+        return bool(here.placed)
 
     def _draw_plain(self, seat: Seat, context: contextvars.Context, base: contextvars.Context) -> bool:
         """Run ready tasks until there are none; return early, with True, when the context is used up.
@@ -257,7 +306,8 @@ class ThreadEngine:
         course, ready, clock = self.course, self.course.ledger.ready, time.perf_counter
         index = -1
         try:
-            for index in iter(ready.popleft, None):
+            while self._commit():
+                index = ready.popleft()
                 seat.index = index
                 own = seat.own(index)
                 SEAT.set(own)
@@ -269,14 +319,14 @@ class ThreadEngine:
                     value = function(*args, **kwargs)
                 finally:
                     own.over = True
-                course.finished(index, value, clock(), in_order=self._in_order)
+                course.finished(index, value, clock())
                 del value
-                index = -1  # its end is noted by whoever commits it  # noqa: PLW2901
+                index = -1  # its end is noted by whoever commits it
                 if context != base:
                     return True
         except BaseException as error:
             return self._went_wrong(index, error)
-        raise AssertionError("unreachable")
+        return False  # another has its place
 
     def _went_wrong(self, index: int, error: BaseException) -> bool:
         """Say what ended a loop; return whether to go on with another."""

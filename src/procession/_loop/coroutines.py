@@ -162,7 +162,8 @@ class CoroutineEngine:
         self._limit = course.max_workers if stage.at_once else 1
         self._forsaken = False
         course.staffed_by(self._recruit)
-        course.looped_by(self._hear, self._commit_aside)
+        course.looped_by(self._hear)
+        course.commits_by(self._commit)
         outer, course.loop_thread = course.loop_thread, self._thread
         try:
             course.ledger.open(stage)
@@ -236,10 +237,13 @@ class CoroutineEngine:
         """
         # Each that comes brings two more: all are there soon, but quick work is over before many have come.
         self._recruit(2)
+        if self.course.recorder is not None:
+            await self._draw_recorded(worker)
+            return
         course, seat, context, base, clock = self.course, worker.seat, worker.context, worker.base, time.perf_counter
         ledger, workers, attentive, calls = course.ledger, course.workers, course.attentive, self._calls
         values, starts, ends, claim = ledger.values, ledger.starts, ledger.ends, ledger.ready.popleft
-        coroutines, recorded = course.plan.coroutines, course.recorder is not None
+        coroutines = course.plan.coroutines
         cancelling = current().cancelling
         since = now = clock()
         while True:
@@ -255,18 +259,14 @@ class CoroutineEngine:
             workers[index] = seat.worker
             starts[index] = now
             try:
-                if recorded:
-                    await self._finish(index, await self._call_recorded(worker, index), clock())
-                    now = clock()
-                else:
-                    function, args, kwargs = calls[index]
-                    value = await function(*args, **kwargs)
-                    now = clock()
-                    values[index] = value
-                    ends[index] = now
-                    del value
-                    if attentive:
-                        course.ended(index)
+                function, args, kwargs = calls[index]
+                value = await function(*args, **kwargs)
+                now = clock()
+                values[index] = value
+                ends[index] = now
+                del value
+                if attentive:
+                    course.ended(index)
                 if context != base or cancelling():
                     return
             except BaseException as error:
@@ -277,6 +277,34 @@ class CoroutineEngine:
             if now - since > PATIENCE_S and ledger.ready:
                 await breathe()
                 since = now = clock()
+
+    async def _draw_recorded(self, worker: Worker) -> None:
+        """Do the same in a run with a journal, in which a task has ended only when that is committed."""
+        course, clock = self.course, time.perf_counter
+        ledger, claim, cancelling = course.ledger, course.ledger.ready.popleft, current().cancelling
+        since = clock()
+        while True:
+            try:
+                index = claim()
+            except IndexError:
+                return
+            if index not in course.plan.coroutines:
+                await self._lend(index)
+                since = clock()
+                continue
+            worker.seat.index = index
+            course.workers[index] = worker.seat.worker
+            ledger.starts[index] = clock()
+            try:
+                course.finished(index, await self._call_recorded(worker, index), clock())
+            except BaseException as error:
+                self._raised(index, error)
+            await self.committed(wait=self._in_order)
+            if not alike(worker.context, worker.base) or cancelling():
+                return
+            if clock() - since > PATIENCE_S and ledger.ready:
+                await breathe()
+                since = clock()
 
     async def _call_recorded(self, worker: Worker, index: int) -> Any:
         own = worker.seat.own(index)
@@ -336,12 +364,13 @@ class CoroutineEngine:
             function, args, kwargs = self._threads._calls[index]
             value = context.run(function, *args, **kwargs)
             own.over = True
-            course.finished(index, value, time.perf_counter(), in_order=False)
+            course.finished(index, value, time.perf_counter())
         except Left:
             pass
         except BaseException as error:
             own.over = True
             course.raised(index, error, in_order=False)
+        course.commit()
 
     def _next_plain(self) -> int | None:
         ledger = self.course.ledger
@@ -396,16 +425,28 @@ class CoroutineEngine:
 
     # The journal
 
-    async def _finish(self, index: int, value: object, end: float) -> None:
-        self.course.finished(index, value, end, in_order=False)
-        if self._in_order:
-            await self.aside(self.course.flush)
+    async def committed(self, *, wait: bool) -> None:
+        """Have what was recorded committed; wait for that if asked to, and where too much is not committed."""
+        course = self.course
+        if wait or course.behind:
+            await self.aside(course.flush)
+        else:
+            course.commit()
+
+    def _commit(self) -> bool:
+        """Have what was recorded committed, by a thread aside."""
+        course = self.course
+        if threading.get_ident() == self._thread:
+            self._commit_aside()
+        elif course.behind or self._in_order:
+            course.flush()
+        elif course.uncommitted and not self._committing:
+            with suppress(RuntimeError):  # the loop is closed: it was left in a hurry
+                self._loop.call_soon_threadsafe(self._commit_aside)
+        return True
 
     def _commit_aside(self) -> None:
-        """Have what was recorded committed, by a thread."""
-        if threading.get_ident() != self._thread:
-            self.course.offer()
-        elif not self._committing:
+        if self.course.uncommitted and not self._committing:
             try:
                 commit = self._aside.call(self.course.offer)
             except WorkersUnavailableError:
@@ -418,8 +459,7 @@ class CoroutineEngine:
         self._committing = False
         if not commit.cancelled() and (error := commit.exception()) is not None:
             self.course.interrupt(error)
-        if self.course.uncommitted:
-            self._commit_aside()
+        self._commit_aside()
         self._note_vacancy()
 
     # A run that is halted

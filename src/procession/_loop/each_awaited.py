@@ -35,6 +35,10 @@ class Engine(Protocol):
         """Have a call made in a thread."""
         ...
 
+    async def committed(self, *, wait: bool) -> None:
+        """Have what was recorded committed, and wait for that if asked to."""
+        ...
+
     def pause(self, seconds: float) -> Awaitable[bool]:
         """Wait so many seconds; return early, with True, once nothing new may start."""
         ...
@@ -72,6 +76,8 @@ class AwaitedMap(MapJob):
                 shift.seat.element = WHOLE
                 called += 1
                 del drawn
+                if self._course.recorder is not None:
+                    await self._engine.committed(wait=False)
                 if task.cancelling() and not self._course.ledger.halted:
                     await absolve(task)
                 if time.perf_counter() - since > PATIENCE_S and not self._course.ledger.halted:
@@ -82,8 +88,6 @@ class AwaitedMap(MapJob):
                 self._fail(error)
         self._course.took_part(self._index, shift.seat.worker, start, called)
         self._leave()
-        if self._course.recorder is not None:
-            await self._engine.aside(self._course.flush)
         return self._concluded()
 
     async def _next_async(self) -> tuple[int, tuple[Any, ...]] | None:

@@ -12,7 +12,7 @@ class Record(NamedTuple):
     task: int
     """Its place in its process."""
     element: int
-    """The element's place in a map, or `WHOLE`. A map's own record has no value, for its elements have."""
+    """The element's place in a map, or `WHOLE`. The value of a map's own record is the number of its elements."""
     state: Literal["completed", "failed"]
     name: str
     digest: bytes

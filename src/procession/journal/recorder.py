@@ -1,6 +1,7 @@
 """One run's way into a journal, while this process executes it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
@@ -15,6 +16,7 @@ from procession.journal import lease
 from procession.journal.codec import Codec, decoded, encoded, writable
 from procession.journal.database import Channel
 from procession.journal.heartbeat import Heartbeat, Snapshot
+from procession.journal.removal import forget
 from procession.journal.schema import records, runs
 
 if TYPE_CHECKING:
@@ -72,7 +74,10 @@ class Recorder:
 
     @property
     def recorded(self) -> Mapping[int, Recorded]:
-        """What earlier executions recorded of tasks that ended well, by task. A map's own value is `None`."""
+        """What earlier executions recorded of tasks that ended well, by task.
+
+        A map's own value is the number of its elements; `None` if an older version recorded it.
+        """
         if self._recorded is None:
             self._recorded = self._read(records.c.task, records.c.element == WHOLE)
         return self._recorded
@@ -90,6 +95,29 @@ class Recorder:
             last: int | None = connection.execute(query).scalar_one()
         return WHOLE if last is None else last
 
+    def extent(self, index: int) -> tuple[int, int]:
+        """Return how many elements of a map earlier executions recorded as completed, and the place after the last."""
+        if self.executions == 1:
+            return 0, 0
+        c = records.c
+        query = select(func.count(), func.max(c.element)).where(
+            c.run == self.key, c.task == index, c.element != WHOLE, c.state == "completed"
+        )
+        with self.held.channel.open() as connection:
+            count, last = connection.execute(query).one()
+        return count, 0 if last is None else last + 1
+
+    def forget(self, maps: AbstractSet[int], tasks: AbstractSet[int]) -> None:
+        """Delete what is recorded of maps as a whole, but not of their elements, and all that is of other tasks."""
+        whole = delete(records).where(
+            records.c.run == self.key, records.c.task == bindparam("gone"), records.c.element == WHOLE, self._holding()
+        )
+        with self.held.channel.transaction() as connection:
+            connection.execute(whole, [{"gone": task} for task in maps])
+            if tasks:
+                forget(connection, self.key, tasks)
+        self._recorded = None
+
     def forget_elements(self, index: int, start: int) -> None:
         """Delete what is recorded of a map's elements from a place on."""
         gone = delete(records).where(
@@ -102,11 +130,14 @@ class Recorder:
         """Return a value as it will be recorded. `ResultError` for one that cannot be, or not be read back."""
         return encoded(self._codec, value)
 
-    def commit(self, group: Sequence[Record]) -> None:
-        """Record all of these or, with an exception, none: `RunInUseError` if another has taken over the run."""
+    def commit(self, group: Sequence[Record], *, again: bool = False) -> None:
+        """Record all of these or, with an exception, none: `RunInUseError` if another has taken over the run.
+
+        `again` says that an earlier try failed, and may have recorded them all the same.
+        """
         channel = self.held.channel
         group = [record if _is_plain(record) else _plain(record) for record in group]
-        stale = [(record.task, record.element) for record in group] if self.allow_changes else []
+        stale = [(record.task, record.element) for record in group] if self.allow_changes or again else []
         if self._failed and not stale:
             stale = [place for record in group if (place := (record.task, record.element)) in self._failed]
         if stale:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from procession._model.record import WHOLE
@@ -22,7 +22,8 @@ from procession.journal.database import Database, Durability
 from procession.journal.look import RunInfo, TaskInfo
 from procession.journal.reader import Reader
 from procession.journal.recorder import Held, Recorder
-from procession.journal.schema import ID_LIMIT, TOP, definitions, records, runs
+from procession.journal.removal import forget, remove
+from procession.journal.schema import ID_LIMIT, TOP, definitions, runs
 
 
 class _Plan(NamedTuple):
@@ -330,24 +331,3 @@ def _define(connection: Connection, row: Row[Any], run_id: str, plan: _Plan, *, 
         forget(connection, row.key, plan.outdated(before))
     if kept._mapping != plan.written:
         connection.execute(update(definitions).where(here).values(**plan.written))
-
-
-def forget(connection: Connection, key: int, tasks: set[int]) -> None:
-    """Delete what is recorded of these tasks of a run, and of the runs nested in them."""
-    one = delete(records).where(records.c.run == key, records.c.task == bindparam("gone"))
-    connection.execute(one, [{"gone": task} for task in tasks])
-    children = connection.execute(select(runs.c.key, runs.c.id).where(runs.c.parent == key)).all()
-    for child, place in children:
-        if int(place.partition(".")[0]) in tasks:
-            remove(connection, child)
-
-
-def remove(connection: Connection, key: int) -> None:
-    """Delete a run, with its records and all that is nested in it."""
-    waiting = [key]
-    while waiting:
-        key = waiting.pop()
-        waiting += connection.execute(select(runs.c.key).where(runs.c.parent == key)).scalars()
-        connection.execute(delete(records).where(records.c.run == key))
-        connection.execute(delete(definitions).where(definitions.c.run == key))
-        connection.execute(delete(runs).where(runs.c.key == key))

@@ -1,0 +1,28 @@
+"""Taking out of a journal what was recorded: of tasks, or a whole run."""
+
+from collections.abc import Set as AbstractSet
+
+from sqlalchemy import Connection, bindparam, delete, select
+
+from procession.journal.schema import definitions, records, runs
+
+
+def forget(connection: Connection, key: int, tasks: AbstractSet[int]) -> None:
+    """Delete what is recorded of these tasks of a run, and of the runs nested in them."""
+    one = delete(records).where(records.c.run == key, records.c.task == bindparam("gone"))
+    connection.execute(one, [{"gone": task} for task in tasks])
+    children = connection.execute(select(runs.c.key, runs.c.id).where(runs.c.parent == key)).all()
+    for child, place in children:
+        if int(place.partition(".")[0]) in tasks:
+            remove(connection, child)
+
+
+def remove(connection: Connection, key: int) -> None:
+    """Delete a run, with its records and all that is nested in it."""
+    waiting = [key]
+    while waiting:
+        key = waiting.pop()
+        waiting += connection.execute(select(runs.c.key).where(runs.c.parent == key)).scalars()
+        connection.execute(delete(records).where(records.c.run == key))
+        connection.execute(delete(definitions).where(definitions.c.run == key))
+        connection.execute(delete(runs).where(runs.c.key == key))
