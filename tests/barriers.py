@@ -317,7 +317,7 @@ def mapped_lazily(at, attend, process_of):
 
 def mapped_over_handles(at, attend, process_of):
     """A map over what another map, and a task, have returned."""
-    process = process_of(4)
+    process = process_of(8)
     first = process.map(QUICK[attend], [[at("first", 4)]] * 4)
     process.map(attend, first)
     process.map(attend, process.task(QUICK[attend], [[at("second", 4)]] * 4))
