@@ -245,7 +245,7 @@ def depths(shape):
 def add_shape(process_of, shape, at, attend, *, seed=None):
     """Return a process of that shape, of calls that meet; `process_of` makes it for so many workers.
 
-    With a seed, calls last one to three ticks, so that tasks become ready while others run; without, one each.
+    Several functions as `attend` take turns. With a seed, calls last one to three ticks, so that tasks become ready while others run; without, one each.
     """
     chance = random.Random(seed)
     lasts = [1 if seed is None else chance.randint(1, 3) for _ in shape]
@@ -258,7 +258,8 @@ def add_shape(process_of, shape, at, attend, *, seed=None):
     taken = {need for needs in shape for need in needs}
     handles = {}
     for index, needs in enumerate(shape):
-        call = (attend, [at(f"tick {tick}", flying[tick]) for tick in ticks[index]], *(handles[need] for need in needs))
+        function = attend[index % len(attend)] if isinstance(attend, tuple) else attend
+        call = (function, [at(f"tick {tick}", flying[tick]) for tick in ticks[index]], *(handles[need] for need in needs))
         if index in taken:
             handles[index] = process.task(*call)
         else:
