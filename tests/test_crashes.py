@@ -1,21 +1,38 @@
 """Real crashes, at every point where one could matter and at random ones."""
 
 import random
+import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from procession import Process, task
-from procession.testing import crash_everywhere
+from procession._model.record import WHOLE
+from procession.errors import JournalError, PlanChangedError
+from procession.journal import Journal
+from procession.testing import Failure, crash_everywhere, fail_everywhere, failing_journal, recorded_calls
 
 ROOT = Path(__file__).parents[1]
 
 
 def double(number):
     return number * 2
+
+
+async def double_async(number):
+    return number * 2
+
+
+every_engine = pytest.mark.parametrize(
+    ("executor", "function"),
+    [("threads", double), ("threads", double_async), (ThreadPoolExecutor(2), double)],
+    ids=["threads", "coroutines", "a coordinator"],  # which is the same one for every executor
+)
 
 
 def chance():
@@ -98,3 +115,127 @@ def test_killed_at_random_instants_nothing_is_lost_or_done_twice(where, tmp_path
     done = subprocess.run(command, capture_output=True, text=True, timeout=160, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 recorded calls lost, 0 recorded calls made again, journal corrupt after 0 kills" in done.stdout
+
+
+# Journals that fail
+
+
+@pytest.mark.timeout(170)
+def test_a_journal_that_fails_at_any_write_hands_out_nothing_that_was_not_recorded():
+    """Executed again, the process has the results of an undisturbed run, and repeats nothing recorded."""
+
+    def build():
+        inner = Process("inner", "parallel", 2)
+        inner.map(double, [1, 2])
+        process = Process("tiny", "parallel", 2)
+        process.task(sum, process.map(double, [3, 4]))
+        process.add_task(inner)
+        return process
+
+    report = fail_everywhere(build)
+    assert report.results == [[6, 8], 14, [[2, 4]]]
+    assert report.failures >= 4
+
+
+def test_a_run_that_completes_though_its_journal_failed_is_found():
+    """So a library that took no notice of a failed write would be told of."""
+
+    def build():
+        from procession._engine.course import Course
+
+        Course.interrupt = lambda course, error: None
+        process = Process("silent")
+        process.add_task(double, 1)
+        return process
+
+    with pytest.raises(AssertionError, match="the process completed, or failed otherwise, though its journal failed"):
+        fail_everywhere(build)
+
+
+@every_engine
+@pytest.mark.parametrize("way", get_args(Failure))
+def test_on_every_engine_a_failing_journal_hands_out_nothing_that_was_not_recorded(executor, function, way, tmp_path):
+    """Each write fails in turn: of tasks in groups, chains, maps, a map over a map, a nested run, and of their ends."""
+
+    def build():
+        inner = Process("inner", "parallel", 2, executor=executor)
+        inner.add_task(function, 1)
+        inner.map(function, [1, 2])
+        process = Process("all", "parallel", 3, executor=executor)
+        first = process.map(function, range(5))
+        process.map(function, first)
+        last = process.task(function, 1)
+        for _ in range(3):
+            last = process.task(function, last)
+        process.add_task(inner)
+        process.task(sum, process.map(function, iter([7, 8])))
+        return process
+
+    expected = build().execute()
+    for at in range(1, 40):
+        path = tmp_path / f"{at}.db"
+        with failing_journal(at, way) as has_failed:
+            try:
+                results = build().execute(run_id="a", journal=path)
+            except JournalError:
+                assert has_failed()
+            else:
+                assert not has_failed()
+                assert results == expected
+                return
+        with Journal(path) as journal:
+            recorded = recorded_calls(journal)
+            process, calls = build(), []
+            results = process.execute(run_id="a", journal=journal, observers=[Calls(calls)])
+        assert results == expected, f"write {at} failed"
+        assert recorded.isdisjoint(calls)
+    raise AssertionError("more writes than there can be")
+
+
+class Calls:
+    """Notes each call that is begun."""
+
+    immediate = True
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def on_event(self, event):
+        if event.name in ("task_started", "element_started"):
+            self.calls.append((event.run_id, event.index, WHOLE if event.element is None else event.element))
+
+
+@pytest.mark.parametrize("source", ["a list", "a task's value", "a map's values", "a generator"])
+@pytest.mark.parametrize("older", [False, True])
+def test_a_map_that_is_recorded_with_elements_missing_is_refused_by_name(source, older, tmp_path):
+    """Whichever version left it so; with allow_changes=True, what is missing and what follows is called again."""
+    calls = []
+
+    def build():
+        process = Process("gaps", "parallel", 2)
+        numbers = {
+            "a list": lambda: [1, 2, 3, 4],
+            "a task's value": lambda: process.task(list, (1, 2, 3, 4)),
+            "a map's values": lambda: process.map(int, ["1", "2", "3", "4"]),
+            "a generator": lambda: (number for number in (1, 2, 3, 4)),
+        }[source]()
+        process.task(sum, process.map(double, numbers))
+        return process
+
+    path = tmp_path / "runs.db"
+    results = build().execute(run_id="a", journal=path)
+    place = len(results) - 2
+    missing = 1 if source == "a generator" else 3  # of the last one of a generator, an older version left no trace
+    with sqlite3.connect(path) as database:
+        database.execute("DELETE FROM procession_records WHERE task = ? AND element = ?", (place, missing))
+        if older:
+            database.execute("UPDATE procession_records SET value = NULL WHERE task = ? AND element = -1", (place,))
+    database.close()
+    with pytest.raises(PlanChangedError, match=rf"task {place} \(.*double\) is recorded as completed, but 3 elements of 4"):
+        build().execute(run_id="a", journal=path)
+    with Journal(path) as journal:
+        assert journal.run("a").status == "failed"
+        observers = [Calls(calls)]
+        assert build().execute(run_id="a", journal=journal, allow_changes=True, observers=observers) == results
+    assert [call for call in calls if call[2] != WHOLE] == [("a", place, missing)]
+    assert ("a", place + 1, WHOLE) in calls
