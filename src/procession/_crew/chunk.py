@@ -100,7 +100,10 @@ class Chunk:
         return _arrived, (data, self._names, self.budget, self.stops, self.halts, self.kills, self.chained, self.wanted)
 
     def run(self, note: Callable[[Ended], object], remote: Remote | None = None) -> BaseException | None:
-        """Make the calls and have each end noted. Returns why they could not be read, if so: then none was made."""
+        """Make the calls and have each end noted, until `note` says that no other is to be begun.
+
+        Returns why they could not be read, if so: then none was made.
+        """
         conduct: Course | Remote
         halting: Ledger | Remote
         if self.course is not None:
@@ -137,11 +140,12 @@ class Chunk:
         start = clock()
         until = start + self.budget
         value: Any = None
+        recalled: object = False
         # What a call has logged goes back with how it ended. In its run's own process it lies there.
         remote = conduct if isinstance(conduct, Remote) else None
         logs = None if remote is None else remote.logs
         for index, element, attempt, timeout, function, args, kwargs in self.calls:
-            if halting.halted or start > until:
+            if recalled or halting.halted or start > until:
                 return False
             if remote is not None:
                 remote.function, remote.element = function, element
@@ -160,14 +164,14 @@ class Chunk:
                     value = context.run(self._bounded, one, attempt)
             except BaseException as error:
                 seat.over = True
-                note((False, start, clock(), error, logs.take((index, element)) if logs else None))
+                recalled = note((False, start, clock(), error, logs.take((index, element)) if logs else None))
                 if self.stops or not isinstance(error, Exception):
                     return True
                 end = clock()
             else:
                 seat.over = True
                 end = clock()
-                note((True, start, end, value, logs.take((index, element)) if logs else None))
+                recalled = note((True, start, end, value, logs.take((index, element)) if logs else None))
                 value = value if chained else None
             start = end
             context = _clean(context, pristine)

@@ -1,8 +1,13 @@
 """What a coordinator needs of those who make calls, whoever and wherever they are."""
 
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from procession._crew.chunk import Chunk, Report
+from procession._crew.travel import Ended
+
+SETTLED_S = 0.001
+"""After so long, what a worker does is seen by the coordinator, and the other way round. (It takes nanoseconds.)"""
 
 
 class Arrival(NamedTuple):
@@ -13,6 +18,16 @@ class Arrival(NamedTuple):
     """What was made of it; `None` if nobody can say, or if it was taken back before it was begun."""
     lost: BaseException | None
     """Why the call that was being made did not end, nor any after it begin."""
+
+
+class Recalled(NamedTuple):
+    """A chunk of which no other call is begun. One may be going on, and is told of by the chunk's arrival."""
+
+    chunk: Chunk
+    ended: Sequence[Ended | bytes]
+    """How its first calls have ended."""
+    begun: int
+    """How many of its calls have been begun, at most."""
 
 
 class Crew(Protocol):
@@ -46,6 +61,13 @@ class Crew(Protocol):
         """Have the calls of a chunk made, and return by whom, as far as is known.
 
         With a timeout, there is one call, and it may take so many seconds.
+        """
+        ...
+
+    def recall(self, late: Collection[Chunk]) -> list[Recalled]:
+        """Have no other call begun of chunks that take longer than they should, and of those that lie behind them.
+
+        Returns those of which that is certain by now.
         """
         ...
 

@@ -8,6 +8,7 @@ halt ──run on every worker──▶ halted
 import multiprocessing
 import os
 import time
+from collections.abc import Collection
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from contextvars import ContextVar
@@ -24,7 +25,7 @@ except ImportError as error:
 
 from procession._crew.chunk import Chunk, Report
 from procession._crew.cluster import packed, places_away, refer, run_away, small_bytes, told, value_of
-from procession._crew.crew import Arrival
+from procession._crew.crew import Arrival, Recalled
 from procession._crew.given import LocalCrew
 from procession._crew.halted import halt, heard_by
 from procession._crew.remote import Remote
@@ -146,6 +147,10 @@ class DaskCrew:
         self._futures[report] = chunk, kept
         report.add_done_callback(self._done.put)
         return "Dask"
+
+    def recall(self, late: Collection[Chunk]) -> list[Recalled]:  # noqa: ARG002
+        """Do nothing, for now."""
+        return []
 
     def receive(self, seconds: float) -> list[Arrival]:
         """Wait for chunks to come back, at most so long, and return those that have."""

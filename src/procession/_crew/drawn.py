@@ -66,6 +66,13 @@ class DrawnMap(MapJob):
         return WINDOW * workers if self.lazy else max(self._length - self._drawn + len(self._window), 1)
 
     @property
+    def near(self) -> int:
+        """How many elements could be called now, as far as is known."""
+        if not self.lazy:
+            return self.left(1)
+        return max(len(self._window), int(self._ahead < self._most)) if self.more else 0
+
+    @property
     def more(self) -> bool:
         """Whether there may be something to draw, now or when others have ended."""
         exhausted = self._exhausted  # asked first: another thread fills the window, and says so after that

@@ -3,12 +3,13 @@
 send ──submit──▶ executor ──done callback──▶ queue ──▶ receive
 """
 
+from collections.abc import Collection
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from procession._crew.chunk import Chunk, Report, run_chunk
-from procession._crew.crew import Arrival
+from procession._crew.crew import Arrival, Recalled
 from procession._engine.course import Course
 from procession._model.text import described, shown, sketch
 from procession.errors import ExecutorBrokenError
@@ -46,6 +47,10 @@ class GivenCrew:
         self._futures[future] = chunk
         future.add_done_callback(self._done.put)
         return type(self._executor).__name__
+
+    def recall(self, late: Collection[Chunk]) -> list[Recalled]:  # noqa: ARG002
+        """Do nothing, for now."""
+        return []
 
     def receive(self, seconds: float) -> list[Arrival]:
         """Wait for chunks to come back, at most so long, and return those that have."""

@@ -9,6 +9,8 @@ _LONGEST_S = 1.0
 _WORTH = 20
 """How many times longer than the way there and back a chunk should take: it costs at most 5 % then."""
 _GROWTH = 8
+_LATE, _LATE_S = 2, 0.01
+"""A chunk is late after twice the time that it should take, and no sooner than after so many seconds."""
 _MOST_BYTES = 1 << 20
 _MANY = 2_000
 """So many calls travel well: with more, whoever sends and whoever receives them have long pauses in turn."""
@@ -40,6 +42,11 @@ class Pace:
     def chunk_s(self) -> float:
         """How long a chunk should take, in seconds."""
         return _CHUNK_S if self.call_s is None else min(max(_CHUNK_S, _WORTH * self._way), _LONGEST_S)
+
+    def late_s(self, calls: int) -> float:
+        """Return after how many seconds a chunk of so many calls has taken longer than it should."""
+        should = 0.0 if self.call_s is None else self._way + calls * self.call_s
+        return max(_LATE * should, _LATE_S)
 
     def learn(self, calls: int, *, seconds: float, way: float, size: int) -> None:
         """Take note of a chunk: its calls, what they took, what the way there and back took, how many bytes it had."""

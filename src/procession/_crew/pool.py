@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from procession._crew.chunk import Chunk, Report
+from procession._crew.chunk import Chunk
 from procession._crew.crew import Arrival, Crew
 from procession._crew.given import LocalCrew
 from procession._crew.pace import Pace
@@ -43,12 +43,15 @@ _GRACE_S = 1.0
 class _Sent:
     """A chunk on its way."""
 
-    __slots__ = ("at", "seat", "units")
+    __slots__ = ("at", "late", "seat", "settled", "units")
 
-    def __init__(self, units: Sequence[Unit], seat: Seat) -> None:
+    def __init__(self, units: Sequence[Unit], seat: Seat, late_s: float) -> None:
         self.units = units
         self.seat = seat
         self.at = time.perf_counter()
+        self.late = self.at + late_s
+        self.settled = 0
+        """How many of its calls have been settled before it came back, and are not among the units any more."""
 
 
 class PoolEngine:
@@ -154,7 +157,7 @@ class PoolEngine:
             if self._conclude_maps():
                 continue
             pause = _TURN_S if supply.is_hungry else SLICE_S
-            pause = pause if supply.pause is None else min(supply.pause, pause)
+            pause = min(pause, self._until_late(), pause if supply.pause is None else supply.pause)
             busy = [some for some in self._crews() if some.busy]
             for some in busy:
                 for arrival in some.receive(pause if len(busy) == 1 else _TURN_S):
@@ -175,11 +178,16 @@ class PoolEngine:
             self._retry(unit)
         while not (in_order and (self._sent or supply.pause is not None)):
             left = supply.count()
-            if not left or crew.room(1 if in_order else left, self._pace.call_s) <= 0:
-                return
+            if not left:
+                if in_order or not self._recalled(crew):
+                    return
+                continue
             # What lies ready at a worker takes no other place than that worker's.
             full = len(self._sent) - crew.ahead >= self.course.max_workers
             if full and self._local is not None and self._local.busy:
+                return
+            room = crew.room(1 if in_order else supply.near, self._pace.call_s)
+            if room <= 0 and (full or not supply.next_stays):
                 return
             units = supply.take(self._size(left))
             if not units:
@@ -219,7 +227,7 @@ class PoolEngine:
             within=crew.within,
             wanted=self._wanted,
         )
-        sent = _Sent(units, course.seat(""))
+        sent = _Sent(units, course.seat(""), self._pace.late_s(len(units)))
         sent.seat.index = units[0].index
         self._sent[chunk] = sent
         self._note_sent(units, sent.at)
@@ -256,6 +264,37 @@ class PoolEngine:
         unit.alone = True
         self._supply.give_back([unit])
 
+    # Taking back
+
+    def _until_late(self) -> float:
+        """Return in how many seconds there may be something to take back."""
+        now = time.perf_counter()
+        if self._supply.in_order or self._supply.count():
+            return SLICE_S
+        return min((sent.late - now for sent in self._sent.values() if sent.late > now), default=SLICE_S)
+
+    def _recalled(self, crew: Crew) -> bool:
+        """Take back calls that wait behind others for longer than they should, if there is a place where to make them.
+
+        What has ended in the same chunks is settled, as others may wait for it. Return whether anything has changed.
+        """
+        if self.course.ledger.halted or len(self._sent) - crew.ahead >= self.course.max_workers:
+            return False
+        now = time.perf_counter()
+        late = {chunk for chunk, sent in self._sent.items() if sent.late <= now}
+        recalled = crew.recall(late) if late else []
+        for chunk, ended, begun in recalled:
+            sent = self._sent[chunk]
+            units = list(sent.units)
+            sent.units, sent.settled = units[len(ended) : begun], len(ended)
+            self._ended_units(units, ended, 0.0, sent.seat.worker)
+            for unit in sent.units:
+                self._follow(unit)
+            if begun:
+                self._pace.learn(begun, seconds=now - sent.at, way=now - sent.at, size=chunk.size)
+            self._supply.give_back([unit for unit in units[begun:] if not unit.follows])
+        return bool(recalled)
+
     # Settling
 
     def _settle(self, arrival: Arrival) -> None:
@@ -272,21 +311,19 @@ class PoolEngine:
             return
         # Where the worker's clock is another one than ours, its work is taken to have ended when it came back.
         shift = 0.0 if sent.at <= report.began and report.finished <= now else now - report.finished
-        if isinstance(units, PlainUnits):
-            self._ended_plain(units, report, shift)
-        else:
-            for unit, ended in zip(units, report.ended, strict=False):
-                unit.hung = report.hung
-                if unit.follows:
-                    self._supply.claim(unit)
-                self._ended(unit, ended_of(ended), shift, report.worker)
-        if report.ended:
+        if report.ended and not sent.settled:
             took = report.finished - report.began
             self._pace.learn(len(report.ended), seconds=took, way=now - sent.at - took, size=arrival.chunk.size)
-        rest = units[len(report.ended) :]
+        ended = report.ended[sent.settled :]
+        if isinstance(units, PlainUnits):
+            self._ended_plain(units, ended, shift, report.worker)
+        else:
+            for unit in units:
+                unit.hung = report.hung
+            self._ended_units(units, ended, shift, report.worker)
+        rest = units[len(ended) :]
         if lost is not None and rest:
-            if rest[0].follows:
-                self._supply.claim(rest[0])
+            self._follow(rest[0])
             if report.draft is not None and report.draft[0] == (rest[0].index, rest[0].element):
                 self.course.logged(*report.draft)
             self._raised(rest[0], lost, sent.at, now, report.worker)
@@ -318,10 +355,21 @@ class PoolEngine:
             unit.alone = unit.alone or chunk.whole
         self._supply.give_back(units)
 
-    def _ended_plain(self, units: PlainUnits, report: Report, shift: float) -> None:
-        course, worker = self.course, report.worker
+    def _follow(self, unit: Unit) -> None:
+        """Claim a call that was begun right after the one that it waits for, now that that one has ended."""
+        if unit.follows:
+            unit.follows = False
+            self._supply.claim(unit)
+
+    def _ended_units(self, units: Sequence[Unit], ended: Sequence[Ended | bytes], shift: float, worker: str) -> None:
+        for unit, one in zip(units, ended, strict=False):
+            self._follow(unit)
+            self._ended(unit, ended_of(one), shift, worker)
+
+    def _ended_plain(self, units: PlainUnits, ends: Sequence[Ended | bytes], shift: float, worker: str) -> None:
+        course = self.course
         starts, workers = course.ledger.starts, course.workers
-        for place, (index, data) in enumerate(zip(units.indexes, report.ended, strict=False)):
+        for place, (index, data) in enumerate(zip(units.indexes, ends, strict=False)):
             ended = ended_of(data)
             returned, start, end, value, _ = ended
             if not returned or course.recorder is not None:

@@ -15,11 +15,12 @@ import pickle
 import signal
 import sys
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from multiprocessing.connection import wait
 
 from procession._crew.chunk import Chunk, Report
-from procession._crew.crew import Arrival
+from procession._crew.crew import SETTLED_S, Arrival, Recalled
 from procession._crew.trace import Trace
 from procession._crew.worker import CANCEL, END, HALT, HELLO, PART, serve
 from procession._engine.course import Course
@@ -27,9 +28,14 @@ from procession._model.text import described, shown
 from procession.errors import TaskCancelled, TaskTimeoutError, WorkerDiedError, WorkersUnavailableError
 
 _SPAWN = multiprocessing.get_context("spawn")
-_STALL_S = 0.05
+_QUIET_S = 0.01
+"""Where nothing has come back for so long, and calls wait, more workers than there are cores are started for them."""
+_SOME_WORK_S = 0.2
+"""The same where so many seconds of work wait for each worker: about twice what it takes to start one."""
+_STALL_S, _STALLS = 0.05, 3
+"""The same if all compute: one at a time, where nothing has come back for three times as long as a call takes, too."""
 _WORTH_S = 0.5
-"""What has to wait, in seconds of work for each worker, for one more than there are cores to be worth its start."""
+"""The same, where so much work waits for each worker."""
 _AHEAD_S = 0.01
 """The same, for chunks to lie ready at workers that have one."""
 _AHEAD_BYTES = 1 << 16 if sys.platform == "linux" else 1 << 12
@@ -55,6 +61,7 @@ class _Worker:
         self.deadline: float | None = None
         self.late = False
         self.cancelled = False
+        self.recalled = False
         self.sent = 0.0
         self._number = 0
         self._parts: list[list[bytes]] = []
@@ -82,7 +89,12 @@ class _Worker:
     @property
     def takes_another(self) -> bool:
         """Whether another chunk may lie ready for when it has made the one it has."""
-        return self.greeted and self.ahead is None and self.deadline is None
+        return self.greeted and self.ahead is None and self.deadline is None and not self.recalled
+
+    @property
+    def hides(self) -> bool:
+        """Whether it has calls that others could make."""
+        return self.chunk is not None and not self.recalled and (self.ahead is not None or len(self.chunk.calls) > 1)
 
     def send(self, chunk: Chunk, timeout: float | None) -> None:
         """Send a chunk, or, to one that has another, as far as it can be sent without waiting for anybody.
@@ -112,10 +124,15 @@ class _Worker:
     def _take_up(self, chunk: Chunk, timeout: float | None) -> None:
         self._number += 1
         self._parts.clear()
+        self.recalled = False
         self.chunk = chunk
         self.sent = time.perf_counter()
         self.timeout = timeout
         self.deadline = None if timeout is None else time.monotonic() + timeout
+
+    def waits(self) -> bool:
+        """Return whether its call waits for something instead of computing, as far as is known."""
+        return self.chunk is not None and not _runs(self.process.pid) and not self.work.poll()
 
     def receive(self) -> Report | None:
         """Take the next message; return the report if that is one. Raises `EOFError` or `OSError` when it is gone."""
@@ -130,6 +147,24 @@ class _Worker:
             return None
         report: Report = pickle.loads(memoryview(data)[1:])  # noqa: S301
         return self._whole(report)
+
+    def recall(self) -> None:
+        """Have no other call begun of what was sent."""
+        self.trace.recall(self._number + (self.ahead is not None and self.ahead[2] is None))
+
+    def is_recalled(self) -> list[Recalled]:
+        """Return what was recalled a moment ago, unless a message that says more is on its way."""
+        assert self.chunk is not None
+        number, part = self.trace.at
+        if number > self._number or (number == self._number and part != len(self._parts)):
+            return []
+        self.recalled = True
+        if number < self._number:
+            recalled = [Recalled(self.chunk, [], 0)]
+        else:
+            ended = [data for part in (*self._parts, self.trace.read(number, part)) for data in part]
+            recalled = [Recalled(self.chunk, ended, len(ended) + 1)]
+        return recalled if self.ahead is None else [*recalled, Recalled(self.ahead[0], [], 0)]
 
     def tell(self, said: bytes) -> None:
         """Say a word to the watcher."""
@@ -176,8 +211,9 @@ class ProcessCrew:
         self._stillborn = 0
         self._any_greeted = False
         self._halted = False
+        self._watched = False
         self._heard = time.monotonic()
-        self._checked = self._heard
+        self._checked = self._looked = self._heard
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     @property
@@ -198,9 +234,11 @@ class ProcessCrew:
         for worker in self._workers:
             free += worker.is_free
             starting += not worker.greeted
-        while waiting > free + starting and self._is_worth(waiting, call_s, starting):
-            self._start()
-            starting += 1
+        self._watched = False
+        wanted = 0 if self._halted else self._wanted(waiting - free - starting, call_s, starting)
+        for _ in range(wanted):
+            if not self._start():
+                break
         if free or self._halted or call_s is None or waiting * call_s < _AHEAD_S * len(self._workers):
             return free
         # While there is enough for all, nobody waits for the coordinator, which may be a while in waking up.
@@ -219,10 +257,22 @@ class ProcessCrew:
         self._arrivals.append(Arrival(chunk, None, None))
         return ""
 
+    def recall(self, late: Collection[Chunk]) -> list[Recalled]:
+        """Have no other call begun of chunks that take longer than they should, and of those that lie behind them."""
+        workers = [worker for worker in self._workers if worker.chunk in late and worker.hides]
+        for worker in workers:
+            self._take_back(worker)
+            worker.recall()
+        if workers:
+            time.sleep(SETTLED_S)
+        return [recalled for worker in workers for recalled in worker.is_recalled()]
+
     def receive(self, seconds: float) -> list[Arrival]:
         """Wait for chunks to come back, at most so long, and return those that have."""
         arrivals, self._arrivals = self._arrivals, []
         now = time.monotonic()
+        if self._watched:
+            seconds = min(seconds, _QUIET_S)
         deadlines = [worker.deadline for worker in self._workers if worker.deadline is not None]
         if deadlines:
             seconds = min(seconds, max(min(deadlines) - now, 0.0))
@@ -250,9 +300,7 @@ class ProcessCrew:
         """Have nothing new begun; with `cancelled`, the tasks are asked to stop."""
         self._halted = True
         for worker in self._workers:
-            if worker.ahead is not None and worker.ahead[2] is not None:
-                self._arrivals.append(Arrival(worker.ahead[0], None, None))
-                worker.ahead = None
+            self._take_back(worker)
             worker.tell(CANCEL if cancelled else HALT)
 
     def stop(self) -> None:
@@ -284,20 +332,34 @@ class ProcessCrew:
 
     # Inside
 
-    def _is_worth(self, waiting: int, call_s: float | None, starting: int) -> bool:
+    def _wanted(self, waiting: int, call_s: float | None, starting: int) -> int:
+        """Return how many workers to start, where there are calls for so many more."""
         count = len(self._workers)
-        if count >= self._course.max_workers:
-            return False
-        if count < self._cores:
-            return True
-        if starting:
-            return False
-        if call_s is not None and waiting * call_s / count > _WORTH_S:
-            return True
-        # Tasks may wait for each other.
-        return time.monotonic() - self._heard > _STALL_S
+        more = min(waiting, self._course.max_workers - count)
+        if more <= 0 or count < max(self._cores, 1):
+            return min(more, max(self._cores, 1) - count)
+        self._watched = True
+        now = time.monotonic()
+        if now - self._looked < _QUIET_S:
+            return 0
+        self._looked = now
+        work_s = 0.0 if call_s is None else waiting * call_s / count
+        quiet_s = now - self._heard
+        if quiet_s < _QUIET_S and work_s < _SOME_WORK_S:
+            return 0
+        if waiting_workers := sum(worker.waits() for worker in self._workers):
+            return min(more, waiting_workers)
+        # Where all compute, another one is of use only to calls that wait for each other while they do.
+        return int(not starting and (work_s > _WORTH_S or quiet_s > max(_STALL_S, _STALLS * (call_s or 0.0))))
 
-    def _start(self) -> None:
+    def _take_back(self, worker: _Worker) -> None:
+        """Take back a chunk that lies ready for a worker and has not been sent."""
+        if worker.ahead is not None and worker.ahead[2] is not None:
+            self._arrivals.append(Arrival(worker.ahead[0], None, None))
+            worker.ahead = None
+
+    def _start(self) -> bool:
+        """Start a worker; return whether that was possible. Raises `WorkersUnavailableError` if there is none."""
         self._started += 1
         name = f"procession-{shown(self._course.process_name, 40)}-{self._started}"
         try:
@@ -308,9 +370,8 @@ class ProcessCrew:
                 why = f"this is one, and its main module {_UNGUARDED}" if unguarded else described(error)
                 raise self._unavailable(why) from error
             self._cores = 0  # go on with those there are
-            self._heard = time.monotonic()
-        else:
-            self._heard = time.monotonic()
+        self._heard = time.monotonic()
+        return self._cores > 0
 
     def _gone(self, worker: _Worker, arrivals: list[Arrival]) -> None:
         """Take note that a worker is gone, and of what it had got done."""
@@ -371,6 +432,15 @@ class _sigint_blocked:  # noqa: N801  # reads as a word
     def __exit__(self, *_: object) -> None:
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+
+
+def _runs(pid: int | None) -> bool:
+    """Return whether the main thread of a process has a processor, or waits for one; only Linux tells."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  # a third of the time
+            return file.read().rpartition(b")")[2].split()[0] == b"R"
+    except (OSError, IndexError):
+        return False
 
 
 def _ending(code: int | None) -> str:

@@ -6,6 +6,7 @@ send ──run_away.remote──▶ two references: the report, with small value
 
 import os
 import threading
+from collections.abc import Collection
 from importlib import import_module
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ except ImportError as error:
 
 from procession._crew.chunk import Chunk, Report
 from procession._crew.cluster import packed, places_away, refer, run_away, small_bytes, told, value_of
-from procession._crew.crew import Arrival
+from procession._crew.crew import Arrival, Recalled
 from procession._crew.given import LocalCrew
 from procession._engine.course import Course
 from procession._engine.kept import Wanted
@@ -87,6 +88,10 @@ class RayCrew:
             raise self._broken("did not take a task", error) from error
         self._references[report] = chunk, kept
         return "Ray"
+
+    def recall(self, late: Collection[Chunk]) -> list[Recalled]:  # noqa: ARG002
+        """Do nothing, for now."""
+        return []
 
     def receive(self, seconds: float) -> list[Arrival]:
         """Wait for chunks to come back, at most so long, and return those that have."""

@@ -53,9 +53,23 @@ class Supply:
         return any(job.lazy for job in self._maps)
 
     def count(self) -> int:
-        """Return about how many calls could be sent now."""
+        """Return about how many calls are there to be sent, now or when others have ended."""
         workers = self._course.max_workers
         return len(self._back) + len(self._course.ledger.ready) + sum(job.left(workers) for job in self._maps)
+
+    @property
+    def near(self) -> int:
+        """About how many calls could be sent now."""
+        return len(self._back) + len(self._course.ledger.ready) + sum(job.near for job in self._maps)
+
+    @property
+    def next_stays(self) -> bool:
+        """Whether the next task is a process."""
+        ready = self._course.ledger.ready
+        try:
+            return self._back[0].stays if self._back else self._stays(self._course.plan.calls[ready[0]][0])
+        except IndexError:
+            return False
 
     def take(self, limit: int) -> Sequence[Unit]:
         """Claim what can travel together, at most so many."""
@@ -168,16 +182,14 @@ class Supply:
             self._open(index, function)
 
     def _from_maps(self) -> Unit | None:
-        while self._maps:
-            job = self._maps[0]
+        for job in list(self._maps):
             drawn = job.draw()
             if drawn is not None:
                 place, element, digest = drawn
                 call = self._called(job.index, (job.function, element, {}))
                 return Unit.of(job, place, call, digest, stays=self._stays(job.function))
-            if job.more:
-                return None
-            self._maps.popleft()
+            if not job.more:
+                self._maps.remove(job)
         return None
 
     def _open(self, index: int, each: Each) -> None:

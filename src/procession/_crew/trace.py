@@ -1,13 +1,18 @@
 """What a worker process has got done of its chunk, in memory that outlives it.
 
-    ┌───────┬───────┬──────┬──────────────┬──────────────┬────
-    │ chunk │ parts │ used │ length, data │ length, data │ ...
-    └───────┴───────┴──────┴──────────────┴──────────────┴────
+    ┌───────┬───────┬──────┬──────────┬──────────────┬──────────────┬────
+    │ chunk │ parts │ used │ recalled │ length, data │ length, data │ ...
+    └───────┴───────┴──────┴──────────┴──────────────┴──────────────┴────
 
 A mapped file that both sides see. The worker notes each call when it has ended, which costs no system call; should it
 be killed, what it had noted is there, and the first call that is missing is the one it was killed in. What does not
 fit goes through the pipe, as a part of the report that comes early; `parts` says how many there were, so that nothing
 counts twice. After that comes the log of the call that it is at: see `draft`.
+
+The coordinator writes one number there, `recalled`: of that chunk and those before, no other call is to be begun. The
+worker looks at it after it has noted a call, so what the coordinator reads a moment after it has written is settled:
+the first call that is not noted may be going on, and those after it never begin. That holds whatever the worker is
+doing, and costs it no more than to look at a number.
 """
 
 import mmap
@@ -22,6 +27,8 @@ _SIZE = 1 << 17
 _HEAD = struct.Struct("=III")
 _LENGTH = struct.Struct("=I")
 _USED = 8
+_RECALLED = _HEAD.size
+_FIRST = _RECALLED + _LENGTH.size
 
 
 class Trace:
@@ -31,7 +38,7 @@ class Trace:
         self.path = path
         with open(path, "r+b") as file:  # noqa: PTH123  # a plain name is what travels
             self._map = mmap.mmap(file.fileno(), _SIZE + DRAFT_BYTES)
-        self._used = _HEAD.size
+        self._used = _FIRST
         self.draft = Draft(self._map, _SIZE)
 
     @classmethod
@@ -45,7 +52,7 @@ class Trace:
     def begin(self, chunk: int, part: int) -> None:
         """Begin anew, for another chunk or another part of its report."""
         self.draft.clear()
-        self._used = _HEAD.size
+        self._used = _FIRST
         _LENGTH.pack_into(self._map, _USED, self._used)
         _HEAD.pack_into(self._map, 0, chunk, part, self._used)
 
@@ -59,12 +66,27 @@ class Trace:
         _LENGTH.pack_into(self._map, _USED, end)
         return True
 
+    def recall(self, chunk: int) -> None:
+        """Have no other call of this chunk, nor of those before, begun."""
+        _LENGTH.pack_into(self._map, _RECALLED, chunk)
+
+    def is_recalled(self, chunk: int) -> bool:
+        """Return whether no other call of this chunk is to be begun."""
+        recalled: int = _LENGTH.unpack_from(self._map, _RECALLED)[0]
+        return recalled >= chunk
+
+    @property
+    def at(self) -> tuple[int, int]:
+        """The chunk that was begun last, and the part of its report that is being noted."""
+        chunk, part, _ = _HEAD.unpack_from(self._map)
+        return chunk, part
+
     def read(self, chunk: int, part: int) -> list[bytes]:
         """Return what was noted of this part of the report on this chunk."""
         noted: list[bytes] = []
         found, at, used = _HEAD.unpack_from(self._map)
         if (found, at) == (chunk, part):
-            place = _HEAD.size
+            place = _FIRST
             while place < used:
                 start = place + _LENGTH.size
                 place = start + _LENGTH.unpack_from(self._map, place)[0]

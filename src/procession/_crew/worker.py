@@ -79,10 +79,13 @@ class _Notes:
 
     def report(self, chunk: Chunk, remote: Remote) -> Report:
         began = time.perf_counter()
-        error = chunk.run(self._note, remote)
+        error = None
+        if not self._trace.is_recalled(self._number):
+            error = chunk.run(self._note, remote)
         return Report(here(remote=True), self._ended, began, time.perf_counter(), error)
 
-    def _note(self, ended: Ended) -> None:
+    def _note(self, ended: Ended) -> bool:
+        """Note how a call ended; return whether no other is to be begun."""
         data = encode_ended(ended)
         self._ended.append(data)
         if not self._trace.note(data):
@@ -90,6 +93,7 @@ class _Notes:
             self._ended.clear()
             self._part += 1
             self._trace.begin(self._number, self._part)
+        return self._trace.is_recalled(self._number)
 
 
 def _let_end(_number: int, _frame: object) -> None:

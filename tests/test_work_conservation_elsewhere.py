@@ -1,0 +1,45 @@
+"""No worker is idle beside a call that is ready, on worker processes and on executors of others; no clock is read.
+
+Each test ends only if as many calls as can be are in flight together: see `barriers`.
+"""
+
+from functools import partial
+
+import pytest
+
+from barriers import SCENARIOS, SHAPES, Shut, add_shape, attend, comes_to, depths, hall, left_by_failures
+from procession import Process
+
+EXECUTORS = ["processes"]
+
+
+@pytest.fixture(params=EXECUTORS)
+def process_of(request):
+    """Make a process for so many workers, on each executor."""
+    return partial(Process, "met", "parallel", executor=request.param)
+
+
+@pytest.mark.parametrize(("shape", "seed"), [("fan-in", None), ("chains", 1), ("layers", 1), ("generated 0", 1)])
+def test_what_can_be_in_flight_together_is(process_of, shape, seed):
+    """As many as the graph allows at each moment, also while others go on."""
+    with hall() as at:
+        assert add_shape(process_of, SHAPES[shape], at, attend, seed=seed).execute() == depths(SHAPES[shape])
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_whatever_is_ready_is_called(process_of, scenario):
+    """Tasks, elements of maps, retries, what runs in processes inside, beside each other and after many quick ones."""
+    with hall() as at:
+        process, results = SCENARIOS[scenario](at, attend, process_of)
+        assert comes_to(process.execute()) == results
+
+
+def test_what_is_left_of_a_run_is_called_at_once(process_of, tmp_path):
+    """When it goes on, beside what is recorded."""
+    with hall() as at:
+        process, results = left_by_failures(at, attend, partial(process_of, journal=tmp_path / "runs.db"))
+        with pytest.raises(ExceptionGroup) as failed:
+            process.execute(run_id="run")
+        assert failed.value.subgroup(Shut)
+        at.shut.clear()
+        assert process.execute(run_id="run") == results
