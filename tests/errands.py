@@ -9,6 +9,7 @@ import threading
 import time
 
 from procession import Process, TaskCancelled, current_task
+from procession._crew.worker import serve
 
 
 def same(value):
@@ -102,6 +103,35 @@ def kill_me_between_results(sheet):
 
 def big(size):
     return b"x" * size
+
+
+def serve_after(*args):
+    """Be a worker process, but for the first ones that start: they are killed."""
+    if noted(os.environ["STARTS"]) <= int(os.environ["STILLBORN"]):
+        kill_me()
+    serve(*args)
+
+
+def serve_and_say(*args):
+    """Be a worker process that has written down which signals were kept from it as it began."""
+    kept = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    noted(os.environ["STARTS"], "kept" if kept >= {signal.SIGINT, signal.SIGTERM} else "not kept")
+    serve(*args)
+
+
+def terminate_me():
+    os.kill(os.getpid(), signal.SIGTERM)
+    return "went on"
+
+
+def terminate_a_child():
+    """Return by which signal a child was ended that was sent SIGTERM."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    os.kill(child, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def pid():

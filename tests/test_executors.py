@@ -944,6 +944,105 @@ def test_a_worker_that_can_not_start_is_told_plainly(processes, monkeypatch):
     assert process.execute() == [1]
 
 
+@posix
+def test_workers_that_are_killed_as_they_start_do_not_end_a_run_whose_others_work(tmp_path, monkeypatch):
+    """Others start in their place, or those that are there do the work."""
+    from procession._crew import processes as module
+
+    monkeypatch.setattr(module, "serve", errands.serve_after)
+    monkeypatch.setenv("STARTS", str(tmp_path))
+    monkeypatch.setenv("STILLBORN", "2")
+    process = Process("decimated", "parallel", 2, executor="processes")
+    process.map(same, range(10))
+    assert process.execute() == [list(range(10))]
+
+
+@posix
+def test_workers_none_of_which_starts_are_told_plainly(tmp_path, monkeypatch):
+    """After a few of them."""
+    from procession._crew import processes as module
+
+    monkeypatch.setattr(module, "serve", errands.serve_after)
+    monkeypatch.setenv("STARTS", str(tmp_path))
+    monkeypatch.setenv("STILLBORN", "1000")
+    process = Process("stillborn", "parallel", 2, executor="processes")
+    process.map(same, range(10))
+    with pytest.raises(WorkersUnavailableError, match="before it could take a task"):
+        process.execute()
+    assert called(tmp_path) <= 5
+
+
+@posix
+def test_signals_are_kept_from_each_worker_until_it_handles_them(tmp_path, monkeypatch):
+    """From the first one of an interpreter, too, with which a helper of the standard library starts."""
+    from multiprocessing import resource_tracker
+
+    from procession._crew import processes as module
+
+    monkeypatch.setattr(module, "serve", errands.serve_and_say)
+    monkeypatch.setenv("STARTS", str(tmp_path))
+    resource_tracker._resource_tracker._stop()
+    process = Process("spared", "parallel", 1, executor="processes")
+    process.add_task(same, 1)
+    assert process.execute() == [1]
+    assert (called(tmp_path, "kept"), called(tmp_path, "not kept")) == (1, 0)
+
+
+@posix
+def test_sigterm_lets_what_runs_in_workers_end(processes):
+    """As it may go to the whole group; children that tasks fork end by it."""
+    process = processes()
+    process.add_task(errands.terminate_me)
+    process.add_task(errands.terminate_a_child)
+    assert process.execute() == ["went on", -signal.SIGTERM]
+
+
+@posix
+def test_workers_whose_exit_codes_somebody_else_takes_are_let_go(processes, comes_true):
+    """Be it the system, where the program ignores SIGCHLD."""
+    process = processes()
+    process.add_task(same, 1)
+    process.add_task(errands.kill_me)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with pytest.raises(WorkerDiedError):
+            process.execute()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert comes_true(
+        lambda: not [child for child in psutil.Process().children() if "spawn_main" in str(child.cmdline())]
+    )
+
+
+@linux
+def test_the_memory_of_a_worker_lies_in_no_folder(tmp_path, monkeypatch):
+    """So nothing stays there when the program is killed, and none needs to have room."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "there is none"))
+    ours = Trace.made()
+    theirs = Trace(ours.path)
+    ours.unlink()
+    theirs.begin(1, 0)
+    theirs.note(b"one")
+    assert ours.read(1, 0) == [b"one"]
+    theirs.close()
+    ours.close()
+    assert not os.path.exists(ours.path)
+
+
+def test_of_a_chunk_that_was_recalled_no_other_call_begins(tmp_path):
+    """The worker sees it after each call."""
+    ours = Trace.made()
+    theirs = Trace(ours.path)
+    theirs.begin(2, 0)
+    ours.recall(1)
+    assert not theirs.is_recalled(2)
+    ours.recall(2)
+    assert theirs.is_recalled(2)
+    assert ours.at == (2, 0)
+    theirs.close()
+    ours.close()
+
+
 def test_the_trace_of_a_worker_counts_nothing_twice(tmp_path):
     """Only what was noted of this chunk, and of this part of its report, is read."""
     ours = Trace.made()
@@ -958,7 +1057,6 @@ def test_the_trace_of_a_worker_counts_nothing_twice(tmp_path):
     assert ours.read(1, 1) == []
     theirs.close()
     ours.close()
-    assert not os.path.exists(ours.path)
 
 
 # Programs

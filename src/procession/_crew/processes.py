@@ -16,7 +16,8 @@ import signal
 import sys
 import time
 from collections.abc import Collection
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 
 from procession._crew.chunk import Chunk, Report
@@ -41,6 +42,7 @@ _AHEAD_S = 0.01
 _AHEAD_BYTES = 1 << 16 if sys.platform == "linux" else 1 << 12
 """What is sent to a worker that is busy: so little that it fits into the system's pipe."""
 _STILLBORN = 3
+"""After so many workers in a row that were gone before they could take a task, no other is started beside the rest."""
 _UNGUARDED = 'starts a process when it is imported, and so in every worker: put that under if __name__ == "__main__":'
 _CLOSING_S = 2.0
 _EXIT_CHECK_S = 1.0
@@ -50,9 +52,12 @@ class _Worker:
     """One worker process, as the coordinator sees it."""
 
     def __init__(self, name: str, names: tuple[str, str]) -> None:
-        self.trace = Trace.made()
-        self.work, theirs = _SPAWN.Pipe()
-        hears, self.word = _SPAWN.Pipe(duplex=False)
+        with ExitStack() as opened:  # closed again where there is no room for all of it
+            self.trace = Trace.made()
+            opened.callback(self.trace.close)
+            self.work, theirs = map(opened.enter_context, _SPAWN.Pipe())
+            hears, self.word = map(opened.enter_context, _SPAWN.Pipe(duplex=False))
+            opened.pop_all()
         self.greeted = False
         self.chunk: Chunk | None = None
         self.ahead: tuple[Chunk, float | None, bytes | None] | None = None
@@ -69,7 +74,8 @@ class _Worker:
             target=serve, args=(theirs, hears, self.trace.path, names, os.getpid()), name=name, daemon=False
         )
         try:
-            with _sigint_blocked():
+            resource_tracker.ensure_running()  # which, if it was to be started now, would take the block away
+            with _signals_blocked():
                 self.process.start()
         except BaseException:
             self.work.close()
@@ -184,9 +190,11 @@ class _Worker:
         self.work.close()
         self.word.close()
         self.process.join(0 if self.process.exitcode is not None else _EXIT_CHECK_S)
-        if self.process.exitcode is None:
+        if self.process.exitcode is None and not wait([self.process.sentinel], 0):
             self.process.kill()
             self.process.join()
+        if self.process.exitcode is None:  # somebody else has asked for its exit code, which can be told only once
+            self.process._popen.returncode = 0  # type: ignore[attr-defined]  # else it could not be closed
         self.process.close()
         self.trace.close()
 
@@ -285,7 +293,9 @@ class ProcessCrew:
             except (EOFError, OSError):
                 self._gone(worker, arrivals)
                 continue
-            self._any_greeted = True
+            if worker.greeted:
+                self._any_greeted = True
+                self._stillborn = 0
             if report is not None:
                 assert worker.chunk is not None
                 arrivals.append(Arrival(worker.chunk, report, None))
@@ -336,6 +346,8 @@ class ProcessCrew:
         """Return how many workers to start, where there are calls for so many more."""
         count = len(self._workers)
         more = min(waiting, self._course.max_workers - count)
+        if self._stillborn >= _STILLBORN and count:
+            return 0  # go on with those there are
         if more <= 0 or count < max(self._cores, 1):
             return min(more, max(self._cores, 1) - count)
         self._watched = True
@@ -384,10 +396,12 @@ class ProcessCrew:
             arrivals.append(Arrival(worker.ahead[0], None, None))
         worker.close()
         if worker.greeted:
-            self._stillborn = 0
             return
         self._stillborn += 1
-        if not self._any_greeted or self._stillborn >= _STILLBORN:
+        if any(other.greeted for other in self._workers):
+            return
+        # One that was killed may have been unlucky; one that ended by itself has its reason, and so will the others.
+        if self._stillborn >= _STILLBORN or (code is not None and code >= 0 and not self._any_greeted):
             raise self._unavailable(
                 f"it {_ending(code)} before it could take a task; a program whose main module {_UNGUARDED}"
             )
@@ -422,12 +436,12 @@ class ProcessCrew:
         )
 
 
-class _sigint_blocked:  # noqa: N801  # reads as a word
-    """Keeps Ctrl-C from a process until it has said what it does about it."""
+class _signals_blocked:  # noqa: N801  # reads as a word
+    """Keeps Ctrl-C and SIGTERM from a process until it has said what it does about them."""
 
     def __enter__(self) -> None:
         if hasattr(signal, "pthread_sigmask"):
-            self._before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            self._before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
     def __exit__(self, *_: object) -> None:
         if hasattr(signal, "pthread_sigmask"):

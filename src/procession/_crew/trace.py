@@ -18,6 +18,7 @@ doing, and costs it no more than to look at a number.
 import mmap
 import os
 import struct
+import sys
 import tempfile
 from contextlib import suppress
 
@@ -34,8 +35,9 @@ _FIRST = _RECALLED + _LENGTH.size
 class Trace:
     """One worker's memory, opened by path on both sides."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, descriptor: int | None = None) -> None:
         self.path = path
+        self._descriptor = descriptor
         with open(path, "r+b") as file:  # noqa: PTH123  # a plain name is what travels
             self._map = mmap.mmap(file.fileno(), _SIZE + DRAFT_BYTES)
         self._used = _FIRST
@@ -43,11 +45,22 @@ class Trace:
 
     @classmethod
     def made(cls) -> "Trace":
-        """Return a new one. The file takes its space at once: there is no error that a write to a map could raise."""
-        descriptor, path = tempfile.mkstemp(prefix="procession-")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(bytes(_SIZE + DRAFT_BYTES))
-        return cls(path)
+        """Return a new one. The file takes its space at once: there is no error that a write to a map could raise.
+
+        On Linux it is in no folder, and gone with those who have it open, however they end.
+        """
+        descriptor, path = _memory() or tempfile.mkstemp(prefix="procession-")
+        in_folder = not path.startswith("/proc/")
+        try:
+            with os.fdopen(descriptor, "wb", closefd=in_folder) as file:
+                file.write(bytes(_SIZE + DRAFT_BYTES))
+            return cls(path, None if in_folder else descriptor)
+        except BaseException:
+            if in_folder:
+                os.unlink(path)  # noqa: PTH108
+            else:
+                os.close(descriptor)
+            raise
 
     def begin(self, chunk: int, part: int) -> None:
         """Begin anew, for another chunk or another part of its report."""
@@ -100,6 +113,11 @@ class Trace:
 
     def unlink(self) -> None:
         """Let the name of the file go, which is of no use once both sides have opened it."""
+        if self.path.startswith("/proc/"):
+            descriptor, self._descriptor = self._descriptor, None
+            if descriptor is not None:
+                os.close(descriptor)
+            return
         with suppress(OSError):
             os.unlink(self.path)  # noqa: PTH108
 
@@ -107,3 +125,15 @@ class Trace:
         """Let it go."""
         self._map.close()
         self.unlink()  # if that has not been possible yet: on Windows it is not while the file is mapped
+
+
+def _memory() -> tuple[int, str] | None:
+    """Return a file that has no name but among those that this process has open, where there is such a list."""
+    if sys.platform != "linux":
+        return None
+    descriptor = os.memfd_create("procession")
+    path = f"/proc/{os.getpid()}/fd/{descriptor}"
+    if os.access(path, os.R_OK | os.W_OK):
+        return descriptor, path
+    os.close(descriptor)
+    return None

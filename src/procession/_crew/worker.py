@@ -36,12 +36,19 @@ def serve(work: Connection, word: Connection, path: str, names: tuple[str, str],
     """Make calls until there are no more."""
     # What is imported by now stays for good: looking through it for garbage would be most of the time it takes to go.
     gc.freeze()
-    # Ctrl-C reaches the whole foreground: what runs is let end, and the coordinator decides. Not ignored, for that
-    # would be handed down to whatever programs the tasks start.
+    # Ctrl-C reaches the whole foreground, and SIGTERM, as systemd sends it, the whole group: what runs is let end, and
+    # the coordinator decides. Not ignored, for that would be handed down to whatever programs the tasks start.
     signal.signal(signal.SIGINT, _let_end)
+    signal.signal(signal.SIGTERM, _let_end)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    remote, trace, pid = Remote(*names), Trace(path), os.getpid()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        trace = Trace(path)
+    except OSError:
+        if _is_orphan(parent):  # and so its memory is gone
+            return
+        raise
+    remote, pid = Remote(*names), os.getpid()
     remote.kept = DraftedLogs(trace.draft)
     if hasattr(os, "register_at_fork"):
         # A task that forks has a child that goes on here, with our pipes: it must hold none of them open, and what it
@@ -49,6 +56,7 @@ def serve(work: Connection, word: Connection, path: str, names: tuple[str, str],
         os.register_at_fork(after_in_child=trace.part)
         os.register_at_fork(after_in_child=work.close)
         os.register_at_fork(after_in_child=word.close)
+        os.register_at_fork(after_in_child=_end_on_sigterm)
     threading.Thread(target=_watch, args=(word, remote, parent), name="procession-watcher", daemon=True).start()
     work.send_bytes(HELLO)
     number = 0
@@ -96,8 +104,18 @@ class _Notes:
         return self._trace.is_recalled(self._number)
 
 
+def _is_orphan(parent: int) -> bool:
+    return os.name == "posix" and os.getppid() != parent
+
+
 def _let_end(_number: int, _frame: object) -> None:
-    """Do nothing on Ctrl-C."""
+    """Do nothing on Ctrl-C, or on SIGTERM."""
+
+
+def _end_on_sigterm() -> None:
+    """Have a child that a task has forked end on SIGTERM, as its parent may send it to end it."""
+    if signal.getsignal(signal.SIGTERM) is _let_end:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _watch(word: Connection, remote: Remote, parent: int) -> None:
@@ -105,7 +123,7 @@ def _watch(word: Connection, remote: Remote, parent: int) -> None:
         try:
             # A child that the parent has forked may hold the other end of the pipe when the parent is gone.
             while not word.poll(_ORPHAN_CHECK_S):
-                if hasattr(os, "getppid") and os.getppid() != parent and os.name == "posix":
+                if _is_orphan(parent):
                     os._exit(1)
             said = word.recv_bytes()
         except (EOFError, OSError):
