@@ -1,14 +1,20 @@
 """The timeline of a run: the picture, the trace, and the answer to why it is not faster."""
 
+import heapq
 import json
 import math
+import os
 import random
+import re
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import tenacity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +23,29 @@ from procession._model.strategy import Stage
 from procession.pictures.lanes import LANES, LIMIT
 from procession.pictures.schedule import Span
 from procession.pictures.timeline import Timeline
+
+
+def meet(folder):
+    """Return when two worker processes are here, or at once."""
+    if folder:
+        Path(folder, str(os.getpid())).touch()
+        while len(list(Path(folder).glob("[0-9]*"))) < 2:
+            time.sleep(0.001)
+
+
+def fail_once(path):
+    """Fail the first time."""
+    if not Path(path).exists():
+        Path(path).touch()
+        raise ValueError("not yet")
+
+
+def fail_once_at_2(number, path):
+    """Return the number; fail the first time that is 2."""
+    if number == 2:
+        fail_once(path)
+    return number
+
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -71,6 +100,56 @@ def test_a_map_shows_who_called_how_many_of_its_elements():
     (path,) = timeline.critical_path
     assert path.elements == 50
     assert math.isclose(path.start, min(item.start for item in parts))
+
+
+def test_it_counts_the_elements_that_completed_and_each_task_once():
+    """Two workers share a map of which two elements fail: one task has failed, and seven elements completed."""
+    process = Process("map", "parallel", 2, on_error="return")
+    barrier = threading.Barrier(2)
+
+    def work(number):
+        if number < 2:
+            barrier.wait(30)
+        return 1 / (number % 7 - 1)
+
+    process.map(work, range(9))
+    process.execute()
+    timeline = process.last_run.timeline()
+    assert "7 of 9 elements completed" in str(timeline)
+    assert "7 of 9 elements completed" in texts(timeline)
+    assert "1 failed" in texts(timeline)
+    assert sum("failed" in title.split("elements")[-1] for _, title in bars(timeline)) >= 1
+
+
+def test_elements_that_were_recorded_before_are_not_counted_as_called(tmp_path):
+    """A map that is gone on with has done only what was left to do."""
+
+    def build():
+        process = Process("map", "parallel", 1)
+        process.map(fail_once_at_2, [0, 1, 2, 3], [str(tmp_path / "tried")] * 4)
+        return process
+
+    with pytest.raises(ValueError, match="not yet"):
+        build().execute(run_id="a", journal=tmp_path / "runs.db")
+    process = build()
+    assert process.execute(run_id="a", journal=tmp_path / "runs.db") == [[0, 1, 2, 3]]
+    assert "2 of 2 elements completed" in str(process.last_run.timeline())
+
+
+def test_worker_processes_show_who_called_how_many_elements_and_when_nobody_was_at_a_task(tmp_path):
+    """Each worker process has its share of a map; between two attempts nobody is busy with a task."""
+    process = Process("map", "parallel", 2, executor="processes")
+    process.map(meet, [str(tmp_path)] * 2 + [""] * 10)
+    rules = tenacity.Retrying(stop=tenacity.stop_after_attempt(2), wait=tenacity.wait_fixed(0.05))
+    process.add_task(task(retries=rules)(fail_once), str(tmp_path / "tried"))
+    process.execute()
+    timeline = process.last_run.timeline()
+    parts = [item for item in timeline.spans if item.elements]
+    assert sum(item.elements for item in parts) == 12
+    assert len({item.worker for item in parts}) == 2
+    assert "12 of 12 elements completed" in str(timeline)
+    first, second = (item for item in timeline.spans if item.index == 1)
+    assert second.start - (first.start + first.duration) >= 0.05
 
 
 def test_failed_and_tried_again_and_never_begun():
@@ -209,6 +288,149 @@ def test_it_says_when_threads_took_turns():
     assert "take turns" in str(Timeline("p", "completed", 4.0, rows, max_workers=4, cpu=4.0))
     assert "take turns" not in str(Timeline("p", "completed", 4.0, rows, max_workers=4, cpu=0.1))
     assert "take turns" not in str(Timeline("p", "completed", 4.0, rows, max_workers=4, cpu=15.0))
+
+
+def simulated(plan, stages, workers):
+    """Run a plan on paper: whenever a worker is free, the first call that is ready starts. Return the spans.
+
+    A plan has, for each task, how long each of its calls takes, and the tasks whose values it takes.
+    """
+    spans, now = [], 0.0
+    for stage in stages:
+        ready = [
+            index
+            for index in range(stage.start, stage.stop)
+            if not (set(plan[index][1]) & set(range(stage.start, index)))
+        ]
+        left = {index: list(plan[index][0]) for index in range(stage.start, stage.stop)}
+        out, ended = dict.fromkeys(left, 0), set()
+        free, busy = list(range(workers if stage.at_once else 1)), []
+        while ready or busy:
+            while ready and free:
+                index, worker = ready[0], heapq.heappop(free)
+                took = left[index].pop(0)
+                spans.append((index, worker, now, took))
+                heapq.heappush(busy, (now + took, index, worker))
+                out[index] += 1
+                if not left[index]:
+                    ready.pop(0)
+            now, index, worker = heapq.heappop(busy)
+            heapq.heappush(free, worker)
+            out[index] -= 1
+            if not left[index] and not out[index]:
+                ended.add(index)
+                ready += [
+                    after
+                    for after in range(index + 1, stage.stop)
+                    if index in plan[after][1] and {need for need in plan[after][1] if need >= stage.start} <= ended
+                ]
+    return now, [shared for index in range(len(plan)) for shared in shares(index, spans, len(plan[index][0]) > 1)]
+
+
+def shares(index, spans, is_map):
+    """Return the spans of a task as a run has them: one for each worker that had a share in it."""
+    by_worker = {}
+    for at, worker, start, took in spans:
+        if at == index:
+            by_worker.setdefault(worker, []).append((start, took))
+    for worker, calls in by_worker.items():
+        start, (last, took) = calls[0][0], calls[-1]
+        yield Span(
+            index,
+            f"task {index}",
+            "completed",
+            1,
+            start,
+            last + took - start,
+            f"w_{worker}",
+            elements=len(calls) if is_map else None,
+            busy=sum(took for _, took in calls),
+            longest=max(calls, key=lambda call: call[1]),
+        )
+
+
+def check_advice(plan, stages, workers):
+    """Compare what is said of more workers with what twice as many would bring. Return what is said."""
+    duration, spans = simulated(plan, stages, workers)
+    needs = {index: needed for index, (_, needed) in enumerate(plan) if needed}
+    timeline = Timeline("p", "completed", duration, spans, max_workers=workers, stages=stages, needs=needs)
+    twice, _ = simulated(plan, stages, 2 * workers)
+    if "would make it faster" in timeline.verdict:
+        assert twice < 0.95 * duration
+        assert re.search(rf"with {2 * workers}, about ", timeline.verdict)
+    if "would not make it faster" in timeline.verdict:
+        assert twice > 0.85 * duration
+    return timeline.verdict
+
+
+MAP = [0.03] * 300
+CHAIN = [([1.0], ()), ([1.0], (0,)), ([1.0], (1,)), ([1.0], (2,))]
+
+
+@pytest.mark.parametrize(
+    ("plan", "first", "workers", "said"),
+    [
+        ([(MAP, ())], 0, 6, "would make it faster, if the machine has room: with 12, about 750 ms"),
+        ([(MAP[:6], ())], 0, 6, "would not make it faster"),
+        ([(MAP[:6], ())], 0, 3, "with 6, about 30 ms"),
+        ([([*MAP, 20.0], ())], 0, 6, "a shorter longest element of task 0 would"),
+        ([([20.0, *MAP], ())], 0, 2, "a shorter longest element of task 0 would"),
+        ([([0.1] * 11 + [1.0], ())], 0, 2, "begin with those that take longest"),
+        ([(MAP, ()), ([1.0], ()), ([1.0], ())], 0, 2, "with 4, about 3.25 s"),
+        ([(MAP, ()), ([8.0], ())], 0, 6, "start it earlier, or split it"),
+        ([([8.0], ()), (MAP, ())], 0, 6, "a shorter task 0 would"),
+        ([([0.1], ()), (MAP, (0,)), ([0.1], (1,))], 0, 6, "with 12, about 950 ms"),
+        ([([5.0], ()), (MAP, (0,)), ([0.1], (1,))], 0, 6, "with 12, about 5.85 s"),
+        ([*[([1.0], ())] * 4, ([1.0], (0, 1, 2, 3))], 0, 2, "with 4, about 2 s"),
+        ([*[([1.0], ())] * 4, ([9.0], (0, 1, 2, 3))], 0, 4, "a shorter task 4 would"),
+        (CHAIN, 0, 4, "would not make it faster"),
+        (
+            [([1.0], tuple(need for need in (index - 4,) if need >= 0)) for index in range(16)],
+            0,
+            2,
+            "with 4, about 4 s",
+        ),
+        ([*[([1.0], ())] * 4, *[([1.0], ())] * 4], 4, 4, "move what need not wait out of there"),
+        ([([0.5], ()), *[(MAP, ())] * 3], 1, 2, "with 4, about 7.25 s"),
+    ],
+)
+def test_what_it_says_of_more_workers_is_what_they_do(plan, first, workers, said):
+    """Maps, maps beside tasks, fan-ins, chains and hybrids, each as the calls would go on twice as many workers."""
+    stages = [Stage(0, first, at_once=False)] if first else []
+    assert said in check_advice(plan, (*stages, Stage(first, len(plan), at_once=True)), workers)
+
+
+@st.composite
+def plans(draw):
+    """Return a plan, how many of its tasks run in order, and the number of workers."""
+    times = st.sampled_from([0.01, 0.1, 0.1, 0.3, 2.0])
+    count = draw(st.integers(1, 12))
+    plan = []
+    for index in range(count):
+        calls = draw(st.one_of(st.lists(times, min_size=1, max_size=1), st.lists(times, min_size=1, max_size=30)))
+        needs = draw(st.sets(st.integers(0, index - 1), max_size=3)) if index else set()
+        plan.append((calls, tuple(sorted(needs))))
+    return plan, draw(st.integers(0, count - 1)), draw(st.integers(1, 6))
+
+
+@given(plans())
+@settings(deadline=None)
+def test_it_never_says_of_more_workers_what_they_do_not_do(drawn):
+    """Whatever the tasks are and whatever they wait for."""
+    plan, first, workers = drawn
+    stages = [Stage(0, first, at_once=False)] if first else []
+    check_advice(plan, (*stages, Stage(first, len(plan), at_once=True)), workers)
+
+
+def test_pauses_between_attempts_that_hold_no_worker_need_no_workers():
+    """Eight tasks that are tried again after a second end together on two workers, as they would on four."""
+    rows = []
+    for index in range(8):
+        for start in index // 2 * 0.01, 1.0 + index // 2 * 0.01:
+            rows.append(span(index, start, 0.01, f"w_{index % 2}", attempts=2))
+    said = str(Timeline("p", "completed", 1.04, rows, max_workers=2))
+    assert "would not make it faster" in said
+    assert "Its tasks took 160 ms together" in said
 
 
 @st.composite

@@ -364,12 +364,11 @@ class Run:
         from procession.pictures.timeline import Timeline, spans_of  # pictures are drawn by few
 
         course, ended = self._course, self._ended is not None
-        stints = [stint._replace(start=stint.start - course.began) for stint in list(course.stints)]
         return Timeline(
             self.process_name,
             self.status,
             self.duration,
-            spans_of(self.outcomes, stints),
+            spans_of(self.outcomes, list(course.stints), course.began),
             max_workers=course.max_workers,
             stages=self._plan.stages,
             needs=self._plan.needs,

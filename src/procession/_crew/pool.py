@@ -28,6 +28,7 @@ from procession._engine.kept import Wanted, wanted
 from procession._engine.latch import SLICE_S, Latch
 from procession._model.luggage import LUGGAGE
 from procession._model.record import WHOLE
+from procession._model.stint import Stint
 from procession._model.strategy import Stage
 from procession._model.text import shown
 from procession.errors import TaskCancelled, TransferError, WorkersUnavailableError
@@ -69,6 +70,8 @@ class PoolEngine:
         self._supply = Supply(course)
         self._pace = Pace()
         self._sent: dict[Chunk, _Sent] = {}
+        self._stints: dict[str, Stint] = {}
+        """By worker: the stretch of time that it is on a map, until it does something else."""
         self._whole = False
         self._wanted: Wanted = () if course.recorder is None else wanted()
         self._left = False
@@ -369,6 +372,7 @@ class PoolEngine:
     def _ended_plain(self, units: PlainUnits, ends: Sequence[Ended | bytes], shift: float, worker: str) -> None:
         course = self.course
         starts, workers = course.ledger.starts, course.workers
+        self._stints.pop(worker, None)
         for place, (index, data) in enumerate(zip(units.indexes, ends, strict=False)):
             ended = ended_of(data)
             returned, start, end, value, _ = ended
@@ -383,28 +387,54 @@ class PoolEngine:
         returned, start, end, value, log = ended
         if log is not None:
             self.course.logged((unit.index, unit.element), log)
+        start, end = start + shift, end + shift
+        if not start:  # what came back could not be read, and that would have said when it was
+            start = end = time.perf_counter()
         if unit.start is None:
-            unit.start = start + shift
+            unit.start = start
         self._tell_start(unit)
         if not returned:
-            self._raised(unit, value, start + shift, end + shift, worker)
-        elif unit.again is None:
-            self._finish(unit, value, end + shift, worker)
+            self._raised(unit, value, start, end, worker)
+            return
+        self._note_busy(unit, start, end, worker)
+        if unit.again is None:
+            self._finish(unit, value, end, worker)
         else:
-            self._judge(unit, returned=True, value=value, end=end + shift, worker=worker)
+            self._judge(unit, returned=True, value=value, start=start, end=end, worker=worker)
 
     def _raised(self, unit: Unit, error: BaseException, start: float, end: float, worker: str) -> None:
         if unit.start is None:
             unit.start = start
+        self._note_busy(unit, start, end, worker)
         if unit.again is None or isinstance(error, TransferError):
             self._fail(unit, error, end, worker)
         else:
-            self._judge(unit, returned=False, value=error, end=end, worker=worker)
+            self._judge(unit, returned=False, value=error, start=start, end=end, worker=worker)
 
-    def _judge(self, unit: Unit, *, returned: bool, value: Any, end: float, worker: str) -> None:
+    def _note_busy(self, unit: Unit, start: float, end: float, worker: str) -> None:
+        """Take note of when a worker was busy with an element of a map, or that it has left one."""
+        stint = self._stints.get(worker)
+        if unit.job is None:
+            self._stints.pop(worker, None)
+        elif stint is not None and stint.task == unit.index:
+            stint.note(start, end)
+        else:
+            self._stints[worker] = stint = Stint(unit.index, worker, start, end)
+            self.course.stints.append(stint)
+
+    def _count(self, unit: Unit, worker: str, *, failed: bool) -> None:
+        """Take note that an element of a map has ended."""
+        stint = self._stints.get(worker)
+        if stint is not None and stint.task == unit.index:
+            stint.count(failed=failed)
+
+    def _judge(self, unit: Unit, *, returned: bool, value: Any, start: float, end: float, worker: str) -> None:
         """Go on from an attempt of a call with retries."""
         assert unit.again is not None
         seconds, returned, value = unit.again.verdict(returned=returned, value=value)
+        if unit.job is None and (unit.attempt > 1 or seconds is not None):
+            # Nobody is busy with it from one attempt to the next.
+            self.course.stints.append(Stint(unit.index, worker, start, end))
         if seconds is None:
             if returned:
                 self._finish(unit, value, end, worker)
@@ -421,6 +451,7 @@ class PoolEngine:
         try:
             if unit.job is not None:
                 unit.job.returned(unit.element, unit.digest, value, unit.start, end)
+                self._count(unit, worker, failed=False)
                 return
             course.ledger.starts[index] = unit.start
             course.workers[index] = worker
@@ -434,6 +465,7 @@ class PoolEngine:
         course, index = self.course, unit.index
         if unit.job is not None:
             unit.job.raised(unit.element, error, end if unit.start is None else unit.start, end)
+            self._count(unit, worker, failed=True)
             return
         course.ledger.starts[index] = unit.start
         course.workers[index] = worker

@@ -205,10 +205,10 @@ class Course:
             self._commits.offer()
         return True
 
-    def took_part(self, index: int, worker: str, start: float, elements: int) -> None:
-        """Note that a worker was on a map since `start`, and how many elements it called."""
-        if elements:
-            self.stints.append(Stint(index, worker, start, time.perf_counter() - start, elements))
+    def took_part(self, stint: Stint) -> None:
+        """Note that a worker was on a map, unless it came too late for any element."""
+        if stint.elements:
+            self.stints.append(stint)
 
     @property
     def uncommitted(self) -> bool:

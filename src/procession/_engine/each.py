@@ -18,6 +18,7 @@ from procession._engine.current import SEAT, Seat
 from procession._engine.note import annotate
 from procession._model.progress import Progress
 from procession._model.record import WHOLE
+from procession._model.stint import Stint
 from procession._model.task import Each, Options, check_iterables
 from procession._model.text import counted, shown
 from procession._plan.wiring import bound
@@ -116,17 +117,16 @@ class MapJob:
         # Of the one who began: what was set at the start of the map, all of its elements see.
         context = self._context.copy()
         context.run(SEAT.set, seat)
-        start, called = time.perf_counter(), 0
+        stint = Stint(self._index, seat.worker, time.perf_counter())
         while self._course.commit() and (drawn := self._next()) is not None:
             one, own = context.copy(), self._seated(seat, drawn[0])
             if own is not seat:
                 one.run(SEAT.set, own)
-            self._call(one, *drawn)
+            self._call(one, stint, *drawn)
             own.over = own is not seat
             seat.element = WHOLE
-            called += 1
             del drawn, one
-        self._course.took_part(self._index, seat.worker, start, called)
+        self._course.took_part(stint)
         self._leave()
         return self._concluded()
 
@@ -270,17 +270,22 @@ class MapJob:
             )
         return error
 
-    def _call(self, context: contextvars.Context, place: int, element: tuple[Any, ...]) -> None:
-        start = time.perf_counter()
+    def _call(self, context: contextvars.Context, stint: Stint, place: int, element: tuple[Any, ...]) -> None:
+        start, recalled, failed = time.perf_counter(), False, False
         try:
             digest = self._recall(place, element)
+            recalled = digest is None
             if digest is not None:
                 value = context.run(
                     attempted, self._course, self._index, self._options, self._each.function, element, {}, place
                 )
                 self._keep(place, digest, value, start)
         except BaseException as error:
+            failed = True
             self._raised(place, error, start)
+        if not recalled:
+            stint.note(start, time.perf_counter())
+            stint.count(failed=failed)
         self._count(place)
 
     def _recall(self, place: int, element: tuple[Any, ...]) -> bytes | None:

@@ -12,6 +12,7 @@ from procession._engine.current import SEAT, Seat
 from procession._engine.each import MapJob
 from procession._loop.awaited import PATIENCE_S, absolve, alike, apart, attempted, breathe, current
 from procession._model.record import WHOLE
+from procession._model.stint import Stint
 from procession._model.task import Each, Options
 from procession.errors import TaskCancelled
 
@@ -63,18 +64,17 @@ class AwaitedMap(MapJob):
         # Of the one who began: what was set at the start of the map, all of its elements see.
         context = self._context.copy()
         context.run(SEAT.set, shift.seat)
-        start = since = time.perf_counter()
-        called = 0
+        since = time.perf_counter()
+        stint = Stint(self._index, shift.seat.worker, since)
         try:
             while (drawn := await self._next_async()) is not None:
                 own = self._seated(shift.seat, drawn[0])
                 if own is not shift.seat:
                     SEAT.set(own)
                     context.run(SEAT.set, own)
-                await self._call_async(shift.context, context, *drawn)
+                await self._call_async(shift.context, context, stint, *drawn)
                 own.over = own is not shift.seat
                 shift.seat.element = WHOLE
-                called += 1
                 del drawn
                 if self._course.recorder is not None:
                     await self._engine.committed(wait=False)
@@ -86,7 +86,7 @@ class AwaitedMap(MapJob):
         except BaseException as error:  # not from an element: somebody else cancelled the worker
             with self._lock:
                 self._fail(error)
-        self._course.took_part(self._index, shift.seat.worker, start, called)
+        self._course.took_part(stint)
         self._leave()
         return self._concluded()
 
@@ -113,11 +113,14 @@ class AwaitedMap(MapJob):
                 return None
         return None
 
-    async def _call_async(self, here: Context, clean: Context, place: int, element: tuple[Any, ...]) -> None:
+    async def _call_async(
+        self, here: Context, clean: Context, stint: Stint, place: int, element: tuple[Any, ...]
+    ) -> None:
         course, function = self._course, self._each.function
-        start = time.perf_counter()
+        start, recalled, failed = time.perf_counter(), False, False
         try:
             digest = self._recall(place, element)
+            recalled = digest is None
             if digest is not None:
                 call = partial(
                     attempted, course, self._engine.pause, self._index, self._options, function, element, {}, place
@@ -128,5 +131,9 @@ class AwaitedMap(MapJob):
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and course.ledger.cancelled:
                 error = TaskCancelled("the coroutine was cancelled with its run")
+            failed = True
             self._raised(place, error, start)
+        if not recalled:
+            stint.note(start, time.perf_counter())
+            stint.count(failed=failed)
         self._count(place)

@@ -8,11 +8,14 @@ from procession._model.states import RunStatus
 from procession._model.strategy import Stage
 from procession._model.table import lasting
 from procession._model.text import counted
+from procession.pictures.forecast import Work, forecast, works_of
 from procession.pictures.picture import TIMES, label
 from procession.pictures.schedule import Busy, Lane, Reason, Span, busy_spans, critical_path, idle_of, lanes_of, waste
 
 _SHORT_S = 0.005
 _STEPS = 5
+_WORTH = 0.1
+"""The part of a run that a change must save to be worth a word."""
 
 
 class SpeedUp(NamedTuple):
@@ -57,13 +60,15 @@ class Account:
 
     @cached_property
     def work(self) -> float:
-        """How long all tasks took together, in seconds."""
-        return sum(busy.end - busy.start for busy in self.begun)
+        """How long all calls took together, in seconds."""
+        return sum(sum(work.calls) for work in self._works.values())
 
     @cached_property
     def critical_path(self) -> tuple[Span, ...]:
         """The chain of tasks that took longest, each waiting for the one before: the run could not be shorter."""
-        return critical_path(self.begun, self.stages, self.needs)
+        at_once = [stage.at_once for stage in self.stages for _ in range(stage.start, stage.stop)]
+        least = {index: work.least if at_once[index] else work.whole for index, work in self._works.items()}
+        return critical_path(self.begun, self.stages, self.needs, least)
 
     @cached_property
     def idle(self) -> dict[str, float]:
@@ -89,7 +94,7 @@ class Account:
         workers = counted(self._workers, "worker")
         critical = f"{lasting(self.critical)}, {self.critical / self.duration:.0%} of the run"
         return [
-            f"{head}. Its tasks took {lasting(self.work)} together.",
+            f"{head}. Its tasks took {lasting(self.work)} together.{self._counts()}",
             f"That is {_times(reached)} times as fast as one after another, of {_times(ideal)} that {workers} allow.",
             f"The critical path takes {critical}: {self._chain()}.",
             *self._idleness(),
@@ -121,6 +126,25 @@ class Account:
         return self.max_workers
 
     @cached_property
+    def elements(self) -> tuple[int, int] | None:
+        """How many elements of maps were called, and how many of them completed; `None` where there is no map."""
+        parts = [busy.span for busy in self.begun if busy.span.elements is not None]
+        if not parts:
+            return None
+        called = sum(span.elements or 0 for span in parts)
+        return called, called - sum(span.failed for span in parts)
+
+    def _counts(self) -> str:
+        if self.elements is None:
+            return ""
+        called, completed = self.elements
+        return f" {completed:,} of {counted(called, 'element')} completed."
+
+    @cached_property
+    def _works(self) -> dict[int, Work]:
+        return works_of(self.begun)
+
+    @cached_property
     def _waste(self) -> dict[Reason, float]:
         return waste(self.begun, self.stages, self.needs, workers=self._workers, duration=self.duration)
 
@@ -131,7 +155,7 @@ class Account:
     def _chain(self) -> str:
         steps: list[tuple[str, int, float]] = []
         for span in self.critical_path:
-            name, took = label(span.name, 40), span.duration or 0.0
+            name, took = self._step(span), span.duration or 0.0
             if steps and steps[-1][0] == name:
                 steps[-1] = name, steps[-1][1] + 1, steps[-1][2] + took
             else:
@@ -140,6 +164,12 @@ class Account:
         if len(said) > _STEPS:
             said = [*said[:2], f"… {len(said) - 4:,} more …", *said[-2:]]
         return " → ".join(said)
+
+    def _step(self, span: Span) -> str:
+        """Return what of a task is on the critical path."""
+        name = label(span.name, 40)
+        work = self._works[span.index]
+        return f"the longest element of {name}" if (span.duration or 0.0) < sum(work.calls) else name
 
     def _idleness(self) -> list[str]:
         capacity = self._workers * self.duration
@@ -157,13 +187,13 @@ class Account:
             return []
         return [f"The workers were idle {self._idle_part:.0%} of the time: {'; '.join(parts)}."]
 
+    # What would help: what is told of it is what a run of the same calls would gain
+
     @cached_property
     def verdict(self) -> str:
         """What holds the run up most, and what would help."""
         if not self.work:
             return "No task has run."
-        reason = max(self._waste, key=self._waste.__getitem__)
-        longest = max(self.critical_path, key=lambda span: span.duration or 0.0)
         if not any(stage.at_once for stage in self.stages):
             return "All tasks run in order. Those that need not wait for each other can run at once."
         if self.cpu is not None and self.work > 1.5 * self.duration and 0.7 < self.cpu / self.duration < 1.25:  # noqa: PLR2004
@@ -172,28 +202,85 @@ class Account:
                 "that compute in Python take turns, so each task lasts longer and the speed-up is not real. "
                 "Worker processes take no turns."
             )
+        if self._best < 0.5 * self.duration:
+            return self._overhead
+        gains = self._gains
+        best = max(gains, key=gains.__getitem__)
+        if gains[best] >= _WORTH:
+            return self._remedy(best, gains[best])
         if self.critical > 0.75 * self.duration:
+            longest = self._step(max(self.critical_path, key=lambda span: span.duration or 0.0))
             return (
-                "More workers would not make it faster, because the tasks of the critical path wait for each other; "
-                f"a shorter {label(longest.name, 40)} would."
+                "More workers would not make it faster, because no run is shorter than its critical path; "
+                f"a shorter {longest.removeprefix('the ')} would."
             )
-        if self._idle_part < 0.25:  # noqa: PLR2004
-            return (
-                "The workers were busy nearly all the time: more of them would make it faster, if the machine has room."
-            )
+        if self._waste["few"] == max(self._waste.values()):
+            return "There are too few tasks to go round: split them, or use fewer workers."
+        return self._overhead
+
+    @property
+    def _gains(self) -> dict[str, float]:
+        """What part of the run a change would save."""
+        now, worth = self._best, self._best - _WORTH * self.duration
+        took = {"workers": now, "order": now, "stages": now}
+        if self.critical < worth:
+            took["workers"] = self._forecast(workers=2 * self._workers)
+        if max(self.critical, self.work / self._workers) < worth:
+            took["order"] = self._forecast(urgent_first=True)
+        if len(self.stages) > 1:
+            merged = Stage(self.stages[0].start, self.stages[-1].stop, at_once=True)
+            took["stages"] = self._forecast(stages=(merged,))
+        return {change: (now - seconds) / max(now, self.duration) for change, seconds in took.items()}
+
+    @cached_property
+    def _best(self) -> float:
+        """How long these calls take on these workers with nothing lost in between, in seconds."""
+        return self._forecast()
+
+    def _forecast(
+        self, *, workers: int | None = None, stages: Sequence[Stage] | None = None, urgent_first: bool = False
+    ) -> float:
+        return forecast(
+            self._works,
+            self.stages if stages is None else stages,
+            self.needs,
+            self._workers if workers is None else workers,
+            urgent_first=urgent_first,
+        )
+
+    def _remedy(self, change: str, gain: float) -> str:
         last = max(self.begun, key=lambda busy: busy.end).span
-        mean = self.work / len(self.begun)
-        return {
-            "order": "Most is lost while tasks run in order: move what need not wait out of there.",
-            "few": "There are too few tasks to go round: split them, or use fewer workers.",
-            "values": "Most is lost waiting for values: begin with what others wait for, and split what takes longest.",
-            "between": f"The tasks are short ({lasting(mean)} on average): let each do more."
-            if mean < _SHORT_S
-            else "Workers were free while tasks were left to start: something else kept the interpreter busy.",
-            "end": f"Task {last.index} ({label(last.name, 40)}) was the last to end, long after others: start it "
-            "earlier, or split it.",
-            "margin": "The tasks are short: what comes before and after them, such as starting workers, is most of it.",
-        }[reason]
+        if change == "workers":
+            room = f"if the machine has room: with {2 * self._workers:,}, about {lasting(self.duration * (1 - gain))}."
+            if self._idle_part < 0.25:  # noqa: PLR2004
+                return f"The workers were busy nearly all the time: more of them would make it faster, {room}"
+            return f"More workers would make it faster, {room}"
+        if change == "stages":
+            return "Most is lost while tasks run in order: move what need not wait out of there."
+        if len(self._works[last.index].calls) > 1:
+            return f"An element of {label(last.name, 40)} ended long after others: begin with those that take longest."
+        if self.needs:
+            return "Most is lost waiting for values: begin with what others wait for, and split what takes longest."
+        return (
+            f"Task {last.index} ({label(last.name, 40)}) was the last to end, long after others: start it "
+            "earlier, or split it."
+        )
+
+    @property
+    def _overhead(self) -> str:
+        """What takes time beside the calls."""
+        lost = (self.duration - self._best) * self._workers
+        if self._waste["margin"] > 0.5 * lost:
+            return "The tasks are short: what comes before and after them, such as starting workers, is most of it."
+        mean = self.work / sum(len(work.calls) for work in self._works.values())
+        if mean < _SHORT_S:
+            return f"The tasks are short ({lasting(mean)} on average): let each do more."
+        others = ["something else kept the interpreter busy"]
+        if any(busy.span.attempts > 1 for busy in self.begun):
+            others.insert(0, "they paused before their next attempt")
+        if self.elements is not None:
+            others.insert(0, "the elements of a map were slow to come")
+        return f"Workers were free while tasks were left to start: {', or '.join(others)}."
 
 
 def _times(factor: float) -> str:

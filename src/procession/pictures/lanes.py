@@ -232,6 +232,7 @@ class _Drawing:
         state = span.state
         how = f"{state}, {lasting(end - start)}" if state != "running" else f"running for {lasting(end - start)} so far"
         parts = f", {counted(span.elements, 'element')}" if span.elements is not None else ""
+        parts += f", {span.failed:,} of them failed" if span.failed else ""
         tries = f", {span.attempts} attempts" if span.attempts > 1 else ""
         title = f"{text(span.name)}, task {span.index}\n{how}{parts}{tries}\nfrom {lasting(start)}"
         kind = f"{'bar ' if width > _NARROW + 1 else ''}{state}"
@@ -294,7 +295,8 @@ class _Drawing:
 
     def _legend(self) -> Iterator[str]:
         x, y = float(_MARGIN), self.axis + 42
-        states = Counter(busy.span.state for busy in self.account.begun)
+        # A task that several workers shared is one all the same.
+        states = Counter({busy.span.index: busy.span.state for busy in self.account.begun}.values())
         for state in reversed(_WORST):
             if states[state]:
                 yield f'<rect class="{state}" x="{x:.1f}" y="{y - 9}" width="14" height="10" rx="2"/>'
@@ -303,12 +305,17 @@ class _Drawing:
                 said = f"{states[state]:,} {state}"
                 yield f'<text class="small" x="{x + 20:.1f}" y="{y}">{said}</text>'
                 x += 38 + 5.8 * len(said)
-        again = sum(busy.span.attempts > 1 for busy in self.account.begun)
+        again = len({busy.span.index for busy in self.account.begun if busy.span.attempts > 1})
         if again:
             said = f"{again:,} tried again"
             yield f'<path class="again" d="M{x:.1f} {y - 9}h10l-10 10z"/>'
             yield f'<text class="small" x="{x + 15:.1f}" y="{y}">{said}</text>'
             x += 34 + 5.8 * len(said)
+        if self.account.elements is not None:
+            called, completed = self.account.elements
+            said = f"{completed:,} of {counted(called, 'element')} completed"
+            yield f'<text class="small" x="{x:.1f}" y="{y}">{said}</text>'
+            x += 18 + 5.8 * len(said)
         if self.account.begun:
             yield f'<rect class="critical" x="{x:.1f}" y="{y - 4}" width="14" height="2.5"/>'
             said = f"critical path, {lasting(self.account.critical)}"

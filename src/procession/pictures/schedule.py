@@ -35,6 +35,12 @@ class Span:
     worker: str | None
     elements: int | None = None
     """How many elements of a map this worker called in this time."""
+    failed: int = 0
+    """How many of these raised."""
+    busy: float | None = None
+    """How many seconds of that it was making calls; `None` for all."""
+    longest: tuple[float, float] | None = None
+    """The longest of these calls: its start and duration, as above."""
 
 
 class Busy(NamedTuple):
@@ -113,27 +119,28 @@ def idle_of(lanes: Iterable[Lane], duration: float) -> dict[str, float]:
 
 
 def critical_path(
-    begun: Sequence[Busy], stages: Sequence[Stage], needs: Mapping[int, tuple[int, ...]]
+    begun: Sequence[Busy],
+    stages: Sequence[Stage],
+    needs: Mapping[int, tuple[int, ...]],
+    least: Mapping[int, float],
 ) -> tuple[Span, ...]:
     """Return the chain of tasks that takes longest, each of which waits for the one before.
 
-    No number of workers makes the run shorter than that. A task that several workers shared counts from the first
-    start to the last end, as one span.
+    No number of workers makes the run shorter than that. A task counts as one span, with what it takes at least, in
+    seconds, as its duration: of a map, that is its longest element.
     """
     tasks: dict[int, Span] = {}
     ends: dict[int, float] = {}
-    for start, end, span in begun:
+    for _, end, span in begun:
         whole = tasks.get(span.index)
         if whole is None:
-            tasks[span.index], ends[span.index] = replace(span, duration=end - start), end
+            tasks[span.index], ends[span.index] = replace(span, duration=least[span.index]), end
         else:
-            assert whole.start is not None
             later = end > ends[span.index]
             ends[span.index] = max(ends[span.index], end)
             elements = None if whole.elements is None else whole.elements + (span.elements or 0)
             tasks[span.index] = replace(
                 whole,
-                duration=ends[span.index] - whole.start,
                 worker=span.worker if later else whole.worker,
                 elements=elements,
             )
@@ -218,6 +225,10 @@ def waste(
         filling = min(_unused(spans, begin, last, workers), max(0.0, _unused(spans, begin, end, workers) - short))
         reasons["values" if wired else "between"] += filling
         reasons["end"] += max(0.0, _unused(spans, begin, end, workers) - short - filling)
+        # On a map, but without an element: the next one had not come yet.
+        reasons["between"] += sum(
+            busy.end - busy.start - busy.span.busy for busy in spans if busy.span.busy is not None
+        )
     reasons["margin"] = max(0.0, duration - within) * workers
     return reasons
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from procession.pictures.schedule import Span
 from procession.pictures.trace import traced
 
 
-def spans_of(outcomes: Iterable[Outcome], stints: Iterable[Stint]) -> list[Span]:
-    """Return what a run's timeline is made of; `stints` are those of its maps, with starts since the run began."""
+def spans_of(outcomes: Iterable[Outcome], stints: Iterable[Stint], began: float) -> list[Span]:
+    """Return what a run's timeline is made of; `stints` are those of its maps, and `began` when it did."""
     shares: dict[int, list[Stint]] = {}
     for stint in stints:
         shares.setdefault(stint.task, []).append(stint)
@@ -29,7 +28,19 @@ def spans_of(outcomes: Iterable[Outcome], stints: Iterable[Stint]) -> list[Span]
         # Of a map that goes on, those who are on it are known when they leave it.
         mine = shares.get(one.index, ()) if one.state != "running" else ()
         spans += [
-            replace(whole, start=share.start, duration=share.duration, worker=share.worker, elements=share.elements)
+            Span(
+                one.index,
+                one.name,
+                one.state,
+                one.attempts,
+                share.start - began,
+                share.end - share.start,
+                share.worker,
+                share.elements or None,
+                share.failed,
+                share.busy,
+                (share.longest[0] - began, share.longest[1]),
+            )
             for share in mine
         ] or [whole]
     return spans
