@@ -233,6 +233,7 @@ def test_demo_runs_the_main_example(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "asyncio" in done.stdout
     assert "source_audit: completed in" in done.stderr
+    assert "times as fast as one after another" in done.stderr
 
 
 def begin(folder: Path, target: str) -> "subprocess.Popen[str]":

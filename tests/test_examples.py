@@ -33,6 +33,8 @@ def test_source_audit_measures_every_file_of_the_standard_library(tmp_path: Path
     row = next(line for line in out.splitlines() if line.startswith("asyncio "))
     assert row.split()[1:3] == [f"{len(asyncio_files):,}", f"{lines:,}"]
     assert "source_audit: completed in" in out
+    assert f"{len(files):,} of {len(files):,} elements completed" in out
+    assert "times as fast as one after another" in out
 
 
 def test_csv_to_sqlite_loads_every_row_and_sums_up(tmp_path: Path) -> None:

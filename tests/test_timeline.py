@@ -433,6 +433,21 @@ def test_pauses_between_attempts_that_hold_no_worker_need_no_workers():
     assert "Its tasks took 160 ms together" in said
 
 
+def test_no_more_workers_are_asked_for_where_every_core_is_busy():
+    """Four workers of a map keep two cores busy: eight would have the same two."""
+    rows = [span(0, 0.0, 10.0, f"w_{n}", elements=100) for n in range(4)]
+
+    def verdict(busy, cores):
+        return Timeline("p", "completed", 10.0, rows, max_workers=4, cpu=0.5, cores=(busy, cores)).verdict
+
+    assert (
+        verdict(1.9, 2)
+        == "The calls kept 1.9 of 2 cores busy: more workers would not make it faster, more cores would."
+    )
+    assert "with 8, about 5 s" in verdict(1.9, 16)
+    assert "with 8, about 5 s" in verdict(0.1, 2)
+
+
 @st.composite
 def runs(draw):
     """Return the workers and spans of a run whose tasks do not wait for each other."""

@@ -1,5 +1,6 @@
 """A run: one execution of a process. The one place where plan, engine and observers meet."""
 
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
@@ -29,8 +30,6 @@ from procession.observe.audience import audience_of
 from procession.observe.summary import summary_of
 
 if TYPE_CHECKING:
-    import os
-
     from procession._model.where import Where
     from procession.journal import Journal
     from procession.pictures.timeline import Timeline
@@ -63,6 +62,7 @@ class Run:
         "_plan",
         "_recording",
         "_results",
+        "_spent",
         "id",
         "process_name",
         "started_at",
@@ -99,6 +99,7 @@ class Run:
         self._over = Latch()
         self._ended: float | None = None
         self._cpu = time.process_time()
+        self._spent = sum(os.times()[:4])
         self._course = Course(
             plan,
             process_name=process_name,
@@ -170,6 +171,7 @@ class Run:
         self._recording.close(course, self.status)
         self._conclude()
         self._cpu = time.process_time() - self._cpu
+        self._spent = sum(os.times()[:4]) - self._spent  # with child processes, once they have ended
         self._ended = time.perf_counter()
         ends: dict[RunStatus, EventName] = {"completed": "run_completed", "cancelled": "run_cancelled"}
         course.context.run(self._audience.end, self._event(ends.get(self.status, "run_failed")))
@@ -373,6 +375,7 @@ class Run:
             stages=self._plan.stages,
             needs=self._plan.needs,
             cpu=self._cpu if ended else None,
+            cores=(self._spent / self.duration, _usable_cores()) if ended else None,
         )
 
     def __repr__(self) -> str:
@@ -522,3 +525,7 @@ def _get(queue: "SimpleQueue[int | None]", check: Callable[[], None]) -> int | N
         check()
         with suppress(Empty):
             return queue.get(timeout=SLICE_S)
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 from procession import OnError, Process, ProcessionError, Run, RunCancelledError, __version__
 from procession._model.text import shown
@@ -98,7 +98,13 @@ def _execute(options: argparse.Namespace) -> int:
     kept = nullcontext() if journal is None else logs_kept()
     with logs_shown(options.log_format, options.log_level), kept:
         as_json = options.log_format == "json"
-        status, run = _run(process, options.run_id, journal, allow_changes=options.allow_changes, as_json=as_json)
+        status, run, results = _run(
+            process, options.run_id, journal, allow_changes=options.allow_changes, as_json=as_json
+        )
+    if options.command == "demo" and results:
+        print(results[-1])
+        if run is not None and not as_json:
+            print(f"\n{run.timeline()}", file=sys.stderr)
     if options.timeline is not None and run is not None:
         status = save_timeline(run, options.timeline) or status
     return status
@@ -131,13 +137,14 @@ def _resume(options: argparse.Namespace) -> int:
 
 def _run(
     process: Process, run_id: str | None, journal: str | None, *, allow_changes: bool, as_json: bool
-) -> tuple[int, Run | None]:
-    """Execute a process; return the exit status and, if it could be begun, the run."""
+) -> tuple[int, Run | None, list[Any]]:
+    """Execute a process; return the exit status, the run, if it could be begun, and its results."""
+    results: list[Any] = []
     earlier = process.last_run  # of a file that executes it as it is loaded
     status = 0
     before = {number: signal.signal(number, _on_signal()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        process.execute(run_id=run_id, journal=journal, allow_changes=allow_changes, progress=not as_json)
+        results = process.execute(run_id=run_id, journal=journal, allow_changes=allow_changes, progress=not as_json)
     except KeyboardInterrupt as error:
         status = TERMINATED if isinstance(error, _Terminated) else INTERRUPTED
     except BaseException as error:  # SystemExit too: a task that exits has not ended well
@@ -152,11 +159,11 @@ def _run(
             signal.signal(number, handler)
     run = process.last_run
     if run is None or run is earlier:
-        return status, None
+        return status, None, results
     if not as_json:
         print(run.summary(), file=sys.stderr)
     # With on_error="return", what failed stands among the results.
-    return status or (FAILED if run.progress.failed else 0), run
+    return status or (FAILED if run.progress.failed else 0), run, results
 
 
 def _is_said(error: BaseException, *, began: bool) -> bool:

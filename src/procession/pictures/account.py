@@ -14,6 +14,8 @@ from procession.pictures.schedule import Busy, Lane, Reason, Span, busy_spans, c
 
 _SHORT_S = 0.005
 _STEPS = 5
+_FULL = 0.8
+"""The part of all cores that are as good as all."""
 _WORTH = 0.1
 """The part of a run that a change must save to be worth a word."""
 
@@ -40,6 +42,7 @@ class Account:
         stages: Sequence[Stage] = (),
         needs: Mapping[int, tuple[int, ...]] | None = None,
         cpu: float | None = None,
+        cores: tuple[float, int] | None = None,
     ) -> None:
         self.process_name = process_name
         self.status = status
@@ -49,6 +52,7 @@ class Account:
         self.stages = tuple(stages) or (Stage(0, count, at_once=True),)
         self.needs: Mapping[int, tuple[int, ...]] = {} if needs is None else needs
         self.cpu = cpu
+        self.cores = cores
         self.begun: list[Busy] = busy_spans(spans, duration)
         self.duration = max([duration, *(busy.end for busy in self.begun)])
         """Seconds."""
@@ -201,6 +205,11 @@ class Account:
                 f"While tasks ran side by side, the interpreter used {self.cpu / self.duration:.1f} cores: threads "
                 "that compute in Python take turns, so each task lasts longer and the speed-up is not real. "
                 "Worker processes take no turns."
+            )
+        if self.cores is not None and self._workers > 1 and self.cores[0] > _FULL * self.cores[1]:
+            return (
+                f"The calls kept {self.cores[0]:.1f} of {counted(self.cores[1], 'core')} busy: more workers would not "
+                "make it faster, more cores would."
             )
         if self._best < 0.5 * self.duration:
             return self._overhead

@@ -51,7 +51,8 @@ class Timeline(Account, Picture):
 
     `duration` is that of the run in seconds, `max_workers` how many tasks it may run at the same time. `stages` and
     `needs` (task → the tasks whose values it takes) say what waits for what; without them, all may run at once.
-    `cpu` is the time in seconds that the process spent computing while the run went on, if that is known.
+    `cpu` is the time in seconds that the process spent computing while the run went on, and `cores` how many cores it
+    and its child processes kept busy, of how many, if that is known.
 
     >>> spans = [Span(0, "load", "completed", 1, 0.0, 2.0, "a"), Span(1, "save", "completed", 1, 0.0, 1.0, "b")]
     >>> timeline = Timeline("copy", "completed", 2.0, spans, max_workers=2)
