@@ -59,13 +59,13 @@ def chain(executor: Any) -> Process:
 
 
 @cache
-def client() -> Any:
-    """Return the client of a Dask cluster on this machine."""
+def client(places: int = CORES) -> Any:
+    """Return the client of a Dask cluster on this machine, of so many worker processes."""
     from distributed import Client, LocalCluster
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Client(LocalCluster(n_workers=CORES, threads_per_worker=1, dashboard_address=":0"))  # type: ignore[no-untyped-call]
+        return Client(LocalCluster(n_workers=places, threads_per_worker=1, dashboard_address=":0"))  # type: ignore[no-untyped-call]
 
 
 def dask_map() -> float:
@@ -88,13 +88,13 @@ def dask_chain() -> float:
 
 
 @cache
-def ray() -> Any:
-    """Return Ray, connected to one on this machine."""
+def ray(places: int = CORES) -> Any:
+    """Return Ray, connected to one on this machine that takes so many calls at the same time."""
     import ray
 
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     ray.init(
-        num_cpus=CORES, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}}
+        num_cpus=places, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}}
     )
     return ray
 

@@ -52,6 +52,7 @@ from measuring import (
     ratio_at_most,
     shown,
     table,
+    write_figures,
 )
 
 # What is compared
@@ -187,16 +188,16 @@ def works(n: int) -> list[Work]:
     ]
 
 
-def headline(results: list[Measured], where: str) -> str:
-    """Return the few figures that the README shows."""
-    lines = [f"| {where} | Procession | beside it |", "|---|--:|---|"]
+def headline(results: list[Measured]) -> list[str]:
+    """Return the few figures that the README shows, as rows of its table."""
+    lines: list[str] = []
     for work, figures, _, _ in results:
         if "procession" in work.contestants and (len(work.contestants) > 2 or "sequential" in work.title):
             others = "; ".join(
                 f"{name} {shown(figures[name])}" for name in work.contestants if not name.startswith("procession")
             )
             lines.append(f"| {work.title} | {shown(figures['procession'])} {work.unit} | {others} |")
-    return "\n".join(lines)
+    return lines
 
 
 def write(results: list[Measured], where: str) -> None:
@@ -205,9 +206,9 @@ def write(results: list[Measured], where: str) -> None:
     text = f"# Benchmarks\n\nMade by `benchmarks/compare.py`. {' '.join(head[2].split())}\n\nMeasured on {where}. "
     text += "Absolute figures move from machine to machine; what to compare stands in one table.\n"
     (ROOT / "docs" / "benchmarks.md").write_text(text + table(results) + "\n", encoding="utf-8")
+    write_figures(headline(results), real=False)
     readme = ROOT / "README.md"
     page = readme.read_text(encoding="utf-8")
-    page = between(page, "<!-- figures -->\n", "<!-- end figures -->", headline(results, "median") + f"\n\n{where}.\n")
     parallel = results[0].figures["procession"]
     page = between(page, "<!-- figure: parallel -->", "<!-- end -->", f"{parallel:.1g} µs a task")
     readme.write_text(page, encoding="utf-8")

@@ -46,7 +46,17 @@ def ratio_at_least(limit: float, other: str) -> Callable[[dict[str, float]], tup
     )
 
 
-SCALES = {"µs a task": 1e6, "µs a step": 1e6, "ms": 1e3, "bytes a task": 1.0, "kB": 1e-3, "% idle": 100.0}
+TIMES_SCHEDULE = "times the simulated schedule"
+
+SCALES = {
+    TIMES_SCHEDULE: 1.0,
+    "µs a task": 1e6,
+    "µs a step": 1e6,
+    "ms": 1e3,
+    "bytes a task": 1.0,
+    "kB": 1e-3,
+    "% idle": 100.0,
+}
 
 
 class Measured(NamedTuple):
@@ -107,16 +117,27 @@ def table(results: list[Measured]) -> str:
     return "\n".join(lines)
 
 
-def compare(title: str, page: str, said: str | None, works: Callable[[int], list[Work]], tasks: int = 0) -> None:
+def compare(
+    title: str,
+    page: str,
+    said: str | None,
+    works: Callable[[int], list[Work]],
+    tasks: int = 0,
+    *,
+    rounds: int = 7,
+    publish: Callable[[list[Measured]], None] | None = None,
+) -> None:
     """Measure what a script asks for on its command line, print it, and write it to a page of the docs if asked to.
 
     `said` is the script's docstring, whose third paragraph says how it measures; `works` is called with the number of
-    tasks, by default `tasks`, where the script takes one.
+    tasks, by default `tasks`, where the script takes one; `publish`, if given, with what is written to the page, too.
     """
     parser = argparse.ArgumentParser(description=(said or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7, help="how often each contestant runs (default: 7)")
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help=f"how often each contestant runs (default: {rounds})"
+    )
     if tasks:
-        parser.add_argument("--tasks", type=int, default=tasks, help=f"how many trivial tasks (default: {tasks:,})")
+        parser.add_argument("--tasks", type=int, default=tasks, help=f"how many tasks (default: {tasks:,})")
     parser.add_argument("--only", default="", help="only works whose title contains this")
     parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{page}")
     options = parser.parse_args()
@@ -132,6 +153,20 @@ def compare(title: str, page: str, said: str | None, works: Callable[[int], list
         text += f"Measured on {machine()}. "
         text += "Absolute figures move from machine to machine; compare within one table.\n"
         (ROOT / "docs" / page).write_text(text + table(results) + "\n", encoding="utf-8")
+        if publish is not None:
+            publish(results)
+
+
+def write_figures(rows: list[str], *, real: bool) -> None:
+    """Put rows into the README's table, in place of those that are of real work, which come first, or are not."""
+    readme = ROOT / "README.md"
+    page = readme.read_text(encoding="utf-8")
+    start, end = "<!-- figures -->\n", "<!-- end figures -->"
+    now = page.partition(start)[2].partition(end)[0].splitlines()
+    kept = [line for line in now[2:] if line.startswith("| ") and (TIMES_SCHEDULE in line) != real]
+    rows = [*rows, *kept] if real else [*kept, *rows]
+    text = "\n".join(["| median | Procession | beside it |", "|---|--:|---|", *rows, "", f"{machine()}.", ""])
+    readme.write_text(between(page, start, end, text), encoding="utf-8")
 
 
 def between(text: str, start: str, end: str, new: str) -> str:
