@@ -1,5 +1,6 @@
 """The timeline of a run: the picture, the trace, and the answer to why it is not faster."""
 
+import contextlib
 import heapq
 import json
 import math
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -431,6 +433,26 @@ def test_pauses_between_attempts_that_hold_no_worker_need_no_workers():
     said = str(Timeline("p", "completed", 1.04, rows, max_workers=2))
     assert "would not make it faster" in said
     assert "Its tasks took 160 ms together" in said
+
+
+@pytest.mark.parametrize("executor", ["threads", ThreadPoolExecutor])
+def test_workers_do_not_help_a_map_whose_elements_are_slow_to_come(executor):
+    """Each element takes as long to come as to be called: a second worker helps, and a fourth would not."""
+
+    def slow():
+        for number in range(10):
+            time.sleep(0.02)
+            yield number
+
+    with contextlib.ExitStack() as stack:
+        where = executor if executor == "threads" else stack.enter_context(executor(2))
+        process = Process("map", "parallel", 2, executor=where)
+        process.map(lambda _: time.sleep(0.02), slow())
+        process.execute()
+    timeline = process.last_run.timeline()
+    (path,) = timeline.critical_path
+    assert path.duration >= 0.2
+    assert "would make it faster" not in timeline.verdict
 
 
 def test_no_more_workers_are_asked_for_where_every_core_is_busy():

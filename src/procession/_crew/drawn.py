@@ -73,6 +73,11 @@ class DrawnMap(MapJob):
         return max(len(self._window), int(self._ahead < self._most)) if self.more else 0
 
     @property
+    def drawing_s(self) -> float:
+        """How long it took to draw, in seconds."""
+        return self._drawing_s
+
+    @property
     def more(self) -> bool:
         """Whether there may be something to draw, now or when others have ended."""
         exhausted = self._exhausted  # asked first: another thread fills the window, and says so after that

@@ -476,6 +476,9 @@ class PoolEngine:
         done = [job for job in self._supply.open if not job.out and (self.course.ledger.halted or not job.more)]
         for job in done:
             self._supply.open.discard(job)
+            stint = next((stint for stint in reversed(self.course.stints) if stint.task == job.index), None)
+            if stint is not None:
+                stint.drawn = job.drawing_s
             if job.start is not None:  # as its first call did, and not when it was opened
                 self.course.ledger.starts[job.index] = job.start
             try:

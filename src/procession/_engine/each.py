@@ -53,6 +53,7 @@ class MapJob:
         "_cut_short",
         "_done",
         "_drawing",
+        "_drawing_s",
         "_drawn",
         "_each",
         "_elements",
@@ -91,6 +92,7 @@ class MapJob:
         self._options = options
         self._lock = threading.Lock()
         self._drawing = threading.Lock()  # held while the iterables are drawn from, which may take long
+        self._drawing_s = 0.0
         self._elements: Iterator[tuple[Any, ...]] | None = None
         self._window: deque[tuple[int, tuple[Any, ...]]] = deque()
         self._refill = 1
@@ -126,7 +128,7 @@ class MapJob:
             own.over = own is not seat
             seat.element = WHOLE
             del drawn, one
-        self._course.took_part(stint)
+        self._took_part(stint)
         self._leave()
         return self._concluded()
 
@@ -156,6 +158,11 @@ class MapJob:
             self._asked = True
             self._course.ledger.put_back(self._index)
             self._course.recruit(1)
+
+    def _took_part(self, stint: Stint) -> None:
+        with self._lock:
+            stint.drawn, self._drawing_s = self._drawing_s, 0.0
+        self._course.took_part(stint)
 
     def _leave(self) -> None:
         """Return in the last worker, else raise `Left`: there are others, or will be."""
@@ -258,6 +265,8 @@ class MapJob:
             with self._lock:
                 self._fail(self._clear(error))
             return False
+        finally:
+            self._drawing_s += time.perf_counter() - start
         # A slow source gets to hand out each element as soon as there is one.
         self._refill = min(WINDOW, self._refill * 2) if quick else 1
         return self._drawn > before

@@ -86,7 +86,7 @@ class AwaitedMap(MapJob):
         except BaseException as error:  # not from an element: somebody else cancelled the worker
             with self._lock:
                 self._fail(error)
-        self._course.took_part(stint)
+        self._took_part(stint)
         self._leave()
         return self._concluded()
 

@@ -7,7 +7,7 @@ class Stint:
     Of all elements of a map together there may be too many to note each.
     """
 
-    __slots__ = ("busy", "elements", "end", "failed", "longest", "start", "task", "worker")
+    __slots__ = ("busy", "drawn", "elements", "end", "failed", "longest", "start", "task", "worker")
 
     def __init__(self, task: int, worker: str, start: float, end: float | None = None) -> None:
         self.task = task
@@ -22,6 +22,8 @@ class Stint:
         """How many elements it called."""
         self.failed = 0
         """How many of them raised."""
+        self.drawn = 0.0
+        """How many seconds went into drawing elements, whoever drew them, since a worker left the map before."""
         self.longest = start, self.busy
         """Its longest call: when that began, and how many seconds it took."""
 

@@ -173,7 +173,7 @@ class Account:
         """Return what of a task is on the critical path."""
         name = label(span.name, 40)
         work = self._works[span.index]
-        return f"the longest element of {name}" if (span.duration or 0.0) < sum(work.calls) else name
+        return f"the longest element of {name}" if span.duration == max(work.calls) != sum(work.calls) else name
 
     def _idleness(self) -> list[str]:
         capacity = self._workers * self.duration
@@ -218,6 +218,11 @@ class Account:
         if gains[best] >= _WORTH:
             return self._remedy(best, gains[best])
         if self.critical > 0.75 * self.duration:
+            slow = max(self.critical_path, key=lambda span: self._works[span.index].drawn)
+            if self._works[slow.index].drawn > 0.5 * self.duration:
+                return (
+                    f"More workers would not make it faster: the elements of {label(slow.name, 40)} are slow to come."
+                )
             longest = self._step(max(self.critical_path, key=lambda span: span.duration or 0.0))
             return (
                 "More workers would not make it faster, because no run is shorter than its critical path; "

@@ -22,16 +22,18 @@ class Work(NamedTuple):
     """How long each call took, in seconds. Of a map, workers share them."""
     pause: float
     """How long nobody was at it, between attempts that hold no worker."""
+    drawn: float = 0.0
+    """How long it took to draw the elements of a map, which come one after another."""
 
     @property
     def least(self) -> float:
         """How long it takes at least, however many there are for it."""
-        return max(self.calls) + self.pause
+        return max(*self.calls, self.drawn + self.calls[-1]) + self.pause
 
     @property
     def whole(self) -> float:
         """How long it takes where one call follows the other."""
-        return sum(self.calls) + self.pause
+        return self.drawn + sum(self.calls) + self.pause
 
 
 def works_of(begun: Iterable[Busy]) -> dict[int, Work]:
@@ -47,7 +49,7 @@ def _work(parts: list[Busy]) -> Work:
         return Work([parts[0].end - parts[0].start], 0.0)
     if any(busy.span.elements for busy in parts):
         calls = [call for busy in parts for call in _calls(busy.start, busy.end, busy.span)]
-        return Work([took for _, took in sorted(calls)], 0.0)
+        return Work([took for _, took in sorted(calls)], 0.0, sum(busy.span.drawn for busy in parts))
     busy = sum(part.end - part.start for part in parts)
     whole = max(part.end for part in parts) - min(part.start for part in parts)
     return Work([busy], max(0.0, whole - busy))
@@ -102,18 +104,19 @@ def _at_once(
     rank = dict.fromkeys(works, 0.0)
     if urgent_first:
         rank = _ranks(works, dependents)
-        works = {index: Work(sorted(work.calls, reverse=True), work.pause) for index, work in works.items()}
+        works = {index: work._replace(calls=sorted(work.calls, reverse=True)) for index, work in works.items()}
     came = count()
     ready = [(-rank[index], next(came), index) for index in works if not waiting[index]]
     heapq.heapify(ready)
     left = {index: len(work.calls) for index, work in works.items()}
-    ended = dict.fromkeys(works, 0)
+    ended, begun = dict.fromkeys(works, 0), dict[int, float]()
     under_way: list[tuple[float, bool, int]] = []  # until when, whether a worker is at it, which task
     free, now = workers, 0.0
     while ready or under_way:
         while ready and free:
             index = ready[0][2]
             calls = works[index].calls
+            begun.setdefault(index, now)
             heapq.heappush(under_way, (now + calls[-left[index]], True, index))
             free -= 1
             left[index] -= 1
@@ -125,8 +128,10 @@ def _at_once(
             ended[index] += 1
             if ended[index] < len(works[index].calls):
                 continue
-            if works[index].pause:
-                heapq.heappush(under_way, (now + works[index].pause, False, index))
+            work = works[index]
+            there = max(now, begun[index] + work.drawn + work.calls[-1]) + work.pause
+            if there > now:
+                heapq.heappush(under_way, (there, False, index))
                 continue
         for dependent in dependents.get(index, ()):
             waiting[dependent] -= 1

@@ -41,6 +41,8 @@ class Span:
     """How many seconds of that it was making calls; `None` for all."""
     longest: tuple[float, float] | None = None
     """The longest of these calls: its start and duration, as above."""
+    drawn: float = 0.0
+    """How many seconds it took to draw elements, one after another, as far as it is known of this span."""
 
 
 class Busy(NamedTuple):

@@ -40,6 +40,7 @@ def spans_of(outcomes: Iterable[Outcome], stints: Iterable[Stint], began: float)
                 share.failed,
                 share.busy,
                 (share.longest[0] - began, share.longest[1]),
+                share.drawn,
             )
             for share in mine
         ] or [whole]
