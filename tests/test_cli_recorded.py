@@ -1,11 +1,22 @@
 """Commands about recorded runs, as a person meets them."""
 
+import io
+import json
+import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 
 import pytest
+
+from procession.cli.main import main
+
+posix = pytest.mark.skipif(os.name != "posix", reason="owners and modes of files are POSIX's")
+root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs to be root to act as another user")
 
 PIPELINE = """
 import logging, os, threading
@@ -105,6 +116,142 @@ def test_a_run_whose_folder_is_gone_is_not_resumed_elsewhere(folder, tmp_path_fa
     done = procession("resume", "a", "--journal", journal, cwd=elsewhere)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"procession: run a was begun in {str(folder)!r}: No such file or directory\n"
+
+
+# Runs that somebody else may have begun
+
+
+@pytest.fixture
+def handed_over(folder, monkeypatch):
+    """Return what changes how a run of a journal was begun, and then resumes it."""
+    (folder / "mine").mkdir()
+    (folder / "mine" / "other.py").write_text(PIPELINE)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["procession", "run", "pipeline.py:build"])
+    monkeypatch.setattr("sys.path", [*sys.path])
+    unload()
+    assert main(["run", "pipeline.py:build", "--run-id", "a"]) == 1
+
+    def resume(*arguments, **origin):
+        with closing(sqlite3.connect("runs.db")) as connection, connection:
+            (text,) = connection.execute("SELECT origin FROM procession_runs").fetchone()
+            connection.execute("UPDATE procession_runs SET origin = ?", [json.dumps(json.loads(text) | origin)])
+        unload()
+        return main(["resume", "a", *arguments])
+
+    yield resume
+    unload()
+
+
+def unload():
+    for name in "pipeline", "other":
+        sys.modules.pop(name, None)
+
+
+CHANGES = [
+    {"argv": ["procession", "run", "mine/other.py:build"]},
+    {"argv": ["procession", "run", "pipeline.py:bombs"]},
+    {"argv": ["procession", "run", "pipeline.py:build", "--timeline", "mine.svg"]},
+    {"folder": "mine", "argv": ["procession", "run", "other.py:build"]},
+    {"mark": ""},
+    {"mark": "0" * 64},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_a_journal_says_is_not_run_unless_the_caller_has_begun_it(handed_over, folder, capsys, change):
+    """Neither is its file loaded; what would be run is said."""
+    if "folder" in change:
+        change = change | {"folder": str(folder / change["folder"])}
+    capsys.readouterr()
+    assert handed_over(**change) == 1
+    out, said = capsys.readouterr()
+    assert (out, [name for name in ("pipeline", "other") if name in sys.modules]) == ("", [])
+    command = change.get("argv", ["procession", "run", "pipeline.py:build"])
+    file = folder / ("mine/other.py" if "other" in command[2] else "pipeline.py")
+    assert f"runs {command[2].partition(':')[2]} of {file}, in {change.get('folder', folder)}" in said
+    assert f"  {' '.join(command)}\n" in said
+    assert "nothing shows that you began this run" in said
+    assert "say --yes" in said
+
+
+def test_a_run_of_another_id_is_not_one_that_the_caller_has_begun(handed_over, folder, capsys):
+    """A mark is of one run."""
+    with closing(sqlite3.connect("runs.db")) as connection, connection:
+        connection.execute("UPDATE procession_runs SET id = 'b'")
+    unload()
+    assert main(["resume", "b"]) == 1
+    assert "nothing shows that you began this run" in capsys.readouterr().err
+    assert "pipeline" not in sys.modules
+
+
+def test_who_says_yes_resumes_what_the_journal_says(handed_over, folder, capsys):
+    """And is told what that is."""
+    (folder / "mended").touch()
+    assert handed_over("--yes", mark="") == 0
+    out, said = capsys.readouterr()
+    assert f"runs build of {folder / 'pipeline.py'}" in said and "called 5" in out
+
+
+@pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("yes\n", 0), ("\n", 1), ("n\n", 1), ("", 1)])
+def test_on_a_terminal_it_is_asked_for(handed_over, folder, capsys, monkeypatch, answer, status):
+    """What is not yes is no."""
+    (folder / "mended").touch()
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    capsys.readouterr()
+    assert handed_over(mark="") == status
+    out, said = capsys.readouterr()
+    assert "trust the values in the journal? [y/N]" in said
+    assert ("called 5" in out) == (status == 0)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@root
+@pytest.mark.parametrize("place", ["pipeline.py", "."])
+def test_a_file_or_folder_of_somebody_else_is_named(handed_over, folder, capsys, place):
+    """Though the caller has begun the run there."""
+    os.chown(folder / place, 65534, 65534)
+    assert handed_over() == 1
+    assert f"{folder / place} belongs to user 65534" in capsys.readouterr().err
+
+
+@posix
+def test_a_file_that_anybody_can_write_to_is_named(handed_over, folder, capsys):
+    """Though the caller has begun the run there."""
+    (folder / "pipeline.py").chmod(0o646)
+    assert handed_over() == 1
+    assert f"anybody can write to {folder / 'pipeline.py'}" in capsys.readouterr().err
+
+
+@posix
+@pytest.mark.parametrize("spoil", [lambda key: key.chmod(0o644), lambda key: key.write_bytes(b"short"), Path.unlink])
+def test_a_key_that_is_not_the_callers_alone_shows_nothing(handed_over, monkeypatch, tmp_path, capsys, spoil):
+    """The run is asked about, and the next one begins all the same."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    unload()
+    main(["run", "pipeline.py:build", "--run-id", "b"])
+    spoil(tmp_path / "state" / "procession" / "key")
+    unload()
+    capsys.readouterr()
+    assert main(["resume", "b"]) == 1
+    assert "nothing shows that you began this run" in capsys.readouterr().err
+    assert main(["run", "pipeline.py:build", "--run-id", "c"]) == 1
+    assert "called 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--none"], ["--help"], ["a", "b", "\x1b[31m"]])
+def test_a_recorded_command_line_that_means_nothing_is_told_in_a_line(handed_over, capsys, words):
+    """And not what each of its words means."""
+    capsys.readouterr()
+    assert handed_over(argv=["procession", "run", *words]) == 1
+    out, said = capsys.readouterr()
+    assert (out, said.count("\n")) == ("", 1)
+    assert "no command line here" in said and "\x1b" not in said
 
 
 def test_runs_and_show_tell_how_runs_stand(folder):

@@ -1,7 +1,6 @@
 """How a run is recorded, if it is: between a run and a journal, so that a run without one imports and pays nothing."""
 
 import os
-import sys
 import traceback
 from collections.abc import Sized
 from typing import TYPE_CHECKING, cast
@@ -82,6 +81,7 @@ def recording_of(
     from procession._plan.fingerprint import fingerprint_of  # only who records needs it, and what it imports
     from procession._plan.shape import shape_of
     from procession.journal import Journal, Recorder  # needs the extra `journal`
+    from procession.journal.origin import origin_of
 
     fingerprint = fingerprint_of(process_name, plan.calls)
     shape = shape_of(plan.calls, plan.stages, plan.needs)
@@ -94,7 +94,7 @@ def recording_of(
         _see_that_maps_are_whole(recorder, plan, shape, process_name)
         return Recording(run_id, recorder)
     run_id = os.urandom(8).hex() if run_id is None else run_id
-    origin = {"argv": sys.argv, "folder": os.getcwd()}  # noqa: PTH109  # pathlib takes long to import
+    origin = origin_of(run_id)
     if isinstance(journal, Journal):
         recorder = journal.begin(run_id, fingerprint, shape, origin=origin, allow_changes=allow_changes)
         _see_that_maps_are_whole(recorder, plan, shape, process_name)

@@ -1,6 +1,7 @@
 """The command `procession`."""
 
 import argparse
+import io
 import logging
 import os
 import shlex
@@ -8,7 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, get_args
@@ -27,8 +28,8 @@ from procession.cli.recorded import (
     print_run,
     print_runs,
     prune_runs,
-    resumable,
 )
+from procession.cli.resumed import agreed, say
 from procession.cli.target import TargetError, load
 from procession.observe.footer import release_terminal
 
@@ -114,9 +115,12 @@ def _resume(options: argparse.Namespace) -> int:
     """Execute a run again by the command line that began it, in the folder where that was."""
     with open_journal(options.journal) as journal:
         info = journal.run(options.run)
-    command = resumable(info.origin)
+    from procession.journal.origin import resumable
+
+    argv = info.origin.get("argv", [])
+    command = resumable(argv)
     if command is None:
-        began = " ".join(map(shlex.quote, info.origin.get("argv", ())))
+        began = shlex.join(argv)
         print(
             f"procession: run {shown(info.id)} was not begun by `procession run`, but by: {shown(began)}",
             file=sys.stderr,
@@ -130,9 +134,28 @@ def _resume(options: argparse.Namespace) -> int:
         folder = shown(str(info.origin["folder"]))
         print(f"procession: run {shown(info.id)} was begun in {folder!r}: {error.strerror}", file=sys.stderr)
         return FAILED
-    again = _parser().parse_args(command)
+    again = _parsed(command)
+    if again is None:
+        say(f"run {shown(info.id)} was begun by what is no command line here: {shown(shlex.join(command))}")
+        return FAILED
     again.run_id, again.journal, again.allow_changes = info.id, where, options.allow_changes
-    return _execute(again)
+    target = None if again.command == "demo" else again.target
+    try:
+        go_on = agreed(info, Path.cwd(), command, target, yes=options.yes)
+    except TargetError as error:
+        say(str(error))
+        return USAGE
+    return _execute(again) if go_on else FAILED
+
+
+def _parsed(command: Sequence[str]) -> argparse.Namespace | None:
+    """Return what a recorded command line says, `None` if it says nothing."""
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            return _parser().parse_args(command)
+    except SystemExit:
+        return None
 
 
 def _run(
@@ -279,6 +302,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     resume.add_argument("run", metavar="RUN", help="the run's id")
+    resume.add_argument(
+        "--yes", action="store_true", help="run what the journal says without asking, though you may not have begun it"
+    )
     _add_allow_changes(resume)
     runs = commands.add_parser("runs", help="list the runs of a journal", description="List runs, the newest first.")
     runs.add_argument("--limit", type=_at_least_one, default=20, metavar="N", help="how many (default: 20)")

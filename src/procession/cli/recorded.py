@@ -2,11 +2,10 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from procession._model.table import lasting, table
 from procession._model.text import counted, shown
@@ -124,14 +123,6 @@ def prune_runs(where: str, run_ids: Sequence[str], older_than: int | None) -> in
             pruned = journal.prune(time.time() - older_than * _DAY_S)
             print(f"deleted {counted(len(pruned), 'run')}")
     return 0
-
-
-def resumable(origin: Mapping[str, Any]) -> list[str] | None:
-    """Return the arguments of the `procession run` that began a run; `None` if it was begun in another way."""
-    program, *arguments = map(str, origin.get("argv") or [""])
-    path = PurePath(program)
-    ours = path.stem == "procession" or (path.stem == "__main__" and path.parent.name == "procession")
-    return arguments if ours and arguments[:1] in (["run"], ["demo"]) else None
 
 
 def _run_row(info: "RunInfo") -> tuple[str, ...]:

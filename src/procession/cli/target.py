@@ -20,11 +20,8 @@ def load(target: str) -> Process:
     The file's folder, or the current one for a module, goes first on `sys.path`, as when Python runs either.
     Raises `TargetError` where nothing of that name is there, and whatever the user's code raises.
     """
-    place, colon, name = target.rpartition(":")
-    if not colon or not place or not name:
-        raise TargetError(f"{target!r} is not FILE_OR_MODULE:NAME, such as pipeline.py:process")
-    is_file = place.endswith(".py") or os.sep in place or Path(place).is_file()
-    module = _from_file(Path(place)) if is_file else _from_name(place)
+    place, name = split(target)
+    module = _from_file(Path(place)) if is_file(place) else _from_name(place)
     found: object = module
     for part in name.split("."):
         try:
@@ -38,6 +35,19 @@ def load(target: str) -> Process:
             f"{target} is a {type(found).__name__}, and neither a Process nor a function that returns one"
         )
     return found
+
+
+def split(target: str) -> tuple[str, str]:
+    """Return the file or module, and the name in it, that a target names; `TargetError` if it names none."""
+    place, colon, name = target.rpartition(":")
+    if not colon or not place or not name:
+        raise TargetError(f"{target!r} is not FILE_OR_MODULE:NAME, such as pipeline.py:process")
+    return place, name
+
+
+def is_file(place: str) -> bool:
+    """Return whether a target is in a file, and not in a module, as seen from the current folder."""
+    return place.endswith(".py") or os.sep in place or Path(place).is_file()
 
 
 def _from_file(path: Path) -> ModuleType:
