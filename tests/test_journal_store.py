@@ -1516,6 +1516,110 @@ def test_a_journal_of_another_user_is_refused(tmp_path, companion):
 
 
 @posix
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o703])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_journal_beside_which_others_can_put_files_is_refused(tmp_path, mode, linked):
+    """SQLite would read them; sticky or not, since they come and go. Whatever name leads there."""
+    shared = tmp_path / "shared"
+    shared.mkdir(0o700)
+    with Journal(shared / "runs.db") as journal:
+        journal.begin("run", SIX).close("completed")
+    (tmp_path / "link.db").symlink_to(shared / "runs.db")
+    where = tmp_path / "link.db" if linked else shared / "runs.db"
+    shared.chmod(mode)
+    with Journal(where) as journal:
+        for ask in (lambda: journal.begin("run", SIX), journal.runs):
+            with pytest.raises(JournalError, match="others can write to the folder .*shared'"):
+                ask()
+    with Journal(shared / "new.db") as journal, pytest.raises(JournalError, match="others can write to the folder"):
+        journal.begin("run", SIX)
+    assert [path.name for path in shared.iterdir()] == ["runs.db"]
+    shared.chmod(0o755)
+    with Journal(where) as journal:
+        assert [run.id for run in journal.runs()] == ["run"]
+
+
+@posix
+@pytest.mark.parametrize(("mode", "refused"), [(0o777, True), (0o1777, False), (0o755, False)])
+def test_a_folder_that_others_can_replace_is_refused(tmp_path, mode, refused):
+    """One further up, that is; a sticky one keeps what is in it where it is."""
+    folder = tmp_path / "up" / "own"
+    folder.mkdir(parents=True)
+    folder.parent.chmod(mode)
+    with Journal(folder / "runs.db") as journal:
+        if refused:
+            with pytest.raises(JournalError, match="others can write to the folder .*up'"):
+                journal.begin("run", SIX)
+        else:
+            journal.begin("run", SIX).close("completed")
+
+
+@posix
+def test_a_group_that_is_the_users_alone_is_nobody_else(tmp_path, monkeypatch):
+    """Many systems make one for each user, and folders that it can write to."""
+    import grp
+    import pwd
+
+    user = pwd.getpwuid(os.geteuid())
+    os.chown(tmp_path, -1, user.pw_gid)
+    tmp_path.chmod(0o770)
+    for members, fine in ([], True), ([user.pw_name], True), ([user.pw_name, "other"], False):
+        group = grp.struct_group((user.pw_name, "x", user.pw_gid, members))
+        monkeypatch.setattr(grp, "getgrgid", lambda _, group=group: group)
+        with Journal(tmp_path / "runs.db") as journal:
+            if fine:
+                journal.begin("run", SIX).close("completed")
+            else:
+                with pytest.raises(JournalError, match="others can write to the folder"):
+                    journal.begin("run", SIX)
+
+
+@root
+def test_a_folder_of_another_user_is_refused(tmp_path):
+    """Whoever owns it can put files there."""
+    os.chown(tmp_path, 65534, 65534)
+    with Journal(tmp_path / "runs.db") as journal, pytest.raises(JournalError, match="belongs to user 65534"):
+        journal.begin("run", SIX)
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix
+@pytest.mark.parametrize("companion", ["-wal", "-shm", "-journal"])
+def test_of_a_journal_that_is_reached_by_a_link_the_files_beside_it_are_checked(tmp_path, companion):
+    """Not those beside the link, which SQLite does not open."""
+    (tmp_path / "real").mkdir()
+    with Journal(tmp_path / "real" / "runs.db") as journal:
+        journal.begin("run", SIX).close("completed")
+    (tmp_path / "link.db").symlink_to(tmp_path / "real" / "runs.db")
+    beside = tmp_path / "real" / f"runs.db{companion}"
+    beside.touch()
+    beside.chmod(0o666)
+    with Journal(tmp_path / "link.db") as journal, pytest.raises(JournalError, match=f"others can write .*{companion}"):
+        journal.begin("run", SIX)
+    beside.unlink()
+    beside.symlink_to(__file__)
+    with Journal(tmp_path / "link.db") as journal, pytest.raises(JournalError, match=f"{companion}' is a link"):
+        journal.begin("run", SIX)
+
+
+@posix
+def test_a_link_is_followed_to_the_journal_and_news_of_it(tmp_path):
+    """By either name it is one journal; a link that leads nowhere makes none."""
+    (tmp_path / "real").mkdir()
+    file, link = tmp_path / "real" / "runs.db", tmp_path / "link.db"
+    link.symlink_to(file)
+    with Journal(link) as journal, pytest.raises(JournalError, match="is a link that leads elsewhere, or nowhere"):
+        journal.begin("run", SIX)
+    with Journal(file) as journal:
+        recorder = journal.begin("run", SIX)
+        with Journal(link) as other:
+            assert [run.id for run in other.runs()] == ["run"]
+            assert other.database.trace() == journal.database.trace() != []
+        recorder.close("completed")
+    assert sorted(path.name for path in tmp_path.rglob("*db*")) == ["link.db", "runs.db"]
+
+
+@posix
 def test_a_file_planted_while_the_journal_is_opened_is_found(tmp_path, monkeypatch):
     """What appears beside the journal between the look and the opening is looked at afterwards."""
     file = tmp_path / "runs.db"
@@ -1641,3 +1745,7 @@ def test_access_says_why_a_file_cannot_be_used(tmp_path):
         access.enter(tmp_path / "none" / "x", create=True)
     with pytest.raises(JournalError, match="cannot be opened"):
         access.check(tmp_path / ("x" * 300))
+    with Journal(tmp_path / ("x" * 300)) as journal:
+        for ask in (lambda: journal.begin("run", SIX), journal.runs):
+            with pytest.raises(JournalError, match="cannot be created|there is no journal"):
+                ask()

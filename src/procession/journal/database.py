@@ -132,9 +132,10 @@ class Database:
         if self._memory:
             self.where = "in memory"
         elif self.sqlite:
-            self._path = Path(os.path.abspath(str(self.url.database)))  # noqa: PTH100  # resolve() follows links
+            named = Path(os.path.abspath(str(self.url.database)))  # noqa: PTH100  # as it is called, links and all
+            self.where = repr(str(named))
+            self._path = access.resolved(named)
             self.url = self.url.set(database=str(self._path))
-            self.where = repr(str(self._path))
         self._engine = self._made()
 
     @contextmanager
