@@ -27,8 +27,6 @@ BUSY_S = 30.0
 
 MEMORY = ":memory:"
 
-_SCHEMA_LOCK = 0x70726F63  # any number that other programs are unlikely to lock in PostgreSQL
-
 
 class Channel:
     """One connection, which several threads use in turn, and only those of the process that made it."""
@@ -123,7 +121,7 @@ class Database:
         self._durability: Durability = durability
         self._path: Path | None = None
         self._shared: Channel | None = None
-        self._ready = False
+        self._ready = set[bool]()
         self._lock = threading.Lock()
         self._process = os.getpid()
         self.backend = self.url.get_backend_name()
@@ -141,7 +139,7 @@ class Database:
     @contextmanager
     def reading(self) -> Generator[Connection]:
         """Hand out a connection to a journal that is there; `JournalError` if there is none."""
-        channel = self.channel(create=False)
+        channel = self.channel(create=False, looking=True)
         try:
             with channel.open() as connection:
                 yield connection
@@ -158,8 +156,11 @@ class Database:
         finally:
             self.release(channel)
 
-    def channel(self, *, create: bool) -> Channel:
-        """Return a channel to the journal, making one where there is none if `create` says so."""
+    def channel(self, *, create: bool, looking: bool = False) -> Channel:
+        """Return a channel to the journal, making one where there is none if `create` says so.
+
+        One that is only for `looking` neither changes anything nor reads values.
+        """
         if os.getpid() != self._process:
             self._leave_behind()
         # Who is going to write meets what the database says of that.
@@ -172,8 +173,8 @@ class Database:
             if self._path is not None:
                 access.check(self._path)
             # A file may have been replaced since.
-            if self._path is not None or not self._ready:
-                self._prepare(channel, create=create, read_only=read_only)
+            if self._path is not None or looking not in self._ready:
+                self._prepare(channel, create=create, read_only=read_only, looking=looking)
         except BaseException:
             self.release(channel)
             raise
@@ -204,7 +205,7 @@ class Database:
                 self._shared.close()
             self._engine.dispose()
             self._shared = None
-            self._ready = False
+            self._ready.clear()
 
     def _leave_behind(self) -> None:
         """Start afresh in a forked child: connections, and a lock that may be held for ever, are its parent's."""
@@ -284,9 +285,8 @@ class Database:
             return [f"SET synchronous_commit TO {'on' if power else 'off'}"]
         return []
 
-    def _prepare(self, channel: Channel, *, create: bool, read_only: bool) -> None:
-        with channel.open() as connection:
-            version = schema.version_of(connection)
+    def _prepare(self, channel: Channel, *, create: bool, read_only: bool, looking: bool) -> None:
+        version = self._version(channel, looking=looking)
         if version is None and not create and not self._memory:
             raise JournalError(f"there is no journal in {self.where}")
         if read_only:
@@ -299,11 +299,28 @@ class Database:
         if self._path is not None:
             self._use_wal(channel)
         if version != schema.VERSION:
+            self._create(channel)
+            self._version(channel, looking=looking)
+        self._ready.add(looking)
+
+    def _version(self, channel: Channel, *, looking: bool) -> int | None:
+        """Return the version of the tables there are, `None` if there are none; see `schema.version_of`."""
+        with channel.open() as connection:
+            if connection.dialect.name == "postgresql":
+                schema.check_owner(connection, looking=looking)
+            return schema.version_of(connection)
+
+    def _create(self, channel: Channel) -> None:
+        try:
             with channel.transaction() as connection:
                 if connection.dialect.name == "postgresql":
-                    connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+                    # Somebody may be at the same tables, and not end.
+                    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {self.busy_s * 1000:.0f}")
                 schema.create(connection)
-        self._ready = True
+        except JournalError:
+            # Another may have made them at the same time.
+            if self.sqlite or self._version(channel, looking=True) != schema.VERSION:
+                raise
 
     def _use_wal(self, channel: Channel) -> None:
         # The switch needs the file for itself and does not wait for it as other statements do.

@@ -21,6 +21,7 @@ from sqlalchemy import (
     inspect,
     literal_column,
     select,
+    text,
 )
 
 from procession.errors import JournalError
@@ -144,9 +145,41 @@ def version_of(connection: Connection) -> int | None:
     return version
 
 
+def check_owner(connection: Connection, *, looking: bool) -> None:
+    """Raise `JournalError` if the tables on a PostgreSQL server are such that another role could have its code run.
+
+    Values in them can run code when they are read, and what belongs to a table can when it is changed: triggers, rules,
+    policies. So tables are used that belong to this role, or to a superuser, who has the server anyway. A connection
+    that is only `looking` reads no values; for it, plain tables will do, whoever owns them.
+    """
+    names = [table.name for table in metadata.sorted_tables]
+    for row in connection.execute(_OWNERS, {"names": names}):
+        if row.ours or (looking and row.plain):
+            continue
+        raise JournalError(
+            f"its table {row.relname!r} belongs to the role {row.owner!r} and not to {row.me!r}, and values in it can "
+            f"run code when they are read: connect as {row.owner!r}, or keep the journal in a schema of your own"
+        )
+
+
+_OWNERS = text("""
+    SELECT c.relname, r.rolname AS owner, current_user AS me, r.rolsuper OR r.rolname = current_user AS ours,
+        c.relkind = 'r' AND NOT (c.relhasrules OR c.relhastriggers OR c.relrowsecurity) AS plain
+    FROM unnest(CAST(:names AS text[])) AS name
+    JOIN pg_class AS c ON c.oid = to_regclass(name)
+    JOIN pg_roles AS r ON r.oid = c.relowner
+""")
+
+
 def create(connection: Connection) -> None:
-    """Make the tables what this version needs. Call it inside a transaction that nobody else makes tables in."""
+    """Make the tables what this version needs, inside a transaction.
+
+    Where several make them at the same time, a server lets one do so and fails the others once that has ended.
+    """
     version = version_of(connection)
+    if version not in (None, VERSION) and connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"LOCK TABLE {schema.name} IN ACCESS EXCLUSIVE MODE")
+        version = version_of(connection)
     if version is None:
         metadata.create_all(connection)
         connection.execute(schema.insert().values(version=VERSION))
