@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
@@ -1105,11 +1106,48 @@ def test_a_place_that_means_nothing_is_refused(where, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_password_is_not_shown():
-    """Errors say which database was meant, without its password."""
-    with Journal("postgresql://user:s3cret@127.0.0.1:1/name") as journal, pytest.raises(JournalError) as caught:
-        journal.begin("run", SIX)
-    assert "user" in str(caught.value) and "s3cret" not in repr(caught.value)
+SECRETS = [
+    "postgresql://user:s3cret@127.0.0.1:1/name",
+    "postgresql://user@127.0.0.1:1/name?password=s3cret",
+    "postgresql://user@127.0.0.1:1/name?sslmode=disable&sslpassword=s3cret",
+    "postgresql://user:s3%40cret@127.0.0.1:1/name",
+    "postgresql://user:s3cret@more@127.0.0.1:1/name",
+    "postgresql://user:more@s3cret@127.0.0.1:1/name",
+    "postgresql://user:s3cret/more@127.0.0.1:1/name",
+    "postgresql://user:more#s3cret@127.0.0.1:1/name",
+    "postgresql://user:more?s3cret@127.0.0.1:1/name",
+    "postgresql://user:s3cret@127.0.0.1:port/name",
+    "nothing://user:s3cret@127.0.0.1/name?password=s3cret",
+]
+
+
+@pytest.mark.parametrize("url", SECRETS)
+def test_a_password_is_not_shown(url):
+    """Wherever it stands in the address of a database: errors say which was meant, or what one looks like."""
+    with pytest.raises((JournalError, ValueError)) as caught:
+        Journal(url).begin("run", SIX)
+    said = "".join(traceback.format_exception(caught.value))
+    assert "user" in str(caught.value)
+    assert "s3cret" not in said and "s3%40cret" not in said
+
+
+@pytest.mark.parametrize("url", SECRETS)
+def test_a_password_on_the_command_line_is_not_recorded(url, tmp_path, monkeypatch):
+    """How a run was begun is shown, and kept."""
+    monkeypatch.setattr("sys.argv", ["program", "--database", url, f"--other={url}", "plain"])
+    with Journal(tmp_path / "runs.db") as journal:
+        Process("p").execute(run_id="run", journal=journal)
+        argv = journal.run("run").origin["argv"]
+    assert (argv[:2], argv[4]) == (["program", "--database"], "plain")
+    shown = url.partition(":")[0]
+    assert argv[2].startswith(f"{shown}://user") and argv[3].startswith(f"--other={shown}://user")
+    assert "s3cret" not in (tmp_path / "runs.db").read_bytes().decode("utf-8", "replace")
+
+
+def test_what_is_no_secret_of_an_address_is_shown():
+    """Which server, database and user is meant."""
+    with pytest.raises(JournalError, match=r"user@127.0.0.1:1/name\?passfile=\*\*\*&sslmode=disable"):
+        Journal("postgresql://user@127.0.0.1:1/name?sslmode=disable&passfile=/none").runs()
 
 
 def test_a_journal_that_is_not_there_is_not_made_by_looking(where):

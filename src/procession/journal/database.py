@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, StaticPool
 
+from procession._model.secret import masked
 from procession._model.text import sketch
 from procession.errors import JournalError
 from procession.journal import access, forks, schema
@@ -115,7 +116,7 @@ class Database:
         if durability not in ("process", "power"):
             raise ValueError(f"unknown durability {durability!r}; known are 'process' and 'power'")
         self.url = _url(where)
-        self.where = self.url.render_as_string(hide_password=True)
+        self.where = masked(self.url.render_as_string(hide_password=True))
         self.busy_s = BUSY_S
         self.clock: Callable[[], float] = time.time
         self._durability: Durability = durability
@@ -240,7 +241,7 @@ class Database:
                 pool = NullPool if self._path is not None else StaticPool
                 engine = create_engine(self.url, poolclass=pool, isolation_level="AUTOCOMMIT", connect_args=arguments)
         except (ArgumentError, NoSuchModuleError) as error:
-            raise ValueError(f"the journal {self.where} cannot be opened: {error}") from error
+            raise ValueError(f"the journal {self.where} cannot be opened: {masked(str(error))}") from None
         except ImportError as error:
             raise ImportError(
                 f"the journal {self.where} needs a driver that is not installed ({error}); that for PostgreSQL comes "
@@ -386,9 +387,13 @@ def _url(where: str | os.PathLike[str]) -> URL:
         return URL.create("sqlite", database=text)
     try:
         url = make_url(text)
-    except ArgumentError as error:
+        wrong = url.host is not None and "@" in url.host
+    except (ArgumentError, ValueError):  # which may quote what nobody is to see
+        wrong = True
+    if wrong:
         raise ValueError(
-            "the journal's URL cannot be understood; one looks like postgresql://user@host/name"
-        ) from error
+            "the journal's URL cannot be understood; one looks like postgresql://user@host/name, and in a password "
+            "@ is written %40, / %2F, : %3A, ? %3F and # %23"
+        )
     # The driver that the extra installs, whatever this version of SQLAlchemy prefers.
     return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url

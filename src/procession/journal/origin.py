@@ -16,12 +16,14 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, Final
 
+from procession._model.secret import masked
+
 _KEY_BYTES: Final = 32
 
 
 def origin_of(run_id: str) -> dict[str, Any]:
     """Return how a run that begins now was begun."""
-    origin: dict[str, Any] = {"argv": list(sys.argv), "folder": str(Path.cwd())}
+    origin: dict[str, Any] = {"argv": [masked(word) for word in sys.argv], "folder": str(Path.cwd())}
     if resumable(origin["argv"]) is not None:
         with suppress(OSError, RuntimeError):  # without a folder of the user's own, `resume` asks
             origin["mark"] = _mark(_key(), run_id, origin)
