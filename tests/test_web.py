@@ -1,6 +1,8 @@
 """The page, as a browser asks for it: what it shows, and what it refuses."""
 
 import asyncio
+import contextlib
+import functools
 import logging
 import os
 import pickle
@@ -17,12 +19,15 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
+from uvicorn.server import ServerState
 
 from procession import JournalError, Process, RunCancelledError, TaskLogHandler, current_task, task
 from procession.cli.recorded import print_run
 from procession.journal import Journal, Mark, Reader, lease
-from procession.web import application
+from procession.web import application, connection
+from procession.web.connection import STRANGERS, Connection
 from procession.web.live import STREAMS, Live
 from procession.web.strip import LIMIT, drawn
 
@@ -774,6 +779,20 @@ def test_hostile_names_are_shown_harmless(where, opened):
         assert not re.search(r"\son\w+=", text), address
 
 
+@pytest.mark.parametrize("name", ["map of " * 2000, "n" * 100_000 + "'", "\n", " (a:b '" * 1000], ids=len)
+def test_a_task_may_have_any_name(path, opened, name):
+    """Its run is shown, with its graph and its time, and no page of it is large."""
+    process = Process("any", "parallel")
+    process.add_task(task(name=name)(work), 1)
+    process.map(task(name=name)(work), [1])
+    process.execute(journal=path, run_id="run")
+    page = opened(path)
+    answers = [page.get(f"/run/1{part}") for part in ("", "/graph", "/time", "/task/0", "/task/1", "/compared")]
+    assert [answer.status_code for answer in answers] == [200] * 6
+    assert max(len(answer.text) for answer in answers) < 30_000
+    assert "</html>" in answers[1].text
+
+
 def test_every_answer_has_the_headers_that_browsers_obey(path, opened):
     """Only our files run, nobody frames the page, and nothing of it is kept."""
     numbers(1).execute(journal=path, run_id="run")
@@ -858,6 +877,8 @@ MEANINGLESS = [
     ("/run?id=nothing", 404),
     ("/run?id=", 404),
     ("/run?id=" + "x" * 5000, 400),
+    ("/run?id=a/a/a", 404),
+    ("/run?id=" + "1/" * 1900, 404),
     ("/?q=" + "x" * 9000, 414),
     ("/" + "x" * 9000, 414),
     ("/run/1/compared?with=99", 404),
@@ -914,10 +935,10 @@ def test_reading_needs_no_right_to_write(postgres, opened):
 
 
 def asyncio_test(function):
+    @functools.wraps(function)
     def run(*arguments, **named):
         asyncio.run(asyncio.wait_for(function(*arguments, **named), 30))
 
-    run.__name__, run.__doc__ = function.__name__, function.__doc__
     return run
 
 
@@ -990,14 +1011,120 @@ async def test_a_server_that_ends_ends_its_streams():
     assert await waiting == "ended"
 
 
-def test_pages_without_end_are_refused(path, opened, monkeypatch):
-    """A hundred streams are enough."""
-    numbers(1).execute(journal=path, run_id="run")
-    page = opened(path)
-    monkeypatch.setattr(Live, "streams", STREAMS)
-    answer = page.get("/events")
-    assert answer.status_code == 503
-    assert "pages are open already" in answer.text
+@asyncio_test
+async def test_pages_without_end_are_refused(path, opened):
+    """A hundred streams are enough, also where they are all asked for at once."""
+    page = opened(path).app
+    headers = [(b"host", b"127.0.0.1:8765"), (b"cookie", f"procession-8765={KEY}".encode())]
+    scope = {"type": "http", "method": "GET", "path": "/events", "query_string": b"", "headers": headers}
+    answered, all_answered = [], asyncio.Event()
+
+    async def receive():
+        await asyncio.Event().wait()
+
+    async def send(message):
+        if message["type"] == "http.response.start":
+            answered.append(message["status"])
+            if len(answered) == STREAMS + 5:
+                all_answered.set()
+
+    asking = [asyncio.create_task(page(dict(scope), receive, send)) for _ in range(STREAMS + 5)]
+    await all_answered.wait()
+    for one in asking:
+        one.cancel()
+    await asyncio.wait(asking)
+    assert sorted(answered) == [200] * STREAMS + [503] * 5
+
+
+@asyncio_test
+async def test_a_stream_that_never_begins_takes_nobodys_place():
+    """A browser may be gone before its stream could begin."""
+    live = Live(lambda topic: "same")
+    stream = live.stream(None, "same")
+    assert live.streams == 1
+    del stream
+    assert live.streams == 0
+
+
+# Connections
+
+
+@contextlib.asynccontextmanager
+async def served(app):
+    """Yields what connects to a server of a page and says something: what is answered can be read from it."""
+    config = uvicorn.Config(app, lifespan="off", log_config=None)
+    config.load()
+    state, loop, writers = ServerState(), asyncio.get_running_loop(), []
+    server = await loop.create_server(lambda: Connection(config, state, {}), "127.0.0.1", 0)
+
+    async def connect(said):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+        writers.append(writer)
+        writer.write(said)
+        await writer.drain()
+        return reader
+
+    yield connect
+    server.close()
+    for writer in writers:
+        writer.transport.abort()
+    while state.connections or state.tasks:
+        await asyncio.sleep(0)
+
+
+async def ended(reader):
+    """Return whether nothing more comes, of what may have been cut off."""
+    with contextlib.suppress(ConnectionError):
+        return await reader.read() == b""
+    return True
+
+
+def whole(path="/static/page.js", cookie=KEY, more=""):
+    return f"GET {path} HTTP/1.1\r\nHost: localhost:8765\r\nCookie: procession-8765={cookie}\r\n{more}\r\n".encode()
+
+
+@asyncio_test
+async def test_strangers_who_hold_connections_do_not_keep_the_page_from_its_user(path, opened):
+    """There is a number of them, and the oldest goes for the newest; who has shown the key stays."""
+    async with served(opened(path).app) as connect:
+        open_page = await connect(whole("/events"))
+        assert await open_page.readline() == b"HTTP/1.1 200 OK\r\n"
+        kinds = b"", b"GET / HT", whole(cookie="no")
+        strangers = [await connect(held) for held in kinds * (STRANGERS // len(kinds) + 5)]
+        assert await (await connect(whole())).readline() == b"HTTP/1.1 200 OK\r\n"
+        assert await ended(strangers[0])
+        assert not strangers[-2].at_eof()
+        assert not open_page.at_eof()
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HTTP/1.1\r\nA: ", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n"]
+)
+@asyncio_test
+async def test_a_request_has_to_arrive_within_a_time(path, opened, monkeypatch, sent):
+    """Whoever sends a part of one, or nothing, does not hold a connection for ever."""
+    monkeypatch.setattr(connection, "PATIENCE_S", 0.02)
+    async with served(opened(path).app) as connect:
+        assert await ended(await connect(sent))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\0\r\n\r\n",
+        whole(cookie="no", more="Connection: close\r\n") + b"\0\r\n\r\n",
+        whole(cookie="no", more="Transfer-Encoding: chunked\r\n") + b"5\r\nabcdeXX0\r\n\r\n",
+        whole(cookie="no", more="Connection: upgrade\r\nUpgrade: websocket\r\n"),
+    ],
+    ids=["nothing", "after the last", "in the middle", "upgrade"],
+)
+@asyncio_test
+async def test_what_strangers_send_that_is_no_request_fills_no_terminal(path, opened, caplog, sent):
+    """Nothing is said of it, whether it comes first or after something that was one."""
+    async with served(opened(path).app) as connect:
+        reader = await connect(sent)
+        assert (await reader.readline())[9:12] in (b"400", b"403")
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_a_stamp_changes_with_what_a_page_shows(where):
@@ -1031,16 +1158,17 @@ def test_a_stamp_changes_with_what_a_page_shows(where):
         assert stamps()[1] == over[1]
 
 
-def test_a_mistake_of_ours_is_said_without_its_traceback(path, opened, monkeypatch, capsys):
-    """Whoever runs the server sees the traceback; whoever asked does not."""
+def test_a_mistake_of_ours_is_said_without_its_traceback(path, opened, monkeypatch):
+    """Whoever runs the server sees the traceback, which the server is given to log; whoever asked does not."""
     numbers(1).execute(journal=path, run_id="run")
     page = opened(path)
-    page = TestClient(page.app, base_url=BASE, cookies=COOKIE, raise_server_exceptions=False)
     monkeypatch.setattr(Reader, "run", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        page.get("/run/1")
+    page = TestClient(page.app, base_url=BASE, cookies=COOKIE, raise_server_exceptions=False)
     answer = page.get("/run/1")
     assert answer.status_code == 500
     assert "ZeroDivisionError" not in answer.text
-    assert "ZeroDivisionError" in capsys.readouterr().err
     assert "content-security-policy" in answer.headers
 
 

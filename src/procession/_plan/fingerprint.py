@@ -24,6 +24,9 @@ from procession.errors import DigestError
 _VERSION = 1
 _WIDTH = 4
 
+_MAP = "map of "
+_MAPS = re.compile(f"((?:{_MAP})*)(.*)", re.DOTALL)
+"""How often it is a map of another: a task's own name may say so without end."""
 _NAMED_ITSELF = re.compile(r"""(?:(.*) \()?[\w.<>]+:[\w.<>]+ ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\)?""", re.DOTALL)
 """The name that was given, if any, and the own name, as it is written in Python."""
 
@@ -159,7 +162,7 @@ def qualified(function: Callable[..., Any]) -> str:
     ('json:dumps', 'map of builtins:len', 'builtins:list.append')
     """
     if isinstance(function, Each):
-        return f"map of {qualified(function.function)}"
+        return f"{_MAP}{qualified(function.function)}"
     given = options_of(function).name
     origin = _origin(unwrapped(function))
     return origin if given is None else f"{given} ({origin})"
@@ -171,9 +174,13 @@ def called(name: str) -> str:
     >>> [called(name) for name in ("app.pages:fetch", "map of json:dumps", "fetch (app.pages:get)", "app:Step 'load'")]
     ['fetch', 'map of dumps', 'fetch', 'load']
     """
-    if name.startswith("map of "):
-        return f"map of {called(name.removeprefix('map of '))}"
-    named_itself = _NAMED_ITSELF.fullmatch(name)
+    maps, function = _MAPS.fullmatch(name).groups()  # type: ignore[union-attr]  # any text is like that
+    return f"{maps}{_called(function)}"
+
+
+def _called(name: str) -> str:
+    # The expression takes a while on a name of millions of characters.
+    named_itself = _NAMED_ITSELF.fullmatch(name) if name.endswith(("'", '"', "')", '")')) else None
     if named_itself is not None:
         given, own = named_itself.groups()
         return str(literal_eval(own)) if given is None else str(given)

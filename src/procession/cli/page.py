@@ -5,6 +5,7 @@ from contextlib import suppress
 from functools import partial
 
 from procession import JournalError
+from procession.cli.logs import logs_shown
 
 
 def show_page(where: str, host: str, port: int) -> int:
@@ -14,7 +15,7 @@ def show_page(where: str, host: str, port: int) -> int:
     except ImportError as error:
         raise ImportError(f'the page needs what is not installed ({error}): pip install "procession[web]"') from error
     try:
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt), logs_shown("text", None):
             serve(where, host, port, partial(print, flush=True))
     except JournalError:
         raise

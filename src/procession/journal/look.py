@@ -137,14 +137,19 @@ def is_alive(row: Row[Any], now: float) -> bool:
 
 
 def _key(connection: Connection, run_id: str) -> int | None:
-    found = connection.execute(select(runs.c.key).where(runs.c.parent == TOP, runs.c.id == run_id)).scalar()
-    if found is not None or "/" not in run_id:
-        return found
-    outer, _, place = run_id.rpartition("/")
-    parent = _key(connection, outer)
-    if parent is None:
-        return None
-    return connection.execute(select(runs.c.key).where(runs.c.parent == parent, runs.c.id == place)).scalar()
+    def within(parent: int, name: str) -> int | None:
+        return connection.execute(select(runs.c.key).where(runs.c.parent == parent, runs.c.id == name)).scalar()
+
+    outer, places = run_id, list[str]()
+    while (key := within(TOP, outer)) is None:  # an id may have slashes of its own
+        outer, slash, place = outer.rpartition("/")
+        if not slash:
+            return None
+        places.append(place)
+    for place in reversed(places):
+        if (key := within(key, place)) is None:
+            return None
+    return key
 
 
 def _outermost(connection: Connection, key: int) -> Row[Any]:

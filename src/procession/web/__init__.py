@@ -1,12 +1,12 @@
 """The page in the browser: what a journal has of its runs, while they go on and afterwards.
 
-    browser ──GET──▶ guard ──▶ app ──▶ pages ──▶ Journal.reader()     words, strip: how things are said and drawn
-       ▲ ▲                      └──POST cancel──▶ Journal.cancel()
+    browser ──GET──▶ connection ──▶ guard ──▶ app ──▶ pages ──▶ Journal.reader()     words, strip: how things are said and drawn
+       ▲ ▲                                     └──POST cancel──▶ Journal.cancel()
        │ └── HTML that the server has rendered; page.js puts in what is new of it
        └──events── live: one poller for all pages that are open
 
-It starts no run, and no recorded value is turned back from bytes. `guard` is what strangers meet first, and `lock` asks
-for the key.
+It starts no run, and no recorded value is turned back from bytes. `connection` and `guard` are what strangers meet
+first, and `lock` asks for the key.
 """
 
 from procession.web.app import application

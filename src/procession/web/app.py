@@ -3,8 +3,6 @@
 import hashlib
 import mimetypes
 import secrets
-import sys
-import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import cache
 from http import HTTPStatus
@@ -16,7 +14,7 @@ import jinja2
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -154,10 +152,13 @@ class _Site:
     async def cancel(self, request: Request) -> Response:
         """Ask whoever executes a run to cancel it."""
         body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > BODY:
-                raise HTTPException(413, "the form is too long")
+        try:
+            async for part in request.stream():
+                body += part
+                if len(body) > BODY:
+                    raise HTTPException(413, "the form is too long")
+        except ClientDisconnect:
+            raise HTTPException(400, "the form has not arrived") from None
         given = parse_qs(body.decode("latin-1")).get("token", [""])[0]
         if not secrets.compare_digest(given.encode(), self.token.encode()):
             raise HTTPException(403, "the page was made before the server was started again; open it again")
@@ -181,10 +182,11 @@ class _Site:
         known = request.headers.get("last-event-id") or asked.words(request, "since")
         if self.live.streams >= STREAMS:
             raise HTTPException(503, f"{STREAMS} pages are open already")
+        stamps = self.live.stream(topic, known)
 
         async def stream() -> AsyncIterator[str]:
             yield "retry: 2000\n\n"
-            async for stamp in self.live.stream(topic, known):
+            async for stamp in stamps:
                 yield f"id: {stamp}\nevent: changed\ndata: {stamp}\n\n" if stamp else ":\n\n"
 
         return StreamingResponse(stream(), media_type="text/event-stream")
@@ -211,9 +213,8 @@ class _Site:
         """Say why the journal cannot be read."""
         return self._problem(request, 503, str(error))
 
-    async def on_error(self, request: Request, error: Exception) -> Response:
-        """Say that the mistake is ours; the traceback is for whoever runs the server."""
-        traceback.print_exception(error, file=sys.stderr)
+    async def on_error(self, request: Request, _error: Exception) -> Response:
+        """Say that the mistake is ours. Starlette hands it on to the server, which logs it."""
         return self._problem(request, 500, "this should not have happened; the server's terminal says more")
 
     def _problem(self, request: Request, status: int, why: str, headers: Any = None) -> Response:

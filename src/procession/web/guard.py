@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from procession.web.connection import ADMIT
 from procession.web.lock import Lock
 
 LONGEST = 8_000
@@ -66,7 +67,12 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        answer: ASGIApp = self._refusal(scope) or self._lock.answer(Request(scope)) or self.app
+        answer: ASGIApp | None = self._refusal(scope)
+        if answer is None:
+            request = Request(scope)
+            if self._lock.is_known(request):
+                scope.get("extensions", {}).get(ADMIT, bool)()
+            answer = self._lock.answer(request) or self.app
         await answer(scope, receive, sealed)
 
     def _refusal(self, scope: Scope) -> PlainTextResponse | None:

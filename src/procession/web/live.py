@@ -7,7 +7,8 @@ for all of it. So a browser that stops reading costs a flag and what the system 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import weakref
+from collections.abc import AsyncGenerator, Callable
 
 Topic = int | None
 """The key of a run, or `None`: the list of runs."""
@@ -34,7 +35,8 @@ class Live:
     def __init__(self, stamp: Callable[[Topic], str], pause: float = PAUSE_S) -> None:
         self._stamp = stamp
         self._pause = pause
-        self._flags: dict[Topic, set[asyncio.Event]] = {}
+        # A flag is held by its stream alone, which may never begin: a browser that is gone before it could.
+        self._flags: dict[Topic, weakref.WeakSet[asyncio.Event]] = {}
         self._stamps: dict[Topic, str] = {}
         self._poller: asyncio.Task[None] | None = None
         self._closed = False
@@ -50,10 +52,16 @@ class Live:
         for flag in (flag for flags in self._flags.values() for flag in flags):
             flag.set()
 
-    async def stream(self, topic: Topic, known: str) -> AsyncIterator[str]:
-        """Yield the stamp of a topic each time it is another than the one `known`, and "" when nothing happens."""
+    def stream(self, topic: Topic, known: str) -> AsyncGenerator[str]:
+        """Yield the stamp of a topic each time it is another than the one `known`, and "" when nothing happens.
+
+        It counts as one of `streams` from now on.
+        """
         flag = asyncio.Event()
-        self._flags.setdefault(topic, set()).add(flag)
+        self._flags.setdefault(topic, weakref.WeakSet()).add(flag)
+        return self._stream(topic, known, flag)
+
+    async def _stream(self, topic: Topic, known: str, flag: asyncio.Event) -> AsyncGenerator[str]:
         try:
             if self._poller is None:
                 self._poller = asyncio.create_task(self._poll())
@@ -70,9 +78,13 @@ class Live:
                     yield ""
         finally:
             self._flags[topic].discard(flag)
-            if not self._flags[topic]:
-                del self._flags[topic]
-                self._stamps.pop(topic, None)
+            self._forget(topic)
+
+    def _forget(self, topic: Topic) -> None:
+        """Let go of a topic that no stream is about."""
+        if not self._flags[topic]:
+            del self._flags[topic]
+            self._stamps.pop(topic, None)
 
     async def _poll(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -84,5 +96,7 @@ class Live:
                     self._stamps[topic] = stamp
                     for flag in self._flags[topic]:
                         flag.set()
+            for topic in list(self._flags):
+                self._forget(topic)
             await asyncio.sleep(max(self._pause, (PART - 1) * (clock() - began)))
         self._poller = None

@@ -35,11 +35,21 @@ class Lock:
 
     def answer(self, request: Request) -> Response | None:
         """Return what to answer to somebody who is not to go on, or not yet; `None` to whoever may."""
-        if request.method in ("GET", "HEAD") and self._fits(request.query_params.get(PARAMETER)):
+        if self._has_key(request):
             return self._admission(request)
-        if self._fits(request.cookies.get(_name(request))):
+        if self._has_cookie(request):
             return None
         return PlainTextResponse(_REFUSED, HTTPStatus.FORBIDDEN)
+
+    def is_known(self, request: Request) -> bool:
+        """Return whether a request has the key, in one way or the other."""
+        return self._has_key(request) or self._has_cookie(request)
+
+    def _has_key(self, request: Request) -> bool:
+        return request.method in ("GET", "HEAD") and self._fits(request.query_params.get(PARAMETER))
+
+    def _has_cookie(self, request: Request) -> bool:
+        return self._fits(request.cookies.get(_name(request)))
 
     def _admission(self, request: Request) -> Response:
         rest = urlencode([item for item in request.query_params.multi_items() if item[0] != PARAMETER])

@@ -11,10 +11,14 @@ import uvicorn
 from procession.errors import JournalError
 from procession.journal import Journal
 from procession.web.app import LOCAL, application
+from procession.web.connection import Connection
 from procession.web.live import Live
 from procession.web.lock import PARAMETER, new_key
 
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  # what is only compared
+
+_AT_ONCE = 50
+"""Connections that are accepted in one go: fewer than strangers are let in, so that none is pushed out unheard."""
 
 
 class _Server(uvicorn.Server):
@@ -54,9 +58,13 @@ def serve(where: str, host: str, port: int, say: Callable[[str], object]) -> Non
             app = application(journal, key, [*LOCAL, host], any_address=host in _EVERYWHERE)
             config = uvicorn.Config(
                 app,
+                http=Connection,
+                backlog=_AT_ONCE,
                 lifespan="off",
                 ws="none",
-                log_level="warning",
+                # Shown by whoever shows logs; and of what strangers send that is no request, nothing is said.
+                log_config=None,
+                log_level="error",
                 access_log=False,
                 # Whoever connects is who they say they are: nobody stands in between.
                 proxy_headers=False,
@@ -72,7 +80,7 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-        listening.listen(128)  # now, so that who is told the address can connect to it
+        listening.listen(_AT_ONCE)  # now, so that who is told the address can connect to it
     except OSError:
         listening.close()
         raise
