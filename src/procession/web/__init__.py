@@ -1,6 +1,6 @@
 """The page in the browser: what a journal has of its runs, while they go on and afterwards.
 
-    browser ──GET──▶ connection ──▶ guard ──▶ app ──▶ pages ──▶ Journal.reader()     words, strip: how things are said and drawn
+    browser ──GET──▶ connection ──▶ guard ──▶ app ──▶ pages ──▶ Journal.reader()
        ▲ ▲                                     └──POST cancel──▶ Journal.cancel()
        │ └── HTML that the server has rendered; page.js puts in what is new of it
        └──events── live: one poller for all pages that are open
