@@ -1,6 +1,7 @@
 """The command line, as a person meets it: in a process of its own."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from procession.cli.main import main
 
 PIPELINE = """
 import sys, threading
@@ -214,7 +217,7 @@ def test_code_that_exits_has_not_completed(folder: Path, target: str, said: str)
 def test_the_text_of_an_exception_cannot_command_the_terminal(folder: Path) -> None:
     done = procession("run", "pipeline.py:colourful", cwd=folder)
     assert done.returncode == 1
-    assert "ValueError: \\x1b[31mred\\x07\\u202e\n\tand more\n" in done.stderr
+    assert "ValueError: \\x1b[31mred\\x07\\u202e\n    and more\n" in done.stderr
     assert all(character.isprintable() or character in "\n\t" for character in done.stderr)
 
 
@@ -280,3 +283,68 @@ def test_progress_of_a_short_run_shows_nothing_where_there_is_no_terminal(folder
     """The summary is all; what a terminal shows is tested with progress."""
     quiet = procession("run", "pipeline.py:waiting", cwd=folder)
     assert quiet.stderr.startswith("waiting: completed in")
+
+
+OBEYED = "e\x1b[31m\u202e\x9b\x07"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", f"{OBEYED}.py:x"],
+        ["run", f"pipeline.py:{OBEYED}"],
+        ["run", OBEYED],
+        ["run", "pipeline.py:good", f"--{OBEYED}"],
+        ["run", "pipeline.py:good", "--journal", f"{OBEYED}://x"],
+        ["run", "pipeline.py:good", "--timeline", f"{OBEYED}/x.svg"],
+        ["graph", "pipeline.py:good", "-o", f"{OBEYED}.svg", "--format", "mermaid"],
+        ["runs", "--journal", f"{OBEYED}.db"],
+        ["resume", OBEYED],
+        ["show", OBEYED],
+        ["ui", "--host", OBEYED, "--port", "0"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_nothing_on_the_command_line_can_command_the_terminal(folder, arguments, monkeypatch, capfd):
+    """Whatever of it a refusal says again: file, name, option, journal, run, host."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "pipeline", raising=False)
+    try:
+        status = main(arguments)
+    except SystemExit as left:
+        status = left.code
+    monkeypatch.delitem(sys.modules, "pipeline", raising=False)
+    assert status in (1, 2)
+    said = "".join(capfd.readouterr())
+    assert said
+    assert all(character.isprintable() or character == "\n" for character in said)
+
+
+def test_an_error_that_nobody_foresaw_cannot_command_the_terminal(monkeypatch, capsys):
+    """It is shown with its traceback, as an error of ours would be."""
+    monkeypatch.setattr("procession.cli.recorded.open_journal", lambda where: throw(RuntimeError(OBEYED)))
+    assert main(["runs"]) == 1
+    said = capsys.readouterr().err
+    assert "RuntimeError: e\\x1b[31m" in said
+    assert all(character.isprintable() or character == "\n" for character in said)
+
+
+def test_what_the_pages_server_logs_cannot_command_the_terminal(monkeypatch, capsys):
+    """Tracebacks of what a request came to, say."""
+
+    def serve(*_):
+        try:
+            throw(RuntimeError(OBEYED))
+        except RuntimeError:
+            logging.getLogger("uvicorn.error").exception("a request %s", OBEYED)
+
+    monkeypatch.setattr("procession.web.serve", serve)
+    assert main(["ui"]) == 0
+    said = capsys.readouterr().err
+    assert "    RuntimeError: e\\x1b[31m" in said
+    assert all(character.isprintable() or character == "\n" for character in said)
+
+
+def throw(error):
+    raise error

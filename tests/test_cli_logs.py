@@ -1,5 +1,6 @@
 """The log of the command line, for people and for programs."""
 
+import io
 import json
 import logging
 import subprocess
@@ -8,6 +9,38 @@ import sys
 import pytest
 
 from procession.cli.logs import TextFormatter, logs_shown
+
+ELSEWHERE = """
+import logging
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from procession import Process
+
+log = logging.getLogger("app")
+log.warning("imported \\x1b[31m")
+
+def work():
+    log.info("too little")
+    log.warning("careful %s", "\\x1b]0;owned\\x07\\u202e\\nforged")
+    warnings.warn("old \\x1b[31m")
+    try:
+        raise ValueError("\\x9b31m")
+    except ValueError:
+        log.exception("failed")
+
+POOLS = []  # and not gone before the interpreter ends, at which one would complain
+
+def process(executor):
+    one = Process("one", "parallel", executor=executor)
+    one.add_task(work)
+    return one
+
+def ours(): return process("processes")
+def given():
+    POOLS.append(ProcessPoolExecutor(1, get_context("spawn")))
+    return process(POOLS[0])
+"""
 
 PIPELINE = """
 import logging
@@ -37,6 +70,7 @@ def own():
 @pytest.fixture
 def run(tmp_path):
     (tmp_path / "pipeline.py").write_text(PIPELINE)
+    (tmp_path / "elsewhere.py").write_text(ELSEWHERE)
 
     def command(*arguments):
         return subprocess.run(
@@ -99,6 +133,50 @@ def test_json_is_one_object_a_line_and_nothing_else(run):
     assert [record["message"] for record in records] == ["run_started", "task_failed", "run_failed", "execute_raised"]
     assert "in throw" in records[-1]["exc_info"]
     assert "_engine" not in records[-1]["exc_info"]
+
+
+@pytest.mark.parametrize("more", [(), ("--run-id", "recorded")], ids=["", "recorded"])
+@pytest.mark.parametrize("name", ["ours", "given"])
+def test_what_tasks_log_in_worker_processes_is_shown_as_what_they_log_here(run, name, more):
+    """In the same format, from the same level on, as harmless; and so are warnings, and what modules log."""
+    done = run(f"elsewhere.py:{name}", "--log-format", "json", "--log-level", "warning", *more)
+    records = [json.loads(line) for line in done.stderr.splitlines()]
+    told = [(record["logger"], record["message"]) for record in records]
+    assert told[0] == ("app", "imported \x1b[31m")
+    assert ("app", "careful \x1b]0;owned\x07\u202e\nforged") in told
+    assert any(logger == "py.warnings" and "old \x1b[31m" in message for logger, message in told)
+    assert "\x9b31m" in records[-1]["exc_info"]
+    assert "too little" not in done.stderr
+
+
+def test_what_tasks_log_in_worker_processes_cannot_command_the_terminal(run):
+    """One line for each record, and tracebacks set in."""
+    done = run("elsewhere.py:ours")
+    assert all(line.isprintable() for line in done.stderr.splitlines())
+    assert r" WARNING app: careful \x1b]0;owned\x07\u202e\nforged" in done.stderr
+    assert "    ValueError: \\x9b31m\n" in done.stderr
+
+
+@pytest.mark.parametrize("chosen", ["text", "json"])
+def test_a_record_that_cannot_be_shown_is_said_in_a_line_like_any(monkeypatch, chosen):
+    """And not as `logging` would, which prints whatever is in it."""
+
+    class Mute:
+        def __str__(self):
+            raise ValueError("\x1b[31m\nno")
+
+        def __repr__(self):
+            return "\x1b[31m"
+
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with logs_shown(chosen, None):
+        record = logging.LogRecord("app", logging.WARNING, __file__, 1, "this is %s", (Mute(),), None)
+        logging.getLogger().handlers[-1].handle(record)
+    [line] = stream.getvalue().splitlines()
+    assert line.isprintable()
+    message = json.loads(line)["message"] if chosen == "json" else line
+    assert "a record that cannot be shown, 'this is %s': ValueError: " in message
 
 
 def test_a_program_that_sets_up_its_own_log_keeps_it(run):

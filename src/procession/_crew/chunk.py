@@ -23,6 +23,7 @@ from procession._engine.current import SEAT, Seat
 from procession._engine.kept import Wanted, listen
 from procession._engine.ledger import Ledger
 from procession._model.task import Options
+from procession._model.text import described
 
 if TYPE_CHECKING:
     from procession._model.log import Log
@@ -39,7 +40,7 @@ class Chunk:
     as they were given; elsewhere, they arrive as `data`, which `loads` reads. `chained` says that each call but the
     first takes the value of the one before. `whole` says that functions go by value, and `size` is how many bytes
     it took. `within` is the executor that makes the calls, if that may be asked to make others that they wait for.
-    `wanted` says which logs are to come back.
+    `wanted` says what is to be done with what the calls log.
     """
 
     __slots__ = (
@@ -72,7 +73,7 @@ class Chunk:
         kills: bool = False,
         whole: bool = False,
         chained: bool = False,
-        wanted: Wanted = (),
+        wanted: Wanted | None = None,
         data: bytes | None = None,
         loads: Callable[[bytes], Sequence[Call]] = pickle.loads,
         within: object = None,
@@ -111,14 +112,16 @@ class Chunk:
         else:
             conduct = halting = Remote(*self._names) if remote is None else remote
             base = contextvars.copy_context()
-            conduct.logs = conduct.kept if self.wanted else None
+            conduct.logs = conduct.kept if self.wanted is not None and self.wanted.kept else None
+            if self.wanted is not None and self.wanted.show is not None:
+                self.wanted.show()  # before modules of the calls are imported, which may log
         if self._data is not None:
             try:
                 self.calls = self._loads(self._data)
             except BaseException as error:
                 return error
             self._data = None
-        if self.course is None:
+        if self.course is None and self.wanted is not None:
             listen(self.wanted)  # now that the modules of the calls are there, which may set up logging
         failed = self._make(note, conduct, halting, base)
         if failed and self.halts and isinstance(conduct, Remote):
@@ -220,7 +223,7 @@ class Report:
 
     def __reduce__(self) -> tuple[type["Report"], tuple[Any, ...]]:
         ended = [one if isinstance(one, bytes) else encode_ended(one) for one in self.ended]
-        error = None if self.error is None else RuntimeError(f"{type(self.error).__name__}: {self.error}")
+        error = None if self.error is None else RuntimeError(described(self.error))
         return Report, (self.worker, ended, self.began, self.finished, error, bool(self.hung))
 
 
@@ -257,7 +260,7 @@ def _arrived(
     halts: bool,
     kills: bool,
     chained: bool,
-    wanted: Wanted,
+    wanted: Wanted | None,
 ) -> Chunk:
     return Chunk(
         (),

@@ -94,7 +94,7 @@ def run_away(
     budget: float,
     stops: bool,
     chained: bool,
-    wanted: Wanted,
+    wanted: Wanted | None,
     values: Sequence[Any],
     remote: Remote | None = None,
 ) -> Report:

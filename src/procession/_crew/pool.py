@@ -24,7 +24,7 @@ from procession._crew.travel import Call, Ended, by_value, ended_of
 from procession._crew.unit import End, PlainUnits, Unit
 from procession._engine.course import Course
 from procession._engine.current import Seat
-from procession._engine.kept import Wanted, wanted
+from procession._engine.kept import wanted
 from procession._engine.latch import SLICE_S, Latch
 from procession._model.luggage import LUGGAGE
 from procession._model.record import WHOLE
@@ -73,7 +73,7 @@ class PoolEngine:
         self._stints: dict[str, Stint] = {}
         """By worker: the stretch of time that it is on a map, until it does something else."""
         self._whole = False
-        self._wanted: Wanted = () if course.recorder is None else wanted()
+        self._wanted = wanted(recorded=course.recorder is not None)
         self._left = False
         self._told = (False, False)
         self._patience: float | None = None

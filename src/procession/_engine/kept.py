@@ -11,14 +11,21 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
 
 from procession._engine.current import SEAT, Seat
 from procession._model.log import harmless
 
-Wanted = tuple[tuple[str, int, int], ...]
-"""Which loggers have a `TaskLogHandler`, by name, from which level on that keeps what comes, and what is logged."""
+
+class Wanted(NamedTuple):
+    """What is to be done in another process with what calls log there."""
+
+    kept: tuple[tuple[str, int, int], ...]
+    """Which loggers have a `TaskLogHandler`, by name, from which level on that keeps what comes, and what is logged."""
+    show: Callable[[], object] | None
+    """Has logs shown there as they are here, if they are shown in a way that can be had there."""
+
 
 _OURS = "procession"
 """What we log of a task is in its record anyway."""
@@ -27,6 +34,14 @@ _LOCK: Final = threading.RLock()
 _seen: Final = weakref.WeakSet[logging.LogRecord]()
 _added: Final[dict[str, "TaskLogHandler"]] = {}
 """By the loggers to which we added them, in a process that has calls made for another one."""
+
+
+class SharedHandler(logging.Handler):
+    """A handler of the root logger that other processes are to have, too, which make calls for this one."""
+
+    def elsewhere(self) -> Callable[[], object]:
+        """Return what sets up another one there. It travels by pickle."""
+        raise NotImplementedError
 
 
 class TaskLogHandler(logging.Handler):
@@ -80,8 +95,14 @@ class TaskLogHandler(logging.Handler):
             self.handleError(record)
 
 
-def wanted() -> Wanted:
-    """Return what is to be kept of what is logged in other processes."""
+def wanted(*, recorded: bool) -> Wanted | None:
+    """Return what is to be done with what is logged in other processes, if anything is."""
+    kept = _wanted_kept() if recorded else ()
+    show = next((one.elsewhere() for one in logging.root.handlers if isinstance(one, SharedHandler)), None)
+    return Wanted(kept, show) if kept or show is not None else None
+
+
+def _wanted_kept() -> tuple[tuple[str, int, int], ...]:
     known = list(logging.root.manager.loggerDict.values())
     loggers = [logging.root, *(logger for logger in known if isinstance(logger, logging.Logger))]
     ours = [[handler.level for handler in one.handlers if isinstance(handler, TaskLogHandler)] for one in loggers]
@@ -94,7 +115,7 @@ def wanted() -> Wanted:
 
 def listen(wanted: Wanted) -> None:
     """Have kept, in this process, what is wanted by one that has had calls made here."""
-    for name, kept, logged in wanted:
+    for name, kept, logged in wanted.kept:
         logger = logging.getLogger(name)
         if all(_is_ours(handler) for handler in _handlers(logger)):
             logger.setLevel(logged)
@@ -107,7 +128,7 @@ def listen(wanted: Wanted) -> None:
 
 
 def _is_ours(handler: logging.Handler) -> bool:
-    return handler is logging.lastResort or handler in _added.values()
+    return handler is logging.lastResort or handler in _added.values() or isinstance(handler, SharedHandler)
 
 
 def _handlers(logger: logging.Logger | None) -> Iterator[logging.Handler]:

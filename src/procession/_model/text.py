@@ -20,6 +20,15 @@ def shown(text: str, limit: int = _LIMIT) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
 
 
+def shown_lines(text: str, limit: int = 2_000) -> str:
+    r"""Return text of several lines, each of at most `limit` characters and made as harmless as `shown` makes it.
+
+    >>> shown_lines("Traceback:\n\tx\x1b")
+    'Traceback:\n    x\\x1b'
+    """
+    return "\n".join(shown(line, limit) for line in text.expandtabs(4).split("\n"))
+
+
 def counted(count: int, what: str) -> str:
     """Return how many there are of something, in words that are right for one, too.
 

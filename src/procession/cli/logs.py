@@ -3,13 +3,15 @@
 import logging
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Final
+from functools import partial
+from typing import Final, TextIO
 
 from procession import TaskLogHandler
+from procession._engine.kept import SharedHandler
 from procession._model.table import lasting
-from procession._model.text import shown
+from procession._model.text import described, shown, sketch
 
 FORMATS: Final = ("text", "json")
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -30,16 +32,27 @@ def logs_shown(chosen: str | None, level: str | None) -> Generator[None, None, N
         yield
         return
     chosen = chosen or "text"
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_json_formatter() if chosen == "json" else TextFormatter())
+    handler = _Handler(chosen)
     before = root.level
     root.addHandler(handler)
     root.setLevel((level or DEFAULT_LEVELS[chosen]).upper())
+    logging.captureWarnings(capture=True)  # which are printed as they are otherwise
     try:
         yield
     finally:
+        logging.captureWarnings(capture=False)
         root.setLevel(before)
         root.removeHandler(handler)
+
+
+@contextmanager
+def logs_loaded(chosen: str | None) -> Generator[None, None, None]:
+    """Have what is logged while a program is loaded, before it has set up its logging, shown in the format chosen."""
+    before, logging.lastResort = logging.lastResort, _Handler(chosen or "text", logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.lastResort = before
 
 
 @contextmanager
@@ -51,6 +64,39 @@ def logs_kept() -> Generator[None, None, None]:
         yield
     finally:
         root.removeHandler(handler)
+
+
+class _Handler(logging.StreamHandler[TextIO], SharedHandler):
+    """Writes records on the standard error stream, in this process and in those that make calls for it."""
+
+    def __init__(self, chosen: str, level: int = logging.NOTSET) -> None:
+        super().__init__(sys.stderr)
+        self.setLevel(level)
+        self._chosen = chosen
+        self.setFormatter(_json_formatter() if chosen == "json" else TextFormatter())
+
+    def elsewhere(self) -> Callable[[], object]:
+        """Return what has records written in the same format, and from the same level on, in another process."""
+        return partial(_show_here, self._chosen, logging.getLogger().level)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of a record; of one that cannot be made, what it would have been made of."""
+        try:
+            return super().format(record)
+        except Exception as error:
+            told = {name: getattr(record, name) for name in ("name", "levelno", "levelname", "created", "msecs")}
+            text = f"a record that cannot be shown, {sketch(record.msg)}: {described(error)}"
+            return super().format(logging.makeLogRecord({**told, "msg": text}))
+
+
+def _show_here(chosen: str, level: int) -> None:
+    """Show logs in this process, until it ends, as in the one that it makes calls for."""
+    root = logging.getLogger()
+    if root.handlers:  # set up already: by us, or by a program that is not ours
+        return
+    root.addHandler(_Handler(chosen))
+    root.setLevel(level)
+    logging.captureWarnings(capture=True)
 
 
 class TextFormatter(logging.Formatter):

@@ -15,10 +15,10 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn, get_args
 
 from procession import OnError, Process, ProcessionError, Run, RunCancelledError, __version__
-from procession._model.text import shown
+from procession._model.text import shown, shown_lines
 from procession.cli.demo import demo_target
 from procession.cli.logs import FORMATS as LOG_FORMATS
-from procession.cli.logs import LEVELS, logs_kept, logs_shown
+from procession.cli.logs import LEVELS, logs_kept, logs_loaded, logs_shown
 from procession.cli.page import show_page
 from procession.cli.pictures import FORMATS, draw_graph, graph_path, save_timeline, timeline_path
 from procession.cli.recorded import (
@@ -29,8 +29,9 @@ from procession.cli.recorded import (
     print_runs,
     prune_runs,
 )
-from procession.cli.resumed import agreed, say
+from procession.cli.resumed import agreed
 from procession.cli.target import TargetError, load
+from procession.cli.terminal import tell
 from procession.observe.footer import release_terminal
 
 FAILED, USAGE, CANCELLED, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
@@ -61,7 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _COMMANDS[options.command](options)
     except (ProcessionError, ImportError, ValueError) as error:
         # Of a journal: that it is not there, not ours, has no such run, or that its extra is not installed.
-        print(f"procession: {error}", file=sys.stderr)
+        tell(f"procession: {error}")
+        return FAILED
+    except Exception as error:
+        _print_error(error)
         return FAILED
 
 
@@ -70,21 +74,23 @@ def _loaded(target: str) -> Process | int:
     try:
         return load(target)
     except TargetError as error:
-        print(f"procession: {error}", file=sys.stderr)
+        tell(f"procession: {error}")
         return USAGE
     except (Exception, SystemExit) as error:
         _print_error(error)
-        print(f"procession: {target} could not be loaded", file=sys.stderr)
+        tell(f"procession: {target} could not be loaded")
         return FAILED
 
 
 def _graph(options: argparse.Namespace) -> int:
-    process = _loaded(options.target)
+    with logs_loaded(None):
+        process = _loaded(options.target)
     return process if isinstance(process, int) else draw_graph(process, options.format, options.output)
 
 
 def _execute(options: argparse.Namespace) -> int:
-    process = _loaded(demo_target() if options.command == "demo" else options.target)
+    with logs_loaded(options.log_format):
+        process = _loaded(demo_target() if options.command == "demo" else options.target)
     if isinstance(process, int):
         return process
     if options.strategy is not None:
@@ -121,29 +127,26 @@ def _resume(options: argparse.Namespace) -> int:
     command = resumable(argv)
     if command is None:
         began = shlex.join(argv)
-        print(
-            f"procession: run {shown(info.id)} was not begun by `procession run`, but by: {shown(began)}",
-            file=sys.stderr,
-        )
-        print(f"execute it again from there, with run_id={shown(info.id)!r}", file=sys.stderr)
+        tell(f"procession: run {shown(info.id)} was not begun by `procession run`, but by: {shown(began)}")
+        tell(f"execute it again from there, with run_id={shown(info.id)!r}")
         return FAILED
     where = str(options.journal if "://" in options.journal else Path(options.journal).absolute())
     try:
         os.chdir(info.origin["folder"])
     except OSError as error:
         folder = shown(str(info.origin["folder"]))
-        print(f"procession: run {shown(info.id)} was begun in {folder!r}: {error.strerror}", file=sys.stderr)
+        tell(f"procession: run {shown(info.id)} was begun in {folder!r}: {error.strerror}")
         return FAILED
     again = _parsed(command)
     if again is None:
-        say(f"run {shown(info.id)} was begun by what is no command line here: {shown(shlex.join(command))}")
+        tell(f"procession: run {shown(info.id)} was begun by what is no command line here: {shown(shlex.join(command))}")
         return FAILED
     again.run_id, again.journal, again.allow_changes = info.id, where, options.allow_changes
     target = None if again.command == "demo" else again.target
     try:
         go_on = agreed(info, Path.cwd(), command, target, yes=options.yes)
     except TargetError as error:
-        say(str(error))
+        tell(f"procession: {error}")
         return USAGE
     return _execute(again) if go_on else FAILED
 
@@ -184,7 +187,7 @@ def _run(
     if run is None or run is earlier:
         return status, None, results
     if not as_json:
-        print(run.summary(), file=sys.stderr)
+        tell(run.summary())
     # With on_error="return", what failed stands among the results.
     return status or (FAILED if run.progress.failed else 0), run, results
 
@@ -205,7 +208,7 @@ def _tell(error: BaseException, *, said: bool, as_json: bool) -> None:
     elif as_json:
         log.error("execute_raised", exc_info=_without_ours(error))
     elif said:
-        print(f"procession: {shown(str(error), 1000)}", file=sys.stderr)
+        tell(f"procession: {shown(str(error), 1000)}")
     else:
         _print_error(error)
 
@@ -234,14 +237,19 @@ def _without_ours(error: BaseException) -> tuple[type[BaseException], BaseExcept
 
 def _print_error(error: BaseException) -> None:
     """Print the traceback."""
-    lines = traceback.format_exception(*_without_ours(error))
-    # A message may come from anywhere, and terminals obey their escapes.
-    text = "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in "".join(lines))
-    print(text, end="", file=sys.stderr)
+    tell("".join(traceback.format_exception(*_without_ours(error))).rstrip())
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what was wrong with a command line, which somebody else may have made."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say so, and leave."""
+        super().error(shown_lines(message))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="procession",
         description="Run a process: in order, all at once, or one half in order and the other at once.",
         epilog=_EPILOG,

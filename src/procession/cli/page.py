@@ -1,11 +1,11 @@
 """The command that serves the page."""
 
-import sys
 from contextlib import suppress
 from functools import partial
 
 from procession import JournalError
 from procession.cli.logs import logs_shown
+from procession.cli.terminal import say, tell
 
 
 def show_page(where: str, host: str, port: int) -> int:
@@ -16,10 +16,10 @@ def show_page(where: str, host: str, port: int) -> int:
         raise ImportError(f'the page needs what is not installed ({error}): pip install "procession[web]"') from error
     try:
         with suppress(KeyboardInterrupt), logs_shown("text", None):
-            serve(where, host, port, partial(print, flush=True))
+            serve(where, host, port, partial(say, at_once=True))
     except JournalError:
         raise
-    except (OSError, OverflowError) as error:
-        print(f"procession: cannot listen on {host}, port {port}: {error}", file=sys.stderr)
+    except (OSError, OverflowError, UnicodeError) as error:
+        tell(f"procession: cannot listen on {host}, port {port}: {error}")
         return 1
     return 0

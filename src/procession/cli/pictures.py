@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from procession import Process, Run
+from procession.cli.terminal import tell
 from procession.pictures.endings import GRAPH, TIMELINE, format_of
 
 FORMATS: Final = sorted(set(GRAPH.values()))
@@ -15,7 +16,7 @@ FORMATS: Final = sorted(set(GRAPH.values()))
 def draw_graph(process: Process, format_: str | None, path: Path | None) -> int:
     """Write the graph of a process to a file or to standard output; return the exit status."""
     if path is not None and format_ not in (None, format_of(path, GRAPH)):
-        print(f"procession: {path} is not a file of format {format_}: it ends in {path.suffix}", file=sys.stderr)
+        tell(f"procession: {path} is not a file of format {format_}: it ends in {path.suffix}")
         return 2
     graph = process.graph()
     if path is not None:
@@ -29,7 +30,7 @@ def draw_graph(process: Process, format_: str | None, path: Path | None) -> int:
 def save_timeline(run: Run, path: Path) -> int:
     """Write the timeline of a run to a file and say why the run was not faster; return the exit status."""
     timeline = run.timeline()
-    print(f"\n{timeline}", file=sys.stderr)
+    tell(f"\n{timeline}")
     return _written(path, lambda: timeline.save(path))
 
 
@@ -58,6 +59,6 @@ def _written(path: Path, write: Callable[[], object]) -> int:
     try:
         write()
     except OSError as error:
-        print(f"procession: {path} cannot be written: {error.strerror}", file=sys.stderr)
+        tell(f"procession: {path} cannot be written: {error.strerror}")
         return 1
     return 0

@@ -1,6 +1,5 @@
 """Commands about the runs of a journal. They read no value that was recorded: only text and numbers."""
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from procession._model.table import lasting, table
 from procession._model.text import counted, shown
+from procession.cli.terminal import say, tell
 
 if TYPE_CHECKING:
     from procession.journal import Journal, Reader, RunInfo, TaskInfo
@@ -30,7 +30,7 @@ def print_runs(where: str, limit: int) -> int:
     """Print a table of runs, the newest first."""
     with open_journal(where) as journal:
         infos = journal.runs(limit)
-    print(table(_RUN_HEAD, map(_run_row, infos)))
+    say(table(_RUN_HEAD, map(_run_row, infos)))
     return 0
 
 
@@ -39,15 +39,15 @@ def print_run(where: str, run_id: str, limit: int, *, failed: bool) -> int:
     with open_journal(where) as journal, journal.reader() as reader:
         key = reader.key(run_id)
         info = reader.run(key)
-        print(*_head(info, limit), sep="\n")
+        say("\n".join(_head(info, limit)))
         if failed:
             _print_failed(reader, key, limit)
         else:
             _print_tasks(reader, key, info, limit)
         nested = [found.run for found in reader.runs(parent=key, limit=limit)]
     if nested:
-        print("\nnested in it:")
-        print(table(_RUN_HEAD, map(_run_row, nested)))
+        say("\nnested in it:")
+        say(table(_RUN_HEAD, map(_run_row, nested)))
     return 0
 
 
@@ -60,7 +60,7 @@ def _head(info: "RunInfo", limit: int) -> Iterator[str]:
     if info.host is not None:
         yield f"by process {info.pid} on {info.host}{', asked to stop' if info.cancelling else ''}"
     if info.error is not None:
-        yield from islice(_lines(info.error), _ERROR_LINES)
+        yield from islice(info.error.split("\n"), _ERROR_LINES)
     if info.status == "running":
         for running in info.running[:limit]:
             yield f"running: {running.task} {shown(running.name)}, for {lasting(time.time() - running.started_at)}"
@@ -85,43 +85,39 @@ def _print_failed(reader: "Reader", key: int, limit: int) -> None:
     for task, next_one in zip(failures, [*failures[1:], None], strict=True):
         if task.element is None and next_one is not None and next_one.task == task.task:
             continue  # a map: its elements say what was wrong
-        print(f"\n{_place(task)} {shown(task.name)}")
-        print(*_lines(task.error or ""), sep="\n")
+        say(f"\n{_place(task)} {shown(task.name)}")
+        say(task.error or "")
         if task.log:
-            print("\nit logged:", *_lines(task.log), sep="\n")
+            say(f"\nit logged:\n{task.log}")
 
 
 def _print_table(rows: Sequence[Sequence[str]], more: int) -> None:
     head = ("#", "task", "state", "attempts", "started", "took", "error")
-    print(table(head, ((*row, *[""] * (len(head) - len(row))) for row in rows)))
+    say(table(head, ((*row, *[""] * (len(head) - len(row))) for row in rows)))
     if more:
-        print(f"… and {more:,} more: see --limit")
-
-
-def _lines(text: str) -> Iterator[str]:
-    return (shown(line, 1000) for line in text.splitlines())
+        say(f"… and {more:,} more: see --limit")
 
 
 def cancel_run(where: str, run_id: str) -> int:
     """Ask whoever executes a run to stop."""
     with open_journal(where) as journal:
         asked = journal.cancel(run_id)
-    print(f"run {shown(run_id)} was asked to stop" if asked else f"nobody executes run {shown(run_id)}")
+    say(f"run {shown(run_id)} was asked to stop" if asked else f"nobody executes run {shown(run_id)}")
     return 0 if asked else 1
 
 
 def prune_runs(where: str, run_ids: Sequence[str], older_than: int | None) -> int:
     """Delete runs by their ids, or all that ended so many days ago."""
     if not run_ids and older_than is None:
-        print("procession: name runs to delete, or say --older-than DAYS", file=sys.stderr)
+        tell("procession: name runs to delete, or say --older-than DAYS")
         return 2
     with open_journal(where) as journal:
         for run_id in run_ids:
             journal.delete(run_id)
-            print(f"deleted {shown(run_id)}")
+            say(f"deleted {shown(run_id)}")
         if older_than is not None:
             pruned = journal.prune(time.time() - older_than * _DAY_S)
-            print(f"deleted {counted(len(pruned), 'run')}")
+            say(f"deleted {counted(len(pruned), 'run')}")
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from procession._model.text import shown
 from procession.cli.target import is_file, split
+from procession.cli.terminal import tell
 
 if TYPE_CHECKING:
     from procession.journal import RunInfo
@@ -29,22 +30,21 @@ def agreed(info: "RunInfo", folder: Path, command: Sequence[str], target: str | 
     if not doubts:
         return True
     what = "the demonstration" if target is None else f"{shown(name)} of {shown(str(file or target), _LINE)}"
-    say(f"to resume run {shown(info.id)} runs {what}, in {shown(str(folder), _LINE)}, as its journal has it:")
-    say(f"  procession {shown(shlex.join(command), _LINE)}")
+    _say(f"to resume run {shown(info.id)} runs {what}, in {shown(str(folder), _LINE)}, as its journal has it:")
+    _say(f"  procession {shown(shlex.join(command), _LINE)}")
     for doubt in doubts:
-        say(shown(doubt, _LINE))
+        _say(shown(doubt, _LINE))
     if yes:
         return True
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        say("nothing was run; if you trust all of this, and the values in the journal, say --yes")
+        _say("nothing was run; if you trust all of this, and the values in the journal, say --yes")
         return False
-    print("Run it, and trust the values in the journal? [y/N] ", end="", file=sys.stderr, flush=True)
+    print("Run it, and trust the values in the journal? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def say(text: str) -> None:
-    """Print a line on standard error."""
-    print(f"procession: {text}", file=sys.stderr)
+def _say(text: str) -> None:
+    tell(f"procession: {text}")
 
 
 def _located(target: str | None, folder: Path) -> tuple[Path | None, str]:

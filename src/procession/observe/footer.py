@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Final, TextIO
 
 _SAVE, _BACK = "\x1b7", "\x1b8"
-_DOWN, _CLEAR = "\x1bD", "\x1b[2K"
+_CLEAR = "\x1b[2K"
 _NO_REGION = f"{_SAVE}\x1b[r{_BACK}"
 _LEFT_FOR_OTHERS: Final = 3
 
@@ -69,9 +69,11 @@ class Footer:
         clear = ""
         if self._rows and size == self._size:
             clear = f"{_SAVE}\x1b[{size.lines - self._rows + 1};1H\x1b[J{_BACK}"
-        # Down and up again: the cursor may be in one of the rows, and what stands there has to make room.
+        # What stands in the rows has to make room, and the cursor goes along: new lines scroll as far as that takes,
+        # and from where it was, the cursor gets down, and up again, by so much less.
         more = max(0, rows - self._rows) if size == self._size else rows
-        room = _DOWN * more + f"\x1b[{more}A" if more else ""
+        lines = "\n" * more
+        room = f"{_SAVE}{lines}{_BACK}\x1b[{more}B\x1b[{more}A" if more else ""
         self._rows, self._size = rows, size
         return f"{clear}{room}{_SAVE}\x1b[1;{size.lines - rows}r{_BACK}"
 

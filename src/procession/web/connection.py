@@ -6,7 +6,7 @@ the oldest goes when there are more than `STRANGERS`: a browser asks at once, an
 """
 
 import asyncio
-from typing import Final
+from typing import Final, cast
 
 import h11
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -53,7 +53,8 @@ class Connection(H11Protocol):
         """Wait for a request, and let the oldest stranger go if this is one too many."""
         super().connection_made(transport)
         self._wait()
-        strangers = [one for one in self.connections if isinstance(one, Connection) and one.is_strange]
+        others = cast("set[object]", self.connections)
+        strangers = [one for one in others if isinstance(one, Connection) and one.is_strange]
         if len(strangers) > STRANGERS:
             min(strangers, key=lambda one: one.began).transport.abort()
 
@@ -77,7 +78,8 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Say that what has come is no request."""
-        if self.cycle is not None:  # the answer to the one before, or to the one of which this was the rest
+        # An answer to the request before it, or to the one of which this was the rest, is not heard any more.
+        if self.cycle is not None:  # pyright: ignore[reportUnnecessaryComparison]
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         try:

@@ -81,7 +81,7 @@ def _listening(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
         listening.listen(_AT_ONCE)  # now, so that who is told the address can connect to it
-    except OSError:
+    except BaseException:  # a host that is no name at all is a `UnicodeError`
         listening.close()
         raise
     return listening

@@ -4,9 +4,7 @@ from datetime import UTC, datetime
 
 from markupsafe import Markup
 
-from procession._model.text import shown
-
-_LINES = 2_000
+from procession._model.text import shown, shown_lines
 
 
 def plain(text: str, limit: int = 200) -> str:
@@ -24,7 +22,7 @@ def lines(text: str) -> str:
     >>> lines("Traceback:\n\tx\x1b")
     'Traceback:\n    x\\x1b'
     """
-    return "\n".join(shown(line, _LINES) for line in text.expandtabs(4).split("\n")).rstrip()
+    return shown_lines(text).rstrip()
 
 
 def headline(error: str) -> str:
