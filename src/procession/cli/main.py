@@ -31,7 +31,7 @@ from procession.cli.recorded import (
 )
 from procession.cli.resumed import agreed
 from procession.cli.target import TargetError, load
-from procession.cli.terminal import tell
+from procession.cli.terminal import say, tell
 from procession.observe.footer import release_terminal
 
 FAILED, USAGE, CANCELLED, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
@@ -109,9 +109,9 @@ def _execute(options: argparse.Namespace) -> int:
             process, options.run_id, journal, allow_changes=options.allow_changes, as_json=as_json
         )
     if options.command == "demo" and results:
-        print(results[-1])
+        say(str(results[-1]))
         if run is not None and not as_json:
-            print(f"\n{run.timeline()}", file=sys.stderr)
+            tell(f"\n{run.timeline()}")
     if options.timeline is not None and run is not None:
         status = save_timeline(run, options.timeline) or status
     return status
@@ -139,7 +139,8 @@ def _resume(options: argparse.Namespace) -> int:
         return FAILED
     again = _parsed(command)
     if again is None:
-        tell(f"procession: run {shown(info.id)} was begun by what is no command line here: {shown(shlex.join(command))}")
+        said = shown(shlex.join(command))
+        tell(f"procession: run {shown(info.id)} was begun by what is no command line here: {said}")
         return FAILED
     again.run_id, again.journal, again.allow_changes = info.id, where, options.allow_changes
     target = None if again.command == "demo" else again.target
