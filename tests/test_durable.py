@@ -1,6 +1,7 @@
 """What a run with a journal promises: nothing that is done is done twice, and nothing that is recorded is lost."""
 
 import os
+import pickle
 import sqlite3
 import sys
 import threading
@@ -669,6 +670,164 @@ def test_nothing_is_left_open(path, comes_true):
         BROKEN.clear()
     assert comes_true(lambda: threading.active_count() <= threads)
     assert comes_true(lambda: _open_files() <= files)
+
+
+# Values that cannot be read back
+
+
+class Sealed:
+    """Encodes with a key, as a codec that encrypts does."""
+
+    name = "sealed"
+    wrong: type[BaseException] = ValueError
+
+    def encode(self, value):
+        return b"1" + pickle.dumps(value)
+
+    def decode(self, data):
+        if data[:1] != b"1":
+            raise self.wrong("another key")
+        return pickle.loads(data[1:])
+
+
+def flat(*lists):
+    CALLS.append("flat")
+    return [number for numbers in lists for number in numbers]
+
+
+def inner():
+    process = Process("inner")
+    process.add_task(work, 7)
+    process.add_task(work, 8)
+    return process
+
+
+def chain():
+    """A task, a map over its value, what takes the list of that; a process; and a task that may be broken."""
+    process = Process("chain")
+    numbers = process.task(same, [1, 2, 3])
+    process.task(flat, process.map(work, numbers))
+    process.add_task(inner())
+    process.add_task(work, 9)
+    return process
+
+
+CHAIN = [[1, 2, 3], [10, 20, 30], [10, 20, 30], [70, 80], 90]
+
+
+def sealed(path, **options):
+    with Journal(path, codec=Sealed()) as journal:
+        return chain().execute(run_id="a", journal=journal, **options)
+
+
+def begun(path, *unreadable):
+    """Leave a run behind whose last task has failed; of some calls (run, task, element), values are of another key."""
+    BROKEN.add(9)
+    with pytest.raises(ValueError, match="9 is broken"):
+        sealed(path)
+    BROKEN.clear()
+    calls()
+    with sqlite3.connect(path) as connection:
+        for place in unreadable:
+            where = "WHERE run = (SELECT key FROM procession_runs WHERE id = ?) AND task = ? AND element = ?"
+            ((value,),) = connection.execute(f"SELECT value FROM procession_records {where}", place)
+            connection.execute(f"UPDATE procession_records SET value = ? {where}", (b"2" + value[1:], *place))
+    connection.close()
+
+
+TASK, ELEMENT, PROCESS, INSIDE = ("a", 0, -1), ("a", 1, 2), ("a", 3, -1), ("3", 1, -1)
+
+
+@pytest.mark.parametrize("wrong", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("place", [TASK, ELEMENT, PROCESS])
+def test_a_recorded_value_that_cannot_be_read_fails_the_run_and_frees_it(place, wrong, path, comes_true, monkeypatch):
+    """Nothing is called, and nothing left open; what it failed of before is still said, and nothing is lost."""
+    begun(path, place)
+    files = _open_files()
+    monkeypatch.setattr(Sealed, "wrong", wrong)
+    error = ResultError if wrong is ValueError else KeyboardInterrupt  # as if Ctrl-C came just then
+    for _ in range(2):
+        with pytest.raises(error, match="another key"):
+            sealed(path)
+    assert calls() == []
+    assert comes_true(lambda: _open_files() <= files)
+    with Journal(path) as journal:
+        info = journal.run("a")
+        assert (info.status, info.pid, info.progress.ended) == ("failed", None, 7)
+        assert info.error.count(error.__name__) == 1
+        assert "\nbefore that: ValueError: 9 is broken" in info.error
+        assert [task.task for task in journal.tasks("a", state="failed")] == [4]
+    monkeypatch.setattr(Sealed, "decode", lambda _self, data: pickle.loads(data[1:]))
+    assert sealed(path) == CHAIN
+    assert calls() == [9]
+
+
+def test_the_error_says_what_cannot_be_read_and_what_to_do(path):
+    """Which task, which element, and both ways out."""
+    begun(path, ELEMENT)
+    with pytest.raises(ResultError, match=r"run 'a', task 1 \(.*work\), element 2: .*key.*allow_changes=True"):
+        sealed(path)
+
+
+@pytest.mark.parametrize(
+    ("places", "called"),
+    [
+        ([TASK], [9, "flat"]),
+        ([ELEMENT], [9, "flat", 3]),
+        ([PROCESS, INSIDE], [9, 8]),
+        ([PROCESS], [9]),
+        ([TASK, ELEMENT, PROCESS, INSIDE], [9, "flat", 3, 8]),
+    ],
+)
+def test_with_changes_allowed_what_cannot_be_read_is_called_again(places, called, path):
+    """And what follows from it; nothing else."""
+    begun(path, *places)
+    assert sealed(path, allow_changes=True) == CHAIN
+    assert calls() == sorted(called, key=repr)
+    assert sealed(path) == CHAIN
+    assert calls() == []
+
+
+def test_what_cannot_be_read_of_a_map_that_is_not_complete_fails_that_map(path):
+    """With changes allowed, its element is called again."""
+
+    def build():
+        process = Process("map", on_error="continue")
+        process.map(work, [1, 2, 3])
+        return process
+
+    BROKEN.add(2)
+    with Journal(path, codec=Sealed()) as journal:
+        with pytest.raises(ExceptionGroup):
+            build().execute(run_id="a", journal=journal)
+        BROKEN.clear()
+        calls()
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE procession_records SET value = cast('2' AS BLOB) WHERE element = 0")
+        connection.close()
+        with pytest.raises(ExceptionGroup) as caught:
+            build().execute(run_id="a", journal=journal)
+        assert caught.group_contains(ResultError)
+        assert journal.run("a").status == "failed"
+        assert build().execute(run_id="a", journal=journal, allow_changes=True) == [[10, 20, 30]]
+        assert calls() == [1, 2]
+
+
+def test_a_run_whose_begin_is_interrupted_is_free(path, monkeypatch):
+    """Ctrl-C just when the lease was written."""
+
+    def interrupted(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("procession.journal.store.Recorder", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ten().execute(run_id="a", journal=path)
+    monkeypatch.undo()
+    with Journal(path) as journal:
+        assert (journal.run("a").status, journal.run("a").error) == ("failed", "KeyboardInterrupt")
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT token FROM procession_runs").fetchall() == [(None,)]
+    connection.close()
 
 
 def _open_files():

@@ -47,6 +47,18 @@ class Recording:
             if self.opened is not None:
                 self.opened.close()
 
+    def abandon(self, error: BaseException) -> None:
+        """Record that the run failed before it could begin, and let go of it. It is that error that leaves."""
+        if self.recorder is None:
+            return
+        try:
+            self.recorder.abandon(_said(error))
+        except Exception as failure:
+            error.add_note(f"nor could that be recorded: {described(failure)}")
+        finally:
+            if self.opened is not None:
+                self.opened.close()
+
 
 def _why(ledger: Ledger, status: RunStatus) -> str | None:
     """Return why a run failed: by what stopped it or, if it went on, by what failed first."""
@@ -55,7 +67,11 @@ def _why(ledger: Ledger, status: RunStatus) -> str | None:
         error = next(iter(ledger.errors.values()))
         while isinstance(error, BaseExceptionGroup):  # which says how many elements of a map failed, and not why
             error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    return None if error is None else "".join(traceback.format_exception_only(error)).strip()
+    return None if error is None else _said(error)
+
+
+def _said(error: BaseException) -> str:
+    return "".join(traceback.format_exception_only(error)).strip()
 
 
 def recording_of(
@@ -133,7 +149,7 @@ def _see_that_maps_are_whole(recorder: "Recorder", plan: Plan, shape: "Shape", p
             )
         recorder.forget(gaps.keys(), shape.following(gaps.keys()) - gaps.keys())
     except BaseException as error:
-        recorder.close("failed", described(error))
+        recorder.abandon(_said(error))
         raise
 
 

@@ -100,17 +100,22 @@ class Run:
         self._ended: float | None = None
         self._cpu = time.process_time()
         self._spent = sum(os.times()[:4])
-        self._course = Course(
-            plan,
-            process_name=process_name,
-            run_id=self.id,
-            max_workers=max_workers,
-            on_error=on_error,
-            tell=self._audience.tell,
-            verbose=self._audience.verbose,
-            recorder=self._recording.recorder,
-        )
-        self._engine = engine_of(executor, self._course)
+        try:
+            self._course = Course(
+                plan,
+                process_name=process_name,
+                run_id=self.id,
+                max_workers=max_workers,
+                on_error=on_error,
+                tell=self._audience.tell,
+                verbose=self._audience.verbose,
+                recorder=self._recording.recorder,
+            )
+            self._engine = engine_of(executor, self._course)
+        except BaseException as error:
+            # What was recorded cannot be read back, or Ctrl-C came meanwhile.
+            self._recording.abandon(error)
+            raise
 
     # For Process
 

@@ -1,17 +1,18 @@
 """One run's way into a journal, while this process executes it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, func, insert, select, update
 
 from procession._model.record import WHOLE, Record, Recorded
 from procession._model.states import RunStatus
-from procession.errors import ProcessionError, RunInUseError
+from procession._plan.shape import Shape
+from procession.errors import ProcessionError, ResultError, RunInUseError
 from procession.journal import lease
 from procession.journal.codec import Codec, decoded, encoded, writable
 from procession.journal.database import Channel
@@ -30,6 +31,8 @@ _log: Final = itemgetter(-1)
 DIRECT: Final = {"sqlite": ("?", ""), "postgresql": ("%s", " FOR SHARE OF held")}
 """The databases whose driver is used directly: how it marks a parameter, and how a row is shared."""
 
+_BEFORE: Final = "\nbefore that: "
+
 ROWS = 100
 """Rows of one statement, at most."""
 
@@ -44,6 +47,16 @@ class Held:
     run_id: str
 
 
+class Entry(NamedTuple):
+    """What a run's row said before this execution began it, and which of its calls had failed."""
+
+    executions: int
+    """How many times it has been begun, this time included."""
+    error: str | None = None
+    progress: str = "{}"
+    failed: Collection[tuple[int, int]] = ()
+
+
 class Recorder:
     """Records one run. `commit` is for one thread at a time; everything else may be called from any."""
 
@@ -55,36 +68,44 @@ class Recorder:
         run_id: str,
         *,
         codec: Codec,
-        executions: int,
+        shape: Shape | None,
+        entry: Entry,
         allow_changes: bool,
     ) -> None:
         self.journal: Final = journal
         self.held: Final = held
         self.key: Final = key
         self.run_id: Final = run_id
-        self.executions: Final = executions
+        self.executions: Final = entry.executions
         self.allow_changes: Final = allow_changes
         self._codec = codec
+        self._shape = shape
+        self._entry = entry
+        self._failed = set(entry.failed)
         self._at_once = ROWS if journal.database.backend in DIRECT else 1
         self._heartbeat: Heartbeat | None = None
         self._recorded: dict[int, Recorded] | None = None
-        with held.channel.open() as connection:
-            failed = select(records.c.task, records.c.element).where(records.c.run == key, records.c.state == "failed")
-            self._failed = {(task, element) for task, element in connection.execute(failed)}
 
     @property
     def recorded(self) -> Mapping[int, Recorded]:
         """What earlier executions recorded of tasks that ended well, by task.
 
         A map's own value is the number of its elements; `None` if an older version recorded it.
+        Raises `ResultError` for a value that cannot be read back. Where changes are allowed, a task with such a value,
+        or a map with such an element, is no longer recorded, nor are the tasks that follow from it.
         """
         if self._recorded is None:
-            self._recorded = self._read(records.c.task, records.c.element == WHOLE)
+            self._recorded, unreadable = self._read(records.c.task, records.c.element == WHOLE)
+            if self.allow_changes:
+                self._forget_unreadable(self._recorded, unreadable)
         return self._recorded
 
     def elements(self, index: int) -> dict[int, Recorded]:
-        """Return what earlier executions recorded of a map's elements that ended well, by their place."""
-        return self._read(records.c.element, records.c.task == index, records.c.element != WHOLE)
+        """Return what earlier executions recorded of a map's elements that ended well, by their place.
+
+        Raises `ResultError` for a value that cannot be read back. Where changes are allowed, it is left out.
+        """
+        return self._elements(index)[0]
 
     def last_element(self, index: int) -> int:
         """Return the place of the last element of a map that an earlier execution recorded, -1 if there is none."""
@@ -189,6 +210,18 @@ class Recorder:
         values: dict[str, object] = {"status": status, "error": None if error is None else writable(error)}
         if self._heartbeat is not None:
             values["progress"] = self._heartbeat.stop()
+        self._close(values)
+
+    def abandon(self, error: str) -> None:
+        """Record that the run failed before anything of it was done. Nothing is left open, whatever this raises.
+
+        What it had failed of before stands below the error: that is still what is to be mended in its tasks.
+        """
+        before = (self._entry.error or "").rpartition(_BEFORE)[2]
+        text = f"{writable(error)}{_BEFORE}{before}" if before else writable(error)
+        self._close({"status": "failed", "error": text, "progress": self._entry.progress})
+
+    def _close(self, values: dict[str, object]) -> None:
         nested = self.key != self.held.key
         if not nested:
             values |= {"token": None, "held_until": None}
@@ -245,24 +278,62 @@ class Recorder:
             f"{lease.moment(row.held_since)}, because it had not been heard of; this process records it no longer"
         )
 
-    def _read(self, place: Any, *where: Any) -> dict[int, Recorded]:
+    def _elements(self, index: int) -> tuple[dict[int, Recorded], list[int]]:
+        return self._read(records.c.element, records.c.task == index, records.c.element != WHOLE)
+
+    def _read(self, place: Any, *where: Any) -> tuple[dict[int, Recorded], list[int]]:
+        """Return what is recorded, by place, and the places of which the value cannot be read back."""
         c = records.c
         query = (
-            select(place, c.value, c.attempts, c.duration, c.worker, c.digest, c.name)
+            select(place, c.value, c.attempts, c.duration, c.worker, c.digest, c.task, c.element, c.name)
             .where(c.run == self.key, c.state == "completed", *where)
             .order_by(place)
         )
         with self.held.channel.open() as connection:
             rows = connection.execute(query).all()
-        return {row[0]: self._decoded(*row) for row in rows}
+        found: dict[int, Recorded] = {}
+        unreadable: list[int] = []
+        for at, data, attempts, duration, worker, digest, task, element, name in rows:
+            try:
+                value = None if data is None else self._decoded(data, task, element, name)
+            except ResultError:
+                if not self.allow_changes:
+                    raise
+                unreadable.append(at)
+            else:
+                found[at] = Recorded(value, attempts, duration, worker, digest)
+        return found, unreadable
 
-    def _decoded(
-        self, place: int, data: bytes | None, attempts: int, duration: float, worker: str, digest: bytes, name: str
-    ) -> Recorded:
-        if data is None:
-            return Recorded(None, attempts, duration, worker, digest)
-        value = decoded(self._codec, data, f"run {self.run_id!r}, task {place} ({name})")
-        return Recorded(value, attempts, duration, worker, digest)
+    def _decoded(self, data: bytes, task: int, element: int, name: str) -> object:
+        place = "" if element == WHOLE else f", element {element}"
+        return decoded(self._codec, data, f"run {self.run_id!r}, task {task} ({name}){place}")
+
+    def _forget_unreadable(self, recorded: dict[int, Recorded], tasks: list[int]) -> None:
+        """Have the tasks called again whose values cannot be read back, and what follows from them.
+
+        A map keeps those of its elements that can be read: as it draws them, it compares their digests.
+        """
+        gone = {(task, WHOLE) for task in tasks}
+        maps = select(records.c.task).where(records.c.run == self.key, records.c.element != WHOLE).distinct()
+        with self.held.channel.open() as connection:
+            mapped = recorded.keys() & set(connection.execute(maps).scalars())
+        for task in mapped:
+            elements = self._elements(task)[1]
+            if elements:
+                gone |= {(task, element) for element in (WHOLE, *elements)}
+        if not gone:
+            return
+        again = {task for task, _ in gone}
+        if self._shape is not None:
+            again = self._shape.following(again)
+        gone |= {(task, WHOLE) for task in again}
+        with self.held.channel.transaction() as connection:
+            holding = select(runs.c.key).where(runs.c.key == self.held.key, runs.c.token == self.held.token)
+            if connection.execute(holding.with_for_update()).one_or_none() is None:
+                raise self._lost(connection)
+            connection.execute(_FORGET, [{"of": self.key, "at": task, "on": element} for task, element in gone])
+        for task in again:
+            recorded.pop(task, None)
 
 
 def _is_plain(record: Record) -> bool:

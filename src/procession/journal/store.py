@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
@@ -11,19 +11,19 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from procession._model.record import WHOLE
-from procession._model.text import shown, sketch
+from procession._model.text import described, shown, sketch
 from procession._plan.fingerprint import Fingerprint
 from procession._plan.shape import Shape
-from procession.errors import JournalError, PlanChangedError, RunInUseError, RunUnknownError
+from procession.errors import JournalError, PlanChangedError, ProcessionError, RunInUseError, RunUnknownError
 from procession.journal import lease, look
 from procession.journal.codec import Codec, CodecName, codec_of, writable
 from procession.journal.counts import Counts
 from procession.journal.database import Database, Durability
 from procession.journal.look import RunInfo, TaskInfo
 from procession.journal.reader import Reader
-from procession.journal.recorder import Held, Recorder
+from procession.journal.recorder import Entry, Held, Recorder
 from procession.journal.removal import forget, remove
-from procession.journal.schema import ID_LIMIT, TOP, definitions, runs
+from procession.journal.schema import ID_LIMIT, TOP, definitions, records, runs
 
 
 class _Plan(NamedTuple):
@@ -96,7 +96,11 @@ class Journal:
         try:
             held = Held(channel, TOP, token, run_id)
             return self._begun(held, TOP, run_id, run_id, plan, origin or {}, allow_changes=allow_changes)
-        except BaseException:
+        except BaseException as error:
+            if not isinstance(error, ProcessionError):  # Ctrl-C, say, which may have come when the lease was written
+                free = {"token": None, "held_until": None, "status": "failed", "error": described(error)}
+                with suppress(JournalError), channel.transaction() as connection:
+                    connection.execute(update(runs).where(runs.c.token == token).values(**free))
             lease.drop(token)
             self.database.release(channel)
             raise
@@ -229,12 +233,19 @@ class Journal:
                 holding = select(runs.c.key).where(runs.c.key == held.key, runs.c.token == held.token)
                 if connection.execute(holding.with_for_update()).one_or_none() is None:
                     raise RunInUseError(f"run {held.run_id!r} was taken over while this process executed it")
-            key, executions = self._entered(
-                connection, parent, place, run_id, plan, values, allow_changes=allow_changes
-            )
+            key, entry = self._entered(connection, parent, place, run_id, plan, values, allow_changes=allow_changes)
         if parent == TOP:
             held = Held(held.channel, key, held.token, run_id)
-        return Recorder(self, held, key, run_id, codec=self._codec, executions=executions, allow_changes=allow_changes)
+        return Recorder(
+            self,
+            held,
+            key,
+            run_id,
+            codec=self._codec,
+            shape=plan.shape,
+            entry=entry,
+            allow_changes=allow_changes,
+        )
 
     def _entered(
         self,
@@ -246,8 +257,8 @@ class Journal:
         values: dict[str, Any],
         *,
         allow_changes: bool,
-    ) -> tuple[int, int]:
-        """Write the run's row; return its key and how many times it has been executed, this time included."""
+    ) -> tuple[int, Entry]:
+        """Write the run's row; return its key and what was there before."""
         query = select(runs).where(runs.c.parent == parent, runs.c.id == place).with_for_update()
         row = connection.execute(query).one_or_none()
         if row is None:
@@ -266,7 +277,7 @@ class Journal:
             assert answer.inserted_primary_key is not None
             key = answer.inserted_primary_key[0]
             connection.execute(insert(definitions).values(run=key, **plan.written))
-            return key, 1
+            return key, Entry(1)
         if row.token is not None:
             _check_free(row, run_id, values["started_at"])
         if row.codec != self._codec.name:
@@ -278,7 +289,9 @@ class Journal:
         values["executions"] = row.executions + 1
         del values["origin"]  # how it was begun, and not how it was gone on with
         connection.execute(update(runs).where(runs.c.key == row.key).values(**values))
-        return row.key, row.executions + 1
+        query = select(records.c.task, records.c.element).where(records.c.run == row.key, records.c.state == "failed")
+        failed = [(task, element) for task, element in connection.execute(query)]
+        return row.key, Entry(row.executions + 1, row.error, row.progress, failed)
 
 
 def _check(run_id: str) -> None:
