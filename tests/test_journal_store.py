@@ -431,9 +431,58 @@ def test_a_process_number_that_was_given_away_again_is_not_the_holder(where):
             one.close("completed")
 
 
-def expire(where, seconds=31.0):
-    """Let so much time pass for all leases."""
+def expire(where, seconds=31.0, host="elsewhere"):
+    """Let so much time pass for all leases, whose holders are processes of this host or, unless told so, of another."""
+    for (holder,) in execute(where, "SELECT DISTINCT holder FROM procession_runs WHERE holder IS NOT NULL"):
+        moved = replace(lease.Holder.read(holder), host=host).text
+        execute(where, "UPDATE procession_runs SET holder = ? WHERE holder = ?", moved, holder)
     execute(where, "UPDATE procession_runs SET held_until = held_until - ?", seconds)
+
+
+@posix
+def test_a_holder_that_lives_and_is_late_keeps_its_run(where):
+    """Stopped, it renews nothing; on its own host it is neither taken over nor pruned, and goes on afterwards."""
+    child = Child(HOLD, where)
+    pid = int(child.line())
+    os.kill(pid, signal.SIGSTOP)
+    expire(where, 100.0, platform.node())
+    with Journal(where) as journal:
+        with pytest.raises(
+            RunInUseError, match=rf"process {pid} .* lives, but has not been heard of for 100 s.* end it"
+        ):
+            journal.begin("run", SIX)
+        with pytest.raises(RunInUseError, match="lives"):
+            journal.delete("run")
+        assert journal.prune(time.time() + 10_000) == []
+        with journal.reader() as reader:
+            assert [found.run.pid for found in reader.runs(status="running")] == [pid]
+            assert reader.kept().counts["running"] == 1
+        assert journal.cancel("run")
+        os.kill(pid, signal.SIGCONT)
+        assert child.end() == []
+        assert journal.run("run").status == "completed"
+
+
+def test_a_holder_of_this_host_that_nobody_here_may_see_keeps_its_run_until_its_lease_has_run_out(where, monkeypatch):
+    """Where the processes of others are hidden, the lease decides."""
+
+    begin_of = lease.started
+
+    def hidden(pid):
+        if pid == os.getpid():
+            return begin_of(pid)
+        raise PermissionError(pid)
+
+    with Journal(where) as journal:
+        one = journal.begin("run", SIX)
+        execute(where, "UPDATE procession_runs SET holder = ?", replace(lease.Holder.here(), pid=os.getppid()).text)
+        monkeypatch.setattr(lease, "started", hidden)
+        with pytest.raises(RunInUseError):
+            journal.begin("run", SIX)
+        expire(where, host=platform.node())
+        journal.begin("run", SIX).close("completed")
+        with pytest.raises(RunInUseError):
+            one.close("completed")
 
 
 def test_a_holder_elsewhere_keeps_the_run_until_its_lease_has_run_out(where, monkeypatch):
@@ -481,10 +530,11 @@ def test_whoever_was_taken_over_records_nothing_more(where, size, direct, monkey
 
 
 def test_a_clock_that_jumps_costs_no_more_than_the_run(tmp_path):
-    """Forward, another runner may take over and the first is told; back, nothing happens at all."""
-    where = tmp_path / "runs.db"
+    """Forward, a runner elsewhere may take over and the first is told; back, nothing happens at all."""
+    where = str(tmp_path / "runs.db")
     with Journal(where) as journal, Journal(where) as other:
         one = journal.begin("run", SIX)
+        expire(where, 0)
         other.database.clock = lambda: time.time() + 3600
         two = other.begin("run", SIX)
         with pytest.raises(RunInUseError, match="taken over"):
@@ -887,7 +937,8 @@ def test_pruning_takes_old_runs_whole_and_leaves_living_ones(where):
             if name == "dead":
                 vanished = one
         execute(where, "UPDATE procession_runs SET ended_at = 1000 WHERE id = 'old'")
-        execute(where, "UPDATE procession_runs SET held_until = 1000 WHERE id = 'dead'")
+        gone = replace(lease.Holder.here(), pid=os.getppid(), started=1.0).text
+        execute(where, "UPDATE procession_runs SET held_until = 1000, holder = ? WHERE id = 'dead'", gone)
         with pytest.raises(RunInUseError, match="'alive'"):
             journal.delete("alive")
         assert journal.prune(999) == []

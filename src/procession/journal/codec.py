@@ -115,8 +115,8 @@ def decoded(codec: Codec, data: bytes, where: str) -> object:
     except Exception as error:
         raise ResultError(
             f"{where}: the recorded value cannot be read back with codec {codec.name!r}: {described(error)}. "
-            "Put back what it needs (the class, the function, the codec's key), or go on with allow_changes=True, which "
-            "calls again the task whose value it is and what follows from it"
+            "Put back what it needs (the class, the function, the codec's key), or go on with allow_changes=True, which"
+            " calls again the task whose value it is and what follows from it"
         ) from error
 
 

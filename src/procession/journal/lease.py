@@ -1,8 +1,10 @@
 """Who executes a run: a lease on it, and whether its holder is still there.
 
-One runner at a time has the lease; a thread renews it while the run goes on. It is free for others when it has run
-out, or at once if its holder was a process of this very system that is no more. A clock that jumps can take it from a
-runner that is still there; each commit looks whether that has happened, so that never two of them record.
+One runner at a time has the lease; a thread renews it while the run goes on. On the system of its holder, it is free
+for others when that process is no more, and not before: one that was stopped, or whose threads wait for each other,
+is late and lives. From elsewhere nobody can see that; there the lease is free when it has run out, and a runner that
+was only late, or whose clock is another, may find that it was taken over. Each commit looks whether that has happened,
+so that never two of them record.
 """
 
 import json
@@ -53,17 +55,28 @@ class Holder:
         """As the journal keeps it."""
         return json.dumps(asdict(self))
 
-    def gone(self, token: str) -> bool:
-        """Return whether it is certain that the holder of the lease of this token executes nothing any more."""
+    @property
+    def place(self) -> str:
+        """How the texts of all holders on the same system begin."""
+        return self.text.partition(', "pid":')[0]
+
+    def lives(self, token: str) -> bool | None:
+        """Return whether the holder of the lease of this token still executes its run; `None` if nobody can see."""
         if (self.host, self.system) != (platform.node(), _system()):
-            return False
+            return None
         if self.pid == os.getpid() and self.started == started(self.pid):
             with _held_lock:
-                return token not in _held
+                return token in _held
         try:
-            return started(self.pid) != self.started
+            return started(self.pid) == self.started
         except PermissionError:
-            return False
+            return None
+
+
+def is_held(holder: str, token: str, until: float, now: float) -> bool:
+    """Return whether a lease still is its holder's: it lives or, where that cannot be seen, the time is not up."""
+    lives = Holder.read(holder).lives(token)
+    return until > now if lives is None else lives
 
 
 def take() -> str:

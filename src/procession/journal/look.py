@@ -133,7 +133,7 @@ def tasks_of(
 
 def is_alive(row: Row[Any], now: float) -> bool:
     """Return whether a run is being executed, as far as can be known here."""
-    return row.token is not None and row.held_until > now and not lease.Holder.read(row.holder).gone(row.token)
+    return row.token is not None and lease.is_held(row.holder, row.token, row.held_until, now)
 
 
 def _key(connection: Connection, run_id: str) -> int | None:

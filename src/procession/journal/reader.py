@@ -15,7 +15,7 @@ from procession._model.record import WHOLE
 from procession._plan.fingerprint import Fingerprint
 from procession._plan.shape import Shape
 from procession.errors import RunUnknownError
-from procession.journal import look
+from procession.journal import lease, look
 from procession.journal.counts import Counts
 from procession.journal.look import RunInfo, TaskInfo
 from procession.journal.schema import TOP, definitions, is_failed, records, runs
@@ -306,7 +306,8 @@ class Reader:
     def _maybe_alive(self) -> tuple[ColumnElement[bool], ...]:
         """Say which runs that are not nested somebody may execute; of those that nobody does, there may be many."""
         c = runs.c
-        return c.status == "running", c.token.is_not(None), c.held_until > self.now
+        here = c.holder.startswith(lease.Holder.here().place, autoescape=True)
+        return c.status == "running", c.token.is_not(None), (c.held_until > self.now) | here
 
     def _all(self, query: Any) -> Sequence[Any]:
         return self._connection.execute(query).all()

@@ -172,17 +172,17 @@ class Journal:
         Each is deleted whole or not at all, in a transaction of its own, so that runners need not wait long.
         """
         with self.database.reading() as connection:
-            # Of a run that goes on, this is later than now.
+            # Of a run that goes on, this is later than now, unless its runner is late.
             heard = func.coalesce(runs.c.held_until, runs.c.ended_at)
             until = min(before, self.database.now(connection))
-            old = select(runs.c.id, runs.c.key).where(runs.c.parent == TOP, heard < until).order_by(runs.c.key)
+            old = select(runs).where(runs.c.parent == TOP, heard < until).order_by(runs.c.key)
             candidates = [row.id for row in connection.execute(old)]
         pruned: list[str] = []
         for run_id in candidates:
             with self.database.writing() as connection:
                 # Somebody may have deleted or begun it since.
                 row = connection.execute(old.where(runs.c.id == run_id).with_for_update()).one_or_none()
-                if row is not None:
+                if row is not None and not look.is_alive(row, self.database.now(connection)):
                     remove(connection, row.key)
                     pruned.append(run_id)
         return pruned
@@ -314,15 +314,20 @@ def _top(connection: Connection, run_id: str) -> Row[Any]:
 
 
 def _check_free(row: Row[Any], run_id: str, now: float) -> None:
-    holder = lease.Holder.read(row.holder)
-    if row.held_until <= now or holder.gone(row.token):
+    if not lease.is_held(row.holder, row.token, row.held_until, now):
         return
-    here = lease.Holder.here()
-    if (holder.host, holder.system) == (here.host, here.system):
-        free = "once that process is gone, the run is free at once"
-    else:
+    holder, here = lease.Holder.read(row.holder), lease.Holder.here()
+    late = now - row.held_until + lease.DURATION_S
+    if holder.place != here.place:
         # Nobody here can look whether it lives.
         free = f"should that process be dead, the run is free {row.held_until - now:.0f} s from now"
+    elif row.held_until > now:
+        free = "once that process is gone, the run is free at once"
+    else:
+        free = (
+            f"that process lives, but has not been heard of for {late:.0f} s: it may have been stopped, or hang. Let "
+            "it go on, or end it, and the run is free at once"
+        )
     raise RunInUseError(
         f"run {run_id!r} is being executed by process {holder.pid} on {holder.host} since "
         f"{lease.moment(row.held_since)}. Wait for its end or cancel it; {free}"
