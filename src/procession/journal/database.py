@@ -5,7 +5,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,13 +29,29 @@ BUSY_S = 30.0
 MEMORY = ":memory:"
 
 
+_PATIENCE = {"connect_timeout": "10", "keepalives_idle": "10", "keepalives_interval": "5", "tcp_user_timeout": "30000"}
+"""How PostgreSQL's client library is to notice a server that is gone without a word, unless a URL says otherwise."""
+
+
 class Channel:
-    """One connection, which several threads use in turn, and only those of the process that made it."""
+    """One connection, which several threads use in turn, and only those of the process that made it.
+
+    If a server drops the connection, what is asked of it then fails with a `JournalError` that has the `errno`
+    ECONNRESET, and what is asked next is asked of a new one.
+    """
 
     def __init__(
-        self, connection: Connection, where: str, begin: str, leave: Callable[[], object], path: Path | None
+        self,
+        connect: Callable[[], Connection],
+        where: str,
+        begin: Sequence[str],
+        leave: Callable[[], object],
+        path: Path | None,
     ) -> None:
-        self._connection = connection
+        self._connect = connect
+        self._connection = connection = connect()
+        self._driver = connection.connection.dbapi_connection
+        self._dropped = False
         self._path = path
         self._file: tuple[int, int] | None = None
         self._leave = leave
@@ -54,7 +70,9 @@ class Channel:
             raise JournalError(f"the journal {self._where} was opened by another process: open it again in this one")
         try:
             forks.hold_off()
-            with self._lock, failing_plainly(self._where, self._errors):
+            with self._lock, failing_plainly(self._where, self._errors, self._is_dropped):
+                if self._dropped or self._connection.invalidated:
+                    self._connect_again()
                 yield self._connection
         finally:
             forks.let_go()
@@ -67,7 +85,8 @@ class Channel:
         """
         with self.open() as connection:
             try:
-                connection.exec_driver_sql(self._begin)
+                for statement in self._begin:
+                    connection.exec_driver_sql(statement)
                 self._check_file()
                 yield connection
                 connection.exec_driver_sql("COMMIT")
@@ -88,6 +107,20 @@ class Channel:
         finally:
             forks.let_go()
             self._leave()
+
+    def _is_dropped(self, error: Exception) -> bool:
+        """Return whether there is no connection any more."""
+        said: Any = getattr(error, "orig", None) or error
+        self._dropped = self._dropped or self._connection.dialect.is_disconnect(said, self._driver, None)
+        return self._dropped
+
+    def _connect_again(self) -> None:
+        self._dropped = True
+        with suppress(*self._errors):
+            self._connection.close()
+        self._connection = self._connect()
+        self._driver = self._connection.connection.dbapi_connection
+        self._dropped = False
 
     def _check_file(self) -> None:
         # SQLite goes on writing to a file that has lost its name, where nobody finds it again.
@@ -224,18 +257,21 @@ class Database:
             with failing_plainly(self.where):
                 # SQLAlchemy is told to leave transactions alone: a single statement is one already, and for the
                 # others the channel says how they begin.
-                connection = (self._looking if read_only else self._engine).connect()
+                connect = (self._looking if read_only else self._engine).connect
+                return Channel(connect, self.where, self._begin, leave, self._path)
         except BaseException:
             leave()
             raise
         finally:
             forks.let_go()
-        return Channel(connection, self.where, "BEGIN IMMEDIATE" if self.sqlite else "BEGIN", leave, self._path)
 
     def _made(self) -> Engine:
         try:
             if not self.sqlite:
-                engine = create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+                arguments = self._arguments()
+                engine = create_engine(
+                    self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=arguments
+                )
             else:
                 arguments = {"timeout": self.busy_s, "check_same_thread": False}
                 pool = NullPool if self._path is not None else StaticPool
@@ -282,9 +318,30 @@ class Database:
                 f"PRAGMA synchronous={'FULL' if power else 'NORMAL'}",
                 f"PRAGMA fullfsync={int(power)}",
             ]
+        return []  # what is said to a server's session, a pooler may hand on to another program
+
+    @property
+    def synchronous_commit(self) -> str:
+        """What PostgreSQL is to be told in each transaction that writes."""
+        return "on" if self._durability == "power" else "off"
+
+    @property
+    def _begin(self) -> Sequence[str]:
+        """What begins a transaction."""
+        if self.sqlite:
+            return ("BEGIN IMMEDIATE",)
         if self.backend == "postgresql":
-            return [f"SET synchronous_commit TO {'on' if power else 'off'}"]
-        return []
+            return "BEGIN", f"SET LOCAL synchronous_commit TO {self.synchronous_commit}"
+        return ("BEGIN",)
+
+    def _arguments(self) -> dict[str, Any]:
+        """Return what the driver of a server is told when it connects."""
+        if self.url.get_driver_name() != "psycopg":
+            return {}
+        # A statement that was prepared lasts as long as the connection, behind which a pooler changes the session.
+        return {"prepare_threshold": None} | {
+            name: _PATIENCE[name] for name in _PATIENCE.keys() - self.url.query.keys()
+        }
 
     def _prepare(self, channel: Channel, *, create: bool, read_only: bool, looking: bool) -> None:
         version = self._version(channel, looking=looking)
@@ -338,12 +395,19 @@ class Database:
 
 
 @contextmanager
-def failing_plainly(where: str, errors: tuple[type[Exception], ...] = (SQLAlchemyError,)) -> Generator[None]:
-    """Raise what a database says as `JournalError`."""
+def failing_plainly(
+    where: str,
+    errors: tuple[type[Exception], ...] = (SQLAlchemyError,),
+    dropped: Callable[[Exception], bool] = lambda _: False,
+) -> Generator[None]:
+    """Raise what a database says as `JournalError`: one of `errno` ECONNRESET where it is that of a `dropped` one."""
     try:
         yield
     except errors as error:
-        raise plainly(where, error) from error
+        failure = plainly(where, error)
+        if dropped(error):
+            failure.errno = errno.ECONNRESET
+        raise failure from error
     except JournalError as error:
         if where in str(error):
             raise

@@ -1,18 +1,20 @@
 """One run's way into a journal, while this process executes it."""
 
+import errno
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, func, insert, select, update
 
 from procession._model.record import WHOLE, Record, Recorded
 from procession._model.states import RunStatus
 from procession._plan.shape import Shape
-from procession.errors import ProcessionError, ResultError, RunInUseError
+from procession.errors import JournalError, ProcessionError, ResultError, RunInUseError
 from procession.journal import lease
 from procession.journal.codec import Codec, decoded, encoded, writable
 from procession.journal.database import Channel
@@ -22,6 +24,8 @@ from procession.journal.schema import records, runs
 
 if TYPE_CHECKING:
     from procession.journal.store import Journal
+
+T = TypeVar("T")
 
 _COLUMNS: Final = ("run", *Record._fields)
 _SHORT: Final = _COLUMNS[:-1]
@@ -36,15 +40,22 @@ _BEFORE: Final = "\nbefore that: "
 ROWS = 100
 """Rows of one statement, at most."""
 
+PAUSES_S: Final = (0.05, 1.0)
+"""How long to wait before connecting again to a server that has dropped the connection: at first, and at most."""
 
-@dataclass(frozen=True)
+
+@dataclass
 class Held:
-    """A lease that this process holds: on a run, and so on all that are nested in it."""
+    """A lease that this process holds: on a run, and so on all that are nested in it.
+
+    `renewed` is when that was last, by the monotonic clock.
+    """
 
     channel: Channel
     key: int
     token: str
     run_id: str
+    renewed: float = field(default_factory=time.monotonic)
 
 
 class Entry(NamedTuple):
@@ -112,9 +123,13 @@ class Recorder:
         if self.executions == 1:
             return WHOLE
         query = select(func.max(records.c.element)).where(records.c.run == self.key, records.c.task == index)
-        with self.held.channel.open() as connection:
-            last: int | None = connection.execute(query).scalar_one()
-        return WHOLE if last is None else last
+
+        def read(_again: bool) -> int:
+            with self.held.channel.open() as connection:
+                last: int | None = connection.execute(query).scalar_one()
+            return WHOLE if last is None else last
+
+        return self.persist(read)
 
     def extent(self, index: int) -> tuple[int, int]:
         """Return how many elements of a map earlier executions recorded as completed, and the place after the last."""
@@ -124,19 +139,27 @@ class Recorder:
         query = select(func.count(), func.max(c.element)).where(
             c.run == self.key, c.task == index, c.element != WHOLE, c.state == "completed"
         )
-        with self.held.channel.open() as connection:
-            count, last = connection.execute(query).one()
-        return count, 0 if last is None else last + 1
+
+        def read(_again: bool) -> tuple[int, int]:
+            with self.held.channel.open() as connection:
+                count, last = connection.execute(query).one()
+            return count, 0 if last is None else last + 1
+
+        return self.persist(read)
 
     def forget(self, maps: AbstractSet[int], tasks: AbstractSet[int]) -> None:
         """Delete what is recorded of maps as a whole, but not of their elements, and all that is of other tasks."""
         whole = delete(records).where(
             records.c.run == self.key, records.c.task == bindparam("gone"), records.c.element == WHOLE, self._holding()
         )
-        with self.held.channel.transaction() as connection:
-            connection.execute(whole, [{"gone": task} for task in maps])
-            if tasks:
-                forget(connection, self.key, tasks)
+
+        def delete_them(_again: bool) -> None:
+            with self.held.channel.transaction() as connection:
+                connection.execute(whole, [{"gone": task} for task in maps])
+                if tasks:
+                    forget(connection, self.key, tasks)
+
+        self.persist(delete_them)
         self._recorded = None
 
     def forget_elements(self, index: int, start: int) -> None:
@@ -144,8 +167,12 @@ class Recorder:
         gone = delete(records).where(
             records.c.run == self.key, records.c.task == index, records.c.element >= start, self._holding()
         )
-        with self.held.channel.transaction() as connection:
-            connection.execute(gone)
+
+        def delete_them(_again: bool) -> None:
+            with self.held.channel.transaction() as connection:
+                connection.execute(gone)
+
+        self.persist(delete_them)
 
     def encode(self, value: object) -> bytes:
         """Return a value as it will be recorded. `ResultError` for one that cannot be, or not be read back."""
@@ -156,22 +183,29 @@ class Recorder:
 
         `again` says that an earlier try failed, and may have recorded them all the same.
         """
-        channel = self.held.channel
         group = [record if _is_plain(record) else _plain(record) for record in group]
-        stale = [(record.task, record.element) for record in group] if self.allow_changes or again else []
-        if self._failed and not stale:
-            stale = [place for record in group if (place := (record.task, record.element)) in self._failed]
-        if stale:
-            with channel.transaction() as connection:
-                connection.execute(_FORGET, [{"of": self.key, "at": task, "on": element} for task, element in stale])
-                self._insert(connection, group)
-            self._failed.difference_update(stale)
-        elif len(group) <= self._at_once:
-            with channel.open() as connection:
-                self._insert(connection, group)
-        else:
-            with channel.transaction() as connection:
-                self._insert(connection, group)
+        self.persist(lambda repeated: self._write(group, again=again or repeated))
+
+    def persist(self, attempt: Callable[[bool], T]) -> T:
+        """Return what `attempt` does; where the server drops the connection, make it again, while the lease lasts.
+
+        It is told whether it is made again: all that was asked may have been done the time before, or nothing. If the
+        connection cannot be made again in time, the error is the first one.
+        """
+        first: JournalError | None = None
+        pause, longest = PAUSES_S
+        while True:
+            try:
+                return attempt(first is not None)
+            except JournalError as error:
+                if error.errno != errno.ECONNRESET:
+                    raise
+                first = first or error
+                left = self.held.renewed + lease.DURATION_S - time.monotonic()
+                if left <= 0:
+                    raise first from first.__cause__
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, longest)
 
     def start_heartbeat(
         self,
@@ -201,8 +235,10 @@ class Recorder:
     def renew(self, progress: str) -> bool:
         """Renew the lease and write how far the run is; return what `cancelling` does."""
         with self.held.channel.transaction() as connection:
+            now = time.monotonic()
             until = self.journal.database.now(connection) + lease.DURATION_S
             self._update(connection, held_until=until, progress=progress)
+        self.held.renewed = now
         return self.cancelling()
 
     def close(self, status: RunStatus, error: str | None = None) -> None:
@@ -225,13 +261,43 @@ class Recorder:
         nested = self.key != self.held.key
         if not nested:
             values |= {"token": None, "held_until": None}
-        try:
+
+        def write(again: bool) -> None:
             with self.held.channel.transaction() as connection:
-                self._update(connection, ended_at=self.journal.database.now(connection), **values)
+                if not (again and self._is_let_go(connection)):
+                    self._update(connection, ended_at=self.journal.database.now(connection), **values)
+
+        try:
+            self.persist(write)
         finally:
             if not nested:
                 lease.drop(self.held.token)
                 self.journal.database.release(self.held.channel)
+
+    def _write(self, group: Sequence[Record], *, again: bool) -> None:
+        channel = self.held.channel
+        # What was recorded when the connection was dropped can be of this process only, and is recorded anew.
+        stale = [(record.task, record.element) for record in group] if self.allow_changes or again else []
+        if self._failed and not stale:
+            stale = [place for record in group if (place := (record.task, record.element)) in self._failed]
+        if stale:
+            with channel.transaction() as connection:
+                connection.execute(_FORGET, [{"of": self.key, "at": task, "on": element} for task, element in stale])
+                self._insert(connection, group)
+            self._failed.difference_update(stale)
+        elif len(group) <= self._at_once:
+            with channel.open() as connection:
+                self._insert(connection, group)
+        else:
+            with channel.transaction() as connection:
+                self._insert(connection, group)
+
+    def _is_let_go(self, connection: Connection) -> bool:
+        """Return whether this execution has given back its lease: nobody else can have done that."""
+        query = select(runs.c.key).where(
+            runs.c.key == self.held.key, runs.c.token.is_(None), runs.c.executions == self.executions
+        )
+        return self.key == self.held.key and connection.execute(query).one_or_none() is not None
 
     def _insert(self, connection: Connection, group: Sequence[Record]) -> None:
         backend = connection.dialect.name
@@ -248,7 +314,8 @@ class Recorder:
                 for record in part:
                     values.append(self.key)
                     values += record[:rest]
-                cursor.execute(_insertion(columns, len(part), backend), (*values, self.held.key, self.held.token))
+                statement = _insertion(columns, len(part), backend, self.journal.database.synchronous_commit)
+                cursor.execute(statement, (*values, self.held.key, self.held.token))
                 written += cursor.rowcount
             cursor.close()
         else:
@@ -289,8 +356,12 @@ class Recorder:
             .where(c.run == self.key, c.state == "completed", *where)
             .order_by(place)
         )
-        with self.held.channel.open() as connection:
-            rows = connection.execute(query).all()
+
+        def read(_again: bool) -> Sequence[Any]:
+            with self.held.channel.open() as connection:
+                return connection.execute(query).all()
+
+        rows = self.persist(read)
         found: dict[int, Recorded] = {}
         unreadable: list[int] = []
         for at, data, attempts, duration, worker, digest, task, element, name in rows:
@@ -315,8 +386,12 @@ class Recorder:
         """
         gone = {(task, WHOLE) for task in tasks}
         maps = select(records.c.task).where(records.c.run == self.key, records.c.element != WHOLE).distinct()
-        with self.held.channel.open() as connection:
-            mapped = recorded.keys() & set(connection.execute(maps).scalars())
+
+        def read(_again: bool) -> set[int]:
+            with self.held.channel.open() as connection:
+                return set(connection.execute(maps).scalars())
+
+        mapped = recorded.keys() & self.persist(read)
         for task in mapped:
             elements = self._elements(task)[1]
             if elements:
@@ -327,11 +402,15 @@ class Recorder:
         if self._shape is not None:
             again = self._shape.following(again)
         gone |= {(task, WHOLE) for task in again}
-        with self.held.channel.transaction() as connection:
-            holding = select(runs.c.key).where(runs.c.key == self.held.key, runs.c.token == self.held.token)
-            if connection.execute(holding.with_for_update()).one_or_none() is None:
-                raise self._lost(connection)
-            connection.execute(_FORGET, [{"of": self.key, "at": task, "on": element} for task, element in gone])
+
+        def delete_them(_again: bool) -> None:
+            with self.held.channel.transaction() as connection:
+                holding = select(runs.c.key).where(runs.c.key == self.held.key, runs.c.token == self.held.token)
+                if connection.execute(holding.with_for_update()).one_or_none() is None:
+                    raise self._lost(connection)
+                connection.execute(_FORGET, [{"of": self.key, "at": task, "on": element} for task, element in gone])
+
+        self.persist(delete_them)
         for task in again:
             recorded.pop(task, None)
 
@@ -364,18 +443,21 @@ _INSERT = (
 
 
 @cache
-def _insertion(columns: Sequence[str], count: int, backend: str) -> str:
+def _insertion(columns: Sequence[str], count: int, backend: str, synchronous_commit: str) -> str:
     """Return the same for several rows, as a driver of `DIRECT` takes it."""
     mark, share = DIRECT[backend]
+    setting = ""
     slots = ", ".join([mark] * len(columns))
     if backend == "postgresql":
         from sqlalchemy.dialects.postgresql import dialect  # takes long to import, and SQLite has no need of it
 
         compiler = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy has no types for it
+        # For this transaction only, which is this statement, unless there is one around it.
+        setting = f", (SELECT set_config('synchronous_commit', '{synchronous_commit}', true)) AS setting"
         slots = ", ".join(f"{mark}::{records.c[name].type.compile(compiler)}" for name in columns)
     rows = ", ".join([f"({slots})"] * count)
     return (
         f"INSERT INTO {records.name} ({', '.join(columns)}) "  # noqa: S608  # no word of it is a user's
-        f"SELECT given.* FROM (VALUES {rows}) AS given, {runs.name} AS held WHERE held.key = {mark} "
+        f"SELECT given.* FROM (VALUES {rows}) AS given{setting}, {runs.name} AS held WHERE held.key = {mark} "
         f"AND held.token = {mark}{share}"
     )

@@ -90,7 +90,9 @@ class Journal:
         if within is not None:
             held, outer = within[0].held, within[0].key
             place = f"{within[1]}" if within[2] == WHOLE else f"{within[1]}.{within[2]}"
-            return self._begun(held, outer, place, run_id, plan, origin or {}, allow_changes=allow_changes)
+            return within[0].persist(
+                lambda _: self._begun(held, outer, place, run_id, plan, origin or {}, allow_changes=allow_changes)
+            )
         channel = self.database.channel(create=True)
         token = lease.take()
         try:
