@@ -107,6 +107,22 @@ def test_a_run_is_resumed_as_it_was_begun_from_any_folder(folder, tmp_path_facto
     assert (once_more.returncode, called(once_more)) == (0, [])
 
 
+@pytest.mark.parametrize("address", ["runs.db", "sqlite:///runs.db", "sqlite+pysqlite:///./runs.db?timeout=5"])
+def test_a_relative_address_of_a_journal_means_the_folder_of_the_command(address, folder, tmp_path_factory):
+    """Be the run begun in another folder, and change the process the folder as it is loaded."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    path = folder / "pipeline.py"
+    path.write_text(path.read_text() + f"\nimport os; os.chdir({str(tmp_path_factory.mktemp('third'))!r})\n")
+    begun = procession(
+        "run", f"{path}:build", "--run-id", "a", "--strategy", "sequential", "--journal", address, cwd=elsewhere
+    )
+    assert (begun.returncode, called(begun)) == (1, [0, 1, 2, 3]), begun.stderr
+    assert (elsewhere / "runs.db").exists()
+    again = procession("resume", "a", "--journal", address, cwd=elsewhere)
+    assert (again.returncode, called(again)) == (1, [3]), again.stderr
+    assert procession("runs", "--journal", address, cwd=elsewhere).stdout.splitlines()[1].split()[:2] == ["a", "pipe"]
+
+
 def test_a_run_whose_folder_is_gone_is_not_resumed_elsewhere(folder, tmp_path_factory):
     """It says which folder, in a line."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")

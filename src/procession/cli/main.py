@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from procession import OnError, Process, ProcessionError, Run, RunCancelledError, __version__
 from procession._model.text import shown, shown_lines
@@ -33,6 +33,9 @@ from procession.cli.resumed import agreed
 from procession.cli.target import TargetError, load
 from procession.cli.terminal import say, tell
 from procession.observe.footer import release_terminal
+
+if TYPE_CHECKING:
+    from procession.journal import Journal, RunInfo
 
 FAILED, USAGE, CANCELLED, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
 
@@ -89,6 +92,15 @@ def _graph(options: argparse.Namespace) -> int:
 
 
 def _execute(options: argparse.Namespace) -> int:
+    where = options.journal
+    if where is None and options.run_id is not None:
+        where = DEFAULT_JOURNAL
+    # Before the process is loaded, which may change the folder.
+    with nullcontext() if where is None else open_journal(where) as journal:
+        return _executed(options, journal)
+
+
+def _executed(options: argparse.Namespace, journal: "Journal | None") -> int:
     with logs_loaded(options.log_format):
         process = _loaded(demo_target() if options.command == "demo" else options.target)
     if isinstance(process, int):
@@ -99,9 +111,6 @@ def _execute(options: argparse.Namespace) -> int:
         process.max_workers = options.max_workers
     if options.on_error is not None:
         process.on_error = options.on_error
-    journal = options.journal
-    if journal is None and options.run_id is not None:
-        journal = DEFAULT_JOURNAL
     kept = nullcontext() if journal is None else logs_kept()
     with logs_shown(options.log_format, options.log_level), kept:
         as_json = options.log_format == "json"
@@ -121,6 +130,10 @@ def _resume(options: argparse.Namespace) -> int:
     """Execute a run again by the command line that began it, in the folder where that was."""
     with open_journal(options.journal) as journal:
         info = journal.run(options.run)
+        return _resumed(options, journal, info)
+
+
+def _resumed(options: argparse.Namespace, journal: "Journal", info: "RunInfo") -> int:
     from procession.journal.origin import resumable
 
     argv = info.origin.get("argv", [])
@@ -130,7 +143,6 @@ def _resume(options: argparse.Namespace) -> int:
         tell(f"procession: run {shown(info.id)} was not begun by `procession run`, but by: {shown(began)}")
         tell(f"execute it again from there, with run_id={shown(info.id)!r}")
         return FAILED
-    where = str(options.journal if "://" in options.journal else Path(options.journal).absolute())
     try:
         os.chdir(info.origin["folder"])
     except OSError as error:
@@ -142,14 +154,15 @@ def _resume(options: argparse.Namespace) -> int:
         said = shown(shlex.join(command))
         tell(f"procession: run {shown(info.id)} was begun by what is no command line here: {said}")
         return FAILED
-    again.run_id, again.journal, again.allow_changes = info.id, where, options.allow_changes
+    again.run_id, again.allow_changes = info.id, options.allow_changes
     target = None if again.command == "demo" else again.target
     try:
         go_on = agreed(info, Path.cwd(), command, target, yes=options.yes)
     except TargetError as error:
         tell(f"procession: {error}")
         return USAGE
-    return _execute(again) if go_on else FAILED
+    # In the journal that is open: a relative address means another one here.
+    return _executed(again, journal) if go_on else FAILED
 
 
 def _parsed(command: Sequence[str]) -> argparse.Namespace | None:
@@ -163,7 +176,7 @@ def _parsed(command: Sequence[str]) -> argparse.Namespace | None:
 
 
 def _run(
-    process: Process, run_id: str | None, journal: str | None, *, allow_changes: bool, as_json: bool
+    process: Process, run_id: str | None, journal: "Journal | None", *, allow_changes: bool, as_json: bool
 ) -> tuple[int, Run | None, list[Any]]:
     """Execute a process; return the exit status, the run, if it could be begun, and its results."""
     results: list[Any] = []
