@@ -409,14 +409,14 @@ def test_a_run_is_cancelled_from_another_process(folder):
 
 
 def test_a_run_that_another_process_executes_is_told_in_a_line(folder):
-    """Who that is, and no traceback."""
+    """Who that is, and no traceback; with a status of its own, that no failure has."""
     command = [sys.executable, "-m", "procession", "run", "pipeline.py:waiting", "--run-id", "a"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         try:
             assert running.stdout.readline() == "ready\n"
-            for again in (["run", "pipeline.py:waiting", "--run-id", "a"], ["resume", "a"]):
+            for again in (["run", "pipeline.py:waiting", "--run-id", "a"], ["resume", "a"], ["prune", "a"]):
                 done = procession(*again, cwd=folder)
-                assert (done.returncode, done.stdout) == (1, "")
+                assert (done.returncode, done.stdout) == (75, "")
                 assert done.stderr.startswith(f"procession: run 'a' is being executed by process {running.pid}")
                 assert done.stderr.count("\n") == 1, done.stderr
         finally:

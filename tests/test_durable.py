@@ -113,6 +113,33 @@ def test_a_completed_run_returns_its_results_at_once(strategy, path):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_completed_run_that_is_executed_again_keeps_when_it_ran_and_how_long(strategy, path):
+    """Unless something of it is called: what may fail in its results, or what has changed."""
+
+    def build(*numbers):
+        process = Process("run", strategy, 2, on_error="return")
+        process.map(work, numbers)
+        process.add_task(work, 9)
+        return process
+
+    def times():
+        info = journal.run("a")
+        return info.status, info.started_at, info.ended_at, info.progress.ended
+
+    with Journal(path) as journal:
+        build(1, 2).execute(run_id="a", journal=journal)
+        before = times()
+        build(1, 2).execute(run_id="a", journal=journal)
+        assert (times(), journal.run("a").executions) == (before, 2)
+        BROKEN.add(3)
+        build(1, 3).execute(run_id="a", journal=journal, allow_changes=True)
+        changed = times()
+        assert changed[1] >= before[2]
+        build(1, 3).execute(run_id="a", journal=journal)
+        assert times()[1] >= changed[2]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_run_that_is_executed_again_does_not_shrink(strategy, path):
     """Elements of a map are counted, whether they are called or were recorded."""
     process = Process("maps", strategy, 2, on_error="return")

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-from procession import OnError, Process, ProcessionError, Run, RunCancelledError, __version__
+from procession import OnError, Process, ProcessionError, Run, RunCancelledError, RunInUseError, __version__
 from procession._model.text import shown, shown_lines
 from procession.cli.demo import demo_target
 from procession.cli.logs import FORMATS as LOG_FORMATS
@@ -37,7 +37,7 @@ from procession.observe.footer import release_terminal
 if TYPE_CHECKING:
     from procession.journal import Journal, RunInfo
 
-FAILED, USAGE, CANCELLED, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
+FAILED, USAGE, CANCELLED, IN_USE, INTERRUPTED, TERMINATED = 1, 2, 3, 75, 130, 143
 
 _STRATEGIES = ("sequential", "parallel", "hybrid")
 
@@ -49,6 +49,7 @@ exit status:
   1    a task failed, or the process could not be loaded, begun or recorded
   2    the command line was wrong
   3    the run was cancelled in another way than by a signal: `procession cancel`, the page, the program itself
+  75   another process executes the run (EX_TEMPFAIL: try again later, or let it be)
   130  interrupted with Ctrl-C: what ran was let end (a second Ctrl-C leaves at once)
   143  terminated (SIGTERM): what ran was let end
 """
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ProcessionError, ImportError, ValueError) as error:
         # Of a journal: that it is not there, not ours, has no such run, or that its extra is not installed.
         tell(f"procession: {error}")
-        return FAILED
+        return IN_USE if isinstance(error, RunInUseError) else FAILED
     except Exception as error:
         _print_error(error)
         return FAILED
@@ -193,7 +194,8 @@ def _run(
             status = CANCELLED
         else:
             _tell(error, said=said, as_json=as_json)
-            status = FAILED
+            overlaps = isinstance(error, RunInUseError) and process.last_run is earlier
+            status = IN_USE if overlaps else FAILED
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

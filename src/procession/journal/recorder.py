@@ -65,6 +65,8 @@ class Entry(NamedTuple):
     """How many times it has been begun, this time included."""
     error: str | None = None
     progress: str = "{}"
+    completed: tuple[float, float] | None = None
+    """When it began and ended, if it has completed."""
     failed: Collection[tuple[int, int]] = ()
 
 
@@ -93,6 +95,7 @@ class Recorder:
         self._shape = shape
         self._entry = entry
         self._failed = set(entry.failed)
+        self._added = False
         self._at_once = ROWS if journal.database.backend in DIRECT else 1
         self._heartbeat: Heartbeat | None = None
         self._recorded: dict[int, Recorded] | None = None
@@ -184,6 +187,7 @@ class Recorder:
         `again` says that an earlier try failed, and may have recorded them all the same.
         """
         group = [record if _is_plain(record) else _plain(record) for record in group]
+        self._added = True
         self.persist(lambda repeated: self._write(group, again=again or repeated))
 
     def persist(self, attempt: Callable[[bool], T]) -> T:
@@ -246,6 +250,9 @@ class Recorder:
         values: dict[str, object] = {"status": status, "error": None if error is None else writable(error)}
         if self._heartbeat is not None:
             values["progress"] = self._heartbeat.stop()
+        if status == "completed" and self._entry.completed is not None and not self._added:
+            # Nothing was done but to read what is recorded: it says when it ran, and how long that took.
+            values["started_at"], values["ended_at"] = self._entry.completed
         self._close(values)
 
     def abandon(self, error: str) -> None:
@@ -265,7 +272,7 @@ class Recorder:
         def write(again: bool) -> None:
             with self.held.channel.transaction() as connection:
                 if not (again and self._is_let_go(connection)):
-                    self._update(connection, ended_at=self.journal.database.now(connection), **values)
+                    self._update(connection, **{"ended_at": self.journal.database.now(connection)} | values)
 
         try:
             self.persist(write)

@@ -293,7 +293,8 @@ class Journal:
         connection.execute(update(runs).where(runs.c.key == row.key).values(**values))
         query = select(records.c.task, records.c.element).where(records.c.run == row.key, records.c.state == "failed")
         failed = [(task, element) for task, element in connection.execute(query)]
-        return row.key, Entry(row.executions + 1, row.error, row.progress, failed)
+        completed = (row.started_at, row.ended_at) if row.status == "completed" else None
+        return row.key, Entry(row.executions + 1, row.error, row.progress, completed, failed)
 
 
 def _check(run_id: str) -> None:
