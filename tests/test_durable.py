@@ -1,5 +1,6 @@
 """What a run with a journal promises: nothing that is done is done twice, and nothing that is recorded is lost."""
 
+import logging
 import os
 import pickle
 import sqlite3
@@ -21,6 +22,7 @@ from procession import (
     ProcessRunningError,
     ResultError,
     RunInUseError,
+    TaskLogHandler,
     TaskSkippedError,
     current_task,
     task,
@@ -743,7 +745,7 @@ CHAIN = [[1, 2, 3], [10, 20, 30], [10, 20, 30], [70, 80], 90]
 
 
 def sealed(path, **options):
-    with Journal(path, codec=Sealed()) as journal:
+    with Journal(path, codec=Sealed(), texts=True) as journal:
         return chain().execute(run_id="a", journal=journal, **options)
 
 
@@ -860,6 +862,46 @@ def test_a_run_whose_begin_is_interrupted_is_free(path, monkeypatch):
 def _open_files():
     folder = Path("/proc/self/fd")
     return len(list(folder.iterdir())) if folder.exists() else 0
+
+
+class Odd(Exception):
+    def __str__(self):
+        return "sk-live:1\n  File: sk-live"
+
+
+def tell(number, error):
+    logging.getLogger("told").warning("sk-live is the key")
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"codec": Sealed()}, False),
+        ({"codec": Sealed(), "texts": True}, True),
+        ({"texts": False}, False),
+        ({}, True),
+    ],
+)
+@pytest.mark.parametrize("policy", ["stop", "continue"])
+def test_beside_a_codec_that_may_encrypt_no_text_is_kept(options, kept, policy, path):
+    """Neither what exceptions say, with causes, notes and source lines, nor what tasks log: only the types."""
+    log, handler = logging.getLogger("told"), TaskLogHandler()
+    log.addHandler(handler)
+    with Journal(path, **options) as journal:
+        for error in (PermissionError("sk-live"), Odd(), SyntaxError("no", ("sk-live.py", 1, 1, "sk-live = 1"))):
+            error.add_note("sk-live noted")
+            process = Process("told", on_error=policy)
+            process.map(partial(tell, error=error), [1])
+            with pytest.raises((type(error), ExceptionGroup)):
+                process.execute(run_id=type(error).__name__, journal=journal)
+            info = journal.run(type(error).__name__)
+            assert type(error).__name__ in info.error
+            assert all(type(error).__name__ in task.error for task in journal.tasks(info.id, task=0))
+    log.removeHandler(handler)
+    written = b"".join(file.read_bytes() for file in path.parent.iterdir())
+    assert (b"sk-live" in written) is kept
+    assert (b"what it said is not kept" in written) is not kept
 
 
 def test_a_run_without_a_journal_imports_none():

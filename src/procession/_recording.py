@@ -11,7 +11,7 @@ from procession._engine.ledger import Ledger
 from procession._model.handle import Handle, index_of
 from procession._model.states import RunStatus
 from procession._model.task import Each, name_of
-from procession._model.text import counted, described, shown
+from procession._model.text import counted, described, shown, untold
 from procession._plan.plan import Plan
 from procession.errors import PlanChangedError
 
@@ -40,7 +40,7 @@ class Recording:
         if self.recorder is None:
             return
         try:
-            self.recorder.close(status, _why(course.ledger, status))
+            self.recorder.close(status, self._why(course.ledger, status))
         except Exception as error:
             course.interrupt(error)
         finally:
@@ -52,26 +52,26 @@ class Recording:
         if self.recorder is None:
             return
         try:
-            self.recorder.abandon(_said(error))
+            self.recorder.abandon(self._said(error))
         except Exception as failure:
             error.add_note(f"nor could that be recorded: {described(failure)}")
         finally:
             if self.opened is not None:
                 self.opened.close()
 
+    def _why(self, ledger: Ledger, status: RunStatus) -> str | None:
+        """Return why a run failed: by what stopped it or, if it went on, by what failed first."""
+        error = ledger.failure
+        if error is None and status == "failed":
+            error = next(iter(ledger.errors.values()))
+            while isinstance(error, BaseExceptionGroup):  # which says how many elements of a map failed, and not why
+                error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+        return None if error is None else self._said(error)
 
-def _why(ledger: Ledger, status: RunStatus) -> str | None:
-    """Return why a run failed: by what stopped it or, if it went on, by what failed first."""
-    error = ledger.failure
-    if error is None and status == "failed":
-        error = next(iter(ledger.errors.values()))
-        while isinstance(error, BaseExceptionGroup):  # which says how many elements of a map failed, and not why
-            error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    return None if error is None else _said(error)
-
-
-def _said(error: BaseException) -> str:
-    return "".join(traceback.format_exception_only(error)).strip()
+    def _said(self, error: BaseException) -> str:
+        if self.recorder is not None and not self.recorder.texts:
+            return untold(shown(type(error).__name__))
+        return "".join(traceback.format_exception_only(error)).strip()
 
 
 def recording_of(

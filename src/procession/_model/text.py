@@ -61,3 +61,12 @@ def described(error: BaseException) -> str:
         message = f"<no text: its __str__ raised {type(failure).__name__}>"
     name = shown(type(error).__name__)
     return f"{name}: {shown(message)}" if message else name
+
+
+def untold(name: str) -> str:
+    """Return what stands for the text of an error of a type of this name where none may stand.
+
+    >>> untold("PermissionError")
+    'PermissionError (what it said is not kept)'
+    """
+    return f"{name} (what it said is not kept)"

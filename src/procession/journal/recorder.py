@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, fun
 
 from procession._model.record import WHOLE, Record, Recorded
 from procession._model.states import RunStatus
+from procession._model.text import untold
 from procession._plan.shape import Shape
 from procession.errors import JournalError, ProcessionError, ResultError, RunInUseError
 from procession.journal import lease
@@ -81,6 +82,7 @@ class Recorder:
         run_id: str,
         *,
         codec: Codec,
+        texts: bool,
         shape: Shape | None,
         entry: Entry,
         allow_changes: bool,
@@ -91,6 +93,7 @@ class Recorder:
         self.run_id: Final = run_id
         self.executions: Final = entry.executions
         self.allow_changes: Final = allow_changes
+        self.texts: Final = texts
         self._codec = codec
         self._shape = shape
         self._entry = entry
@@ -186,6 +189,8 @@ class Recorder:
 
         `again` says that an earlier try failed, and may have recorded them all the same.
         """
+        if not self.texts:
+            group = [_without_texts(record) for record in group]
         group = [record if _is_plain(record) else _plain(record) for record in group]
         self._added = True
         self.persist(lambda repeated: self._write(group, again=again or repeated))
@@ -429,6 +434,12 @@ def _is_plain(record: Record) -> bool:
 def _plain(record: Record) -> Record:
     error = None if record.error is None else writable(record.error)
     return record._replace(error=error, name=writable(record.name), worker=writable(record.worker))
+
+
+def _without_texts(record: Record) -> Record:
+    # The first word is the type's name.
+    error = None if record.error is None else untold(record.error.partition("\n")[0].partition(":")[0])
+    return record._replace(error=error, log=None)
 
 
 _FORGET = delete(records).where(

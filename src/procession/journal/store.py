@@ -45,7 +45,10 @@ class Journal:
     `where` is a path, which means SQLite, `":memory:"`, which lasts as long as the journal is open, or a URL such as
     `postgresql://user@host/name`. With `durability="process"` a record survives the death of the process at any
     instant, and with `"power"` that of the whole system too, for the price of a disk sync each commit. `codec` turns
-    results into bytes: `"pickle"`, `"json"`, or an object with a `name` that encodes and decodes.
+    results into bytes: `"pickle"`, `"json"`, or an object with a `name` that encodes and decodes. `texts` says whether
+    what exceptions say, their tracebacks, and what tasks log is kept with the results: that is written as it is,
+    whatever the codec. Unless it is given, it is not kept beside a codec of your own, which may be there to encrypt;
+    then only the types of exceptions are.
 
     >>> with Journal(":memory:") as journal:
     ...     [run.id for run in journal.runs()]
@@ -61,9 +64,11 @@ class Journal:
         *,
         durability: Durability = "process",
         codec: CodecName | Codec = "pickle",
+        texts: bool | None = None,
     ) -> None:
         self.database = Database(where, durability)
         self._codec = codec_of(codec)
+        self._texts = isinstance(codec, str) if texts is None else texts
         self._counts = Counts()
 
     def begin(
@@ -244,6 +249,7 @@ class Journal:
             key,
             run_id,
             codec=self._codec,
+            texts=self._texts,
             shape=plan.shape,
             entry=entry,
             allow_changes=allow_changes,
