@@ -11,6 +11,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from procession.cli.main import main
@@ -481,13 +482,32 @@ def test_nothing_is_unpickled_to_be_shown(folder):
 
 
 def test_a_run_begun_by_a_program_says_how(folder):
-    """Nobody guesses how to call it."""
+    """Nobody guesses how to call it; its arguments, which may be secrets, are not kept."""
     (folder / "program.py").write_text(PIPELINE + "\nbombs().execute(run_id='a', journal='runs.db')\n")
     subprocess.run([sys.executable, "program.py", "--an-option"], cwd=folder, check=True, timeout=50)
     done = procession("resume", "a", cwd=folder)
     assert done.returncode == 1
-    assert "program.py --an-option" in done.stderr
+    assert "but by: program.py\n" in done.stderr
     assert "run_id='a'" in done.stderr
+
+
+def test_a_run_is_resumed_without_the_password_that_it_was_begun_with(folder, postgres, tmp_path_factory):
+    """No address is recorded; the one that resumes it may leave the password to the environment."""
+    address = postgres.new_database()
+    begun = procession(
+        *("run", "pipeline.py:build", "--run-id=-a", "--strategy", "sequential", "--log-level", "error"),
+        f"--jour={address.replace('procession@', 'procession:hunter2@')}",
+        cwd=folder,
+    )
+    assert (begun.returncode, called(begun)) == (1, [0, 1, 2, 3]), begun.stderr
+    with psycopg.connect(address) as connection:
+        ((origin,),) = connection.execute("SELECT origin FROM procession_runs").fetchall()
+    command = ["procession", "run", "pipeline.py:build", "--run-id=-a", "--strategy=sequential", "--log-level=error"]
+    begun_by = json.loads(origin)
+    assert (begun_by["argv"], begun_by["folder"]) == (command, str(folder))
+    (folder / "mended").touch()
+    again = procession("resume", "--journal", address, "--", "-a", cwd=tmp_path_factory.mktemp("elsewhere"))
+    assert (again.returncode, called(again)) == (0, [3, 4, 5]), again.stderr
 
 
 def test_runs_are_pruned(folder):

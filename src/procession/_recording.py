@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from procession.journal import Journal, Recorder
 
 
+ORIGIN: ContextVar[Mapping[str, object] | None] = ContextVar("procession-origin", default=None)
+"""How the runs here are begun, where that is known: the words of a command that begins such a run, and its folder."""
+
+
 class Recording:
     """A run's id and, where it is recorded, its way into the journal. `opened` is a journal to close with it."""
 
@@ -107,39 +111,34 @@ def recording_of(
         within = (outer, task.index, task.element)
         allow_changes = outer.allow_changes
         recorder = outer.journal.begin(run_id, fingerprint, shape, within=within, allow_changes=allow_changes)
-        _see_that_maps_are_whole(recorder, plan, shape, process_name)
-        return Recording(run_id, recorder)
+        return _with_whole_maps(Recording(run_id, recorder), plan, shape, process_name)
     run_id = os.urandom(8).hex() if run_id is None else run_id
     origin = origin_of(run_id)
     if isinstance(journal, Journal):
         recorder = journal.begin(run_id, fingerprint, shape, origin=origin, allow_changes=allow_changes)
-        _see_that_maps_are_whole(recorder, plan, shape, process_name)
-        return Recording(run_id, recorder)
+        return _with_whole_maps(Recording(run_id, recorder), plan, shape, process_name)
     assert journal is not None
     opened = Journal(journal)
     try:
         recorder = opened.begin(run_id, fingerprint, shape, origin=origin, allow_changes=allow_changes)
-        _see_that_maps_are_whole(recorder, plan, shape, process_name)
-        return Recording(run_id, recorder, opened)
+        return _with_whole_maps(Recording(run_id, recorder, opened), plan, shape, process_name)
     except BaseException:
         opened.close()
         raise
 
 
-def _see_that_maps_are_whole(recorder: "Recorder", plan: Plan, shape: "Shape", process_name: str) -> None:
-    """Refuse, or forget, maps that are recorded as completed and have elements missing. Ends the run where it refuses.
+def _with_whole_maps(recording: Recording, plan: Plan, shape: "Shape", process_name: str) -> Recording:
+    """Return the recording; refuse, or forget, maps that are recorded as completed and have elements missing.
 
     Earlier versions could leave such records when a journal failed for a moment and then worked again.
     """
-    if recorder.executions == 1:
-        return
+    recorder = recording.recorder
+    if recorder is None or recorder.executions == 1:
+        return recording
     try:
-        gaps = {
-            index: gap for index, kind in shape.kinds.items() if kind == "map" and (gap := _gap(recorder, plan, index))
-        }
-        if not gaps:
-            return
-        if not recorder.allow_changes:
+        maps = [index for index, kind in shape.kinds.items() if kind == "map"]
+        gaps = {index: gap for index in maps if (gap := _gap(recorder, plan, index)) is not None}
+        if gaps and not recorder.allow_changes:
             index, gap = next(iter(gaps.items()))
             raise PlanChangedError(
                 f"run {shown(recorder.run_id)!r} of process {shown(process_name)!r}: task {index} "
@@ -147,10 +146,12 @@ def _see_that_maps_are_whole(recorder: "Recorder", plan: Plan, shape: "Shape", p
                 "Start under another run id, or with allow_changes=True, which calls again what is missing and what "
                 "follows from it"
             )
-        recorder.forget(gaps.keys(), shape.following(gaps.keys()) - gaps.keys())
+        if gaps:
+            recorder.forget(gaps.keys(), shape.following(gaps.keys()) - gaps.keys())
     except BaseException as error:
-        recorder.abandon(_said(error))
+        recording.abandon(error)
         raise
+    return recording
 
 
 def _gap(recorder: "Recorder", plan: Plan, index: int) -> str | None:

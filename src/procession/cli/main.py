@@ -23,7 +23,9 @@ from procession.cli.page import show_page
 from procession.cli.pictures import FORMATS, draw_graph, graph_path, save_timeline, timeline_path
 from procession.cli.recorded import (
     DEFAULT_JOURNAL,
+    begun_by,
     cancel_run,
+    command_of,
     open_journal,
     print_run,
     print_runs,
@@ -102,6 +104,15 @@ def _execute(options: argparse.Namespace) -> int:
 
 
 def _executed(options: argparse.Namespace, journal: "Journal | None") -> int:
+    if journal is None:
+        return _loaded_and_run(options, None)
+    from procession.journal.origin import begun_by
+
+    with begun_by(command_of(options)):
+        return _loaded_and_run(options, journal)
+
+
+def _loaded_and_run(options: argparse.Namespace, journal: "Journal | None") -> int:
     with logs_loaded(options.log_format):
         process = _loaded(demo_target() if options.command == "demo" else options.target)
     if isinstance(process, int):

@@ -1,6 +1,7 @@
 """Commands about the runs of a journal. They read no value that was recorded: only text and numbers."""
 
 import time
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
@@ -119,6 +120,16 @@ def prune_runs(where: str, run_ids: Sequence[str], older_than: int | None) -> in
             pruned = journal.prune(time.time() - older_than * _DAY_S)
             say(f"deleted {counted(len(pruned), 'run')}")
     return 0
+
+
+def command_of(options: Namespace) -> list[str]:
+    """Return the command line that begins the same run again, without the journal's address: it may have a password."""
+    words = ["procession", options.command]
+    if options.command == "run":
+        words.append(options.target)
+    names = ("run_id", "strategy", "max_workers", "on_error", "log_format", "log_level", "timeline")
+    given = ((name, getattr(options, name)) for name in names)
+    return words + [f"--{name.replace('_', '-')}={value}" for name, value in given if value is not None]
 
 
 def _run_row(info: "RunInfo") -> tuple[str, ...]:

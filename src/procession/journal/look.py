@@ -33,7 +33,8 @@ class RunInfo:
     `executions` says how many times it was begun, and `started_at` when that was for the last time, but for those that
     found it completed and called nothing. `progress` and `running` are what the journal was last told, at most about a
     second old while the run goes on; after a crash, `progress` is what is recorded, and `running` what ran when the run
-    was last heard of. `host` and `pid` are of the process that executes it, if one does. `origin` is how it was begun.
+    was last heard of. `host` and `pid` are of the process that executes it, if one does. `origin` is by what it was
+    begun, of which arguments are not kept, and in which folder.
     `error` is why it failed: what stopped it or, under `on_error="continue"`, what failed first.
     """
 

@@ -11,8 +11,9 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path, PurePath
 from typing import Any, Final
 
@@ -20,14 +21,28 @@ from procession._model.secret import masked
 
 _KEY_BYTES: Final = 32
 
+_COMMAND: ContextVar[Sequence[str]] = ContextVar("procession_command", default=())
+
 
 def origin_of(run_id: str) -> dict[str, Any]:
     """Return how a run that begins now was begun."""
-    origin: dict[str, Any] = {"argv": [masked(word) for word in sys.argv], "folder": str(Path.cwd())}
+    # Of another program only its name: its arguments may be secrets.
+    argv = [masked(word) for word in _COMMAND.get() or sys.argv[:1]]
+    origin: dict[str, Any] = {"argv": argv, "folder": str(Path.cwd())}
     if resumable(origin["argv"]) is not None:
         with suppress(OSError, RuntimeError):  # without a folder of the user's own, `resume` asks
             origin["mark"] = _mark(_key(), run_id, origin)
     return origin
+
+
+@contextmanager
+def begun_by(command: Sequence[str]) -> Generator[None]:
+    """Have the runs that are begun meanwhile recorded as begun by a command in the current folder."""
+    token = _COMMAND.set(command)
+    try:
+        yield
+    finally:
+        _COMMAND.reset(token)
 
 
 def is_own(run_id: str, origin: Mapping[str, Any]) -> bool:
