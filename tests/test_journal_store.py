@@ -36,7 +36,7 @@ SIX = fingerprint_of("six", [(len, ("a",), {})] * 6)
 
 PRELUDE = """
 import os, signal, sys, threading, time
-from procession import JournalError, RunInUseError
+from procession import JournalError, Progress, RunInUseError
 from procession._model.record import WHOLE, Record
 from procession._plan.fingerprint import fingerprint_of
 from procession.journal import Journal
@@ -562,6 +562,41 @@ def test_a_runner_that_vanished_without_a_word_holds_nothing(where):
         two = journal.begin("run", SIX)
         assert values(two) == {0: 1}
         two.close("completed")
+
+
+VANISH = """
+journal = Journal(where)
+recorder = journal.begin("run", SIX)
+recorder.commit([done(recorder, 0, "kept")])
+recorder.start_heartbeat(lambda: (Progress(1, 0, 6), []), lambda: None, lambda error: None)
+while journal.run("run").progress != Progress(1, 0, 6):
+    time.sleep(0.01)
+say(os.getpid())
+sys.stdin.readline()
+try:
+    recorder.close(object())
+except JournalError:
+    say("could not say so")
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody can see the threads of another process")
+def test_a_run_whose_end_could_not_be_written_is_free_though_its_process_lives(where):
+    """As after a disk that was full: a server, or a notebook, lives on. Until then the run is its own."""
+    child = Child(VANISH, where)
+    pid = child.line()
+    with Journal(where) as journal:
+        with pytest.raises(RunInUseError, match=f"process {pid}"):
+            journal.begin("run", SIX)
+        child.popen.stdin.write("\n")
+        child.popen.stdin.flush()
+        assert child.line() == "could not say so"
+        assert journal.run("run").status == "interrupted"
+        one = journal.begin("run", SIX)
+        assert values(one) == {0: "kept"}
+        one.close("completed")
+    assert child.end() == []
 
 
 FORK = """

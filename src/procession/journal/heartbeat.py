@@ -30,7 +30,7 @@ class Leased(Protocol):
 
 
 class Heartbeat:
-    """Beats from `start` to `stop`."""
+    """Beats from `start` to `stop`. Its thread lives until `end`: others on this system take it for the run's."""
 
     def __init__(
         self,
@@ -44,17 +44,31 @@ class Heartbeat:
         self._on_cancel = on_cancel
         self._on_lost = on_lost
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="procession-journal", daemon=True)
+        self._stopped = threading.Event()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._live, name="procession-journal", daemon=True)
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
 
     def stop(self) -> str:
-        """End, with nothing left, and return the last progress."""
+        """Beat no longer, and return the last progress."""
         self._over.set()
-        self._thread.join()
+        self._stopped.wait()
         return text_of(self._snapshot())
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        self._ended.set()
+        self._thread.join()
+
+    def _live(self) -> None:
+        try:
+            self._beat()
+        finally:
+            self._stopped.set()
+            self._ended.wait()
 
     def _beat(self) -> None:
         written, age, told = "", RENEWAL_S, False

@@ -1,17 +1,17 @@
 """Who executes a run: a lease on it, and whether its holder is still there.
 
 One runner at a time has the lease; a thread renews it while the run goes on. On the system of its holder, it is free
-for others when that process is no more, and not before: one that was stopped, or whose threads wait for each other,
-is late and lives. From elsewhere nobody can see that; there the lease is free when it has run out, and a runner that
-was only late, or whose clock is another, may find that it was taken over. Each commit looks whether that has happened,
-so that never two of them record.
+for others when that process, or its thread that renews it, is no more, and not before: one that was stopped, or whose
+threads wait for each other, is late and lives. From elsewhere nobody can see that; there the lease is free when it has
+run out, and a runner that was only late, or whose clock is another, may find that it was taken over. Each commit looks
+whether that has happened, so that never two of them record.
 """
 
 import json
 import os
 import platform
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -39,11 +39,18 @@ class Holder:
     pid: int
     started: float
     """On Linux in ticks since the system started, which no change of the clock moves; elsewhere in seconds UTC."""
+    thread: int | None = None
+    """On Linux the one that renews the lease: it lives until that is given back, or there is no way to say so."""
 
     @classmethod
     def here(cls) -> Self:
         """Return this process."""
         return cls(platform.node(), _system(), os.getpid(), started(os.getpid()) or 0.0)
+
+    @classmethod
+    def renewing(cls) -> Self:
+        """Return this process, whose current thread renews the lease."""
+        return replace(cls.here(), thread=threading.get_native_id() if platform.system() == "Linux" else None)
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -68,9 +75,11 @@ class Holder:
             with _held_lock:
                 return token in _held
         try:
-            return started(self.pid) == self.started
+            if started(self.pid) != self.started:
+                return False
         except PermissionError:
             return None
+        return self.thread is None or Path(f"/proc/{self.pid}/task/{self.thread}").exists()
 
 
 def is_held(holder: str, token: str, until: float, now: float) -> bool:

@@ -246,15 +246,14 @@ class Recorder:
         with self.held.channel.transaction() as connection:
             now = time.monotonic()
             until = self.journal.database.now(connection) + lease.DURATION_S
-            self._update(connection, held_until=until, progress=progress)
+            holder = lease.Holder.renewing().text
+            self._update(connection, held_until=until, progress=progress, holder=holder)
         self.held.renewed = now
         return self.cancelling()
 
     def close(self, status: RunStatus, error: str | None = None) -> None:
         """Record how the run ended and give back the lease. Nothing is left open, whatever this raises."""
         values: dict[str, object] = {"status": status, "error": None if error is None else writable(error)}
-        if self._heartbeat is not None:
-            values["progress"] = self._heartbeat.stop()
         if status == "completed" and self._entry.completed is not None and not self._added:
             # Nothing was done but to read what is recorded: it says when it ran, and how long that took.
             values["started_at"], values["ended_at"] = self._entry.completed
@@ -280,8 +279,12 @@ class Recorder:
                     self._update(connection, **{"ended_at": self.journal.database.now(connection)} | values)
 
         try:
+            if self._heartbeat is not None:
+                values["progress"] = self._heartbeat.stop()
             self.persist(write)
         finally:
+            if self._heartbeat is not None:
+                self._heartbeat.end()
             if not nested:
                 lease.drop(self.held.token)
                 self.journal.database.release(self.held.channel)
