@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -40,7 +41,7 @@ class Server:
         try:
             programs = find_programs()
             # The server refuses to be run by root, and another user cannot read what is root's.
-            as_user = {"user": "nobody", "group": "nogroup", "extra_groups": []} if root else {}
+            as_user = self._as_user = {"user": "nobody", "group": "nogroup", "extra_groups": []} if root else {}
             if root:
                 programs = copied(programs, self._folder)
                 self._folder.chmod(0o755)
@@ -62,6 +63,27 @@ class Server:
         with psycopg.connect(self._where, autocommit=True) as connection:
             connection.execute(f"CREATE SCHEMA {name}")
         return f"{self._where}&options=-csearch_path%3D{name}"
+
+    @contextmanager
+    def pooler(self):
+        """Run PgBouncer before the server, in transaction mode with two connections, and hand out its URL."""
+        folder = make(self._folder / f"pooler{next(self._numbers)}")
+        host = psycopg.conninfo.conninfo_to_dict(self._where)["host"]
+        (folder / "users").write_text('"procession" ""\n')
+        (folder / "settings").write_text(
+            f"[databases]\npostgres = host={host} user=procession\n"
+            f"[pgbouncer]\nlisten_addr =\nunix_socket_dir = {folder}\nauth_type = any\nlogfile = {folder}/log\n"
+            f"pool_mode = transaction\ndefault_pool_size = 2\n"
+        )
+        if self._as_user:
+            for path in (folder, *folder.iterdir()):
+                shutil.chown(path, self._as_user["user"])
+        command = [shutil.which("pgbouncer"), "--quiet", folder / "settings"]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, **self._as_user) as pooler:
+            try:
+                yield f"postgresql://procession@/postgres?host={folder}&port=6432"
+            finally:
+                pooler.kill()
 
     def _start(self, programs, data, as_user):
         self._where = f"postgresql://procession@/postgres?host={data}"
