@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from procession.journal import Journal, Recorder
 
 
-ORIGIN: ContextVar[Mapping[str, object] | None] = ContextVar("procession-origin", default=None)
-"""How the runs here are begun, where that is known: the words of a command that begins such a run, and its folder."""
-
-
 class Recording:
     """A run's id and, where it is recorded, its way into the journal. `opened` is a journal to close with it."""
 

@@ -23,7 +23,6 @@ from procession.cli.page import show_page
 from procession.cli.pictures import FORMATS, draw_graph, graph_path, save_timeline, timeline_path
 from procession.cli.recorded import (
     DEFAULT_JOURNAL,
-    begun_by,
     cancel_run,
     command_of,
     open_journal,
