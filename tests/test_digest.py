@@ -24,6 +24,7 @@ import threading
 import types
 import typing
 import uuid
+import zlib
 from unittest.mock import MagicMock, Mock
 
 import numpy
@@ -743,7 +744,7 @@ def test_a_fingerprint_tells_the_first_difference():
     for now, text in [
         (plain((fetch, 1), (len, "a"), (fetch, [2])), None),
         (plain((fetch, 1), (max, "a"), (fetch, [3])), "task 1 was builtins:len, is builtins:max"),
-        (plain((fetch, 1), (len, "a"), (fetch, [3])), "task 2 (test_digest:fetch) has other arguments"),
+        (plain((fetch, 1), (len, "a"), (fetch, [3])), "task 2 (test_digest:fetch) has other arguments: argument 1"),
         (plain((fetch, 1), (len, "a")), "there were 3 tasks, now 2"),
         (plain((fetch, 1), (fetch, [2])), "task 1 was builtins:len, is test_digest:fetch (there were 3 tasks, now 2)"),
         (plain(), "there were 3 tasks, now 0"),
@@ -763,6 +764,225 @@ def test_a_task_is_called_as_its_process_is_however_that_is_named(name):
     inner = Process(name)
     for function in inner, task(name="given (name)")(inner), task(name="x")(len), len, Each(inner):
         assert called(qualified(function)) == name_of(function)
+
+
+def test_of_other_arguments_it_is_said_which():
+    """By place or name, and never by value; also what came, what went, and what the callable holds."""
+
+    def told(was, now):
+        one, other = (fingerprint_of("p", [(len, (), {}), (fetch, (7, []), {"z": 0}), each]) for each in (was, now))
+        return one.first_difference(other).partition("has other arguments: ")[2]
+
+    long = "x" * 9000
+    for was, now, text in [
+        ((fetch, (1, 2), {}), (fetch, (1, 3), {}), "argument 2"),
+        ((fetch, ("s", [1]), {}), (fetch, ("t", [1]), {}), "argument 1"),
+        ((fetch, (1, 2), {}), (fetch, (3, [2]), {}), "argument 1 and argument 2"),
+        ((fetch, (1, 2), {}), (fetch, (1, [2]), {}), "argument 2"),
+        ((fetch, (long, 2), {}), (fetch, (long, 3), {}), "argument 2"),
+        ((fetch, (long, 2), {}), (fetch, (long + "y", 2), {}), "argument 1"),
+        ((fetch, (), {"url": 1, "deep": 2}), (fetch, (), {"deep": 3, "url": 1}), "argument 'deep'"),
+        ((fetch, (1,), {}), (fetch, (1,), {"deep": True}), "argument 'deep'"),
+        ((fetch, (1, 2), {}), (fetch, (1,), {}), "no argument 2"),
+        ((adder(1), (2,), {}), (adder(1), (3,), {}), "argument 1"),
+        ((adder(1), (2,), {}), (adder(4), (2,), {}), "those that its callable is bound to, or closes over"),
+        ((adder(1), (), {}), (adder(4), (), {}), "those that its callable is bound to, or closes over"),
+        ((Each(fetch), ([1], [2]), {}), (Each(fetch), ([1], [3]), {}), "argument 2"),
+    ]:
+        assert told(was, now) == text
+
+
+# What has no name of its own
+
+
+def renamed(function, name):
+    function.__qualname__ = name
+    return function
+
+
+def loaders():
+    """Functions and objects that share a name, in pairs of which each does something else."""
+
+    def of(source, how):
+        return lambda: how(source)
+
+    def local(source):
+        class Load:
+            def __call__(self):
+                return source
+
+        return Load
+
+    return [
+        (lambda: "users", lambda: "orders"),
+        (lambda: [x + 1 for x in "a"], lambda: [x - 1 for x in "a"]),
+        (functools.partial(lambda x: x + 1, 2), functools.partial(lambda x: x - 1, 2)),
+        (of(1, lambda x: x + 1), of(1, lambda x: x - 1)),
+        (Each(lambda x: x.a), Each(lambda x: x.b)),
+        (task(name="load")(fetch), task(name="load")(whole)),
+        (task(name="load")(lambda: 1), task(name="load")(lambda: 2)),
+        (task(name="load")(len), task(name="load")(functools.partial(max))),
+        (types.SimpleNamespace(f=lambda: 1).f, types.SimpleNamespace(f=lambda: 2).f),
+        (local("users")(), local("orders")()),
+        (local("users"), local("orders")),
+        (renamed(lambda: 1, "Client.gone"), renamed(lambda: 2, "Client.gone")),
+    ]
+
+
+@pytest.mark.parametrize("pair", range(len(loaders())))
+def test_what_shares_its_name_is_told_apart_by_its_code(pair):
+    """Tasks that have changed places are changed tasks; the same ones, made anew, are not."""
+    one, other = loaders()[pair]
+    same = loaders()[pair]
+    was = plain((one,), (other,))
+    assert was.first_difference(plain(*zip(same))) is None
+    assert was.changed(plain((other,), (one,))) == {0, 1}
+    assert plain((one,)).changed(was) == plain((one,)).changed(plain((one,), (other,))) == {1}
+    # As an argument, directly and in what holds it, of one task and of several.
+    if getattr(one, "__procession_options__", None) is None:
+        assert plain((fetch, one), (fetch, other)).changed(plain((fetch, other), (fetch, one))) == {0, 1}
+        assert plain((fetch, {"a": [one], "b": other})).changed(plain((fetch, {"b": one, "a": [other]}))) == {0}
+        assert plain((fetch, {"a": [one], "b": other})).changed(plain((fetch, {"b": same[1], "a": [same[0]]}))) == set()
+
+
+def test_code_that_tells_apart_may_be_told_to_get_a_name():
+    """The message says what would be right; with names, bodies are free to change, and lines to move."""
+    was = plain((lambda: "users",), (lambda: "orders",))
+    assert was.first_difference(plain((lambda: "orders",), (lambda: "users",))) == (
+        "task 0 (test_digest:test_code_that_tells_apart_may_be_told_to_get_a_name.<locals>.<lambda>) has other code, "
+        "which is what tells those of this name apart: give each a name of its own, as in @task(name=...)"
+    )
+    users, orders = task(name="users"), task(name="orders")
+    was = plain((users(lambda: 1),), (orders(lambda: 2),))
+    assert was.changed(plain((users(lambda: 3),), (orders(lambda: 4),))) == set()
+    assert was.changed(plain((orders(lambda: 2),), (users(lambda: 1),))) == {0, 1}
+
+
+def test_the_body_of_one_that_shares_its_name_with_no_other_may_change():
+    """Mending is what resuming is for; how often it is a task does not matter, nor what it closes over."""
+    assert plain((lambda x: x + 1, 1), (fetch, 2)).changed(plain((lambda x: x - 1, 1), (fetch, 2))) == set()
+    was, now = ([(make(n), n) for n in range(3)] for make in (lambda n: lambda x: x + n, lambda n: lambda x: x - n))
+    assert plain(*was).changed(plain(*now)) == set()
+
+
+def test_a_second_one_of_a_name_makes_code_count_from_then_on():
+    """What stands at the place of another is not taken for it, and what has stayed is."""
+    one, other = (lambda: "users"), (lambda: "orders")
+    assert plain((one,)).changed(plain((other,), (one,))) == {0, 1}
+    assert plain((one,)).changed(plain((one,), (other,))) == {1}
+
+
+# The same function by another path
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, "")
+{how}
+from procession._plan.fingerprint import fingerprint_of
+calls = [(m.fetch, (1,), {{}}), (m.Loader("a").load, (), {{}}), (len, (m.Loader("b"), m.fetch), {{}})]
+print(fingerprint_of("p", calls).to_bytes().hex())
+"""
+
+
+def test_a_module_that_was_the_program_is_the_same_when_it_is_imported(tmp_path):
+    """As a script, as `-m`, and imported: functions, methods and arguments."""
+    body = "class Loader:\n  def __init__(self, x): self.x = x\n  def load(self): pass\ndef fetch(url): pass\n"
+    (tmp_path / "pages.py").write_text(
+        body
+        + "if __name__ == '__main__':\n  import sys; m = sys.modules['__main__']\n"
+        + "\n".join(f"  {line}" for line in SCRIPT.format(how="").splitlines() if line)
+    )
+
+    def told(*words):
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, *words]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        return Fingerprint.from_bytes(bytes.fromhex(done.stdout))
+
+    imported = told("-c", SCRIPT.format(how="import pages as m"))
+    assert imported.names == ("pages:fetch", "pages:Loader.load", "builtins:len")
+    assert told("pages.py") == told("-m", "pages") == imported
+
+
+def test_a_module_that_was_moved_is_the_same_where_its_name_says_so():
+    """By the end of its path, if all of its tasks have moved; by an explicit name always."""
+
+    def of(*names):
+        fingerprint = plain(*[(fetch, 1)] * len(names))
+        which = b"".join(at.to_bytes(4, "little") for at in range(len(names)))
+        return fingerprint._replace(names=names, which=which, codes=("",) * len(names))
+
+    for was, now in [
+        ("pages:fetch", "app.pages:fetch"),
+        ("src.app.pages:fetch", "app.pages:fetch"),
+        ("map of pages:fetch", "map of app.pages:fetch"),
+        ("fetch (pages:fetch)", "fetch (other:get)"),
+        ("map of fetch (pages:fetch)", "map of fetch (other:get)"),
+    ]:
+        assert of(was).first_difference(of(now)) is None
+    for was, now in [
+        ("pages:fetch", "mypages:fetch"),
+        ("a.pages:fetch", "b.pages:fetch"),
+        ("pages:fetch", "app.pages:get"),
+        ("pages:fetch", "map of app.pages:fetch"),
+        ("fetch (pages:fetch)", "get (pages:fetch)"),
+        ("fetch (pages:fetch)", "pages:fetch"),
+        ("pages:fetch", "procession:Process 'pages:fetch'"),
+    ]:
+        assert of(was).first_difference(of(now)) == f"task 0 was {was}, is {now}"
+    assert of("a:f", "b.a:f").changed(of("b.a:f", "a:f")) == {0, 1}
+    assert of("load (a:f)", "load (b:f)").changed(of("load (b:f)", "load (a:f)")) == {0, 1}
+
+
+def test_a_function_with_an_explicit_name_may_be_another_one():
+    """Also a lambda, or one that was made by a function, as long as it closes over the same."""
+    load = task(name="load")
+
+    def near(n):
+        return load(lambda x: x + n)
+
+    assert plain((load(fetch), 1)).first_difference(plain((load(whole), 1))) is None
+    assert plain((load(fetch), 1)).first_difference(plain((load(lambda x: x), 1))) is None
+    assert plain((near(1), 1)).first_difference(plain((load(adder(1)), 1))) is None
+    assert plain((near(1), 1)).changed(plain((near(2), 1))) == plain((near(1), 1)).changed(plain((load(len), 1))) == {0}
+
+
+def test_a_process_in_a_process_is_known_by_the_identities_of_its_tasks():
+    """Explicit names stand for functions there too, and code tells apart what shares a name."""
+
+    def holding(*functions):
+        inner = Process("inner")
+        for function in functions:
+            inner.add_task(function)
+        return plain((inner,))
+
+    load = task(name="load")
+    assert holding(load(fetch)) == holding(load(whole)) != holding(task(name="other")(fetch))
+    one, other = (lambda: "users"), (lambda: "orders")
+    assert holding(one, other) == holding(one, other) != holding(other, one)
+    assert holding(one) == holding(other)
+
+
+def test_a_fingerprint_of_version_1_is_compared_by_what_it_has():
+    """Names and digests; its main module is the program's. What it does not know is not taken for the same."""
+    main = sys.modules["__main__"].__spec__.name
+
+    def of_version_1(*names):
+        now = plain(*[(fetch, 1)] * len(names))
+        which = zlib.compress(b"".join(at.to_bytes(4, "little") for at in range(len(names))))
+        head = {"version": 1, "process": "p", "names": names, "which": len(which)}
+        return Fingerprint.from_bytes(json.dumps(head).encode() + b"\n" + which + now.digests)
+
+    was = of_version_1("test_digest:fetch", "get (test_digest:fetch)", "__main__:f", "map of __main__:f")
+    assert was.names == ("test_digest:fetch", "get (test_digest:fetch)", f"{main}:f", f"map of {main}:f")
+    assert was.changed(plain((fetch, 1), (task(name="get")(whole), 1), (fetch, 1), (fetch, 1))) == {2, 3}
+    assert was.first_difference(plain((fetch, 2))) == (
+        "task 0 (test_digest:fetch) has other arguments (there were 4 tasks, now 1)"
+    )
+    one, other = (lambda x: x), (lambda x: [x])
+    known = of_version_1(qualified(one))
+    assert known.changed(plain((one, 1), (other, 1))) == {0, 1}
 
 
 def test_a_fingerprint_tells_which_tasks_changed():
@@ -811,7 +1031,7 @@ def test_what_is_bound_to_a_callable_counts():
         (Each(adder(1)), Each(adder(1)), Each(adder(2))),
     ]:
         assert plain((one, "x")) == plain((same, "x"))
-        assert plain((one, "x")).first_difference(plain((other, "x"))).endswith("has other arguments")
+        assert plain((one, "x")).first_difference(plain((other, "x"))).endswith("is bound to, or closes over")
 
 
 @pytest.mark.parametrize(
@@ -890,6 +1110,8 @@ def test_a_lazy_iterable_of_a_map_is_not_drawn():
 def test_elements_are_digested_as_they_come():
     """The same element has the same digest; one that has none is told."""
     assert digest_element((1, [2]), "w") == digest_element((1, [2]), "w") != digest_element((1, [3]), "w")
+    one, other = (lambda x: x + 1), (lambda x: x - 1)
+    assert digest_element((one, [one]), "w") == digest_element((one, [one]), "w") != digest_element((one, [other]), "w")
     with pytest.raises(DigestError, match=r"^process 'p', task 3 \(f\), an element, argument 2 at \[0\] is of type"):
         digest_element((1, [lock]), "process 'p', task 3 (f)")
 
@@ -970,6 +1192,6 @@ def test_a_fingerprint_that_was_cut_short_is_refused(cut):
 
 def test_a_fingerprint_of_a_newer_version_is_refused():
     """By its number."""
-    written = plain((fetch, 1)).to_bytes().replace(b'"version": 1', b'"version": 2')
-    with pytest.raises(ValueError, match="of version 2; version 1 is known"):
+    written = plain((fetch, 1)).to_bytes().replace(b'"version": 2', b'"version": 3')
+    with pytest.raises(ValueError, match="of version 3; version 2 is known"):
         Fingerprint.from_bytes(written)

@@ -524,6 +524,37 @@ def total(value):
     return sum(value) if isinstance(value, list) else value
 
 
+def test_no_task_gets_the_result_of_another_that_has_its_name(path):
+    """Lambdas that have changed places are refused; with changes allowed, each gives its own."""
+
+    def run(*functions, **options):
+        process = Process("sync")
+        for function in functions:
+            process.add_task(function)
+        process.add_task(work, 1)
+        return process.execute(run_id="a", journal=path, **options)[:-1]
+
+    users, orders, fresh = (lambda: "users"), (lambda: "orders"), (lambda: "fresh")
+    assert run(users, orders) == ["users", "orders"]
+    assert run(lambda: "users", lambda: "orders") == ["users", "orders"]
+    with pytest.raises(PlanChangedError, match=r"task 0 .*<lambda>\) has other code.*@task\(name=...\)"):
+        run(orders, users)
+    assert run(fresh, users, orders, allow_changes=True) == ["fresh", "users", "orders"]
+
+
+def test_a_mended_function_goes_on_with_what_is_recorded(path):
+    """Also a lambda, as long as no other has its name; and the same code from another place in the file."""
+
+    def run(function):
+        process = Process("mended")
+        process.add_task(function, 1)
+        process.add_task(same, 2)
+        return process.execute(run_id="a", journal=path)
+
+    assert run(lambda x: x + 1) == [2, 2]
+    assert run(lambda x: x - 1) == [2, 2]
+
+
 def test_how_it_runs_is_no_part_of_a_definition(path):
     """Another strategy, another number of workers and another policy go on with the same run."""
     BROKEN.add(5)

@@ -17,7 +17,7 @@ from types import EllipsisType, FunctionType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from procession._model.text import shown
-from procession._plan.parts import Opaque, place_of, taken_apart
+from procession._plan.parts import Opaque, nameless, place_of, taken_apart
 from procession.errors import DigestError
 
 if TYPE_CHECKING:
@@ -55,11 +55,19 @@ def digest(value: object) -> bytes:
 def digest_element(element: tuple[Any, ...], where: str) -> bytes:
     """Return the digest of one element of a map; `where` names process and task if it has to be refused.
 
+    What has no name of its own in it, such as a lambda, counts by its code: no task's name tells elements apart.
+
     >>> digest_element((1, "a"), "process 'p', task 0 (f)").hex()
     '556b747b6b9d03235dc4f207c16329dc'
     """
     try:
-        return Digester().call(element, {})
+        digester = Digester()
+        found = digester.call(element, {})
+        if digester.unnamed:
+            from procession._plan.identity import unnamed_in  # which needs digests itself
+
+            found = combined(found, *(one.code for one in unnamed_in(element, digester)))
+        return found
     except Refused as refused:
         raise DigestError(f"{where}, an element, {refused}") from refused.__cause__
 
@@ -96,9 +104,14 @@ class Refused(Exception):
 class Digester:
     """Digests values, and looks only once at what is costly: it is for as long as nobody changes the values."""
 
-    __slots__ = ("_heavy", "_kept")
+    __slots__ = ("_heavy", "_kept", "_unnamed", "arguments", "unnamed")
 
     def __init__(self) -> None:
+        self.arguments: list[bytes] = []
+        """The digest of each argument of the last call, where it took more than one pass over all of them."""
+        self.unnamed = False
+        """Whether what has no name of its own, a function or class, may have been met since this was set to `False`."""
+        self._unnamed: set[int] = set()  # those of `_heavy` that may hold one
         self._heavy: dict[int, bytes] = {}
         self._kept: list[object] = []  # or another object could get the id of one in `_heavy`
 
@@ -112,14 +125,15 @@ class Digester:
             except ValueError:  # more than 2 GiB: which argument it is, is told below
                 written = bytes(_HEAVY_BYTES)
             if len(written) < _HEAVY_BYTES:
+                self.arguments = []
                 return blake2b(written, digest_size=SIZE).digest()
         names = sorted(kwargs)
-        digests = [self._argument(str(place), value) for place, value in enumerate(args, start=1)]
+        self.arguments = digests = [self._argument(str(place), value) for place, value in enumerate(args, start=1)]
         digests += [self._argument(repr(shown(name)), kwargs[name]) for name in names]
         return _hashed(b"\0call" + dumps((len(args), *names), 0) + b"".join(digests))
 
     def callable(self, function: object) -> bytes:
-        """Return the digest of the callable of a task. Raises `Refused` that says so."""
+        """Return the digest of what there is to the callable of a task. Raises `Refused` that says so."""
         try:
             return self.value(function)
         except Refused as refused:
@@ -143,7 +157,7 @@ class Digester:
             leaf = self._leaf(value)
             if leaf is not None:
                 return leaf
-            first = _Node(value, 0)
+            first = self._node(value, 0)
             seen = {id(value): first}
             unsettled = [first]
             way.append(first)
@@ -153,7 +167,7 @@ class Digester:
                     leaf = self._leaf(part)
                     other = leaf or seen.get(id(part))
                     if other is None:
-                        below = seen[id(part)] = _Node(part, len(seen))
+                        below = seen[id(part)] = self._node(part, len(seen))
                         unsettled.append(below)
                         way.append(below)
                         break
@@ -172,6 +186,7 @@ class Digester:
         """Return the digest of what was seen before, of a simple value and of a container of such; else `None`."""
         found = self._heavy.get(id(value))
         if found is not None:
+            self.unnamed = self.unnamed or id(value) in self._unnamed
             return found
         kind = cast("Any", type(value))
         if kind in SIMPLE:
@@ -181,17 +196,24 @@ class Digester:
             if not SIMPLE.issuperset(map(type, items)) or not self._heavy.keys().isdisjoint(map(id, items)):
                 return None
             written = _written(value)
-            if len(written) >= _HEAVY_BYTES and any(map(_long, items)):
+            if len(written) >= _HEAVY_BYTES and any(map(long, items)):
                 return None
         else:
             return None
         found = _hashed(written)
-        if len(written) >= _HEAVY_BYTES and (kind in _CONTAINERS or _long(value)):
+        if len(written) >= _HEAVY_BYTES and (kind in _CONTAINERS or long(value)):
             self._keep(value, found)
         return found
 
+    def _node(self, value: object, place: int) -> "_Node":
+        node = _Node(value, place)
+        self.unnamed = self.unnamed or nameless(value) or nameless(type(value))
+        return node
+
     def _keep(self, value: object, found: bytes) -> None:
         self._heavy[id(value)] = found
+        if self.unnamed:
+            self._unnamed.add(id(value))
         self._kept.append(value)
 
     def _settle(self, unsettled: "list[_Node]", first: "_Node") -> None:
@@ -286,7 +308,7 @@ def _written(container: Any) -> bytes:
     return f"\0{kind.__name__}".encode() + b"".join(sorted(map(_marshalled, items)))
 
 
-def _long(value: Any) -> bool:
+def long(value: Any) -> bool:
     """Return whether it is text that one should not copy each time a container holds it."""
     return type(value) in _TEXT and len(value) >= _HEAVY_BYTES
 

@@ -1,34 +1,91 @@
 """Fingerprints: what a journal keeps of a process, so that a later run can tell what has changed.
 
-A task is its place, its name, and a digest of its arguments. What its function does is no part of it, so that a run
-can go on once a mistake is mended; nor is how it is run: strategy, workers, failure policy.
+A task is its place, its name, and a digest of its arguments; where several share a name that does not lead to their
+code, that as well: see `identity`. What a function does is no part of it otherwise, so that a run can go on once a
+mistake is mended; nor is how it is run: strategy, workers, failure policy.
 """
 
+import copyreg
 import json
 import re
 import sys
 import zlib
 from array import array
-from ast import literal_eval
-from collections.abc import Callable, Sequence, Sized
-from types import BuiltinMethodType, MethodType, ModuleType
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from itertools import accumulate, pairwise
+from marshal import dumps
+from typing import Any, Final, Literal, NamedTuple
+from zlib import crc32
 
 from procession._model.handle import Handle
-from procession._model.task import Call, Each, look_up, name_of, options_of, unwrapped
+from procession._model.task import Call, Each
 from procession._model.text import counted, shown
-from procession._plan.digest import SIZE, Digester, Refused, combined, refuse_sets
-from procession._plan.parts import Drawn, named, place_of
+from procession._plan.digest import SIMPLE, SIZE, Digester, Refused, combined, long, refuse_sets
+from procession._plan.identity import Unnamed, called, holding, identity, moved, qualified, said, unnamed_in
+from procession._plan.parts import Drawn, main_module
 from procession.errors import DigestError
 
-_VERSION = 1
+_VERSION = 2
 _WIDTH = 4
+_MARK = 2
+_MAIN_IN_1 = re.compile("((?:map of )*)__main__:")
 
-_MAP = "map of "
-_MAPS = re.compile(f"((?:{_MAP})*)(.*)", re.DOTALL)
-"""How often it is a map of another: a task's own name may say so without end."""
-_NAMED_ITSELF = re.compile(r"""(?:(.*) \()?[\w.<>]+:[\w.<>]+ ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\)?""", re.DOTALL)
-"""The name that was given, if any, and the own name, as it is written in Python."""
+
+class Form(NamedTuple):
+    """Which parts the arguments of a call have."""
+
+    bound: bool
+    """Whether the callable holds some: what it is bound to, or closes over."""
+    positional: int
+    """How many are positional."""
+    names: tuple[str, ...]
+    """The keywords, sorted."""
+
+    @property
+    def marked(self) -> int:
+        """How many parts are marked: where there is but one, it is the one that has changed."""
+        parts = self.bound + self.positional + len(self.names)
+        return parts if parts > 1 else 0
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts in words, without any value."""
+        named = [
+            f"argument {name}" for name in (*range(1, self.positional + 1), *(repr(shown(one)) for one in self.names))
+        ]
+        return ["those that its callable is bound to, or closes over", *named] if self.bound else named
+
+
+class Arguments(NamedTuple):
+    """Which arguments tasks have, and enough of each to say which one has changed; whether one has, digests say."""
+
+    forms: tuple[Form, ...] = ()
+    which: bytes = b""
+    """The place in `forms` of each task's form: 4 bytes each, the lowest first."""
+    marks: bytes = b""
+    """Of each part of a task that has several, 2 bytes that differ, nearly always, when it does."""
+
+    def difference(self, other: "Arguments", place: int) -> str:
+        """Say what changed in the arguments of the task at a place, whose digest has."""
+        if not self.which:  # it was written by a version that did not keep them
+            return "has other arguments"
+        was, now = self._form(place), other._form(place)
+        changed = now.parts
+        if was != now:
+            changed = [part for part in now.parts if part not in was.parts]
+            changed += [f"no {part}" for part in was.parts if part not in now.parts]
+        elif now.marked:
+            pairs = zip(now.parts, self._marks(place), other._marks(place), strict=True)
+            changed = [part for part, before, after in pairs if before != after]
+        return "has other arguments" + (f": {' and '.join(changed)}" if changed else "")
+
+    def _form(self, place: int) -> Form:
+        return self.forms[_number(self.which, place)]
+
+    def _marks(self, place: int) -> list[bytes]:
+        start = _MARK * sum(self._form(before).marked for before in range(place))
+        return [self.marks[start + _MARK * at :][:_MARK] for at in range(self._form(place).marked)]
 
 
 class Fingerprint(NamedTuple):
@@ -41,6 +98,17 @@ class Fingerprint(NamedTuple):
     """The place in `names` of each task's name: 4 bytes each, the lowest first."""
     digests: bytes
     """The digest of each task's arguments: 16 bytes each."""
+    codes: tuple[str, ...] = ()
+    """For each of `names`, a digest of the code of the functions that have no name of their own; most have none."""
+    apart: tuple[int, ...] = ()
+    """Those of `names` which others share, so that the code tells them apart."""
+    arguments: Arguments = Arguments()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what counts in a digest of this one: a process that is a task of another has it there."""
+        names = tuple(map(identity, self.names))
+        names = tuple(f"{name}#{self.codes[at]}" if at in self.apart else name for at, name in enumerate(names))
+        return copyreg.__newobj__, (Fingerprint, self.process_name, names, self.which, self.digests)  # type: ignore[attr-defined]
 
     @property
     def tasks(self) -> int:
@@ -49,7 +117,7 @@ class Fingerprint(NamedTuple):
 
     def name(self, place: int) -> str:
         """Return the name of the task at a place: what it is called, and where its callable comes from."""
-        return self.names[int.from_bytes(self.which[place * _WIDTH : (place + 1) * _WIDTH], "little")]
+        return self.names[_number(self.which, place)]
 
     def called(self, place: int) -> str:
         """Return what the task at a place is called."""
@@ -66,19 +134,21 @@ class Fingerprint(NamedTuple):
         >>> before.first_difference(fingerprint_of("p", [(len, ("a",), {}), (max, ("b",), {})]))
         'task 1 was builtins:len, is builtins:max'
         """
-        if self == other:
-            return None
         if self.process_name != other.process_name:
             return f"the process was called {shown(self.process_name)!r}, now {shown(other.process_name)!r}"
         counts = f"there {'was' if self.tasks == 1 else 'were'} {counted(self.tasks, 'task')}, now {other.tasks:,}"
         also = "" if self.tasks == other.tasks else f" ({counts})"
-        for place in range(min(self.tasks, other.tasks)):
-            was, now = self.name(place), other.name(place)
+        for place, how in self._differences(other):
+            was, now = shown(self.name(place)), shown(other.name(place))
+            if how == "arguments":
+                return f"task {place} ({was}) {self.arguments.difference(other.arguments, place)}{also}"
             if was != now:
-                return f"task {place} was {shown(was)}, is {shown(now)}{also}"
-            if self.digest(place) != other.digest(place):
-                return f"task {place} ({shown(was)}) has other arguments{also}"
-        return counts
+                return f"task {place} was {was}, is {now}{also}"
+            return (
+                f"task {place} ({was}) has other code, which is what tells those of this name apart: give each a name "
+                f"of its own, as in @task(name=...){also}"
+            )
+        return counts if also else None
 
     def changed(self, other: "Fingerprint") -> set[int]:
         """Return the places of all tasks that differ between the two, or that only one of them has.
@@ -87,19 +157,32 @@ class Fingerprint(NamedTuple):
         >>> before.changed(fingerprint_of("p", [(len, ("c",), {}), (len, ("b",), {}), (len, ("d",), {})]))
         {0, 2}
         """
-        both = min(self.tasks, other.tasks)
-        changed = set(range(both, max(self.tasks, other.tasks)))
-        if self.which != other.which or self.names != other.names:
-            changed.update(place for place in range(both) if self.name(place) != other.name(place))
-        if self.digests != other.digests:
-            changed.update(place for place in range(both) if self.digest(place) != other.digest(place))
-        return changed
+        both = sorted((self.tasks, other.tasks))
+        return {place for place, _ in self._differences(other)}.union(range(*both))
+
+    def _differences(self, other: "Fingerprint") -> "Iterator[tuple[int, Literal['name', 'arguments']]]":
+        """Yield the places of tasks that both have and that differ, each with in what."""
+        named = _Names(self, other)
+        for place in range(min(self.tasks, other.tasks)):
+            if not named.alike(_number(self.which, place), _number(other.which, place)):
+                yield place, "name"
+            elif self.digest(place) != other.digest(place):
+                yield place, "arguments"
 
     def to_bytes(self) -> bytes:
         """Return the fingerprint as bytes that `from_bytes` reads."""
-        which = zlib.compress(self.which)
-        head = {"version": _VERSION, "process": self.process_name, "names": self.names, "which": len(which)}
-        return json.dumps(head).encode() + b"\n" + which + self.digests
+        which, formed = zlib.compress(self.which), zlib.compress(self.arguments.which)
+        marks = self.arguments.marks
+        head = {
+            "version": _VERSION,
+            "process": self.process_name,
+            "names": self.names,
+            "codes": self.codes,
+            "apart": self.apart,
+            "forms": self.arguments.forms,
+            "lengths": (len(which), len(formed), len(marks)),
+        }
+        return json.dumps(head).encode() + b"\n" + which + formed + marks + self.digests
 
     @classmethod
     def from_bytes(cls, written: bytes) -> "Fingerprint":
@@ -112,16 +195,84 @@ class Fingerprint(NamedTuple):
         line, _, rest = written.partition(b"\n")
         try:
             head = json.loads(line)
-            if head["version"] == _VERSION:
-                split = int(head["which"])
-                which, digests = zlib.decompress(rest[:split]), rest[split:]
-                read = cls(str(head["process"]), tuple(map(str, head["names"])), which, digests)
-                if len(digests) % SIZE or len(which) != read.tasks * _WIDTH:
+            if head["version"] in _READERS:
+                read = cls(*_READERS[head["version"]](head, rest))
+                if len(read.digests) % SIZE or len(read.which) != read.tasks * _WIDTH:
                     raise ValueError("it was cut short")
                 return read
         except (ValueError, LookupError, TypeError, zlib.error) as error:
             raise ValueError(f"not the fingerprint of a process: {shown(str(error))}") from error
         raise ValueError(f"the fingerprint is of version {shown(str(head['version']))}; version {_VERSION} is known")
+
+
+def _read_1(head: Any, rest: bytes) -> tuple[Any, ...]:
+    """Return the fields of a version that kept names and digests only, and called the main module `__main__`."""
+    split = int(head["which"])
+    names = tuple(_MAIN_IN_1.sub(lambda found: f"{found[1]}{main_module()}:", str(name)) for name in head["names"])
+    return str(head["process"]), names, zlib.decompress(rest[:split]), rest[split:]
+
+
+def _read_2(head: Any, rest: bytes) -> tuple[Any, ...]:
+    ends = list(accumulate(map(int, head["lengths"])))
+    which, formed, marks, digests = (rest[start:end] for start, end in pairwise((0, *ends, len(rest))))
+    forms = tuple(Form(bool(bound), int(count), tuple(map(str, names))) for bound, count, names in head["forms"])
+    arguments = Arguments(forms, zlib.decompress(formed), marks)
+    codes, apart = tuple(map(str, head["codes"])), tuple(map(int, head["apart"]))
+    return (
+        str(head["process"]),
+        tuple(map(str, head["names"])),
+        zlib.decompress(which),
+        digests,
+        codes,
+        apart,
+        arguments,
+    )
+
+
+_READERS: Final = {1: _read_1, 2: _read_2}
+
+
+class _Names:
+    """Tells whether a task of one fingerprint and one of another are the same by name."""
+
+    def __init__(self, before: Fingerprint, after: Fingerprint) -> None:
+        self._before = before
+        self._after = after
+        self._known: dict[tuple[int, int], bool] = {}
+        self._shared = _shared(before.names) | _shared(after.names)
+
+    def alike(self, was: int, now: int) -> bool:
+        """Return whether two are the same, each the place of a name in its fingerprint."""
+        found = self._known.get((was, now))
+        if found is None:
+            found = self._known[was, now] = self._compared(was, now)
+        return found
+
+    def _compared(self, was: int, now: int) -> bool:
+        before, after = self._before, self._after
+        one, other = before.names[was], after.names[now]
+        if (was in before.apart or now in after.apart) and _code(before, was) != _code(after, now):
+            return False
+        if one == other:
+            return True
+        if identity(one) == identity(other):
+            return identity(one) not in self._shared
+        # Only if all tasks of that name have moved: else the two are different functions.
+        return one not in after.names and other not in before.names and moved(one, other)
+
+
+def _shared(names: Sequence[str]) -> set[str]:
+    """Return the explicit names that tasks with different functions have."""
+    counts = Counter(map(identity, dict.fromkeys(names)))
+    return {name for name, count in counts.items() if count > 1}
+
+
+def _code(fingerprint: Fingerprint, name: int) -> str:
+    return fingerprint.codes[name] if fingerprint.codes else ""
+
+
+def _number(packed: bytes, place: int) -> int:
+    return int.from_bytes(packed[place * _WIDTH : (place + 1) * _WIDTH], "little")
 
 
 def fingerprint_of(process_name: str, calls: Sequence[Call]) -> Fingerprint:
@@ -133,85 +284,84 @@ def fingerprint_of(process_name: str, calls: Sequence[Call]) -> Fingerprint:
     Raises `DigestError` that names process, task and argument if one cannot be digested, or a map draws from a set.
     """
     digester = Digester()
-    names: dict[str, int] = {}
-    known: dict[int, tuple[int, bytes]] = {}
-    which, digests = array("I"), list[bytes]()
+    interned: dict[tuple[str, bytes], int] = {}
+    unnamed: dict[int, list[Unnamed]] = {}
+    known: dict[int, tuple[str, bytes, list[Unnamed]]] = {}
+    forms: dict[Form, int] = {}
+    kinds: dict[tuple[Any, ...], tuple[int, tuple[str, ...], bool]] = {}  # of calls, before they are brought in a form
+    which, formed, marks, digests = array("I"), array("I"), array("H"), list[bytes]()
     for place, (function, args, kwargs) in enumerate(calls):
         try:
             found = known.get(id(function))
             if found is None:
-                name = names.setdefault(qualified(function), len(names))
-                found = known[id(function)] = name, b"" if _said(function) else digester.callable(function)
-            name, beyond = found
-            digest = digester.call(_sources(args) if type(function) is Each else args, kwargs)
+                held = None if said(function) else holding(function)
+                beyond = b"" if held is None else digester.callable(held)
+                functions = [] if said(function) else unnamed_in([function], digester)
+                found = known[id(function)] = qualified(function), beyond, functions
+            name, beyond, functions = found
+            taken = _sources(args) if type(function) is Each else args
+            digester.unnamed = False
+            digest = digester.call(taken, kwargs)
         except Refused as refused:
             where = f"process {shown(process_name)!r}, task {place} ({shown(qualified(function))})"
             raise DigestError(f"{where}, {refused}") from refused.__cause__
-        which.append(name)
+        if digester.unnamed:
+            functions = functions + unnamed_in([*taken, *(kwargs[name] for name in sorted(kwargs))], digester)
+        code = combined(*(one.code for one in functions)) if functions else b""
+        at = interned.setdefault((name, code), len(interned))
+        if functions:
+            unnamed.setdefault(at, functions)
+        which.append(at)
         digests.append(combined(beyond, digest) if beyond else digest)
-    if sys.byteorder == "big":  # pragma: no cover  # there is no such machine to test on
-        which.byteswap()
-    return Fingerprint(process_name, tuple(names), which.tobytes(), b"".join(digests))
-
-
-def qualified(function: Callable[..., Any]) -> str:
-    """Return what a task is recognised by: where its callable comes from, after the name it was given, if any.
-
-    >>> import json
-    >>> qualified(json.dumps), qualified(Each(len)), qualified([].append)
-    ('json:dumps', 'map of builtins:len', 'builtins:list.append')
-    """
-    if isinstance(function, Each):
-        return f"{_MAP}{qualified(function.function)}"
-    given = options_of(function).name
-    origin = _origin(unwrapped(function))
-    return origin if given is None else f"{given} ({origin})"
-
-
-def called(name: str) -> str:
-    """Return what a task is called that is recognised by this: without where its callable comes from.
-
-    >>> [called(name) for name in ("app.pages:fetch", "map of json:dumps", "fetch (app.pages:get)", "app:Step 'load'")]
-    ['fetch', 'map of dumps', 'fetch', 'load']
-    """
-    maps, function = _MAPS.fullmatch(name).groups()  # type: ignore[union-attr]  # any text is like that
-    return f"{maps}{_called(function)}"
-
-
-def _called(name: str) -> str:
-    # The expression takes a while on a name of millions of characters.
-    named_itself = _NAMED_ITSELF.fullmatch(name) if name.endswith(("'", '"', "')", '")')) else None
-    if named_itself is not None:
-        given, own = named_itself.groups()
-        return str(literal_eval(own)) if given is None else str(given)
-    given, bracket, _ = name.rpartition(" (")
-    return given if bracket else name.partition(":")[2] or name
-
-
-def _origin(function: Any) -> str:
-    if isinstance(function, MethodType):
-        return _origin(function.__func__)
-    if isinstance(function, BuiltinMethodType) and not _of_module(function):
-        owner = function.__self__
-        return f"{place_of(owner if isinstance(owner, type) else type(owner))}.{function.__name__}"
-    if isinstance(look_up(function, "__qualname__"), str):
-        return place_of(function)
-    # What says itself what it is in a digest is known by its own name too: a process. See _NAMED_ITSELF.
-    origin = place_of(type(function))
-    return f"{origin} {name_of(function)!r}" if look_up(function, "__procession_digest__") else origin
-
-
-def _said(function: Any) -> bool:
-    """Return whether its name says all there is to a callable: no arguments of its own, no object, no variables."""
-    if isinstance(function, Each):
-        return _said(function.function)
-    return isinstance(function, type) or (
-        _of_module(function) if isinstance(function, BuiltinMethodType) else named(function)
+        kind = (bool(beyond), len(args), *kwargs)
+        formal = kinds.get(kind)
+        if formal is None:
+            form = Form(bool(beyond), len(args), tuple(sorted(kwargs)))
+            formal = kinds[kind] = forms.setdefault(form, len(forms)), form.names, form.marked > 0
+        at, names, several = formal
+        formed.append(at)
+        if several:
+            if beyond:
+                marks.append(int.from_bytes(beyond[:_MARK], "little"))
+            values = (*args, *[kwargs[name] for name in names]) if kwargs else args
+            if digester.arguments:
+                marks.extend(map(_mark, values, digester.arguments))
+            else:
+                marks.extend([crc32(dumps(value, 0)) & 0xFFFF for value in values])
+    named = tuple(name for name, _ in interned)
+    return Fingerprint(
+        process_name,
+        named,
+        _packed(which),
+        b"".join(digests),
+        tuple(code.hex() for _, code in interned),
+        tuple(_told_by_code(named, unnamed)),
+        Arguments(tuple(forms), _packed(formed), _packed(marks)),
     )
 
 
-def _of_module(function: BuiltinMethodType) -> bool:
-    return function.__self__ is None or isinstance(function.__self__, ModuleType)
+def _packed(numbers: "array[int]") -> bytes:
+    if sys.byteorder == "big":  # pragma: no cover  # there is no such machine to test on
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _mark(value: Any, digest: bytes) -> int:
+    """Return a number by which an argument that has changed is found, the same whatever the other arguments are."""
+    if type(value) in SIMPLE and not long(value):
+        return crc32(dumps(value, 0)) & 0xFFFF
+    return int.from_bytes(digest[:_MARK], "little")
+
+
+def _told_by_code(names: Sequence[str], unnamed: Mapping[int, list[Unnamed]]) -> Iterator[int]:
+    """Yield the places of names that are told apart by code: whose functions share a place, and not a code."""
+    codes: dict[tuple[str, str], set[bytes]] = {}
+    for at, functions in unnamed.items():
+        for one in functions:
+            codes.setdefault((identity(names[at]), one.place), set()).add(one.code)
+    for at, functions in sorted(unnamed.items()):
+        if any(len(codes[identity(names[at]), one.place]) > 1 for one in functions):
+            yield at
 
 
 def _sources(iterables: tuple[Any, ...]) -> tuple[Any, ...]:

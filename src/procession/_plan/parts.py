@@ -7,6 +7,7 @@ version of Python. What a class says to pickle about its instances does: it is a
 """
 
 import copyreg
+import os
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -20,6 +21,12 @@ from typing import Any, Final, NamedTuple, cast
 from procession._model.handle import Handle, index_of
 from procession._model.task import Each, look_up
 from procession._model.text import described
+
+_MAIN: Final = frozenset({"__main__", "__mp_main__"})
+"""What the main module calls itself, in a program and in a child of multiprocessing."""
+
+
+_HEAP: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that was made while the program ran
 
 
 class Parts(NamedTuple):
@@ -44,16 +51,28 @@ class Drawn:
 
 
 def place_of(value: Any) -> str:
-    """Return module and qualified name of a function or class.
+    """Return module and qualified name of a function or class; `__main__` is the file that it was.
 
     >>> import json
     >>> place_of(json.JSONDecoder.decode)
     'json.decoder:JSONDecoder.decode'
     """
     module = _module_of(value)
+    if module in _MAIN:
+        module = main_module()
     if module.startswith(("pathlib._", "procession._")):  # where things lie that are known by another name
         module = module.partition(".")[0]
     return f"{module}:{look_up(value, '__qualname__') or type(value).__qualname__}"
+
+
+def main_module() -> str:
+    """Return what the program's main module is called where it is imported; as it is, if it was read from no file."""
+    main = sys.modules.get("__main__")
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:
+        return str(spec.name)
+    # Not by pathlib, which takes long to import.
+    return os.path.splitext(os.path.basename(file))[0] if file else "__main__"  # noqa: PTH119, PTH122
 
 
 def _module_of(value: Any) -> str:
@@ -71,6 +90,12 @@ def named(value: Any) -> bool:
         found = look_up(found, name)
     copied = isinstance(found, FunctionType) and isinstance(value, FunctionType)
     return found is value or (copied and found.__code__ is value.__code__ and found.__closure__ is value.__closure__)
+
+
+def nameless(value: object) -> bool:
+    """Return whether the value is a function or class, written in Python, that module and name do not lead to."""
+    written = isinstance(value, FunctionType) or (isinstance(value, type) and value.__flags__ & _HEAP)
+    return bool(written) and not named(value)
 
 
 def taken_apart(value: Any) -> Parts:

@@ -349,12 +349,14 @@ def _define(connection: Connection, row: Row[Any], run_id: str, plan: _Plan, *, 
     kept = connection.execute(select(definitions.c.fingerprint, definitions.c.shape).where(here)).one()
     if kept.fingerprint != plan.written["fingerprint"]:
         before = Fingerprint.from_bytes(kept.fingerprint)
-        if not allow_changes:
+        difference = before.first_difference(plan.fingerprint)
+        if difference is not None and not allow_changes:
             raise PlanChangedError(
-                f"run {run_id!r} of process {row.process!r} was begun with another definition: "
-                f"{before.first_difference(plan.fingerprint)}. Start under another run id, or with "
-                "allow_changes=True, which calls again what changed and what follows from it"
+                f"run {run_id!r} of process {row.process!r} was begun with another definition: {difference}. "
+                "Start under another run id, or with allow_changes=True, which calls again what changed and what "
+                "follows from it"
             )
-        forget(connection, row.key, plan.outdated(before))
+        if difference is not None:
+            forget(connection, row.key, plan.outdated(before))
     if kept._mapping != plan.written:
         connection.execute(update(definitions).where(here).values(**plan.written))

@@ -4,7 +4,8 @@ from array import array
 from collections.abc import Collection
 from typing import Final
 
-from procession._plan.fingerprint import Fingerprint, called
+from procession._plan.fingerprint import Fingerprint
+from procession._plan.identity import called
 from procession.journal import Reader
 from procession.pictures.nodes import Outline, outline_of
 

@@ -1,0 +1,190 @@
+"""What a task is recognised by: its name, and its code where several share a name that does not lead to it.
+
+An explicit name is known by itself, whatever module its function is reached by. Without one, a task is known by module
+and qualified name. Lambdas, and functions that another one made, often share these: a digest of their code tells them
+apart then.
+"""
+
+import re
+from ast import literal_eval
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple, cast
+
+from procession._model.task import Each, look_up, name_of, options_of, unwrapped
+from procession._plan.digest import SIMPLE, Digester, combined, digest
+from procession._plan.parts import named, nameless, place_of, taken_apart
+from procession.errors import DigestError
+
+_MAPS = re.compile("((?:map of )*)(.*)", re.DOTALL)
+_NAMED_ITSELF = re.compile(r"""(?:(.*) \()?[\w.<>]+:[\w.<>]+ ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\)?""", re.DOTALL)
+"""The name that was given, if any, and the own name, as it is written in Python."""
+
+
+def qualified(function: Callable[..., Any]) -> str:
+    """Return what a task is recognised by: where its callable comes from, after the name it was given, if any.
+
+    >>> import json
+    >>> qualified(json.dumps), qualified(Each(len)), qualified([].append)
+    ('json:dumps', 'map of builtins:len', 'builtins:list.append')
+    """
+    if isinstance(function, Each):
+        return f"map of {qualified(function.function)}"
+    given = options_of(function).name
+    origin = _origin(unwrapped(function))
+    return origin if given is None else f"{given} ({origin})"
+
+
+def called(name: str) -> str:
+    """Return what a task is called that is recognised by this: without where its callable comes from.
+
+    >>> [called(name) for name in ("app.pages:fetch", "map of json:dumps", "fetch (app.pages:get)", "app:Step 'load'")]
+    ['fetch', 'map of dumps', 'fetch', 'load']
+    """
+    maps, function = _split(name)
+    return f"{maps}{_called(function)}"
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return how often it is a map of another, which a task's own name may say without end, and the rest."""
+    maps, function = _MAPS.fullmatch(name).groups()  # type: ignore[union-attr]  # any text is like that
+    return maps, function
+
+
+def _named_itself(name: str) -> re.Match[str] | None:
+    # The expression takes a while on a name of millions of characters.
+    return _NAMED_ITSELF.fullmatch(name) if name.endswith(("'", '"', "')", '")')) else None
+
+
+def _called(name: str) -> str:
+    named_itself = _named_itself(name)
+    if named_itself is not None:
+        given, own = named_itself.groups()
+        return str(literal_eval(own)) if given is None else str(given)
+    given, bracket, _ = name.rpartition(" (")
+    return given if bracket else name.partition(":")[2] or name
+
+
+def identity(name: str) -> str:
+    """Return what stays the same in such a name when the function behind an explicit name is another one.
+
+    >>> [identity(name) for name in ("app.pages:fetch", "fetch (app.pages:get)", "map of fetch (app.pages:get)")]
+    ['app.pages:fetch', 'fetch (', 'map of fetch (']
+    """
+    maps, function = _split(name)
+    named_itself = _named_itself(function)
+    given = named_itself[1] if named_itself is not None else function.rpartition(" (")[0]
+    return f"{maps}{given} (" if given else name  # with a bracket, so that none is like a module and a name
+
+
+def moved(was: str, now: str) -> bool:
+    """Return whether two names differ only in the folder from which their module was found.
+
+    >>> moved("pages:fetch", "app.pages:fetch"), moved("pages:fetch", "other:fetch"), moved("a:fetch", "a:get")
+    (True, False, False)
+    """
+    was_module, _, was_function = was.removeprefix("map of ").partition(":")
+    now_module, _, now_function = now.removeprefix("map of ").partition(":")
+    modules = f".{was_module}", f".{now_module}"
+    same = was_function == now_function and was.startswith("map of ") == now.startswith("map of ")
+    return same and (modules[0].endswith(modules[1]) or modules[1].endswith(modules[0]))
+
+
+class Unnamed(NamedTuple):
+    """A function or class that its module and name do not lead to."""
+
+    place: str
+    code: bytes
+    """A digest of its code and, of a class, of what the methods close over."""
+
+
+def unnamed_in(values: Sequence[object], digester: Digester) -> list[Unnamed]:
+    """Return what has no name of its own in callables and arguments: functions, classes of objects, what these hold."""
+    found: list[Unnamed] = []
+    waiting: list[Any] = [*reversed(values)]
+    seen: dict[int, object] = {}
+    while waiting:
+        value = waiting.pop()
+        if type(value) in SIMPLE or id(value) in seen:
+            continue
+        seen[id(value)] = value  # kept, so that no other value gets its id
+        if isinstance(value, type):
+            if nameless(value):
+                found.append(Unnamed(place_of(value), _class_digest(value)))
+            continue
+        waiting.append(cast("Any", type(value)))
+        if isinstance(value, FunctionType) and nameless(value):
+            found.append(Unnamed(place_of(value), _code_digest(value.__code__)))
+        _, parts, width = taken_apart(value)
+        inside = list(parts)
+        if width > 1:
+            pairs = sorted(zip(inside[::2], inside[1::2], strict=True), key=lambda pair: digester.value(pair[0]))
+            inside = [part for pair in pairs for part in pair]
+        elif width:
+            inside.sort(key=digester.value)
+        waiting += reversed(inside)
+    return found
+
+
+def _class_digest(kind: type) -> bytes:
+    """Return a digest of the functions of a class, of what they close over, and of its attributes that have one."""
+    found: list[bytes] = []
+    for name, attribute in sorted(vars(kind).items()):
+        function = look_up(attribute, "__func__") or look_up(attribute, "fget") or attribute
+        if isinstance(function, FunctionType):
+            found.append(_code_digest(function.__code__))
+        elif name.startswith("__"):
+            continue  # of these, the interpreter makes some, and each version others
+        with suppress(DigestError):
+            found.append(digest([name, function]))
+    return combined(*found)
+
+
+@lru_cache(maxsize=1024)
+def _code_digest(code: CodeType) -> bytes:
+    """Return a digest of names, constants and instructions: not of lines, so that code may move in its file."""
+    return digest(tuple(_content(code)))
+
+
+def _content(code: CodeType) -> Iterator[object]:
+    yield from (code.co_code, code.co_names, code.co_varnames, code.co_freevars)
+    for constant in code.co_consts:
+        yield tuple(_content(constant)) if isinstance(constant, CodeType) else constant
+
+
+def _origin(function: Any) -> str:
+    if isinstance(function, MethodType):
+        return _origin(function.__func__)
+    if isinstance(function, BuiltinMethodType) and not _of_module(function):
+        owner = function.__self__
+        return f"{place_of(owner if isinstance(owner, type) else type(owner))}.{function.__name__}"
+    if isinstance(look_up(function, "__qualname__"), str):
+        return place_of(function)
+    # What says itself what it is in a digest is known by its own name too: a process. See _NAMED_ITSELF.
+    origin = place_of(type(function))
+    return f"{origin} {name_of(function)!r}" if look_up(function, "__procession_digest__") else origin
+
+
+def said(function: Any) -> bool:
+    """Return whether its name says all there is to a callable: no arguments of its own, no object, no variables."""
+    if isinstance(function, Each):
+        return said(function.function)
+    return _of_module(function) if isinstance(function, BuiltinMethodType) else named(function)
+
+
+def holding(function: Any) -> object:
+    """Return what there is to a callable beyond its name, to be digested.
+
+    An explicit name stands for the function itself; so there it is only what that closes over, `None` if nothing.
+    """
+    inner = function.function if isinstance(function, Each) else function
+    if isinstance(inner, FunctionType) and options_of(inner).name is not None:
+        parts = list(taken_apart(inner).parts)
+        return parts if any(parts) else None
+    return function
+
+
+def _of_module(function: BuiltinMethodType) -> bool:
+    return function.__self__ is None or isinstance(function.__self__, ModuleType)
