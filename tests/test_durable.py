@@ -577,6 +577,128 @@ def test_arguments_that_cannot_be_told_apart_are_refused(path):
     assert process.execute()[0] == 10
 
 
+# What tasks share and change
+
+
+class Etl:
+    """Its tasks hand on rows in what they share."""
+
+    def __init__(self, rows, note=None):
+        self.rows = rows
+        self.note = note
+
+    def extract(self, *_):
+        self.rows.append(len(self.rows))
+
+    def load(self, *_):
+        work(5)
+        return sum(self.rows)
+
+
+def fill(rows):
+    rows.append(7)
+    return "filled"
+
+
+def summed(rows):
+    work(5)
+    return sum(rows)
+
+
+def sharing(how):
+    """A process of which one task changes what another takes, in many ways."""
+    process, rows = Process("etl"), [1]
+    etl = Etl(rows)
+    if how == "the object of methods":
+        process.add_task(etl.extract)
+        process.add_task(etl.load)
+    elif how == "a list":
+        process.add_task(fill, rows)
+        process.add_task(summed, rows)
+    elif how == "in two objects":
+        process.add_task(Etl(rows).extract)
+        process.add_task(Etl(rows, note={"a": 1}).load)
+    elif how == "in a dict and a closure":
+        process.add_task(lambda rows: rows["all"].append(7), {"all": rows})
+        process.add_task(lambda: summed(rows))
+    elif how == "in a map":
+        process.map(etl.extract, [1, 2])
+        process.add_task(partial(summed, rows))
+    elif how == "in a process":
+        inner = Process("inner")
+        inner.add_task(etl.extract)
+        process.add_task(inner)
+        process.add_task(etl.load)
+    elif how == "a value":
+        taken = process.task(list, [1])
+        process.task(fill, taken)
+        process.task(summed, taken)
+    else:
+        taken = process.map(abs, [1, 2])
+        process.task(fill, taken)
+        process.task(summed, taken)
+    return process
+
+
+SHARING = [
+    "the object of methods",
+    "a list",
+    "in two objects",
+    "in a dict and a closure",
+    "in a map",
+    "in a process",
+    "a value",
+    "the list of a map",
+]
+
+
+@pytest.mark.parametrize("how", SHARING)
+def test_what_tasks_share_and_change_is_refused_when_the_run_goes_on(how, path):
+    """The rest would see it as it was at first. With both tasks named; with changes allowed, both are called."""
+    BROKEN.add(5)
+    with pytest.raises(ValueError, match="5"):
+        sharing(how).execute(run_id="a", journal=path)
+    BROKEN.clear()
+    for _ in range(2):
+        with pytest.raises(PlanChangedError, match=r"task \d \(.*\) and task \d \(.*\) take the same object of type"):
+            sharing(how).execute(run_id="a", journal=path)
+    expected = sharing(how).execute()
+    assert sharing(how).execute(run_id="a", journal=path, allow_changes=True)[-1] == expected[-1]
+    assert sharing(how).execute(run_id="a", journal=path)[-1] == expected[-1]
+
+
+@pytest.mark.parametrize("how", SHARING)
+def test_what_tasks_have_shared_and_changed_and_is_recorded_whole_is_returned(how, path):
+    """Nothing is called that could see it. A value is what it was when its task ended."""
+    results = sharing(how).execute(run_id="a", journal=path)
+    calls()
+    assert sharing(how).execute(run_id="a", journal=path)[1:] == results[1:]
+    assert calls() == []
+
+
+def test_what_tasks_share_and_leave_as_it_is_holds_nothing_up(path):
+    """Nor does what one changes that is its own, or what only those have changed that are called again."""
+
+    def run():
+        process, shared, torn = Process("p"), {"deep": [1], "path": Path("a")}, [1]
+        process.add_task(fill, [1])
+        process.add_task(same, shared)
+        process.add_task(same, [shared])
+        taken = process.task(same, [[2], "a"])
+        process.task(len, taken)
+        process.task(lambda rows: (fill(torn), work(5)), taken)
+        process.add_task(fill, torn)
+        return process.execute(run_id="a", journal=path)
+
+    BROKEN.add(5)
+    with pytest.raises(ValueError, match="5"):
+        run()
+    BROKEN.clear()
+    calls()
+    assert run()[4] == 2
+    assert calls() == [5]
+
+
 # What is recorded has ended, and nothing else has
 
 

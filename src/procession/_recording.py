@@ -2,7 +2,7 @@
 
 import os
 import traceback
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from typing import TYPE_CHECKING, cast
 
 from procession._engine.course import Course
@@ -17,17 +17,25 @@ from procession.errors import PlanChangedError
 
 if TYPE_CHECKING:
     from procession._plan.shape import Shape
+    from procession._plan.shared import Watch  # likewise
     from procession.journal import Journal, Recorder
 
 
 class Recording:
     """A run's id and, where it is recorded, its way into the journal. `opened` is a journal to close with it."""
 
-    __slots__ = ("opened", "recorder", "run_id")
+    __slots__ = ("opened", "recorder", "run_id", "watch")
 
-    def __init__(self, run_id: str, recorder: "Recorder | None" = None, opened: "Journal | None" = None) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        recorder: "Recorder | None" = None,
+        watch: "Watch | None" = None,
+        opened: "Journal | None" = None,
+    ) -> None:
         self.run_id = run_id
         self.recorder = recorder
+        self.watch = watch
         self.opened = opened
 
     def follow(self, course: Course) -> None:
@@ -40,7 +48,10 @@ class Recording:
         if self.recorder is None:
             return
         try:
-            self.recorder.close(status, self._why(course.ledger, status))
+            try:
+                self._note_shared(course, self.recorder)
+            finally:
+                self.recorder.close(status, self._why(course.ledger, status))
         except Exception as error:
             course.interrupt(error)
         finally:
@@ -58,6 +69,20 @@ class Recording:
         finally:
             if self.opened is not None:
                 self.opened.close()
+
+    def _note_shared(self, course: Course, recorder: "Recorder") -> None:
+        """Note what several tasks take and have changed: of arguments all, of values what could be seen later."""
+        from procession._plan.parts import place_of  # as in `recording_of`
+        from procession._plan.shared import Shared
+
+        shared = self.watch.changed() if self.watch is not None else []
+        ledger = course.ledger
+        for source, tasks in _takers(course.plan.needs).items():
+            completed = sum(ledger.state(task) == "completed" for task in tasks)
+            if 0 < completed < len(tasks) and not recorder.is_as_recorded(source, ledger.values[source]):
+                shared.append(Shared(place_of(type(ledger.values[source])), tuple(tasks)))
+        if shared:
+            recorder.note_shared(shared)
 
     def _why(self, ledger: Ledger, status: RunStatus) -> str | None:
         """Return why a run failed: by what stopped it or, if it went on, by what failed first."""
@@ -96,28 +121,30 @@ def recording_of(
         return Recording(os.urandom(8).hex())
     from procession._plan.fingerprint import fingerprint_of  # only who records needs it, and what it imports
     from procession._plan.shape import shape_of
+    from procession._plan.shared import Watch  # likewise
     from procession.journal import Journal, Recorder  # needs the extra `journal`
     from procession.journal.origin import origin_of
 
     fingerprint = fingerprint_of(process_name, plan.calls)
     shape = shape_of(plan.calls, plan.stages, plan.needs)
+    watch = Watch(plan.calls)
     if task is not None and outer is not None:
         assert isinstance(outer, Recorder)
         run_id = f"{task.conduct.run_id}/{task.index}" + (f".{task.element}" if task.element >= 0 else "")
         within = (outer, task.index, task.element)
         allow_changes = outer.allow_changes
         recorder = outer.journal.begin(run_id, fingerprint, shape, within=within, allow_changes=allow_changes)
-        return _with_whole_maps(Recording(run_id, recorder), plan, shape, process_name)
+        return _with_whole_maps(Recording(run_id, recorder, watch), plan, shape, process_name)
     run_id = os.urandom(8).hex() if run_id is None else run_id
     origin = origin_of(run_id)
     if isinstance(journal, Journal):
         recorder = journal.begin(run_id, fingerprint, shape, origin=origin, allow_changes=allow_changes)
-        return _with_whole_maps(Recording(run_id, recorder), plan, shape, process_name)
+        return _with_whole_maps(Recording(run_id, recorder, watch), plan, shape, process_name)
     assert journal is not None
     opened = Journal(journal)
     try:
         recorder = opened.begin(run_id, fingerprint, shape, origin=origin, allow_changes=allow_changes)
-        return _with_whole_maps(Recording(run_id, recorder, opened), plan, shape, process_name)
+        return _with_whole_maps(Recording(run_id, recorder, watch, opened), plan, shape, process_name)
     except BaseException:
         opened.close()
         raise
@@ -173,3 +200,12 @@ def _known_length(recorder: "Recorder", plan: Plan, index: int) -> int:
         if isinstance(value, Sized):
             return len(value)
     return 0
+
+
+def _takers(needs: Mapping[int, tuple[int, ...]]) -> dict[int, list[int]]:
+    """Return which tasks take the value of each."""
+    takers: dict[int, list[int]] = {}
+    for task, needed in needs.items():
+        for source in needed:
+            takers.setdefault(source, []).append(task)
+    return takers

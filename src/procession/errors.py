@@ -82,7 +82,10 @@ class NestingError(ProcessionError, ValueError):
 
 
 class PlanChangedError(ProcessionError, ValueError):
-    """The run was begun with another definition; the first difference stands in the message."""
+    """The run was begun with another definition; the first difference stands in the message.
+
+    Also: its tasks have changed an object that they share, which is in no record, and only some of them are recorded.
+    """
 
 
 class ProcessRunningError(ProcessionError, RuntimeError):

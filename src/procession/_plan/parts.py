@@ -151,13 +151,13 @@ def _reduced(value: Any) -> Parts:
             pairs = list(pairs) if isinstance(value, OrderedDict) else dict(pairs)
     except Exception as error:
         raise Opaque(described(error)) from error
-    parts = [args, _state(value, state), items, pairs]
+    parts = [args, state_of(value, state), items, pairs]
     if isinstance(function, type):
         return Parts(f"object {place_of(function)}", parts)
     return Parts("object", [function, *parts])
 
 
-def _state(value: Any, state: Any) -> Any:
+def state_of(value: Any, state: Any) -> Any:
     """Leave out of a state what is no part of the value: caches, and what a dataclass does not compare."""
     kind = cast("Any", type(value))
     told_by: Any = kind.__getstate__

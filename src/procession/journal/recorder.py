@@ -1,6 +1,7 @@
 """One run's way into a journal, while this process executes it."""
 
 import errno
+import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -14,14 +15,16 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, fun
 from procession._model.record import WHOLE, Record, Recorded
 from procession._model.states import RunStatus
 from procession._model.text import untold
+from procession._plan.digest import SIMPLE, digest
 from procession._plan.shape import Shape
-from procession.errors import JournalError, ProcessionError, ResultError, RunInUseError
+from procession._plan.shared import Shared
+from procession.errors import DigestError, JournalError, ProcessionError, ResultError, RunInUseError
 from procession.journal import lease
 from procession.journal.codec import Codec, decoded, encoded, writable
 from procession.journal.database import Channel
 from procession.journal.heartbeat import Heartbeat, Snapshot
 from procession.journal.removal import forget
-from procession.journal.schema import records, runs
+from procession.journal.schema import definitions, records, runs
 
 if TYPE_CHECKING:
     from procession.journal.store import Journal
@@ -216,6 +219,35 @@ class Recorder:
             time.sleep(min(pause, left))
             pause = min(2 * pause, longest)
 
+    def is_as_recorded(self, index: int, value: object) -> bool:
+        """Return whether a task's value, or the list of a map's, is still what was recorded of it."""
+        if type(value) in SIMPLE:
+            return True
+        query = select(records.c.value).where(
+            records.c.run == self.key, records.c.task == index, records.c.element == WHOLE
+        )
+        with self.held.channel.open() as connection:
+            data: bytes | None = connection.execute(query).scalar_one_or_none()
+        where = f"run {self.run_id!r}, task {index}"
+        try:
+            if self._shape is not None and self._shape.kinds.get(index) == "map":
+                recorded: object = [one.value for _, one in sorted(self.elements(index).items())]
+            elif data is None or self.encode(value) == data:
+                return True
+            else:  # other bytes may still be of the same value
+                recorded = decoded(self._codec, data, where)
+            return digest(recorded) == digest(value)
+        except (ResultError, DigestError):
+            return True  # nobody can tell
+
+    def note_shared(self, shared: Sequence[Shared]) -> None:
+        """Note what several tasks take and have changed, beside what was noted before."""
+        here = (definitions.c.run == self.key, self._holding())
+        with self.held.channel.transaction() as connection:
+            noted = read_shared(connection.execute(select(definitions.c.shared).where(*here)).scalar_one_or_none())
+            written = json.dumps(list(dict.fromkeys((*noted, *shared))))
+            connection.execute(update(definitions).where(*here).values(shared=written))
+
     def start_heartbeat(
         self,
         snapshot: Callable[[], Snapshot],
@@ -379,7 +411,7 @@ class Recorder:
         rows = self.persist(read)
         found: dict[int, Recorded] = {}
         unreadable: list[int] = []
-        for at, data, attempts, duration, worker, digest, task, element, name in rows:
+        for at, data, attempts, duration, worker, element_digest, task, element, name in rows:
             try:
                 value = None if data is None else self._decoded(data, task, element, name)
             except ResultError:
@@ -387,7 +419,7 @@ class Recorder:
                     raise
                 unreadable.append(at)
             else:
-                found[at] = Recorded(value, attempts, duration, worker, digest)
+                found[at] = Recorded(value, attempts, duration, worker, element_digest)
         return found, unreadable
 
     def _decoded(self, data: bytes, task: int, element: int, name: str) -> object:
@@ -428,6 +460,11 @@ class Recorder:
         self.persist(delete_them)
         for task in again:
             recorded.pop(task, None)
+
+
+def read_shared(written: str | None) -> list[Shared]:
+    """Return what is noted of a run as what its tasks take and have changed."""
+    return [Shared(kind, tuple(tasks)) for kind, tasks in json.loads(written or "[]")]
 
 
 def _is_plain(record: Record) -> bool:

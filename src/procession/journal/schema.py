@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from procession.errors import JournalError
 
-VERSION = 2
+VERSION = 3
 
 MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {
     1: (
@@ -36,6 +36,7 @@ MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {
         "ALTER TABLE procession_runs DROP COLUMN fingerprint",
         "ALTER TABLE procession_records ADD COLUMN log TEXT",
     ),
+    2: ("ALTER TABLE procession_definitions ADD COLUMN shared TEXT",),
 }
 """Statements that make the tables of a version those of the next one."""
 
@@ -86,6 +87,7 @@ definitions = Table(
     Column("run", _KEY, primary_key=True, autoincrement=False),
     Column("fingerprint", LargeBinary, nullable=False),
     Column("shape", LargeBinary),  # none of a run that was begun when none was kept
+    Column("shared", Text),  # JSON: what several tasks take and have changed, if there is any
 )
 
 records = Table(

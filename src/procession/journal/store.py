@@ -21,7 +21,7 @@ from procession.journal.counts import Counts
 from procession.journal.database import Database, Durability
 from procession.journal.look import RunInfo, TaskInfo
 from procession.journal.reader import Reader
-from procession.journal.recorder import Entry, Held, Recorder
+from procession.journal.recorder import Entry, Held, Recorder, read_shared
 from procession.journal.removal import forget, remove
 from procession.journal.schema import ID_LIMIT, TOP, definitions, records, runs
 
@@ -346,6 +346,7 @@ def _check_free(row: Row[Any], run_id: str, now: float) -> None:
 def _define(connection: Connection, row: Row[Any], run_id: str, plan: _Plan, *, allow_changes: bool) -> None:
     """Have the journal keep what a run is now; forget what was recorded of tasks that have changed, or refuse them."""
     here = definitions.c.run == row.key
+    _check_shared(connection, row, run_id, plan, allow_changes=allow_changes)
     kept = connection.execute(select(definitions.c.fingerprint, definitions.c.shape).where(here)).one()
     if kept.fingerprint != plan.written["fingerprint"]:
         before = Fingerprint.from_bytes(kept.fingerprint)
@@ -360,3 +361,40 @@ def _define(connection: Connection, row: Row[Any], run_id: str, plan: _Plan, *, 
             forget(connection, row.key, plan.outdated(before))
     if kept._mapping != plan.written:
         connection.execute(update(definitions).where(here).values(**plan.written))
+
+
+def _check_shared(connection: Connection, row: Row[Any], run_id: str, plan: _Plan, *, allow_changes: bool) -> None:
+    """Refuse to go on, or forget, where tasks have changed what they share and only some of them are recorded.
+
+    The others would be called with the object as it was at first.
+    """
+    here = definitions.c.run == row.key
+    noted = read_shared(connection.execute(select(definitions.c.shared).where(here)).scalar_one())
+    if not noted:
+        return
+    whole = select(records.c.task).where(
+        records.c.run == row.key, records.c.element == WHOLE, records.c.state == "completed"
+    )
+    completed = set(connection.execute(whole).scalars())
+    halves = [one for one in noted if completed.intersection(one.tasks) and not completed.issuperset(one.tasks)]
+    if halves and not allow_changes:
+        kind, tasks = halves[0]
+        done = next(task for task in tasks if task in completed)
+        open_ = next(task for task in tasks if task not in completed)
+        raise PlanChangedError(
+            f"run {run_id!r} of process {row.process!r} cannot be gone on with: {_named(plan, done)} and "
+            f"{_named(plan, open_)} take the same object of type {shown(kind)}, which was changed while the run was "
+            f"executed, and only task {done} is recorded: task {open_} would not see the change. Have tasks hand on "
+            "what they make as values (process.task), and start under another run id, or with allow_changes=True, "
+            "which calls again all that take that object"
+        )
+    again = {task for one in halves for task in one.tasks}
+    if again:
+        forget(connection, row.key, again if plan.shape is None else plan.shape.following(again))
+    kept = json.dumps([one for one in noted if completed.issuperset(one.tasks)])
+    connection.execute(update(definitions).where(here).values(shared=kept))
+
+
+def _named(plan: _Plan, task: int) -> str:
+    fingerprint = plan.fingerprint
+    return f"task {task} ({shown(fingerprint.name(task))})" if task < fingerprint.tasks else f"task {task}"

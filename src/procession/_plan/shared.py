@@ -1,0 +1,105 @@
+"""Objects that several tasks take: which of them the tasks of a run have changed.
+
+What tasks hand on in an object that they share is in no record. A run that goes on would call the rest of them with the
+object as it was at first, so it is noted that there is such a one.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from types import FunctionType, MethodType, ModuleType
+from typing import Any, Final, NamedTuple, cast
+
+from procession._model.handle import Handle
+from procession._model.task import Call, Each, is_process
+from procession._plan.digest import SIMPLE, Digester, Refused
+from procession._plan.parts import named, place_of, state_of
+
+
+class Shared(NamedTuple):
+    """An object that several tasks take."""
+
+    kind: str
+    """Where its type comes from."""
+    tasks: tuple[int, ...]
+
+
+class Watch:
+    """Knows what several of these calls take as it is now, and tells later what of it has changed."""
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        takers: dict[int, tuple[object, list[int]]] = {}
+        for place, (function, args, kwargs) in enumerate(calls):
+            _take(place, [function, *args, *kwargs.values()], takers)
+        digester = Digester()
+        self._watched: Final = [
+            (value, Shared(place_of(type(value)), tuple(tasks)), digest)
+            for value, tasks in takers.values()
+            if len(tasks) > 1 and (digest := _digest(value, digester))
+        ]
+
+    def changed(self) -> list[Shared]:
+        """Return what several tasks take and has changed."""
+        digester = Digester()
+        return [shared for value, shared, digest in self._watched if _digest(value, digester) != digest]
+
+
+def _digest(value: object, digester: Digester) -> bytes:
+    try:
+        return digester.value(value)
+    except Refused:  # it is in no argument's digest, either
+        return b""
+
+
+def _take(place: int, values: list[Any], takers: dict[int, tuple[object, list[int]]]) -> None:
+    """Note a task as one that takes these values, and what they hold."""
+    while values:
+        value = values.pop()
+        if type(value) in SIMPLE or isinstance(value, type | ModuleType | Handle) or named(value):
+            continue
+        found = takers.setdefault(id(value), (value, []))[1]
+        if place in found[-1:]:
+            continue
+        found.append(place)
+        if len(found) == 1:  # of what it holds, its own digest tells those that follow
+            values += _held(value)
+
+
+def _held(value: Any) -> list[Any]:
+    """Return the objects that a value holds itself: no copies, and nothing that is no part of it."""
+    if isinstance(value, partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, MethodType):
+        return [value.__func__, value.__self__]
+    if isinstance(value, FunctionType | Each):
+        return [value.function] if isinstance(value, Each) else _closed_over(value)
+    if is_process(value):
+        return [part for function, args, kwargs in value.tasks for part in (function, *args, *kwargs.values())]
+    if isinstance(value, dict):
+        items = cast("dict[Any, Any]", value)  # type: ignore[redundant-cast]  # as in `parts`
+        return [*items, *items.values(), *_attributes(value)]
+    if isinstance(value, list | tuple | set | frozenset):
+        return [*value, *_attributes(value)]
+    return _attributes(value)
+
+
+def _closed_over(function: FunctionType) -> list[Any]:
+    held = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # not assigned yet
+            held.append(cell.cell_contents)
+    return held
+
+
+def _attributes(value: Any) -> list[Any]:
+    """Return the values of an object's attributes, unless its class says itself what its state is."""
+    told_by: Any = type(value).__getstate__
+    if told_by is not object.__getstate__:
+        return []
+    try:
+        state = state_of(value, value.__getstate__())
+    except TypeError:  # it has none that pickle would take
+        return []
+    halves = cast("tuple[Any, ...]", state) if isinstance(state, tuple) else (state,)  # type: ignore[redundant-cast]  # as in `parts`
+    found = [cast("dict[str, Any]", half) for half in halves if isinstance(half, dict)]
+    return [attribute for half in found for attribute in half.values()]
