@@ -1,5 +1,7 @@
 """The journal itself: what is recorded, who may record it, and what becomes of it when things go wrong."""
 
+import collections
+import enum
 import json
 import os
 import pickle
@@ -18,6 +20,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import psycopg
+import numpy
 import pytest
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import OperationalError
@@ -299,12 +302,46 @@ def test_a_value_whose_class_is_gone_is_named(where, monkeypatch):
         three.close("completed")
 
 
-@pytest.mark.parametrize("value", [(1, 2), {1: 2}, {1, 2}, float("nan"), b"x", object()])
-def test_json_refuses_what_would_come_back_as_something_else(value):
-    """Tuples, keys that are no strings, and what JSON has no word for."""
+class Named(str):
+    __slots__ = ()
+
+
+class Listed(list):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ((1, 2), "a tuple, which would come back as a list"),
+        ({1: 2}, "a key of type int, which would come back as a str"),
+        ({None: 2}, "a key of type NoneType"),
+        (enum.StrEnum("Status", ["PAID"]).PAID, r"a test_journal_store.Status, which would come back as a str"),
+        (enum.IntEnum("Level", ["LOW"]).LOW, "Level, which would come back as a int"),
+        (enum.IntFlag("Access", ["READ"]).READ, "Access, which would come back as a int"),
+        (collections.Counter("aab"), "collections.Counter, which would come back as a dict"),
+        (collections.OrderedDict(b=1), "collections.OrderedDict, which would come back as a dict"),
+        (collections.defaultdict(list, a=[1]), "collections.defaultdict, which would come back as a dict"),
+        (collections.namedtuple("Pair", "a b")(1, 2), "Pair, which would come back as a list"),
+        (Named("a"), "Named, which would come back as a str"),
+        (Listed([1]), "Listed, which would come back as a list"),
+        ({Named("a"): 1}, "a key of type test_journal_store.Named"),
+        (numpy.float64(1.5), "numpy.float64, which would come back as a float"),
+        (numpy.str_("a"), "numpy.str_, which would come back as a str"),
+        (numpy.int64(1), "int64 is not JSON"),
+        ({1, 2}, "set is not JSON"),
+        (float("nan"), "not JSON compliant"),
+        (b"x", "bytes is not JSON"),
+        (object(), "object is not JSON"),
+    ],
+)
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: {"a": [1, {"b": value}]}])
+def test_json_refuses_what_would_come_back_as_something_else(value, text, wrap):
+    """At every depth: other types, keys that are no strings, and what JSON has no word for."""
+    value = wrap(value)
     with Journal(":memory:", codec="json") as journal:
         one = journal.begin("run", SIX)
-        with pytest.raises(ResultError, match="codec 'json'"):
+        with pytest.raises(ResultError, match=f"codec 'json'.*{text}"):
             one.encode(value)
         one.commit([done(one, 0, {"ü": [1, 1.5, None, True]})])
         assert values(one) == {0: {"ü": [1, 1.5, None, True]}}

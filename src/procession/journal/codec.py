@@ -2,13 +2,30 @@
 
 import json
 import pickle
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from procession._model.text import described, shown
 from procession.errors import ResultError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 LIMIT = 500_000_000
 """Bytes of one value, at most: what every supported database takes in one piece."""
+
+_CONTAINERS: Final = frozenset({list, dict})
+_KEYS: Final = frozenset[type]({str})
+_PLAIN: Final = frozenset[type]({list, dict, str, int, float, bool, type(None)})
+"""The types that JSON gives back."""
+_GIVEN_BACK: Final[tuple[tuple[type, str], ...]] = (
+    (dict, "dict"),
+    (list, "list"),
+    (tuple, "list"),
+    (str, "str"),
+    (int, "int"),
+    (float, "float"),
+)
+"""What JSON writes subclasses of these as."""
 
 
 class Codec(Protocol):
@@ -57,24 +74,41 @@ class JsonCodec:
     name = "json"
 
     def encode(self, value: object) -> bytes:
-        """Return the value as JSON, having seen that the same value comes back.
+        """Return the value as JSON, having seen that the same value of the same type comes back, at every depth.
 
         >>> JsonCodec().encode({"pages": [1, 2]})
         b'{"pages":[1,2]}'
         >>> JsonCodec().encode((1, 2))
         Traceback (most recent call last):
-        TypeError: it would come back as another value: a tuple as a list, say, or a number that is a key as a string
+        TypeError: it is, or holds, a tuple, which would come back as a list
         """
         data = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
-        if json.loads(data) != value:
-            raise TypeError(
-                "it would come back as another value: a tuple as a list, say, or a number that is a key as a string"
-            )
+        _check_types(value)
+        if json.loads(data) != value:  # the text of a number that it cannot read, say
+            raise ValueError("it would come back as another value")
         return data
 
     def decode(self, data: bytes) -> object:
         """Return the value."""
         return json.loads(data)
+
+
+def _check_types(value: Any) -> None:
+    """Raise `TypeError` if JSON would give back a part of the value as another type, such as an enum's member."""
+    waiting: list[Any] = [[value]]
+    while waiting:
+        parts: Any = waiting.pop()
+        if type(parts) is dict:
+            _check_kinds(parts, _KEYS, "a key of type ")
+            parts = parts.values()
+        _check_kinds(parts, _PLAIN, "a ")
+        waiting += [part for part in parts if type(part) in _CONTAINERS]
+
+
+def _check_kinds(parts: "Iterable[object]", plain: frozenset[type], what: str) -> None:
+    for kind in set[type](map(type, parts)) - plain:
+        came = "str" if plain is _KEYS else next(word for base, word in _GIVEN_BACK if issubclass(kind, base))
+        raise TypeError(f"it is, or holds, {what}{_named(kind)}, which would come back as a {came}")
 
 
 CodecName = Literal["pickle", "json"]
@@ -130,4 +164,8 @@ def writable(text: str) -> str:
 
 
 def _type(value: object) -> str:
-    return shown(f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins."))
+    return _named(type(value))
+
+
+def _named(kind: type) -> str:
+    return shown(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."))
