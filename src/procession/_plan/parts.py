@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cached_property, lru_cache, partial
-from hashlib import blake2b
 from itertools import chain
 from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple, cast
@@ -21,6 +20,7 @@ from typing import Any, Final, NamedTuple, cast
 from procession._model.handle import Handle, index_of
 from procession._model.task import Each, look_up
 from procession._model.text import described
+from procession._plan.content import FAMILIES, array_content
 
 _MAIN: Final = frozenset({"__main__", "__mp_main__"})
 """What the main module calls itself, in a program and in a child of multiprocessing."""
@@ -60,6 +60,8 @@ def place_of(value: Any) -> str:
     module = _module_of(value)
     if module in _MAIN:
         module = main_module()
+    if module.startswith("numpy._core"):
+        module = module.replace("_core", "core", 1)  # as it was called before NumPy 2
     if module.startswith(("pathlib._", "procession._")):  # where things lie that are known by another name
         module = module.partition(".")[0]
     return f"{module}:{look_up(value, '__qualname__') or type(value).__qualname__}"
@@ -116,10 +118,33 @@ def _teller(kind: Any) -> Callable[[Any], Parts]:
     if hasattr(kind, "__procession_digest__"):
         return lambda value: Parts(place, [value.__procession_digest__()])
     for name, special in _FAMILIES.items():
-        family = _imported(name)
-        if family is not None and issubclass(kind, family):
+        if _is_of(kind, name):
             return special
+    for name, rule in FAMILIES.items():
+        if _is_of(kind, name):
+            return _by_content(kind, name, rule)
+    if hasattr(kind, "__attrs_attrs__"):
+        return _attrs
     return _iterator if hasattr(kind, "__next__") else _reduced
+
+
+def _is_of(kind: Any, name: str) -> bool:
+    family = _imported(name)
+    return family is not None and issubclass(kind, family)
+
+
+def _by_content(kind: Any, family: str, rule: Callable[[Any], Iterable[Any]]) -> Callable[[Any], Parts]:
+    library, _, _ = family.partition(":")
+    own = kind.__module__.partition(".")[0] == library.partition(".")[0]
+    label = family if own else f"{family} {place_of(kind)}"  # where a library keeps its classes differs by version
+
+    def told(value: Any) -> Parts:
+        try:
+            return Parts(label, rule(value))
+        except Exception as error:
+            raise Opaque(described(error)) from error
+
+    return told
 
 
 def _iterator(_: Any) -> Parts:
@@ -227,15 +252,14 @@ def _path(path: Any) -> Parts:
     return Parts("path", [type(path), str(path)])
 
 
-def _array(array: Any) -> list[Any]:
-    dtype = array.dtype
-    if dtype.hasobject:
-        content = array.ravel().tolist()
-    else:
-        # Hashed here, and without a copy if that can be: numpy lends out no times (kinds m and M).
-        lent = array.flags.c_contiguous and dtype.kind not in "mM"
-        content = blake2b(array if lent else array.tobytes()).digest()
-    return [dtype if dtype.names else dtype.str, array.shape, content]
+def _attrs(value: Any) -> Parts:
+    """Take an object of a class that attrs made apart by what it compares, unless its class says itself what it is."""
+    kind = cast("Any", type(value))
+    told_by: Any = kind.__getstate__
+    if told_by is not object.__getstate__ and not str(getattr(told_by, "__module__", None)).startswith("attr."):
+        return _reduced(value)
+    compared = {field.name: getattr(value, field.name, None) for field in kind.__attrs_attrs__ if field.eq}
+    return Parts(f"object {place_of(kind)}", [(), compared, None, None])
 
 
 def _mock(mock: Any) -> Parts:
@@ -276,7 +300,7 @@ _ELSEWHERE: Final[dict[str, Callable[[Any], Iterable[Any]]]] = {
     "builtins:dict_keys": list,
     "builtins:dict_values": list,
     "builtins:dict_items": list,
-    "numpy:ndarray": _array,
+    "numpy:ndarray": array_content,
 }
 """By the place of the exact type, which need not be imported. Views in their order: a map takes them so."""
 

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 LIMIT = 500_000_000
 """Bytes of one value, at most: what every supported database takes in one piece."""
 
+_MAPPINGS: Final = frozenset({dict})
 _CONTAINERS: Final = frozenset({list, dict})
-_KEYS: Final = frozenset[type]({str})
-_PLAIN: Final = frozenset[type]({list, dict, str, int, float, bool, type(None)})
+_KEYS: Final = frozenset[type[Any]]({str})
+_PLAIN: Final = frozenset[type[Any]]({list, dict, str, int, float, bool, type(None)})
 """The types that JSON gives back."""
-_GIVEN_BACK: Final[tuple[tuple[type, str], ...]] = (
+_GIVEN_BACK: Final[tuple[tuple[type[Any], str], ...]] = (
     (dict, "dict"),
     (list, "list"),
     (tuple, "list"),
@@ -98,17 +99,18 @@ def _check_types(value: Any) -> None:
     waiting: list[Any] = [[value]]
     while waiting:
         parts: Any = waiting.pop()
-        if type(parts) is dict:
+        if type(parts) in _MAPPINGS:
             _check_kinds(parts, _KEYS, "a key of type ")
             parts = parts.values()
         _check_kinds(parts, _PLAIN, "a ")
         waiting += [part for part in parts if type(part) in _CONTAINERS]
 
 
-def _check_kinds(parts: "Iterable[object]", plain: frozenset[type], what: str) -> None:
-    for kind in set[type](map(type, parts)) - plain:
+def _check_kinds(parts: "Iterable[object]", plain: frozenset[type[Any]], what: str) -> None:
+    for kind in set[type[Any]](map(type, parts)) - plain:
+        found: type[Any] = kind
         came = "str" if plain is _KEYS else next(word for base, word in _GIVEN_BACK if issubclass(kind, base))
-        raise TypeError(f"it is, or holds, {what}{_named(kind)}, which would come back as a {came}")
+        raise TypeError(f"it is, or holds, {what}{_named(found)}, which would come back as a {came}")
 
 
 CodecName = Literal["pickle", "json"]
@@ -167,5 +169,5 @@ def _type(value: object) -> str:
     return _named(type(value))
 
 
-def _named(kind: type) -> str:
+def _named(kind: type[Any]) -> str:
     return shown(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."))
