@@ -524,6 +524,53 @@ def total(value):
     return sum(value) if isinstance(value, list) else value
 
 
+@pytest.mark.parametrize(
+    ("numbers", "called"),
+    [
+        ([1, 2, 3, 4], [4]),
+        ([0, 1, 2, 3], [0]),
+        ([3, 2, 1], []),
+        ([2, 9, 1, 1], [9]),
+        ([1], []),
+        ([7, 8], [7, 8]),
+    ],
+)
+@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+@pytest.mark.parametrize("by_handle", [False, True])
+def test_of_a_changed_map_only_new_elements_are_called(numbers, called, strategy, by_handle, path):
+    """Those that are the same keep their results, where they were or elsewhere; what takes the list is called again."""
+
+    def run(numbers, **options):
+        process = Process("mapped", strategy, 2)
+        process.task(lambda tens: plus(*tens), process.map(work, process.task(same, numbers) if by_handle else numbers))
+        return process.execute(run_id="a", journal=path, **options)[-2:]
+
+    run([1, 2, 3])
+    calls()
+    if by_handle is False:
+        with pytest.raises(PlanChangedError, match="has other arguments: argument 1"):
+            run(numbers)
+    assert run(numbers, allow_changes=True) == run(numbers)
+    assert run(numbers)[0] == [number * 10 for number in numbers]
+    made = calls()
+    assert [one for one in made if isinstance(one, int)] == called
+    assert ("plus", tuple(number * 10 for number in numbers)) in made
+
+
+def test_of_a_map_of_another_function_all_elements_are_called(path):
+    """By name, or by what it holds."""
+
+    def run(function):
+        process = Process("mapped")
+        process.map(function, [1, 2])
+        return process.execute(run_id="a", journal=path, allow_changes=True)
+
+    assert run(work) == [[10, 20]]
+    assert run(partial(plus, 1)) == [[2, 3]]
+    assert run(partial(plus, 2)) == [[3, 4]]
+    assert run(same) == [[1, 2]]
+
+
 def test_no_task_gets_the_result_of_another_that_has_its_name(path):
     """Lambdas that have changed places are refused; with changes allowed, each gives its own."""
 

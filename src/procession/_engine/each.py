@@ -66,6 +66,7 @@ class MapJob:
         "_index",
         "_length",
         "_lock",
+        "_moved",
         "_options",
         "_recorded",
         "_refill",
@@ -88,6 +89,7 @@ class MapJob:
         self._index = index
         self._where = f"process {shown(course.process_name)!r}, task {index} ({shown(course.name(index))})"
         self._recorded = {} if course.recorder is None else dict(course.recorder.elements(index))
+        self._moved = {one.digest: one for one in self._recorded.values()}
         self._each = each
         self._options = options
         self._lock = threading.Lock()
@@ -348,14 +350,23 @@ class MapJob:
 
         digest = digest_element(element, self._where)
         recorded = self._recorded.get(place)
+        if self._course.recorder is not None and self._course.recorder.allow_changes:
+            if recorded is None or recorded.digest != digest:
+                self._recorded.pop(place, None)
+                self._find_elsewhere(place, digest)
+            return digest
         if recorded is not None and recorded.digest != digest:
-            if self._course.recorder is not None and self._course.recorder.allow_changes:
-                self._recorded.pop(place)
-                return digest
             raise PlanChangedError(
                 f"{self._where}: element {place:,} is not the one that was recorded. {_REMEDY}, which calls it again"
             )
         return digest
+
+    def _find_elsewhere(self, place: int, digest: bytes) -> None:
+        """Take for an element what is recorded of the same one at another place, and record it here, too."""
+        found = self._moved.get(digest)
+        if found is not None:
+            self._course.element_finished(self._index, place, digest, found.value, time.perf_counter(), found.attempts)
+            self._recorded[place] = found
 
     def _check_length(self, length: int) -> None:
         """Refuse, or forget, what was recorded of elements that there are no more."""

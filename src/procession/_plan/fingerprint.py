@@ -13,6 +13,7 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Set as AbstractSet
 from itertools import accumulate, pairwise
 from marshal import dumps
 from typing import Any, Final, Literal, NamedTuple
@@ -79,6 +80,10 @@ class Arguments(NamedTuple):
             pairs = zip(now.parts, self._marks(place), other._marks(place), strict=True)
             changed = [part for part, before, after in pairs if before != after]
         return "has other arguments" + (f": {' and '.join(changed)}" if changed else "")
+
+    def bound(self, place: int) -> bool:
+        """Return whether the callable of the task at a place holds arguments, or nobody knows."""
+        return not self.which or self._form(place).bound
 
     def _form(self, place: int) -> Form:
         return self.forms[_number(self.which, place)]
@@ -159,6 +164,30 @@ class Fingerprint(NamedTuple):
         """
         both = sorted((self.tasks, other.tasks))
         return {place for place, _ in self._differences(other)}.union(range(*both))
+
+    def same_maps(self, other: "Fingerprint", tasks: AbstractSet[int]) -> set[int]:
+        """Return those of the tasks that are maps of the same function in both, whatever it is given for each element.
+
+        >>> before = fingerprint_of("p", [(Each(len), (["a"],), {}), (Each(len), (["b"],), {}), (len, ("a",), {})])
+        >>> after = fingerprint_of("p", [(Each(len), (["c"],), {}), (Each(max), (["b"],), {}), (len, ("b",), {})])
+        >>> before.same_maps(after, {0, 1, 2})
+        {0}
+        """
+        differences = dict(self._differences(other))
+        return {
+            place
+            for place in tasks
+            if place < min(self.tasks, other.tasks)
+            and other.name(place).startswith("map of ")
+            and (
+                place not in differences
+                # What a callable holds is in one digest with the iterables: nobody can tell whether it has changed.
+                or (
+                    differences[place] == "arguments"
+                    and not (self.arguments.bound(place) or other.arguments.bound(place))
+                )
+            )
+        }
 
     def _differences(self, other: "Fingerprint") -> "Iterator[tuple[int, Literal['name', 'arguments']]]":
         """Yield the places of tasks that both have and that differ, each with in what."""

@@ -23,7 +23,7 @@ from procession.journal import lease
 from procession.journal.codec import Codec, decoded, encoded, writable
 from procession.journal.database import Channel
 from procession.journal.heartbeat import Heartbeat, Snapshot
-from procession.journal.removal import forget
+from procession.journal.removal import forget, forget_whole
 from procession.journal.schema import definitions, records, runs
 
 if TYPE_CHECKING:
@@ -158,15 +158,11 @@ class Recorder:
 
     def forget(self, maps: AbstractSet[int], tasks: AbstractSet[int]) -> None:
         """Delete what is recorded of maps as a whole, but not of their elements, and all that is of other tasks."""
-        whole = delete(records).where(
-            records.c.run == self.key, records.c.task == bindparam("gone"), records.c.element == WHOLE, self._holding()
-        )
 
         def delete_them(_again: bool) -> None:
             with self.held.channel.transaction() as connection:
-                connection.execute(whole, [{"gone": task} for task in maps])
-                if tasks:
-                    forget(connection, self.key, tasks)
+                forget_whole(connection, self.key, maps, self._holding())
+                forget(connection, self.key, tasks)
 
         self.persist(delete_them)
         self._recorded = None

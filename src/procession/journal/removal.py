@@ -2,13 +2,25 @@
 
 from collections.abc import Set as AbstractSet
 
-from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, select
 
+from procession._model.record import WHOLE
 from procession.journal.schema import definitions, records, runs
+
+
+def forget_whole(connection: Connection, key: int, maps: AbstractSet[int], *where: ColumnElement[bool]) -> None:
+    """Delete what is recorded of maps as a whole, but not of their elements."""
+    whole = delete(records).where(
+        records.c.run == key, records.c.task == bindparam("gone"), records.c.element == WHOLE, *where
+    )
+    if maps:
+        connection.execute(whole, [{"gone": task} for task in maps])
 
 
 def forget(connection: Connection, key: int, tasks: AbstractSet[int]) -> None:
     """Delete what is recorded of these tasks of a run, and of the runs nested in them."""
+    if not tasks:
+        return
     one = delete(records).where(records.c.run == key, records.c.task == bindparam("gone"))
     connection.execute(one, [{"gone": task} for task in tasks])
     children = connection.execute(select(runs.c.key, runs.c.id).where(runs.c.parent == key)).all()

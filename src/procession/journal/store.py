@@ -22,7 +22,7 @@ from procession.journal.database import Database, Durability
 from procession.journal.look import RunInfo, TaskInfo
 from procession.journal.reader import Reader
 from procession.journal.recorder import Entry, Held, Recorder, read_shared
-from procession.journal.removal import forget, remove
+from procession.journal.removal import forget, forget_whole, remove
 from procession.journal.schema import ID_LIMIT, TOP, definitions, records, runs
 
 
@@ -358,7 +358,10 @@ def _define(connection: Connection, row: Row[Any], run_id: str, plan: _Plan, *, 
                 "follows from it"
             )
         if difference is not None:
-            forget(connection, row.key, plan.outdated(before))
+            outdated = plan.outdated(before)
+            maps = before.same_maps(plan.fingerprint, outdated)
+            forget_whole(connection, row.key, maps)  # an element is called again only if it is another one
+            forget(connection, row.key, outdated - maps)
     if kept._mapping != plan.written:
         connection.execute(update(definitions).where(here).values(**plan.written))
 
