@@ -3,20 +3,29 @@
 Each test ends only if as many calls as can be are in flight together: see `barriers`.
 """
 
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 
 import pytest
 
 from barriers import SCENARIOS, SHAPES, Shut, add_shape, attend, comes_to, depths, hall, left_by_failures
 from procession import Process
 
-EXECUTORS = ["processes"]
+GIVEN = {
+    "threads of others": lambda: ThreadPoolExecutor(8),
+    "processes of others": lambda: ProcessPoolExecutor(8, mp_context=get_context("spawn")),
+}
 
 
-@pytest.fixture(params=EXECUTORS)
+@pytest.fixture(scope="module", params=["processes", *GIVEN])
 def process_of(request):
     """Make a process for so many workers, on each executor."""
-    return partial(Process, "met", "parallel", executor=request.param)
+    if request.param == "processes":
+        yield partial(Process, "met", "parallel", executor="processes")
+        return
+    with GIVEN[request.param]() as executor:
+        yield partial(Process, "met", "parallel", executor=executor)
 
 
 @pytest.mark.parametrize(("shape", "seed"), [("fan-in", None), ("chains", 1), ("layers", 1), ("generated 0", 1)])

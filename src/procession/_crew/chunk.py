@@ -12,10 +12,13 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from procession._crew.earlier import with_earlier
 from procession._crew.remote import Remote
+from procession._crew.trace import Trace
 from procession._crew.travel import Call, Ended, encode_calls, encode_ended
 from procession._engine.attempt import Attempt
 from procession._engine.course import Course
@@ -39,24 +42,33 @@ class Chunk:
     whoever sent it ends a worker at a timeout. In the process it was made in, `course` is there and the calls are
     as they were given; elsewhere, they arrive as `data`, which `loads` reads. `chained` says that each call but the
     first takes the value of the one before. `whole` says that functions go by value, and `size` is how many bytes
-    it took. `within` is the executor that makes the calls, if that may be asked to make others that they wait for.
+    it took. `shared` says that one of several calls notes each end where its sender sees it, who may recall it: in
+    `ended`, or, if it goes to another process, in a `trace` that is made then. `within` is the executor that makes the
+    calls, if that may be asked to make others that they wait for.
     `wanted` says what is to be done with what the calls log.
     """
 
     __slots__ = (
         "_data",
+        "_found",
         "_loads",
         "_names",
         "_within",
+        "begun",
         "budget",
         "calls",
         "chained",
         "course",
+        "ended",
         "halts",
         "hung",
         "kills",
+        "recalled",
+        "shared",
         "size",
         "stops",
+        "trace",
+        "travelled",
         "wanted",
         "whole",
     )
@@ -77,6 +89,7 @@ class Chunk:
         data: bytes | None = None,
         loads: Callable[[bytes], Sequence[Call]] = pickle.loads,
         within: object = None,
+        found: tuple[str, bytes] | None = None,
     ) -> None:
         self.calls = calls
         self.course = course
@@ -93,12 +106,22 @@ class Chunk:
         self._data = data
         self._loads = loads
         self._within = within
+        self._found = found
+        self.ended: list[Ended | bytes] = []
+        self.begun = self.recalled = self.shared = self.travelled = False
+        self.trace: Trace | None = None
 
     def __reduce__(self) -> tuple[Callable[..., "Chunk"], tuple[Any, ...]]:
         # One that has arrived may go on to another process, as it came.
         data = encode_calls(self.calls, whole=self.whole) if self._data is None else self._data
         self.size = len(data)
-        return _arrived, (data, self._names, self.budget, self.stops, self.halts, self.kills, self.chained, self.wanted)
+        self.travelled = True
+        if self.shared and self.trace is None and len(self.calls) > 1:
+            with suppress(OSError):
+                self.trace = Trace.made()
+        found = self._found if self.trace is None else (self.trace.path, self.trace.token)
+        how = self.budget, self.stops, self.halts, self.kills, self.chained, self.wanted, found
+        return _arrived, (data, self._names, *how)
 
     def run(self, note: Callable[[Ended], object], remote: Remote | None = None) -> BaseException | None:
         """Make the calls and have each end noted, until `note` says that no other is to be begun.
@@ -127,6 +150,33 @@ class Chunk:
         if failed and self.halts and isinstance(conduct, Remote):
             conduct.halted = True  # and so the chunk that lies ready here comes back as it is
         return None
+
+    def noted(self, remote: Remote | None) -> BaseException | None:
+        """Make the calls, and note each end in `ended`, and where the sender sees it."""
+        self.begun = True
+        trace = None if self._found is None else Trace.found(*self._found)
+        if trace is None:
+            return self.run(self._note, remote)
+        try:
+            trace.begin(1, 0)
+            return None if trace.is_recalled(1) else self.run(partial(self._note_in, trace), remote)
+        finally:
+            trace.release()
+
+    def _note(self, ended: Ended) -> bool:
+        self.ended.append(ended)
+        return self.recalled
+
+    def _note_in(self, trace: Trace, ended: Ended) -> bool:
+        data = encode_ended(ended)
+        self.ended.append(data)
+        # What does not fit is noted to have ended, and comes with the report.
+        return not (trace.note(data) or trace.note(b"")) or trace.is_recalled(1)
+
+    def ended_so_far(self) -> tuple[Sequence[Ended | bytes], int]:
+        """Return how the first calls have ended, as far as is seen here, and how many have ended in all."""
+        seen = list(self.ended) if self.trace is None else self.trace.read(1, 0)
+        return seen[: seen.index(b"")] if b"" in seen else seen, len(seen)
 
     def _make(
         self,
@@ -240,9 +290,8 @@ def _clean(context: contextvars.Context, pristine: contextvars.Context) -> conte
 def run_chunk(chunk: Chunk, remote: Remote | None = None) -> Report:
     """Make the calls of a chunk: what executors are given to call."""
     began = time.perf_counter()
-    ended: list[Ended] = []
-    error = chunk.run(ended.append, remote)
-    return Report(here(chunk.course is None), ended, began, time.perf_counter(), error, chunk.hung or False)
+    error = chunk.noted(remote)
+    return Report(here(chunk.course is None), chunk.ended, began, time.perf_counter(), error, chunk.hung or False)
 
 
 def here(remote: bool) -> str:
@@ -261,6 +310,7 @@ def _arrived(
     kills: bool,
     chained: bool,
     wanted: Wanted | None,
+    found: tuple[str, bytes] | None,
 ) -> Chunk:
     return Chunk(
         (),
@@ -273,4 +323,5 @@ def _arrived(
         chained=chained,
         wanted=wanted,
         data=data,
+        found=found,
     )

@@ -3,13 +3,14 @@
 send ──submit──▶ executor ──done callback──▶ queue ──▶ receive
 """
 
+import time
 from collections.abc import Collection
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from procession._crew.chunk import Chunk, Report, run_chunk
-from procession._crew.crew import Arrival, Recalled
+from procession._crew.crew import SETTLED_S, Arrival, Recalled
 from procession._engine.course import Course
 from procession._model.text import described, shown, sketch
 from procession.errors import ExecutorBrokenError
@@ -40,6 +41,7 @@ class GivenCrew:
 
     def send(self, chunk: Chunk, timeout: float | None) -> str:  # noqa: ARG002
         """Give a chunk to the executor. Raises `ExecutorBrokenError`."""
+        chunk.shared = True
         try:
             future = self._executor.submit(run_chunk, chunk)
         except Exception as error:
@@ -48,9 +50,20 @@ class GivenCrew:
         future.add_done_callback(self._done.put)
         return type(self._executor).__name__
 
-    def recall(self, late: Collection[Chunk]) -> list[Recalled]:  # noqa: ARG002
-        """Do nothing, for now."""
-        return []
+    def recall(self, late: Collection[Chunk]) -> list[Recalled]:
+        """Have no other call begun of chunks that take longer than they should.
+
+        What the executor has not begun hides nothing from its workers.
+        """
+        chunks = [chunk for chunk in self._futures.values() if chunk in late and _hides(chunk)]
+        for chunk in chunks:
+            chunk.recalled = True
+            if chunk.trace is not None:
+                chunk.trace.recall(1)
+        if chunks:
+            time.sleep(SETTLED_S)
+        found = [(chunk, *chunk.ended_so_far()) for chunk in chunks]
+        return [Recalled(chunk, ended, count + 1) for chunk, ended, count in found]
 
     def receive(self, seconds: float) -> list[Arrival]:
         """Wait for chunks to come back, at most so long, and return those that have."""
@@ -78,9 +91,12 @@ class GivenCrew:
     def close(self, *, at_once: bool) -> None:  # noqa: ARG002
         """Let go of the executor."""
         self.halt(cancelled=True)
+        for chunk in self._futures.values():
+            _let_go(chunk)
 
     def _arrived(self, future: "Future[Report]") -> Arrival:
         chunk = self._futures.pop(future)
+        _let_go(chunk)
         if future.cancelled():
             return Arrival(chunk, None, None if self._halted else self._broken("cancelled what it was given", None))
         error = future.exception()
@@ -91,6 +107,20 @@ class GivenCrew:
     def _broken(self, what: str, error: BaseException | None) -> ExecutorBrokenError:
         why = "" if error is None else f": {described(error)}"
         return ExecutorBrokenError(f"the executor, {sketch(self._executor)}, {what}{why}")
+
+
+def _hides(chunk: Chunk) -> bool:
+    """Return whether there are calls behind the one that is being made, which can be taken back."""
+    if chunk.recalled or len(chunk.calls) == 1:
+        return False
+    if chunk.travelled:
+        return chunk.trace is not None and chunk.trace.at[0] == 1
+    return chunk.begun
+
+
+def _let_go(chunk: Chunk) -> None:
+    if chunk.trace is not None:
+        chunk.trace.close()
 
 
 def settle_in(executor: Executor) -> None:

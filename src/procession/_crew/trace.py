@@ -17,6 +17,7 @@ doing, and costs it no more than to look at a number.
 
 import mmap
 import os
+import stat
 import struct
 import sys
 import tempfile
@@ -30,6 +31,8 @@ _LENGTH = struct.Struct("=I")
 _USED = 8
 _RECALLED = _HEAD.size
 _FIRST = _RECALLED + _LENGTH.size
+_TOKEN_BYTES = 16
+_WHOLE = _SIZE + DRAFT_BYTES + _TOKEN_BYTES
 
 
 class Trace:
@@ -39,7 +42,7 @@ class Trace:
         self.path = path
         self._descriptor = descriptor
         with open(path, "r+b") as file:  # noqa: PTH123  # a plain name is what travels
-            self._map = mmap.mmap(file.fileno(), _SIZE + DRAFT_BYTES)
+            self._map = mmap.mmap(file.fileno(), _WHOLE)
         self._used = _FIRST
         self.draft = Draft(self._map, _SIZE)
 
@@ -53,7 +56,7 @@ class Trace:
         in_folder = not path.startswith("/proc/")
         try:
             with os.fdopen(descriptor, "wb", closefd=in_folder) as file:
-                file.write(bytes(_SIZE + DRAFT_BYTES))
+                file.write(bytes(_SIZE + DRAFT_BYTES) + os.urandom(_TOKEN_BYTES))
             return cls(path, None if in_folder else descriptor)
         except BaseException:
             if in_folder:
@@ -61,6 +64,26 @@ class Trace:
             else:
                 os.close(descriptor)
             raise
+
+    @classmethod
+    def found(cls, path: str, token: bytes) -> "Trace | None":
+        """Return the one with this token, if it is there: on another machine, something else may have its path."""
+        try:
+            status = os.stat(path)  # noqa: PTH116
+            if not stat.S_ISREG(status.st_mode) or status.st_size != _WHOLE:
+                return None
+            trace = cls(path)
+        except OSError:
+            return None
+        if trace.token == token:
+            return trace
+        trace.release()
+        return None
+
+    @property
+    def token(self) -> bytes:
+        """What tells this one from any other."""
+        return self._map[-_TOKEN_BYTES:]
 
     def begin(self, chunk: int, part: int) -> None:
         """Begin anew, for another chunk or another part of its report."""
@@ -120,6 +143,10 @@ class Trace:
             return
         with suppress(OSError):
             os.unlink(self.path)  # noqa: PTH108
+
+    def release(self) -> None:
+        """Let it go where it was not made."""
+        self._map.close()
 
     def close(self) -> None:
         """Let it go."""
