@@ -23,6 +23,7 @@ from procession._crew.travel import Call, Ended, encode_calls, encode_ended
 from procession._engine.attempt import Attempt
 from procession._engine.course import Course
 from procession._engine.current import SEAT, Seat
+from procession._engine.decimals import decimals_in, own_decimals
 from procession._engine.kept import Wanted, listen
 from procession._engine.ledger import Ledger
 from procession._model.task import Options
@@ -131,10 +132,9 @@ class Chunk:
         conduct: Course | Remote
         halting: Ledger | Remote
         if self.course is not None:
-            conduct, halting, base = self.course, self.course.ledger, self.course.context
+            conduct, halting = self.course, self.course.ledger
         else:
             conduct = halting = Remote(*self._names) if remote is None else remote
-            base = contextvars.copy_context()
             conduct.logs = conduct.kept if self.wanted is not None and self.wanted.kept else None
             if self.wanted is not None and self.wanted.show is not None:
                 self.wanted.show()  # before modules of the calls are imported, which may log
@@ -144,8 +144,10 @@ class Chunk:
             except BaseException as error:
                 return error
             self._data = None
+        # Now that the modules of the calls are there, which may have set something, or set up logging.
+        base = contextvars.copy_context() if self.course is None else self.course.context
         if self.course is None and self.wanted is not None:
-            listen(self.wanted)  # now that the modules of the calls are there, which may set up logging
+            listen(self.wanted)
         failed = self._make(note, conduct, halting, base)
         if failed and self.halts and isinstance(conduct, Remote):
             conduct.halted = True  # and so the chunk that lies ready here comes back as it is
@@ -189,7 +191,8 @@ class Chunk:
         # The calls share a seat and, until one of them changes it, a context: that saves a third of what a call costs.
         clock, chained, seat = time.perf_counter, self.chained, Seat(conduct, here(self.course is None))
         pristine = self._seated(base, seat)
-        context = pristine.copy()
+        decimals = decimals_in(pristine)
+        context = _clean(pristine.copy(), pristine, decimals)
         start = clock()
         until = start + self.budget
         value: Any = None
@@ -227,7 +230,7 @@ class Chunk:
                 recalled = note((True, start, end, value, logs.take((index, element)) if logs else None))
                 value = value if chained else None
             start = end
-            context = _clean(context, pristine)
+            context = _clean(context, pristine, decimals)
         return False
 
     def _seated(self, base: contextvars.Context, seat: Seat) -> contextvars.Context:
@@ -277,8 +280,14 @@ class Report:
         return Report, (self.worker, ended, self.began, self.finished, error, bool(self.hung))
 
 
-def _clean(context: contextvars.Context, pristine: contextvars.Context) -> contextvars.Context:
+def _clean(
+    context: contextvars.Context, pristine: contextvars.Context, decimals: "contextvars.ContextVar[Any] | None"
+) -> contextvars.Context:
     """Return the context if no call has changed it, else a new copy of what it was."""
+    if decimals is not None:  # which a call may have changed without a trace
+        context = pristine.copy()
+        context.run(own_decimals, decimals)
+        return context
     try:
         if context == pristine:
             return context

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from procession._engine.current import SEAT, Conduct, Seat
+from procession._engine.decimals import decimals_in, own_decimals
 from procession._engine.latch import Latch
 from procession._model.event import EventName
 from procession._model.record import WHOLE
@@ -151,6 +152,7 @@ class Attempts:
         seat = Seat(self._scene, SEAT.get().worker, self._index, self.made, self._element)
         context = contextvars.copy_context()
         context.run(SEAT.set, seat)
+        context.run(own_decimals, decimals_in(context))
         return seat, context
 
     def too_long(self, timeout: float) -> TaskTimeoutError:

@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol, cast
 from procession._engine.attempt import stripped
 from procession._engine.commit import GroupCommit, Recorder
 from procession._engine.current import SEAT, Seat
+from procession._engine.decimals import decimals_in, own_decimals
 from procession._engine.latch import Latch
 from procession._engine.ledger import Ledger
 from procession._engine.note import annotate
@@ -91,6 +92,8 @@ class Course:
         self.stints: list[Stint] = []
         self.children: dict[object, Callable[[], object]] = {}
         self.context = contextvars.copy_context()
+        self.decimals = decimals_in(self.context)
+        self.context.run(own_decimals, self.decimals)  # the caller may change its own while the run goes on
         self.epoch = time.time()
         self.began = time.perf_counter()
         self.loop_thread: int | None = None

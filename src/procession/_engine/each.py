@@ -15,6 +15,7 @@ from typing import Any
 from procession._engine.attempt import attempted, stripped
 from procession._engine.course import Course
 from procession._engine.current import SEAT, Seat
+from procession._engine.decimals import own_decimals
 from procession._engine.note import annotate
 from procession._model.progress import Progress
 from procession._model.record import WHOLE
@@ -126,6 +127,7 @@ class MapJob:
             one, own = context.copy(), self._seated(seat, drawn[0])
             if own is not seat:
                 one.run(SEAT.set, own)
+            one.run(own_decimals, self._course.decimals)
             self._call(one, stint, *drawn)
             own.over = own is not seat
             seat.element = WHOLE
@@ -196,6 +198,7 @@ class MapJob:
             if self._course.verbose:
                 self._course.report("task_started", self._index, 1, None)
             self._context = contextvars.copy_context()
+            self._context.run(own_decimals, self._course.decimals)
         starts[self._index] = self._began
         if self._ended or (self._exhausted and not self._window):
             # With everything begun there is nothing to join, and whoever is still on it ends it.

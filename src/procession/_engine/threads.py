@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from procession._engine.attempt import attempted
 from procession._engine.course import Course
 from procession._engine.current import SEAT, Seat
+from procession._engine.decimals import own_decimals
 from procession._engine.each import Left, MapJob
 from procession._engine.latch import Latch
 from procession._model.strategy import Stage
@@ -347,7 +348,7 @@ class ThreadEngine:
         """Return the calls that the loop makes: the plan's own, or `_call_specially` where there is more to one."""
         plan = self.course.plan
         special: Call = (self._call_specially, (), {})
-        if self.course.verbose:
+        if self.course.verbose or self.course.decimals is not None:
             return [special] * len(plan.calls)
         if not plan.needs and not plan.options:
             return plan.calls
@@ -360,6 +361,7 @@ class ThreadEngine:
     def _call_specially(self) -> object:
         """Make the call of a task with handles among its arguments, or options, or someone who follows each step."""
         course = self.course
+        own_decimals(course.decimals)
         index = SEAT.get().index
         function = course.plan.calls[index][0]
         if isinstance(function, Each):

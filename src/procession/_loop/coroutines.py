@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from procession._engine.course import Course
 from procession._engine.current import SEAT, Seat
+from procession._engine.decimals import own_decimals
 from procession._engine.each import Left
 from procession._engine.threads import ThreadEngine
 from procession._loop.aside import Aside, patiently
@@ -396,6 +397,7 @@ class CoroutineEngine:
     async def _await_specially(self) -> object:
         """Await the call of a task with handles among its arguments, or options, or someone who follows each step."""
         course = self.course
+        own_decimals(course.decimals)
         index = SEAT.get().index
         function = course.plan.calls[index][0]
         if isinstance(function, Each):

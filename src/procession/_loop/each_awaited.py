@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from procession._engine.course import Course
 from procession._engine.current import SEAT, Seat
+from procession._engine.decimals import own_decimals
 from procession._engine.each import MapJob
 from procession._loop.awaited import PATIENCE_S, absolve, alike, apart, attempted, breathe, current
 from procession._model.record import WHOLE
@@ -126,7 +127,12 @@ class AwaitedMap(MapJob):
                     attempted, course, self._engine.pause, self._index, self._options, function, element, {}, place
                 )
                 # Once an element has changed the context of this shift, the next ones get one each.
-                value = await (call() if alike(here, clean) else apart(clean.copy(), call))
+                if alike(here, clean):
+                    value = await call()
+                else:
+                    one = clean.copy()
+                    one.run(own_decimals, course.decimals)
+                    value = await apart(one, call)
                 self._keep(place, digest, value, start)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and course.ledger.cancelled:

@@ -1,0 +1,190 @@
+"""The decimal context, which everybody who has it changes in place: each task works with a copy of the caller's."""
+
+import asyncio
+import decimal
+import sqlite3
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from coroutines import every_strategy, every_way
+from procession import Process, task
+
+PRECISIONS = [3, 7, 11, 15]
+
+
+@pytest.fixture(autouse=True)
+def callers():
+    """The caller has a context of its own, as after any arithmetic with decimals; nothing of it changes."""
+    with decimal.localcontext(prec=28) as context:
+        yield context
+        assert decimal.getcontext() is context
+        assert context.prec == 28
+
+
+def digits():
+    return len(str(Decimal(1) / 3)) - 2
+
+
+class Together:
+    """Sets a precision, and divides when all have set theirs."""
+
+    def __init__(self, parties):
+        self.barrier = threading.Barrier(parties)
+
+    def __call__(self, precision):
+        before = decimal.getcontext().prec
+        decimal.getcontext().prec = precision
+        self.barrier.wait(20)
+        return before, digits()
+
+
+async def together(precision):
+    before = decimal.getcontext().prec
+    decimal.getcontext().prec = precision
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return before, digits()
+
+
+def alone(precision):
+    return Together(1)(precision)
+
+
+EXPECTED = [(28, precision) for precision in PRECISIONS]
+
+
+def process_of(function, strategy="parallel", mapped=False, **options):
+    process = Process("thirds", strategy, len(PRECISIONS), **options)
+    if mapped:
+        process.map(function, PRECISIONS)
+    else:
+        for precision in PRECISIONS:
+            process.add_task(function, precision)
+    return process
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_tasks_on_threads_each_have_their_own_precision(mapped):
+    """What one sets, neither another nor the caller sees."""
+    results = process_of(Together(len(PRECISIONS)), mapped=mapped).execute()
+    assert (results[0] if mapped else results) == EXPECTED
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("function", [alone, together])
+@every_strategy
+@every_way
+def test_each_begins_with_the_callers_precision(way, strategy, function, mapped):
+    """Under every strategy, called or awaited, as tasks and as elements."""
+    results = way(process_of(function, strategy, mapped))
+    assert (results[0] if mapped else results) == EXPECTED
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("function", [alone, together])
+def test_so_it_is_on_an_executor_in_this_process(function, mapped):
+    """Where one thread makes the calls, one after another."""
+    with ThreadPoolExecutor(1) as executor:
+        results = process_of(function, mapped=mapped, executor=executor).execute()
+    assert (results[0] if mapped else results) == EXPECTED
+
+
+@pytest.mark.parametrize("function", [alone, together])
+def test_so_it_is_in_a_recorded_run(function, tmp_path):
+    """Whose loop is another."""
+    process = process_of(function)
+    assert process.execute(run_id="once", journal=tmp_path / "runs.db") == EXPECTED
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_each_attempt_begins_with_the_callers_precision(waits):
+    """What an attempt that failed had set is gone with it."""
+    seen = []
+
+    def fail(precision):
+        seen.append(decimal.getcontext().prec)
+        decimal.getcontext().prec = precision
+        if len(seen) == 1:
+            raise sqlite3.OperationalError
+        return digits()
+
+    async def fail_later(precision):
+        return fail(precision)
+
+    import tenacity
+
+    rules = tenacity.Retrying(stop=tenacity.stop_after_attempt(2))
+    process = Process("thirds")
+    process.add_task(task(retries=rules)(fail_later if waits else fail), 5)
+    assert process.execute() == [5]
+    assert seen == [28, 28]
+
+
+def test_flags_and_traps_are_the_callers_and_stay_with_the_task(callers):
+    """All of the context counts, not only its precision."""
+    callers.traps[decimal.Inexact] = True
+    callers.clear_flags()
+
+    def divide():
+        with pytest.raises(decimal.Inexact):
+            Decimal(1) / 3
+        return decimal.getcontext().flags[decimal.Inexact]
+
+    process = Process("exact")
+    process.add_task(divide)
+    assert process.execute() == [True]
+    assert not callers.flags[decimal.Inexact]
+
+
+def test_what_the_caller_sets_while_a_run_goes_on_is_not_seen_by_its_tasks(callers):
+    """A run takes the context as it is when it begins, as with everything in `contextvars`."""
+    go = threading.Event()
+    process = Process("thirds", "parallel")
+    first = process.task(go.wait, 20)
+    process.add_task(lambda _: digits(), first)
+    run = process.start()
+    with decimal.localcontext(callers) as context:
+        callers.prec = 5
+        go.set()
+        results = run.result(20)
+        callers.prec = context.prec
+    assert results == [True, 28]
+
+
+def test_a_nested_process_has_the_precision_of_the_task_around_it():
+    """And gives that nothing back."""
+    inner = process_of(alone)
+
+    def around():
+        decimal.getcontext().prec = 20
+        return inner.execute(), digits()
+
+    process = Process("around")
+    process.add_task(around)
+    assert process.execute() == [([(20, precision) for precision in PRECISIONS], 20)]
+
+
+def test_a_precision_that_a_module_sets_as_it_is_imported_holds_in_each_task_of_a_worker(tmp_path):
+    """And what one task of a worker process sets, the next one there does not see."""
+    Path(tmp_path / "thirds.py").write_text(
+        "import decimal\n"
+        "decimal.getcontext().prec = 9\n"
+        "def alone(precision):\n"
+        "    before, decimal.getcontext().prec = decimal.getcontext().prec, precision\n"
+        "    return before\n"
+    )
+    code = (
+        "from thirds import alone\n"
+        "from procession import Process\n"
+        "process = Process('thirds', max_workers=1, executor='processes')\n"
+        "for precision in 3, 7, 11: process.add_task(alone, precision)\n"
+        "print(process.execute())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=50)
+    assert (done.stdout, done.stderr) == ("[9, 9, 9]\n", "")
