@@ -1123,6 +1123,39 @@ print([pair.one for pair in pairs], all(type(pair) is Pair for pair in pairs))
     assert (done.stdout, done.stderr) == ("[0, 1, 2] True\n", "")
 
 
+def test_what_comes_back_by_value_changes_no_class_that_is_here():
+    """Neither what a task assigned to a class in the worker, nor what was redefined here since, counts there or here."""
+    code = """
+from enum import Enum
+from procession import Process
+class Price:
+    limit = 1
+    def __init__(self, number): self.number = number * FACTOR
+class Color(Enum):
+    RED = 1
+class Refused(Exception):
+    limit = 1
+FACTOR = 10
+def work(number):
+    Price.limit = Color.limit = Refused.limit = 99
+    class Special(Price):
+        def twice(self): return 2 * self.number
+    return Price(number), Color.RED, Special(number), Refused(number)
+def fail(number):
+    Refused.limit = 99
+    raise Refused(number)
+process = Process("typed in", "parallel", 1, executor="processes", on_error="return")
+process.add_task(work, 1)
+process.add_task(fail, 2)
+(price, color, special, refused), raised = process.execute()
+FACTOR = 20
+print(type(price) is Price, color is Color.RED, special.twice(), isinstance(special, Price), type(raised) is Refused)
+print(Price(3).number, Price.limit, hasattr(Color, "limit"), Refused.limit, refused.args, raised.args)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.stdout == "True True 20 True True\n60 1 False 1 (1,) (2,)\n", done.stderr
+
+
 def test_a_main_module_without_a_guard_is_told_plainly(tmp_path):
     """Every worker would start the process again when it imports it."""
     with program(

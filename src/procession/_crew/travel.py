@@ -12,6 +12,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
+from procession._crew.classes import AsInWorker
 from procession._engine.attempt import stripped
 from procession._model.log import Log
 from procession._model.text import described, shown, sketch
@@ -125,14 +126,20 @@ def encode_ended(ended: Ended) -> bytes:
     returned, start, end, value, log = ended
     if returned:
         try:
-            return pickle.dumps(ended, pickle.HIGHEST_PROTOCOL)
-        except Exception:  # noqa: S110  # by value, then; to suppress it would cost more than to pickle most values
-            pass
-        try:
-            return dumps(ended, whole=True)
+            return _dumps_home(ended)
         except Exception as error:
             value = TransferError(unsendable(f"the result, {sketch(value)},", error))
-    return dumps((False, start, end, _carried(value), log))
+    return pickle.dumps((False, start, end, _carried(value), log), pickle.HIGHEST_PROTOCOL)
+
+
+def _dumps_home(value: object) -> bytes:
+    """Return a value pickled, by value if it has to be; where it is read, it changes no class that is there."""
+    try:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception:
+        if by_value() is None:
+            raise
+    return pickle.dumps(AsInWorker(dumps(value, whole=True)), pickle.HIGHEST_PROTOCOL)
 
 
 def ended_of(data: Ended | bytes) -> Ended:
@@ -157,7 +164,7 @@ def _carried(error: BaseException) -> _Carried:
     text = "" if isinstance(error, TransferError) else text
     for candidate in _candidates(error):
         try:
-            data = dumps(candidate)
+            data = _dumps_home(candidate)
             copy = _made(data)
             # A constructor that makes its message of other arguments would make another message of that one.
             if type(copy) is type(error) and str(copy) == str(error):
