@@ -247,9 +247,55 @@ class WithLock(Exception):
         self.code = 7
 
 
-class Untransportable(Exception):
-    def __init__(self):
-        super().__init__("not in a box", threading.Lock())
+def throw_untransportable():
+    class Untransportable(Exception):
+        lock = threading.Lock()
+
+    raise Untransportable("not in a box")
+
+
+class Request:
+    """Has no text of its own, as most classes."""
+
+    def __init__(self, url):
+        self.url = url
+
+
+class Refused(Exception):
+    pass
+
+
+class ApiError(ConnectionError):
+    def __init__(self, url, status):
+        super().__init__(status, f"bad answer from {url}")
+        self.url = url
+
+
+class NotThere(ValueError, FileNotFoundError):
+    def __init__(self, path):
+        super().__init__(2, "not there", path)
+
+
+class Checked(Exception):
+    """Its class makes it in its own way, and its text takes an attribute."""
+
+    def __new__(cls, *, code):
+        return super().__new__(cls, "checked")
+
+    def __init__(self, *, code):
+        super().__init__()
+        self.code = code
+
+    def __str__(self):
+        return f"code {self.code}"
+
+
+def throw_with_lock():
+    raise ValueError("cannot use", threading.Lock())
+
+
+def throw_group():
+    raise ExceptionGroup("both", [Reworded("such thing"), ExceptionGroup("deeper", [NotThere("/x")])])
 
 
 class Unreadable:
@@ -267,8 +313,8 @@ def make(kind):
     return kind()
 
 
-def raise_new(kind, *args):
-    raise kind(*args)
+def raise_new(kind, *args, **kwargs):
+    raise kind(*args, **kwargs)
 
 
 def lock():

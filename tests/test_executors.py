@@ -782,10 +782,51 @@ def test_exceptions_arrive_as_themselves(processes):
 def test_an_exception_that_can_not_travel_arrives_readable(processes):
     """Its type and message are told, and its traceback is the note."""
     process = processes()
-    process.add_task(errands.raise_new, errands.Untransportable)
-    with pytest.raises(RemoteError, match=r"Untransportable: \('not in a box'") as caught:
+    process.add_task(errands.throw_untransportable)
+    with pytest.raises(RemoteError, match="Untransportable: not in a box") as caught:
         process.execute()
-    assert "in raise_new" in caught.value.__notes__[0]
+    assert "in throw_untransportable" in caught.value.__notes__[0]
+
+
+def test_exceptions_keep_their_type_whatever_they_carry(processes):
+    """For `except`, `except*` and `retry_on` go by it: what is in the way is stood for, and what is built in is kept."""
+    process = processes(on_error="return")
+    process.add_task(errands.raise_new, errands.Refused, errands.Request("u"))
+    process.add_task(errands.raise_new, ValueError, "cannot use", errands.Request("u"))
+    process.add_task(errands.raise_new, errands.ApiError, "u", 503)
+    process.add_task(errands.raise_new, errands.NotThere, "/x")
+    process.add_task(errands.raise_new, errands.Checked, code=4)
+    process.add_task(errands.raise_new, errands.Refused, {"a set", "of words", "in any", "order"})
+    process.add_task(partial(errands.raise_new, ImportError, "no module", name="them", path="/them"))
+    refused, value, api, not_there, checked, words, imported = process.execute()
+    assert (type(refused), refused.args[0].url) == (errands.Refused, "u")
+    assert (type(value), value.args[0], value.args[1].url) == (ValueError, "cannot use", "u")
+    assert (type(api), api.errno, str(api), api.url) == (errands.ApiError, 503, "[Errno 503] bad answer from u", "u")
+    assert (type(not_there), not_there.filename) == (errands.NotThere, "/x")
+    assert (type(checked), str(checked)) == (errands.Checked, "code 4")
+    assert (type(words), len(words.args[0])) == (errands.Refused, 4)
+    assert (type(imported), imported.name, imported.path) == (ImportError, "them", "/them")
+
+
+def test_a_part_of_an_exception_that_can_not_travel_is_stood_for(processes):
+    """The message reads as it did, and the type counts for retries."""
+    process = processes(on_error="return")
+    process.add_task(task(retries=1, retry_on=ValueError)(errands.throw_with_lock))
+    (error,) = process.execute()
+    assert type(error) is ValueError
+    assert str(error).startswith("('cannot use', <unlocked _thread.lock object at 0x")
+    assert process.last_run.outcomes[0].attempts == 2
+
+
+def test_the_exceptions_of_a_group_arrive_as_themselves(processes):
+    """At any depth, so that `except*` finds them."""
+    process = processes()
+    process.add_task(errands.throw_group)
+    with pytest.raises(ExceptionGroup) as caught:
+        process.execute()
+    reworded, deeper = caught.value.exceptions
+    assert (type(reworded), str(reworded)) == (errands.Reworded, "there is no such thing")
+    assert (type(deeper.exceptions[0]), deeper.exceptions[0].filename) == (errands.NotThere, "/x")
 
 
 def test_a_result_that_can_not_be_read_back_fails_its_task(processes):

@@ -93,7 +93,7 @@ class ProcessRunningError(ProcessionError, RuntimeError):
 
 
 class RemoteError(ProcessionError, RuntimeError):
-    """Stands for an exception of a task in another process that could not be sent here.
+    """Stands for an exception of a task in another process whose class could not be sent here.
 
     Its message has the type and the message of that one, its note the traceback.
     """

@@ -6,6 +6,7 @@ name; what it refuses goes by value, through cloudpickle, where that is installe
 """
 
 import pickle
+import re
 import traceback
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -13,6 +14,7 @@ from importlib import import_module
 from typing import Any, NamedTuple, cast
 
 from procession._crew.classes import AsInWorker
+from procession._crew.recipe import Recipe, recipe_of
 from procession._engine.attempt import stripped
 from procession._model.log import Log
 from procession._model.text import described, shown, sketch
@@ -25,6 +27,7 @@ Ended = tuple[bool, float, float, Any, Log | None]
 """How a call ended: whether it returned, start and end by the worker's clock, the value or the exception, its log."""
 
 _TEXT_LIMIT = 20_000
+_ADDRESS = re.compile("0x[0-9a-fA-F]+")
 
 
 @cache
@@ -107,20 +110,6 @@ class _Carried(NamedTuple):
     """Its traceback, and those of its causes."""
 
 
-class _Recipe(NamedTuple):
-    """What an exception is made from whose own constructor takes something else than its `args`."""
-
-    type: type[BaseException]
-    args: tuple[Any, ...]
-    state: dict[str, Any]
-
-    def made(self) -> BaseException:
-        error = self.type.__new__(self.type, *self.args)
-        error.args = self.args
-        error.__dict__.update(self.state)
-        return error
-
-
 def encode_ended(ended: Ended) -> bytes:
     """Return how a call ended as bytes. A value that cannot be pickled makes it a failure that says so."""
     returned, start, end, value, log = ended
@@ -161,33 +150,61 @@ def _carried(error: BaseException) -> _Carried:
         text = f"<no traceback: {type(failure).__name__}>"
     if len(text) > _TEXT_LIMIT:
         text = f"{text[: _TEXT_LIMIT // 2]}\n…\n{text[-_TEXT_LIMIT // 2 :]}"
-    text = "" if isinstance(error, TransferError) else text
-    for candidate in _candidates(error):
-        try:
-            data = _dumps_home(candidate)
-            copy = _made(data)
-            # A constructor that makes its message of other arguments would make another message of that one.
-            if type(copy) is type(error) and str(copy) == str(error):
-                return _Carried(data, described(error), text)
-        except Exception:  # noqa: S112  # the next one is simpler
-            continue
-    return _Carried(None, described(error), text)
+    return _Carried(_packed(error), described(error), "" if isinstance(error, TransferError) else text)
 
 
-def _candidates(error: BaseException) -> list[object]:
-    state: dict[str, Any] = {}
-    for name, value in getattr(error, "__dict__", {}).items():
-        try:
-            pickle.loads(dumps(value))  # noqa: S301
-        except Exception:  # noqa: S112  # left out
-            continue
-        state[name] = value
-    return [error, _Recipe(type(error), error.args, state)]
+def _packed(error: BaseException) -> bytes | None:
+    """Return an exception, or the recipe for it, pickled; `None` where not even its type can be sent."""
+    if isinstance(error, BaseExceptionGroup):
+        return _checked(error, _group_recipe)
+    # A constructor that makes its message of other arguments would make another message of that one.
+    return _checked(error, lambda error: error, worded=True) or _checked(error, _recipe)
+
+
+def _checked(error: BaseException, prepared: Callable[[Any], object], *, worded: bool = False) -> bytes | None:
+    """Return what makes a copy of an exception of the same type, and, if asked for, with the same message."""
+    try:
+        data = _dumps_home(prepared(error))
+        copy = _made(data)
+        return data if type(copy) is type(error) and (not worded or _same_text(copy, error)) else None
+    except Exception:
+        return None
+
+
+def _recipe(error: BaseException) -> Recipe:
+    return recipe_of(error, _can_be_sent)
+
+
+def _same_text(copy: object, error: BaseException) -> bool:
+    """Return whether two exceptions say the same, but for the addresses of objects without a text of their own."""
+    try:
+        said = str(error)
+    except Exception:
+        return True  # so whatever the copy says is no worse
+    return _ADDRESS.sub("", str(copy)) == _ADDRESS.sub("", said)
+
+
+def _group_recipe(group: "BaseExceptionGroup[BaseException]") -> Recipe:
+    carried = [_Carried(_packed(error), described(error), "") for error in group.exceptions]
+    return _recipe(group)._replace(args=(group.message, carried))
+
+
+def _can_be_sent(value: object) -> bool:
+    try:
+        pickle.loads(_dumps_home(value))  # noqa: S301
+    except Exception:
+        return False
+    return True
 
 
 def _made(data: bytes) -> object:
     value: object = pickle.loads(data)  # noqa: S301
-    return value.made() if isinstance(value, _Recipe) else value
+    if not isinstance(value, Recipe):
+        return value
+    if issubclass(value.type, BaseExceptionGroup):
+        message, carried = value.args
+        value = value._replace(args=(message, [_arrived(one) for one in carried]))
+    return value.made()
 
 
 def _arrived(carried: _Carried) -> BaseException:
