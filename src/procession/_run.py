@@ -342,7 +342,7 @@ class Run:
     def summary(self, limit: int = 20) -> str:
         """Return a table for people: how the run went, then its tasks, failed ones first, then the slowest.
 
-        At most `limit` tasks are listed.
+        At most `limit` tasks are listed. Characters that standard output cannot show are replaced.
         """
         ledger = self._course.ledger
         states: list[TaskState] = [ledger.state(index) for index in range(len(self._plan.calls))]

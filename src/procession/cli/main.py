@@ -400,4 +400,11 @@ def _at_least_one(text: str) -> int:
 
 def console() -> NoReturn:
     """Run the command line and leave with its exit status. What the `procession` command calls."""
-    sys.exit(main())
+    try:
+        status = main()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has had enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what the interpreter writes out as it ends
+        status = FAILED
+    sys.exit(status)

@@ -6,6 +6,7 @@ So all of it goes through here, where it is made harmless as a whole; ruff lets 
 import sys
 from typing import Final
 
+from procession._model.printable import printable
 from procession._model.text import shown_lines
 
 _LINE: Final = 10_000
@@ -13,7 +14,7 @@ _LINE: Final = 10_000
 
 def say(text: str, *, at_once: bool = False) -> None:
     """Say something on standard output."""
-    print(shown_lines(text, _LINE), flush=at_once)  # noqa: T201
+    print(printable(shown_lines(text, _LINE)), flush=at_once)  # noqa: T201
 
 
 def tell(text: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from procession._model.outcome import Outcome
+from procession._model.printable import printable
 from procession._model.states import RunStatus, TaskState
 from procession._model.table import lasting, table
 from procession._model.text import described, shown
@@ -29,7 +30,7 @@ def summary_of(
         lines.append(table(_HEAD, map(_row, worst), right={"#", "attempts", "start", "took"}))
     if len(states) > len(worst):
         lines.append(f"… and {len(states) - len(worst):,} more")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from procession._model.outcome import Outcome
+from procession._model.printable import printable
 from procession._model.stint import Stint
 from procession._model.table import lasting
 from procession._model.text import shown
@@ -83,7 +84,7 @@ class Timeline(Account, Picture):
         path.write_text(text, encoding="utf-8")
 
     def __str__(self) -> str:
-        return "\n".join(self.told)
+        return printable("\n".join(self.told))
 
     def __repr__(self) -> str:
         return f"<Timeline of {shown(self.process_name)!r}: {self.status} in {lasting(self.duration)}>"
