@@ -2,6 +2,8 @@
 
 import threading
 import traceback
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -650,6 +652,52 @@ def test_a_map_over_what_a_handle_turned_out_to_be_is_told_plainly():
     process.map(max, three, [1, 2])
     with pytest.raises(ValueError, match="equally long; got lengths 2, 3"):
         process.execute()
+
+
+class Table:
+    """Iterated, it gives its columns; its length is the number of its rows."""
+
+    def __len__(self):
+        return 90
+
+    def __iter__(self):
+        return iter("ab")
+
+
+class Stream(Table):
+    def __len__(self):
+        raise TypeError("the length is unknown")
+
+
+class Broken(Table):
+    def __len__(self):
+        raise RuntimeError("the connection is gone")
+
+
+class Endless(Table):
+    __len__ = None
+
+
+class Record(Sequence):
+    """A sequence whose length can be asked only once it is open."""
+
+    def __len__(self):
+        raise OSError("closed")
+
+    def __getitem__(self, place):
+        return "ab"[place]
+
+
+@pytest.mark.parametrize("kind", [Table, Stream, Broken, Endless, Record])
+@pytest.mark.parametrize("executor", ["threads", "given"])
+def test_a_length_that_is_unknown_or_of_something_else_stands_in_no_maps_way(kind, executor):
+    """Only sequences, sets and mappings say by their length how many elements they have."""
+    with ThreadPoolExecutor(2) as pool:
+        process = Process("tables", "parallel", 2, executor=pool if executor == "given" else "threads")
+        process.map("{}{}".format, kind(), [1, 2])
+        process.map(str.upper, process.task(kind))
+        assert process.execute()[::2] == [["a1", "b2"], ["A", "B"]]
+        assert process.last_run.progress == (5, 0, 5)
 
 
 @pytest.mark.parametrize("policy", ["continue", "return"])

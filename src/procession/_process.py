@@ -262,7 +262,7 @@ class Process:
         Where tasks run at once, so do the elements, and the options of `callable` hold for each of them. An iterable
         may be a handle, whose elements are known only when its task has ended. A lazy iterable is drawn by the
         workers as they go, at most 64 elements ahead. Iterables of unequal length are an error, as in
-        `zip(strict=True)`: at once where their lengths are known, else when the shortest ends. With an `on_error`
+        `zip(strict=True)`: at once for sequences, sets and mappings, else when the shortest ends. With an `on_error`
         other than `"stop"`, the other elements are called after one has failed, too, and then the map has failed; with
         `"return"`, its list stands in the results, with the exceptions at their places.
 

@@ -8,8 +8,9 @@ import contextvars
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from itertools import islice
+from operator import length_hint
 from typing import Any
 
 from procession._engine.attempt import attempted, stripped
@@ -140,7 +141,8 @@ class MapJob:
     def progress(self) -> Progress:
         """How far the map has come, in elements."""
         with self._lock:
-            return Progress(self._done, self._failed, max(self._drawn, self._length))
+            total = self._drawn if self._exhausted else max(self._drawn, self._length)
+            return Progress(self._done, self._failed, total)
 
     def _seated(self, seat: Seat, place: int) -> Seat:
         """Return where an element is called: a worker's seat or, where what it leaves behind could tell, its own."""
@@ -213,7 +215,7 @@ class MapJob:
             from procession._plan.digest import check_order  # as in `_checked`
 
             check_order(iterables, self._where)
-        self._length = max((len(iterable) for iterable in iterables if isinstance(iterable, Sized)), default=0)
+        self._length = max(map(_about, iterables))
         self._at_hand = all(type(iterable) in _AT_HAND for iterable in iterables)
         iterators = [iter(iterable) for iterable in iterables]
         if any(iterator is iterable for iterator, iterable in zip(iterators, iterables, strict=True)):
@@ -415,3 +417,11 @@ class MapJob:
             return results
         finally:
             del failure, errors
+
+
+def _about(iterable: object) -> int:
+    """Return about how many elements there are; 0 where nothing is known."""
+    try:
+        return length_hint(iterable)
+    except Exception:
+        return 0

@@ -2,7 +2,8 @@
 
 import math
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sized
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Sized
+from collections.abc import Set as AbstractSet
 from functools import partial, update_wrapper
 from types import EllipsisType, FunctionType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar, cast, overload
@@ -71,11 +72,21 @@ def check_iterables(iterables: tuple[object, ...], where: str) -> None:
             raise TypeError(
                 f"{where}: argument {place} of map(callable, *iterables) cannot be iterated: {type(iterable).__name__}"
             )
-    lengths = {len(iterable) for iterable in iterables if isinstance(iterable, Sized)}
+    lengths = {length for length in map(_known_length, iterables) if length is not None}
     if len(lengths) > 1:
         raise ValueError(
             f"{where}: the iterables of a map must be equally long; got lengths {', '.join(map(str, sorted(lengths)))}"
         )
+
+
+def _known_length(iterable: object) -> int | None:
+    """Return how many elements there are, where `len()` says so. Of a table, it may be the number of rows."""
+    if not isinstance(iterable, Sequence | AbstractSet | Mapping):
+        return None
+    try:
+        return len(cast("Sized", iterable))
+    except Exception:
+        return None
 
 
 @overload
