@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from unittest.mock import Mock
 
@@ -125,6 +126,37 @@ def test_a_retrying_brings_its_own_rules():
     assert seen == [1, 2, 3]
     other = Flaky(ValueError("no"))
     assert outcome_of(task(retries=rules)(other)).attempts == 1
+
+
+def fetch(url, page=1):
+    raise ConnectionError(url)
+
+
+async def fetch_later(url, page=1):
+    raise ConnectionError(url)
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes", "given"])
+@pytest.mark.parametrize("function", [fetch, fetch_later])
+@pytest.mark.parametrize("timeout", [None, 30])
+def test_the_callbacks_of_a_retrying_see_the_function_and_the_arguments_of_the_task(function, executor, timeout):
+    """Wherever it is called: whoever logs the retry, or gives another value up for it, goes by them."""
+    seen = []
+    rules = no_backoff(
+        2,
+        before=lambda state: seen.append(("before", state.fn.__name__, state.args, state.kwargs)),
+        before_sleep=lambda state: seen.append(("pause", state.fn.__name__, state.args, state.kwargs)),
+        retry_error_callback=lambda state: f"gave up on {state.args[0]}, {state.kwargs}",
+    )
+    with ThreadPoolExecutor(1) as pool:
+        process = Process("told", executor=pool if executor == "given" else executor)
+        process.add_task(task(retries=rules, timeout=timeout)(function), "a", page=2)
+        process.map(task(retries=rules, timeout=timeout)(function), ["b"])
+        assert process.execute() == ["gave up on a, {'page': 2}", ["gave up on b, {}"]]
+    name = function.__name__
+    assert seen == [
+        (when, name, *call) for call in ((("a",), {"page": 2}), (("b",), {})) for when in ("before", "pause", "before")
+    ]
 
 
 def test_a_retrying_can_retry_on_results():

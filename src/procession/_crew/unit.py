@@ -5,8 +5,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, overload
 
-from procession._crew.again import Again
 from procession._crew.drawn import DrawnMap
+from procession._engine.again import Again
 from procession._model.record import WHOLE
 from procession._model.task import PLAIN, Call, Options, name_of
 
@@ -52,7 +52,7 @@ class Unit:
         if options is not PLAIN:
             self.timeout = options.timeout
             self.alone = options.timeout is not None
-            self.again = None if options.retries == 0 else Again(options, call)
+            self.again = None if options.retries == 0 else Again(options, _told(call))
 
     @classmethod
     def of(cls, job: DrawnMap, place: int, call: Call, digest: bytes, *, stays: bool) -> "Unit":
@@ -98,6 +98,12 @@ class PlainUnits(Sequence[Unit]):
 
     def _unit(self, index: int) -> Unit:
         return Unit(index, self._calls[index], PLAIN, stays=False)
+
+
+def _told(call: Call) -> Call:
+    """Return a call as the callbacks of a `Retrying` see it: of the task's own function."""
+    function: Callable[..., Any] = call[0]
+    return (function.function, *call[1:]) if isinstance(function, Awaited) else call
 
 
 class Awaited:

@@ -5,8 +5,9 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
+from procession._engine.again import Again
 from procession._engine.current import SEAT, Conduct, Seat
 from procession._engine.decimals import decimals_in, own_decimals
 from procession._engine.latch import Latch
@@ -15,9 +16,6 @@ from procession._model.record import WHOLE
 from procession._model.task import Options
 from procession._model.text import shown
 from procession.errors import TaskTimeoutError, WorkersUnavailableError
-
-if TYPE_CHECKING:
-    from tenacity import RetryCallState, Retrying
 
 
 class Scene(Conduct, Protocol):
@@ -50,31 +48,36 @@ def attempted(
     if options.retries == 0 and options.timeout is None:
         return function(*args, **kwargs)
     one = Attempt(scene, index, options, function, args, kwargs, element)
-    if options.retries == 0:
-        return one()
+    return one() if options.retries == 0 else _retried(scene, one)
 
-    def sleep(seconds: float) -> None:
-        one.report_retry()
-        if scene.wait_halted(seconds) and one.error is not None:
-            raise GiveUp(one.error)
 
-    error: BaseException | None
-    rules = retrying(options).copy(sleep=sleep)
+def _retried(scene: Scene, one: "Attempt") -> Any:
+    """Make attempts as long as the rules say."""
+    again = Again(one.options, (one.function, one.args, one.kwargs))
+    value: Any = None
     try:
-        return rules(one)
-    except GiveUp as given_up:
-        error = given_up.error
+        while True:
+            hopeless = False
+            try:
+                returned, value = True, one()
+            except BaseException as error:
+                returned, value, hopeless = False, error, isinstance(error, GiveUp)
+            # Raised outside of the handler, so that the error gets no context that leads back to it.
+            if hopeless:
+                raise value.error
+            seconds, returned, value = again.verdict(returned=returned, value=value)
+            if seconds is None and returned:
+                return value
+            if seconds is None:
+                raise value
+            one.report_retry()
+            if scene.wait_halted(seconds) and one.error is not None:
+                raise one.error
+            again.begin()
     finally:
-        # What retries is a knot of references that would keep the error until the collector comes.
-        one.error = None
-        state: Any = getattr(rules, "iter_state", None)  # older ones have none, and no knot
-        if state is not None:
-            state.actions.clear()
-    # Outside of the handler, so that the error gets no context that leads back to it.
-    try:
-        raise error
-    finally:
-        error = None
+        # The frame is part of the traceback: no cycle may stay, which would keep the error until the collector comes.
+        again.forget()
+        value = one.error = None
 
 
 class GiveUp(BaseException):
@@ -82,27 +85,6 @@ class GiveUp(BaseException):
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
-
-
-def retrying(options: Options) -> "Retrying":
-    """Return what says when a task is attempted again. It raises what the last attempt raised, as it is."""
-    # Imported by the first run that has a task with retries: importing the package stays free of it.
-    import tenacity
-
-    rules = options.retries
-    if isinstance(rules, int):
-        rules = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(rules + 1),
-            wait=tenacity.wait_exponential(multiplier=0.1, max=60) + tenacity.wait_random(0, 0.1),
-            retry=tenacity.retry_if_exception_type(options.retry_on),
-        )
-    again = rules.retry
-
-    def worth_it(state: "RetryCallState") -> bool:
-        error = state.outcome.exception() if state.outcome is not None else None
-        return (error is None or isinstance(error, Exception)) and bool(again(state))
-
-    return rules.copy(reraise=True, retry=worth_it)
 
 
 class Attempts:

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
+from inspect import isawaitable
 from typing import Any
 
-from procession._engine.attempt import Attempts, GiveUp, Scene, retrying, stripped
+from procession._engine.again import retrying
+from procession._engine.attempt import Attempts, Scene, stripped
 from procession._model.record import WHOLE
 from procession._model.task import Options
 
@@ -46,27 +48,37 @@ async def attempted(
     if options.retries == 0:
         return await _one(attempts)
 
-    async def sleep(seconds: float) -> None:
-        attempts.report_retry()
-        if await pause(seconds) and attempts.error is not None:
-            raise GiveUp(attempts.error)
-
     import tenacity  # in use only where there are retries: see `retrying`
 
     rules = retrying(options)
     if not getattr(rules, "enabled", True):
         return await _one(attempts)
-    again = tenacity.AsyncRetrying(sleep=sleep, **{rule: getattr(rules, rule) for rule in _RULES})
-    error: BaseException | None
+    # Its class for coroutines, as the callbacks may be some; not called, so that they see the task's own function.
+    again = tenacity.AsyncRetrying(**{rule: getattr(rules, rule) for rule in _RULES})
+    state = tenacity.RetryCallState(again, function, args, kwargs)
+    again.begin()
     try:
-        return await again(_one, attempts)
-    except GiveUp as given_up:
-        error = given_up.error
-    # Outside of the handler, so that the error gets no context that leads back to it.
-    try:
-        raise error
+        while True:
+            what: Any = again.iter(state)
+            what = await what if isawaitable(what) else what  # older ones decide at once
+            if isinstance(what, tenacity.DoAttempt):
+                try:
+                    state.set_result(await _one(attempts))
+                except BaseException as error:
+                    state.set_exception((type(error), error, error.__traceback__))
+            elif isinstance(what, tenacity.DoSleep):
+                state.prepare_for_next_attempt()
+                attempts.report_retry()
+                if await pause(float(what)) and attempts.error is not None:
+                    raise attempts.error
+            else:
+                return what
     finally:
-        error = None
+        # As in `attempt`: no cycle may stay.
+        state.outcome = attempts.error = None
+        iteration: Any = getattr(again, "iter_state", None)
+        if iteration is not None:
+            iteration.actions.clear()
 
 
 def current() -> "asyncio.Task[Any]":

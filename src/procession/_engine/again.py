@@ -1,10 +1,12 @@
-"""Retries of a call that somebody else makes: what follows from how an attempt ended."""
+"""Retries of a call, step by step: what follows from how an attempt ended."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from procession._engine.attempt import retrying
 from procession._model.outcome import Away
 from procession._model.task import Call, Options
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState, Retrying
 
 
 class Verdict(NamedTuple):
@@ -17,7 +19,11 @@ class Verdict(NamedTuple):
 
 
 class Again:
-    """Applies the retry rules of one call to its attempts, one by one. tenacity decides, and does not wait itself."""
+    """Applies the retry rules of one call to its attempts, one by one.
+
+    tenacity decides, and neither calls nor waits itself: so its callbacks see the function and the arguments of the
+    task, and whoever makes the attempts may make and wait for them as is right there.
+    """
 
     __slots__ = ("_looks", "_rules", "_state")
 
@@ -56,3 +62,31 @@ class Again:
             return Verdict(None, returned=True, value=value if what is seen else what)
         self._state.prepare_for_next_attempt()
         return Verdict(float(what), returned, value)
+
+    def forget(self) -> None:
+        """Let go of how the last attempt ended: what retries is a knot of references."""
+        self._state.outcome = None
+        iteration: Any = getattr(self._rules, "iter_state", None)  # older ones have none
+        if iteration is not None:
+            iteration.actions.clear()
+
+
+def retrying(options: Options) -> "Retrying":
+    """Return what says when a task is attempted again. It raises what the last attempt raised, as it is."""
+    # Imported by the first run that has a task with retries: importing the package stays free of it.
+    import tenacity
+
+    rules = options.retries
+    if isinstance(rules, int):
+        rules = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(rules + 1),
+            wait=tenacity.wait_exponential(multiplier=0.1, max=60) + tenacity.wait_random(0, 0.1),
+            retry=tenacity.retry_if_exception_type(options.retry_on),
+        )
+    again = rules.retry
+
+    def worth_it(state: "RetryCallState") -> bool:
+        error = state.outcome.exception() if state.outcome is not None else None
+        return (error is None or isinstance(error, Exception)) and bool(again(state))
+
+    return rules.copy(reraise=True, retry=worth_it)
