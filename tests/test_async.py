@@ -86,14 +86,6 @@ def test_whatever_python_knows_as_a_coroutine_function_is_awaited(strategy):
     assert process.execute() == expected
 
 
-def test_what_a_plain_function_returns_is_its_value():
-    """Also if it could be awaited: whether to await a call is known before it is made."""
-    process = Process("value")
-    process.add_task(lambda: later(3))
-    [coroutine] = process.execute()
-    assert asyncio.run(coroutine) == 3
-
-
 def test_async_generator_functions_are_refused():
     """At once, with a word on what would be right; also for a map."""
     process = Process("generators")

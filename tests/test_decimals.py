@@ -18,13 +18,16 @@ from procession import Process, task
 PRECISIONS = [3, 7, 11, 15]
 
 
-@pytest.fixture(autouse=True)
-def callers():
-    """The caller has a context of its own, as after any arithmetic with decimals; nothing of it changes."""
-    with decimal.localcontext(prec=28) as context:
+@pytest.fixture(autouse=True, params=[28, 30])
+def callers(request):
+    """The caller has a context of its own, as after any arithmetic with decimals; nothing of it changes.
+
+    It has the usual precision, or another.
+    """
+    with decimal.localcontext(decimal.DefaultContext, prec=request.param) as context:
         yield context
         assert decimal.getcontext() is context
-        assert context.prec == 28
+        assert context.prec == request.param
 
 
 def digits():
@@ -56,7 +59,8 @@ def alone(precision):
     return Together(1)(precision)
 
 
-EXPECTED = [(28, precision) for precision in PRECISIONS]
+def expected():
+    return [(decimal.getcontext().prec, precision) for precision in PRECISIONS]
 
 
 def process_of(function, strategy="parallel", mapped=False, **options):
@@ -73,7 +77,7 @@ def process_of(function, strategy="parallel", mapped=False, **options):
 def test_tasks_on_threads_each_have_their_own_precision(mapped):
     """What one sets, neither another nor the caller sees."""
     results = process_of(Together(len(PRECISIONS)), mapped=mapped).execute()
-    assert (results[0] if mapped else results) == EXPECTED
+    assert (results[0] if mapped else results) == expected()
 
 
 @pytest.mark.parametrize("mapped", [False, True])
@@ -83,7 +87,7 @@ def test_tasks_on_threads_each_have_their_own_precision(mapped):
 def test_each_begins_with_the_callers_precision(way, strategy, function, mapped):
     """Under every strategy, called or awaited, as tasks and as elements."""
     results = way(process_of(function, strategy, mapped))
-    assert (results[0] if mapped else results) == EXPECTED
+    assert (results[0] if mapped else results) == expected()
 
 
 @pytest.mark.parametrize("mapped", [False, True])
@@ -92,14 +96,14 @@ def test_so_it_is_on_an_executor_in_this_process(function, mapped):
     """Where one thread makes the calls, one after another."""
     with ThreadPoolExecutor(1) as executor:
         results = process_of(function, mapped=mapped, executor=executor).execute()
-    assert (results[0] if mapped else results) == EXPECTED
+    assert (results[0] if mapped else results) == expected()
 
 
 @pytest.mark.parametrize("function", [alone, together])
 def test_so_it_is_in_a_recorded_run(function, tmp_path):
     """Whose loop is another."""
     process = process_of(function)
-    assert process.execute(run_id="once", journal=tmp_path / "runs.db") == EXPECTED
+    assert process.execute(run_id="once", journal=tmp_path / "runs.db") == expected()
 
 
 @pytest.mark.parametrize("waits", [False, True])
@@ -123,7 +127,7 @@ def test_each_attempt_begins_with_the_callers_precision(waits):
     process = Process("thirds")
     process.add_task(task(retries=rules)(fail_later if waits else fail), 5)
     assert process.execute() == [5]
-    assert seen == [28, 28]
+    assert seen == [decimal.getcontext().prec] * 2
 
 
 def test_flags_and_traps_are_the_callers_and_stay_with_the_task(callers):
@@ -154,7 +158,7 @@ def test_what_the_caller_sets_while_a_run_goes_on_is_not_seen_by_its_tasks(calle
         go.set()
         results = run.result(20)
         callers.prec = context.prec
-    assert results == [True, 28]
+    assert results == [True, callers.prec]
 
 
 def test_a_nested_process_has_the_precision_of_the_task_around_it():

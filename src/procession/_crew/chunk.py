@@ -23,9 +23,10 @@ from procession._crew.travel import Call, Ended, encode_calls, encode_ended
 from procession._engine.attempt import Attempt
 from procession._engine.course import Course
 from procession._engine.current import SEAT, Seat
-from procession._engine.decimals import decimals_in, own_decimals
+from procession._engine.decimals import base_context, own_decimals
 from procession._engine.kept import Wanted, listen
 from procession._engine.ledger import Ledger
+from procession._engine.unawaited import awaited
 from procession._model.task import Options
 from procession._model.text import described
 
@@ -144,11 +145,14 @@ class Chunk:
             except BaseException as error:
                 return error
             self._data = None
-        # Now that the modules of the calls are there, which may have set something, or set up logging.
-        base = contextvars.copy_context() if self.course is None else self.course.context
-        if self.course is None and self.wanted is not None:
-            listen(self.wanted)
-        failed = self._make(note, conduct, halting, base)
+        if self.course is not None:
+            base, decimals = self.course.context, self.course.decimals
+        else:
+            # Now that the modules of the calls are there, which may have set something, or set up logging.
+            base, decimals = base_context()
+            if self.wanted is not None:
+                listen(self.wanted)
+        failed = self._make(note, conduct, halting, base, decimals)
         if failed and self.halts and isinstance(conduct, Remote):
             conduct.halted = True  # and so the chunk that lies ready here comes back as it is
         return None
@@ -186,12 +190,12 @@ class Chunk:
         conduct: Course | Remote,
         halting: Ledger | Remote,
         base: contextvars.Context,
+        decimals: "contextvars.ContextVar[Any] | None",
     ) -> bool:
         """Return whether a call failed after which none may follow."""
         # The calls share a seat and, until one of them changes it, a context: that saves a third of what a call costs.
         clock, chained, seat = time.perf_counter, self.chained, Seat(conduct, here(self.course is None))
         pristine = self._seated(base, seat)
-        decimals = decimals_in(pristine)
         context = _clean(pristine.copy(), pristine, decimals)
         start = clock()
         until = start + self.budget
@@ -214,10 +218,10 @@ class Chunk:
                 args, kwargs = with_earlier(args, kwargs, value)  # noqa: PLW2901
             try:
                 if timeout is None or self.kills:
-                    value = context.run(function, *args, **kwargs)
+                    value = awaited(context.run(function, *args, **kwargs))
                 else:
                     one = Attempt(conduct, index, Options(timeout=timeout), function, args, kwargs, element)
-                    value = context.run(self._bounded, one, attempt)
+                    value = awaited(context.run(self._bounded, one, attempt))
             except BaseException as error:
                 seat.over = True
                 recalled = note((False, start, clock(), error, logs.take((index, element)) if logs else None))

@@ -11,6 +11,7 @@ from procession._engine.again import Again
 from procession._engine.current import SEAT, Conduct, Seat
 from procession._engine.decimals import decimals_in, own_decimals
 from procession._engine.latch import Latch
+from procession._engine.unawaited import awaited
 from procession._model.event import EventName
 from procession._model.record import WHOLE
 from procession._model.task import Options
@@ -46,9 +47,9 @@ def attempted(
 ) -> Any:
     """Call the function as its options say; return its value, or raise what the last attempt raised."""
     if options.retries == 0 and options.timeout is None:
-        return function(*args, **kwargs)
+        return awaited(function(*args, **kwargs))
     one = Attempt(scene, index, options, function, args, kwargs, element)
-    return one() if options.retries == 0 else _retried(scene, one)
+    return awaited(one() if options.retries == 0 else _retried(scene, one))
 
 
 def _retried(scene: Scene, one: "Attempt") -> Any:

@@ -7,7 +7,6 @@
 An engine claims tasks from the ledger, has them run, and says here how they ended.
 """
 
-import contextvars
 import threading
 import time
 import traceback
@@ -18,10 +17,11 @@ from typing import NamedTuple, Protocol, cast
 from procession._engine.attempt import stripped
 from procession._engine.commit import GroupCommit, Recorder
 from procession._engine.current import SEAT, Seat
-from procession._engine.decimals import decimals_in, own_decimals
+from procession._engine.decimals import base_context
 from procession._engine.latch import Latch
 from procession._engine.ledger import Ledger
 from procession._engine.note import annotate
+from procession._engine.unawaited import awaited, unawaited, unawaited_in
 from procession._model.event import Event, EventName
 from procession._model.log import Log, Logs
 from procession._model.progress import Progress
@@ -29,7 +29,7 @@ from procession._model.record import WHOLE, Record, Recorded
 from procession._model.states import OnError
 from procession._model.stint import Stint
 from procession._model.task import PLAIN, Call, Each, Options, name_of
-from procession._model.text import described
+from procession._model.text import described, shown
 from procession._plan.plan import Plan
 from procession._plan.wiring import bound
 from procession.errors import TaskCancelled
@@ -91,9 +91,7 @@ class Course:
         self.maps: dict[int, Part] = {}
         self.stints: list[Stint] = []
         self.children: dict[object, Callable[[], object]] = {}
-        self.context = contextvars.copy_context()
-        self.decimals = decimals_in(self.context)
-        self.context.run(own_decimals, self.decimals)  # the caller may change its own while the run goes on
+        self.context, self.decimals = base_context()
         self.epoch = time.time()
         self.began = time.perf_counter()
         self.loop_thread: int | None = None
@@ -168,7 +166,7 @@ class Course:
             if self.attentive:
                 self.ended(index)
             return
-        commits.add(self._record(index, value, end), partial(self._committed, index, value, end))
+        commits.add(self._record(index, awaited(value), end), partial(self._committed, index, value, end))
 
     def element_finished(
         self, index: int, place: int, digest: bytes, value: object, start: float, attempts: int
@@ -278,6 +276,8 @@ class Course:
         """Close the books: whatever has not started by now never will."""
         if self._commits is not None:
             self._commits.close()
+        if not self.ledger.over:
+            self._fail_unawaited()
         self.ledger.finish()
         self.maps = {index: _Ended(part.progress) for index, part in self.maps.items()}
 
@@ -375,6 +375,10 @@ class Course:
         """Return a task's call with values in place of handles, and its options."""
         function, args, kwargs = self.plan.calls[index]
         if index in self.plan.needs:
+            for need in unawaited_in([self.ledger.values[need] for need in self.plan.needs[index]]):
+                source = self.plan.needs[index][need]
+                name = shown(self.name(source))
+                raise unawaited(self.ledger.values[source], f"task {source} ({name}), whose value it takes,")
             args, kwargs = bound(args, kwargs, self.ledger.values)
         return (function, args, kwargs), self.plan.options.get(index, PLAIN)
 
@@ -407,6 +411,13 @@ class Course:
         )
 
     # Inside
+
+    def _fail_unawaited(self) -> None:
+        """Fail tasks that returned a coroutine: a look at each value as it comes would cost plain tasks too much."""
+        values = self.ledger.values
+        for index in unawaited_in(values) if isinstance(values, list) else ():
+            error, values[index] = unawaited(values[index]), None
+            self.raised(index, error, in_order=False)
 
     def _recall(self, index: int, recorded: Recorded) -> object:
         """Return the value that was recorded of a task."""

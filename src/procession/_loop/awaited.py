@@ -9,6 +9,7 @@ from typing import Any
 
 from procession._engine.again import retrying
 from procession._engine.attempt import Attempts, Scene, stripped
+from procession._engine.unawaited import awaited
 from procession._model.record import WHOLE
 from procession._model.task import Options
 
@@ -43,16 +44,16 @@ async def attempted(
     `pause` waits so many seconds, but no longer than until nothing new may start, and returns whether that is so.
     """
     if options.retries == 0 and options.timeout is None:
-        return await function(*args, **kwargs)
+        return awaited(await function(*args, **kwargs))
     attempts = Attempts(scene, index, options, function, args, kwargs, element)
     if options.retries == 0:
-        return await _one(attempts)
+        return awaited(await _one(attempts))
 
     import tenacity  # in use only where there are retries: see `retrying`
 
     rules = retrying(options)
     if not getattr(rules, "enabled", True):
-        return await _one(attempts)
+        return awaited(await _one(attempts))
     # Its class for coroutines, as the callbacks may be some; not called, so that they see the task's own function.
     again = tenacity.AsyncRetrying(**{rule: getattr(rules, rule) for rule in _RULES})
     state = tenacity.RetryCallState(again, function, args, kwargs)
@@ -72,7 +73,7 @@ async def attempted(
                 if await pause(float(what)) and attempts.error is not None:
                     raise attempts.error
             else:
-                return what
+                return awaited(what)
     finally:
         # As in `attempt`: no cycle may stay.
         state.outcome = attempts.error = None

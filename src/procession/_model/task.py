@@ -179,7 +179,7 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
 
     That holds for an `async def` function, a partial or a bound method of one, an instance whose `__call__` is one, a
     map of one, and for what `inspect.markcoroutinefunction` has marked. It does not for a plain function that happens
-    to return something awaitable: that is its value.
+    to return something awaitable: that is its value, and one that returns a coroutine has failed.
     """
     inner = unwrapped(function)
     if isinstance(inner, Each):

@@ -1,0 +1,43 @@
+"""Coroutines that come out of a call as its value: nobody would ever await them, so the task has failed.
+
+A future, a deferred or anything else that goes on by itself, and can be awaited besides, is a value like any other.
+"""
+
+import inspect
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def awaited(value: T) -> T:
+    """Return what a call has given. Raises `TypeError` for a coroutine."""
+    if _is_coroutine(type(value)):
+        raise unawaited(value)
+    return value
+
+
+def unawaited_in(values: Sequence[object]) -> Iterator[int]:
+    """Yield the places of coroutines among values. Where there is none, that takes some 20 ns for each value."""
+    kinds = set(filter(_is_coroutine, set(map(type, values))))
+    if kinds:
+        yield from (place for place, value in enumerate(values) if type(value) in kinds)
+
+
+def unawaited(value: Any, who: str = "it") -> TypeError:
+    """Return what to raise for a coroutine, which is closed unless somebody has begun to await it."""
+    if inspect.iscoroutine(value) and inspect.getcoroutinestate(value) == inspect.CORO_CREATED:
+        with suppress(Exception):
+            value.close()
+    name = getattr(value, "__qualname__", type(value).__name__)
+    return TypeError(
+        f"{who} returned a coroutine, of {name}, that nobody awaits. Only what is known before the call to be a "
+        "coroutine function is awaited: give the task the async function itself, with its arguments, or one that "
+        "awaits, as in `async def call(): return await ...`; a decorator marks its wrapper with "
+        "inspect.markcoroutinefunction"
+    )
+
+
+def _is_coroutine(kind: type) -> bool:
+    return hasattr(kind, "__await__") and issubclass(kind, Coroutine)
