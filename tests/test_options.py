@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from unittest.mock import Mock
@@ -14,7 +15,7 @@ from unittest.mock import Mock
 import pytest
 import tenacity
 
-from procession import Process, TaskTimeoutError, current_task, task
+from procession import Hybrid, Process, Sequential, TaskTimeoutError, current_task, task
 
 STRATEGIES = ["sequential", "parallel", "hybrid"]
 AT_ONCE = {"wait": tenacity.wait_none(), "sleep": lambda _: None}
@@ -157,6 +158,42 @@ def test_the_callbacks_of_a_retrying_see_the_function_and_the_arguments_of_the_t
     assert seen == [
         (when, name, *call) for call in ((("a",), {"page": 2}), (("b",), {})) for when in ("before", "pause", "before")
     ]
+
+
+@pytest.mark.parametrize("strategy", ["sequential", Sequential(), Hybrid(first=2), "hybrid"])
+@pytest.mark.parametrize("add", [Process.add_task, Process.task, lambda *given: Process.map(*given, [])])
+def test_a_timeout_among_tasks_in_order_warns_that_the_thread_is_another(strategy, add):
+    """Where it is added, or in halves, executed; with the process, the task and what to do."""
+    process = Process("connected", strategy)
+    process.add_task(int)
+    said = r"process 'connected', task 1 \((map of )?fetch\): .* a thread of its own.*leave the timeout out"
+    with pytest.warns(RuntimeWarning, match=said) as warned:
+        add(process, task(timeout=5, name="fetch")(int))
+        process.add_task(int)
+        process.add_task(int)
+        if strategy == "hybrid":
+            assert not warned
+            process.execute()
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        {"strategy": "parallel"},
+        {"strategy": Hybrid(first=0)},
+        {"executor": "processes"},
+        {"function": task(timeout=5)(fetch_later)},
+        {"function": task(retries=5)(fetch)},
+    ],
+)
+def test_nothing_is_warned_of_where_the_thread_is_as_expected(definition):
+    """At once, elsewhere, awaited, or without a timeout."""
+    function = definition.pop("function", task(timeout=5)(fetch))
+    process = Process("connected", **definition)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        process.add_task(function, "a")
 
 
 def test_a_retrying_can_retry_on_results():

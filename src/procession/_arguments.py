@@ -2,8 +2,9 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterable
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from procession._model.observer import Observer
 from procession._model.states import OnError
@@ -11,6 +12,9 @@ from procession._model.strategy import Strategy, strategy_of
 from procession._model.task import is_coroutine_function
 from procession._model.text import sketch
 from procession._model.where import check_executor
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 
 def check_definition(
@@ -56,6 +60,22 @@ def observers_in(where: str, observers: object) -> list[Observer]:
     if not isinstance(observers, Iterable):
         raise TypeError(f"{where}: observers takes a list of observers; got {sketch(observers)}")
     return [_observer(where, observer) for observer in cast("Iterable[object]", observers)]
+
+
+def warn_of_thread(where: str) -> None:
+    """Warn whoever has called into `procession._process` of a task in order that has a timeout, and so a thread."""
+    frame: FrameType | None = sys._getframe(1)  # inspect takes long to import
+    stacklevel = 2
+    while frame is not None and frame.f_globals.get("__name__") == "procession._process":
+        frame, stacklevel = frame.f_back, stacklevel + 1
+    warnings.warn(
+        f"{where}: tasks in order are called in the caller's thread, but one with a timeout is called in a thread of "
+        "its own, where sqlite3's connections, signal.signal and the like fail; if it has to be the caller's, leave "
+        "the timeout out and give what it waits for one, else take strategy='parallel' with max_workers=1, a coroutine "
+        "function, or executor='processes', which ends it at its timeout",
+        RuntimeWarning,
+        stacklevel=stacklevel,
+    )
 
 
 def _observer(where: str, observer: object) -> Observer:

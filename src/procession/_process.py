@@ -6,13 +6,13 @@ from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, ParamSpec, TypeVar, cast, overload
 
-from procession._arguments import check_definition, check_execution, observers_in
+from procession._arguments import check_definition, check_execution, observers_in, warn_of_thread
 from procession._blocking import warn_in_coroutine
 from procession._engine.current import SEAT
 from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.observer import Observer
 from procession._model.states import OnError, ProcessStatus
-from procession._model.strategy import Strategy, StrategyName, strategy_of
+from procession._model.strategy import Hybrid, Strategy, StrategyName, strategy_of
 from procession._model.task import (
     OPTION_NAMES,
     PLAIN,
@@ -463,6 +463,8 @@ class Process:
         strategy = check_definition(where, self.strategy, self.max_workers, self.on_error, self.executor, self.journal)
         check_execution(where, run_id, journal, allow_changes=allow_changes, progress=progress)
         observers = observers_in(where, self.observers) + observers_in(where, observers)
+        if self._options and _is_half(strategy):  # of which nobody knew before which tasks are in order
+            self._warn_of_threads(strategy, self._options)
         with self._lock:
             if self.status == "running":
                 raise self._running(what)
@@ -625,7 +627,18 @@ class Process:
                 self._handled.add(index)
             if handled or handles or options is not PLAIN:
                 self._pinned[index] = call
+        if options.timeout is not None and not _is_half(self.strategy):
+            self._warn_of_threads(strategy_of(self.strategy), [index])
         return Handle(self._owner, index, function) if handled else None
+
+    def _warn_of_threads(self, strategy: Strategy, indexes: Iterable[int]) -> None:
+        """Warn of those tasks that the strategy has called in the caller's thread, and their timeout in another."""
+        in_order = [stage.stop for stage in strategy.stages(len(self.tasks)) if not stage.at_once]
+        for index in indexes if in_order and self.executor == "threads" else ():
+            if self._options[index].timeout is not None and index < in_order[0]:
+                function = self.tasks[index][0]
+                if not is_coroutine_function(function):
+                    warn_of_thread(f"process {shown(self.name)!r}, task {index} ({shown(name_of(function))})")
 
     def _handles(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Handle]:
         """Return the handles among the arguments; raise for one whose value could not take its place."""
@@ -653,6 +666,11 @@ class Process:
         return ProcessRunningError(
             f"process {shown(self.name)!r} is running; {what} has to wait until it has ended, or takes another process"
         )
+
+
+def _is_half(strategy: object) -> bool:
+    """Return whether it is known only when all tasks are there which of them are in order."""
+    return strategy == "hybrid" or (isinstance(strategy, Hybrid) and strategy.first is None)
 
 
 def _is_task(process: Process) -> bool:
