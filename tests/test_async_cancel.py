@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import threading
+from functools import partial
 from unittest import mock
 
+import anyio
 import pytest
 
 from coroutines import STRATEGIES, Sleeper, at_once, awaited, every_strategy, executed, later, same, states, throw
@@ -82,6 +84,53 @@ def test_a_cancelled_caller_waits_for_plain_functions_in_flight():
             await assert_nothing_runs()
 
     asyncio.run(main())
+
+
+async def cleans_up(begun, go, ended):
+    begun.set()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        while not go.is_set():
+            await asyncio.sleep(0)
+        ended.append(True)
+
+
+def goes_on(begun, go, ended):
+    begun.set()
+    ended.append(go.wait(20))
+
+
+@pytest.mark.parametrize("function", [cleans_up, goes_on])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_all_has_ended_when_a_scope_of_anyio_leaves(function, mapped):
+    """It cancels again and again until the run has left; that is not taken for somebody's second thoughts."""
+    begun, go, ended = threading.Event(), threading.Event(), []
+
+    async def main():
+        process = Process("scoped", "parallel", 2)
+        if mapped:
+            process.map(partial(function, begun, go), [ended])
+        else:
+            process.add_task(function, begun, go, ended)
+
+        async def release(scope):
+            while not begun.is_set():
+                await asyncio.sleep(0)
+            scope.cancel()
+            for _ in range(100):
+                await asyncio.sleep(0)
+            go.set()
+
+        with anyio.CancelScope() as scope:
+            releasing = asyncio.create_task(release(scope))
+            await process.execute_async()
+        assert ended == [True]
+        assert scope.cancelled_caught
+        await releasing
+        await assert_nothing_runs()
+
+    anyio.run(main)
 
 
 def test_a_second_cancellation_leaves_at_once():

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextvars
+import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -118,8 +119,15 @@ async def patiently(future: "asyncio.Future[T]", stop: Callable[[], object]) -> 
         return future.result()
     except asyncio.CancelledError:
         stop()
-        await asyncio.wait((future,))
+        with _apart_from_scopes():
+            await asyncio.wait((future,))
         raise
+
+
+def _apart_from_scopes() -> AbstractContextManager[object]:
+    """Return what keeps anyio from cancelling again and again what its scope has cancelled once, as it does."""
+    anyio: Any = sys.modules.get("anyio")  # Starlette and FastAPI have imported it
+    return nullcontext() if anyio is None else anyio.CancelScope(shield=True)
 
 
 async def in_thread(function: Callable[[], T], *, forsaken: Callable[[T], object] = lambda _: None) -> T:
