@@ -31,6 +31,7 @@ from procession import (
     current_task,
     task,
 )
+from procession._crew import processes as crew_processes
 from procession._crew import travel
 from procession._crew.chunk import Chunk, run_chunk
 from procession._crew.pace import Pace
@@ -1197,6 +1198,27 @@ print(Price(3).number, Price.limit, hasattr(Color, "limit"), Refused.limit, refu
     assert done.stdout == "True True 20 True True\n60 1 False 1 (1,) (2,)\n", done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["-"], ["-c", "import sys; exec(sys.stdin.read())"]])
+def test_a_program_that_is_in_no_file_works_or_is_told_what_it_has_to_be(arguments):
+    """From standard input there is nothing that a worker could import; nobody is told of a guard that is there."""
+    code = """
+from procession import Process, WorkersUnavailableError
+def square(number): return number * number
+if __name__ == "__main__":
+    process = Process("typed in", "parallel", 2, executor="processes")
+    process.map(square, range(3))
+    try: print(process.execute())
+    except WorkersUnavailableError as error: print(error)
+"""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, input=code, capture_output=True, text=True, timeout=50)
+    if arguments == ["-"]:
+        assert "'<stdin>' is no file that it could read: save the program to a file" in done.stdout
+        assert "put that under" not in done.stdout
+    else:
+        assert done.stdout == "[[0, 1, 4]]\n"
+
+
 def test_a_main_module_without_a_guard_is_told_plainly(tmp_path):
     """Every worker would start the process again when it imports it."""
     with program(
@@ -1216,6 +1238,44 @@ def test_a_main_module_without_a_guard_is_told_plainly(tmp_path):
     assert "before it could take a task" in out
     assert out.count('put that under if __name__ == "__main__":') == 2  # here, and in a worker
     assert "\\n" not in out
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_folder_for_temporary_files_that_takes_none_is_named(processes, monkeypatch, tmp_path, full):
+    """With what a worker needs there; and nothing of it is left."""
+
+    def no_room(descriptor, *_):
+        os.close(descriptor)
+        raise OSError(28, "No space left on device")
+
+    folder = tmp_path if full else tmp_path / "gone"
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    if full:
+        monkeypatch.setattr("procession._crew.trace.os.fdopen", no_room)
+    process = processes()
+    process.add_task(same, 1)
+    with pytest.raises(WorkersUnavailableError, match="takes a temporary file of .*TMPDIR names") as caught:
+        process.execute()
+    assert str(folder) in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix
+def test_pipes_that_others_have_made_not_to_wait_are_waited_on(processes, monkeypatch):
+    """gevent makes all sockets so, those of `multiprocessing` too."""
+    make = crew_processes._SPAWN.Pipe
+
+    def pipe(duplex=True):
+        ends = make(duplex)
+        for end in ends:
+            os.set_blocking(end.fileno(), False)
+        return ends
+
+    monkeypatch.setattr(crew_processes._SPAWN, "Pipe", pipe)
+    process = processes()
+    for number in range(20):
+        process.add_task(errands.big, number * 10_000)
+    assert [len(value) for value in process.execute()] == [number * 10_000 for number in range(20)]
 
 
 @posix

@@ -57,6 +57,10 @@ class _Worker:
             opened.callback(self.trace.close)
             self.work, theirs = map(opened.enter_context, _SPAWN.Pipe())
             hears, self.word = map(opened.enter_context, _SPAWN.Pipe(duplex=False))
+            if os.name == "posix":
+                # gevent, where it has patched sockets, has made these so that they do not wait.
+                for end in (self.work, theirs):
+                    os.set_blocking(end.fileno(), True)
             opened.pop_all()
         self.greeted = False
         self.chunk: Chunk | None = None
@@ -402,9 +406,8 @@ class ProcessCrew:
             return
         # One that was killed may have been unlucky; one that ended by itself has its reason, and so will the others.
         if self._stillborn >= _STILLBORN or (code is not None and code >= 0 and not self._any_greeted):
-            raise self._unavailable(
-                f"it {_ending(code)} before it could take a task; a program whose main module {_UNGUARDED}"
-            )
+            why = _unreadable() or f"a program whose main module {_UNGUARDED}"
+            raise self._unavailable(f"it {_ending(code)} before it could take a task; {why}")
 
     def _why(self, worker: _Worker, code: int | None) -> BaseException:
         assert worker.chunk is not None
@@ -455,6 +458,18 @@ def _runs(pid: int | None) -> bool:
             return file.read().rpartition(b")")[2].split()[0] == b"R"
     except (OSError, IndexError):
         return False
+
+
+def _unreadable() -> str:
+    """Return what is wrong where the program is no file that a worker could import, else nothing."""
+    main = sys.modules["__main__"]
+    path: str | None = getattr(main, "__file__", None)
+    if path is None or getattr(main, "__spec__", None) is not None or os.path.exists(path):  # noqa: PTH110
+        return ""
+    return (
+        f"each worker imports the program, and {shown(path)!r} is no file that it could read: save the program to a "
+        "file, or hand it over by `python -c`"
+    )
 
 
 def _ending(code: int | None) -> str:

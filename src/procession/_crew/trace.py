@@ -52,17 +52,22 @@ class Trace:
 
         On Linux it is in no folder, and gone with those who have it open, however they end.
         """
-        descriptor, path = _memory() or tempfile.mkstemp(prefix="procession-")
-        in_folder = not path.startswith("/proc/")
+        in_memory = _memory()
+        path = folder = tempfile.gettempdir() if in_memory is None else ""
         try:
-            with os.fdopen(descriptor, "wb", closefd=in_folder) as file:
+            descriptor, path = in_memory or tempfile.mkstemp(prefix="procession-", dir=folder)
+            with os.fdopen(descriptor, "wb", closefd=in_memory is None) as file:
                 file.write(bytes(_SIZE + DRAFT_BYTES) + os.urandom(_TOKEN_BYTES))
-            return cls(path, None if in_folder else descriptor)
-        except BaseException:
-            if in_folder:
-                os.unlink(path)  # noqa: PTH108
-            else:
-                os.close(descriptor)
+            return cls(path, None if in_memory is None else descriptor)
+        except BaseException as error:
+            if in_memory is not None:
+                os.close(in_memory[0])
+            elif path != folder:
+                with suppress(OSError):
+                    os.unlink(path)  # noqa: PTH108
+            if in_memory is None and isinstance(error, OSError):
+                why = f"{error.strerror}; a worker takes a temporary file of {_WHOLE:,} bytes, in the folder that TMPDIR names"
+                raise OSError(error.errno, why, folder) from error
             raise
 
     @classmethod
