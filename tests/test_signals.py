@@ -470,6 +470,24 @@ def test_a_started_run_finishes_what_it_has_begun_when_the_interpreter_exits(str
         assert child.rest() == (0, "0\n1\n2\n", "")
 
 
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_started_run_does_all_of_its_tasks_though_the_interpreter_starts_no_more_threads(mapped):
+    """Its own thread does those at once, too: the program may end right after start()."""
+    with Child(f"""
+        from procession import Hybrid
+        process = Process("goes on", Hybrid(first=1))
+        process.add_task(once_main_waits_in, "_shutdown")
+        if {mapped}:
+            process.map(say, process.task(list, range(3)))
+        else:
+            for number in range(3):
+                process.add_task(say, number)
+        run = process.start()
+    """) as child:
+        status, out, complaints = child.rest()
+        assert (status, sorted(out.split()), complaints) == (0, ["0", "1", "2"], "")
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_daemon_thread_that_executes_does_not_keep_the_interpreter(strategy):
     """It exits without a crash, whatever the thread is at."""

@@ -383,10 +383,10 @@ class Process:
         """Start to run all tasks in a thread of their own, and return the run at once.
 
         The arguments mean what they mean for `execute`. Sequential stages run in that thread, and so does an event
-        loop for coroutines. Call `result()` on the run to wait for its end, or in a coroutine `await` it. A program
-        that ends without that lets end what has begun, and for the rest there may be no worker: an interpreter that
-        exits starts no threads. Raises `ProcessRunningError` while the process is running already, and what `execute`
-        raises of a journal.
+        loop for coroutines. Call `result()` on the run to wait for its end, or in a coroutine `await` it. An
+        interpreter that exits waits for the run, but starts no threads any more: where the run has no worker yet, its
+        own thread makes all calls, one after another. Raises `ProcessRunningError` while the process is running
+        already, and what `execute` raises of a journal.
         """
         run = self._begin(
             "starting it again", run_id, journal, observers, progress=progress, allow_changes=allow_changes

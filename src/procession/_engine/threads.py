@@ -39,6 +39,7 @@ class ThreadEngine:
         self._displaced = 0
         self._here = threading.local()
         self._opening = False
+        self._alone = False
         self._vacant = Latch()
         self._starter: threading.Thread | None = None
         self._pool: ThreadPoolExecutor | None = None
@@ -97,7 +98,7 @@ class ThreadEngine:
             # Not at the top: at exit it cannot be imported any more, and tasks in order can be run still.
             from concurrent.futures import ThreadPoolExecutor
         except RuntimeError:
-            self.course.interrupt(self._no_workers())
+            self._do_without()
             return
         # One more where there is a journal: the one who commits has given its place to another.
         self._pool = pool = ThreadPoolExecutor(
@@ -124,6 +125,17 @@ class ThreadEngine:
                 for thread in pool._threads:
                     _pools()._threads_queues.pop(thread, None)
             self._pool = None
+        if self._alone:
+            self._do_without()
+
+    def _do_without(self) -> None:
+        """Go on where there is no worker: in this thread if the interpreter waits for it before it exits, else fail."""
+        self._alone = False
+        here, main = threading.current_thread(), threading.main_thread()
+        if here is main or here.daemon or main.is_alive():
+            self.course.interrupt(self._no_workers())
+        else:
+            self._drive_in_order()
 
     def _recruit_from_daemon(self, count: int) -> None:
         # A pool's threads are daemons if the thread that makes them is one, and only daemons can be left behind
@@ -151,7 +163,9 @@ class ThreadEngine:
         except BaseException as error:
             with suppress(IndexError):
                 ticket.pop()
-                self.course.interrupt(self._no_workers() if isinstance(error, RuntimeError) else error)
+                self._alone = isinstance(error, RuntimeError)
+                if not self._alone:
+                    self.course.interrupt(error)
                 self._end_opening()
                 return
             raise
@@ -183,9 +197,7 @@ class ThreadEngine:
                 with self._lock:
                     ticket.clear()
                     self._active -= 1
-                    none = self._active == 0
-                if none:
-                    self.course.interrupt(self._no_workers())
+                    self._alone = self._active == 0
                 break
 
     def _no_workers(self) -> WorkersUnavailableError:
