@@ -1,12 +1,14 @@
 """What `test_executors` has called in workers: a module of its own that imports little, as every worker imports it."""
 
 import asyncio
+import atexit
 import os
 import signal
 import struct
 import sys
 import threading
 import time
+from pathlib import Path
 
 from procession import Process, TaskCancelled, current_task
 from procession._crew.worker import serve
@@ -202,6 +204,19 @@ def close_stdin():
     sys.stdin.close()
     os.close(0)
     return "closed"
+
+
+def leave_to_do(how, folder):
+    """Have something done when the worker's main thread is over."""
+
+    def do():
+        threading.main_thread().join()
+        Path(folder, how).touch()
+
+    if how == "thread":
+        threading.Thread(target=do).start()
+    else:
+        atexit.register(Path(folder, how).touch)
 
 
 def leave_a_thread():

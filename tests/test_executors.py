@@ -885,16 +885,27 @@ def test_what_a_forked_child_returns_is_not_taken_for_what_the_task_did(processe
 
 
 @posix
-def test_a_task_may_fork_close_stdin_and_leave_threads_behind(processes, tmp_path):
-    """What it does to its worker stays there."""
+def test_a_task_may_fork_close_stdin_and_leave_threads_behind(processes, monkeypatch):
+    """What it does to its worker stays there. A thread that does not end is cut off in the end, and that is said."""
+    monkeypatch.setattr(crew_processes, "_CLOSING_S", 0.1)
     process = processes()
     process.add_task(errands.close_stdin)
     process.add_task(errands.fork_and_return)
     process.add_task(errands.leave_a_thread)
     process.add_task(same, 4)
-    closed, child, left, four = process.execute()
+    with pytest.warns(RuntimeWarning, match=r"'workers': procession-workers-\d .*cut off.*a thread.*wait for what"):
+        closed, child, left, four = process.execute()
     assert (closed, left, four) == ("closed", "left", 4)
     assert isinstance(child, int)
+
+
+def test_what_tasks_have_left_in_a_worker_is_let_end(processes, tmp_path):
+    """A handler at exit, and a thread, do what they have to before the run is over."""
+    process = processes()
+    for how in "handler", "thread":
+        process.add_task(errands.leave_to_do, how, str(tmp_path))
+    process.execute()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["handler", "thread"]
 
 
 @linux
@@ -1250,6 +1261,7 @@ def test_a_folder_for_temporary_files_that_takes_none_is_named(processes, monkey
 
     folder = tmp_path if full else tmp_path / "gone"
     monkeypatch.setattr("tempfile.tempdir", str(folder))
+    monkeypatch.setattr("procession._crew.trace._memory", lambda: None)  # as where a file cannot be in memory only
     if full:
         monkeypatch.setattr("procession._crew.trace.os.fdopen", no_room)
     process = processes()

@@ -9,6 +9,7 @@ import io
 import pickle
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 
@@ -41,10 +42,13 @@ class _Unpickler(pickle.Unpickler):
         found = super().find_class(module, name)
         if module.startswith("cloudpickle"):
             if name in ("_make_skeleton_class", "_make_skeleton_enum"):
-                return lambda *args: self._skeleton(found, *args)
+                return partial(self._skeleton, found)
             if name == "_class_setstate":
-                return lambda made, state: made if id(made) in self._here else found(made, state)
+                return partial(self._fill, found)
         return found
+
+    def _fill(self, fill: Callable[[type, object], type], made: type, state: object) -> type:
+        return made if id(made) in self._here else fill(made, state)
 
     def _skeleton(self, make: Callable[..., type], *args: Any) -> type:
         classes: dict[str, type] = getattr(sys.modules["cloudpickle.cloudpickle"], "_DYNAMIC_CLASS_TRACKER_BY_ID", {})

@@ -15,6 +15,7 @@ import pickle
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from multiprocessing import resource_tracker
@@ -44,7 +45,8 @@ _AHEAD_BYTES = 1 << 16 if sys.platform == "linux" else 1 << 12
 _STILLBORN = 3
 """After so many workers in a row that were gone before they could take a task, no other is started beside the rest."""
 _UNGUARDED = 'starts a process when it is imported, and so in every worker: put that under if __name__ == "__main__":'
-_CLOSING_S = 2.0
+_CLOSING_S = 5.0
+"""How long what tasks have left in a worker may hold up its end: handlers at exit, threads, children."""
 _EXIT_CHECK_S = 1.0
 
 
@@ -336,13 +338,24 @@ class ProcessCrew:
                 worker.tell(END)
                 worker.work.close()
         deadline = time.monotonic() + _CLOSING_S
+        cut_off: list[str] = []
         for worker in self._workers:
             worker.process.join(max(deadline - time.monotonic(), 0.0))
             if worker.process.exitcode is None:  # a thread that a task has left there does not end
+                cut_off.append(worker.name)
                 worker.process.kill()
                 worker.process.join()
             worker.close()
         self._workers.clear()
+        if cut_off:
+            where = f"process {shown(self._course.process_name)!r}"
+            warnings.warn(
+                f"{where}: {', '.join(cut_off)} had not ended {_CLOSING_S:g} s after the last task, and so was killed. "
+                "What tasks had left there was cut off: a handler at exit, a thread, or a child process; let each task "
+                "wait for what it has started",
+                RuntimeWarning,
+                stacklevel=1,
+            )
 
     # Inside
 

@@ -46,7 +46,7 @@ def recipe_of(error: BaseException, can_be_sent: Callable[[object], bool]) -> Re
     # An `OSError` keeps its filename apart from `args`, an `ImportError` its name: what is built in knows that.
     _, args, *states = cast("tuple[Any, ...]", _base(type(error)).__reduce__(error))
     args = tuple(arg if can_be_sent(arg) else Unsent(_looks(arg)) for arg in args)
-    state = states[0] if states else {}
+    state: dict[str, Any] = states[0] if states else {}
     return Recipe(type(error), args, {name: value for name, value in state.items() if can_be_sent(value)})
 
 

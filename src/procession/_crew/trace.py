@@ -66,7 +66,8 @@ class Trace:
                 with suppress(OSError):
                     os.unlink(path)  # noqa: PTH108
             if in_memory is None and isinstance(error, OSError):
-                why = f"{error.strerror}; a worker takes a temporary file of {_WHOLE:,} bytes, in the folder that TMPDIR names"
+                takes = f"a worker takes a temporary file of {_WHOLE:,} bytes, in the folder that TMPDIR names"
+                why = f"{error.strerror}; {takes}"
                 raise OSError(error.errno, why, folder) from error
             raise
 

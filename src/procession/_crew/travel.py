@@ -156,7 +156,7 @@ def _carried(error: BaseException) -> _Carried:
 def _packed(error: BaseException) -> bytes | None:
     """Return an exception, or the recipe for it, pickled; `None` where not even its type can be sent."""
     if isinstance(error, BaseExceptionGroup):
-        return _checked(error, _group_recipe)
+        return _checked(cast("BaseException", error), _group_recipe)
     # A constructor that makes its message of other arguments would make another message of that one.
     return _checked(error, lambda error: error, worded=True) or _checked(error, _recipe)
 
