@@ -481,7 +481,9 @@ process.add_task(task(timeout=0.1)(threading.Event().wait))
 process.add_task(task(timeout=0.1)(threading.Event().wait))
 print([type(error).__name__ for error in process.execute()], flush=True)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)
+    # That the thread is another is warned of in order.
+    command = [sys.executable, "-W", "ignore::RuntimeWarning", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
     assert done.returncode == 0
     assert done.stderr == ""
     if strategy == "sequential":

@@ -231,7 +231,8 @@ def test_ctrl_c_in_order_ends_the_task_itself():
 @posix
 def test_ctrl_c_in_order_leaves_a_hung_task_with_a_timeout():
     """One is enough: its thread can be abandoned."""
-    with Child("""
+    with Child(
+        """
         process = Process("order")
         process.add_task(task(timeout=3600)(lambda: (ready(), threading.Event().wait())))
         process.add_task(say, "after")
@@ -239,7 +240,10 @@ def test_ctrl_c_in_order_leaves_a_hung_task_with_a_timeout():
             process.execute()
         except KeyboardInterrupt:
             say("caught", process.status)
-    """) as child:
+        """,
+        "-W",
+        "ignore::RuntimeWarning",  # that the thread is another
+    ) as child:
         child.expect("ready")
         child.interrupt()
         child.expect("caught failed")
