@@ -228,8 +228,10 @@ class Fingerprint(NamedTuple):
                 read = cls(*_READERS[head["version"]](head, rest))
                 if len(read.digests) % SIZE or len(read.which) != read.tasks * _WIDTH:
                     raise ValueError("it was cut short")
+                if max(numbers(read.which), default=-1) >= len(read.names):
+                    raise ValueError("it names tasks that it does not have")
                 return read
-        except (ValueError, LookupError, TypeError, zlib.error) as error:
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError, zlib.error) as error:
             raise ValueError(f"not the fingerprint of a process: {shown(str(error))}") from error
         raise ValueError(f"the fingerprint is of version {shown(str(head['version']))}; version {_VERSION} is known")
 
@@ -238,19 +240,21 @@ def _read_1(head: Any, rest: bytes) -> tuple[Any, ...]:
     """Return the fields of a version that kept names and digests only, and called the main module `__main__`."""
     split = int(head["which"])
     names = tuple(_MAIN_IN_1.sub(lambda found: f"{found[1]}{main_module()}:", str(name)) for name in head["names"])
-    return str(head["process"]), names, zlib.decompress(rest[:split]), rest[split:]
+    digests = rest[split:]
+    return str(head["process"]), names, unpacked(rest[:split], len(digests) // SIZE * _WIDTH), digests
 
 
 def _read_2(head: Any, rest: bytes) -> tuple[Any, ...]:
     ends = list(accumulate(map(int, head["lengths"])))
     which, formed, marks, digests = (rest[start:end] for start, end in pairwise((0, *ends, len(rest))))
     forms = tuple(Form(bool(bound), int(count), tuple(map(str, names))) for bound, count, names in head["forms"])
-    arguments = Arguments(forms, zlib.decompress(formed), marks)
+    length = len(digests) // SIZE * _WIDTH
+    arguments = Arguments(forms, unpacked(formed, length), marks)
     codes, apart = tuple(map(str, head["codes"])), tuple(map(int, head["apart"]))
     return (
         str(head["process"]),
         tuple(map(str, head["names"])),
-        zlib.decompress(which),
+        unpacked(which, length),
         digests,
         codes,
         apart,
@@ -302,6 +306,23 @@ def _code(fingerprint: Fingerprint, name: int) -> str:
 
 def _number(packed: bytes, place: int) -> int:
     return int.from_bytes(packed[place * _WIDTH : (place + 1) * _WIDTH], "little")
+
+
+def unpacked(packed: bytes, length: int) -> bytes:
+    """Return what was packed, which has `length` bytes: what is short can be packed of more than there is room for."""
+    packing = zlib.decompressobj()
+    found = packing.decompress(packed, length + 1)
+    if not packing.eof:
+        raise ValueError("it was cut short, or is longer than it says")
+    return found
+
+
+def numbers(written: bytes) -> "array[int]":
+    """Return the numbers of 4 bytes each, the lowest first, that were written."""
+    read = array("I", written)
+    if sys.byteorder == "big":  # pragma: no cover  # there is no such machine to test on
+        read.byteswap()
+    return read
 
 
 def fingerprint_of(process_name: str, calls: Sequence[Call]) -> Fingerprint:

@@ -62,7 +62,8 @@ def _called(name: str) -> str:
     named_itself = _named_itself(name)
     if named_itself is not None:
         given, own = named_itself.groups()
-        return str(literal_eval(own)) if given is None else str(given)
+        with suppress(ValueError, SyntaxError):  # of a journal that is damaged
+            return str(literal_eval(own)) if given is None else str(given)
     given, bracket, _ = name.rpartition(" (")
     return given if bracket else name.partition(":")[2] or name
 

@@ -15,9 +15,12 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 from procession._model.strategy import Stage
 from procession._model.task import Call, Each, is_process, unwrapped
 from procession._model.text import shown
+from procession._plan.fingerprint import numbers, unpacked
 
 _VERSION = 1
 _MASK: Final = 0xFFFFFFFF
+_LONGEST: Final = 4_000_000
+"""Numbers of a shape that are read, at most: there are as many as edges, and some more."""
 
 Kind = Literal["task", "map", "process"]
 """What a task is: a call, one call for each element, or another process."""
@@ -76,20 +79,20 @@ class Shape(NamedTuple):
             head = json.loads(line)
             if head["version"] == _VERSION:
                 return cls._read(head, rest)
-        except (ValueError, LookupError, TypeError, zlib.error) as error:
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError, zlib.error) as error:
             raise ValueError(f"not the shape of a process: {shown(str(error))}") from error
         raise ValueError(f"the shape is of version {shown(str(head['version']))}; version {_VERSION} is known")
 
     @classmethod
     def _read(cls, head: Any, rest: bytes) -> "Shape":
-        packed = array("I")
-        packed.frombytes(zlib.decompress(rest))
-        if sys.byteorder == "big":  # pragma: no cover  # there is no such machine to test on
-            packed.byteswap()
-        if len(packed) != sum(head["lengths"]):
+        length = sum(head["lengths"])
+        if length > _LONGEST:
+            raise ValueError(f"it has {length:,} numbers, and up to {_LONGEST:,} are read")
+        packed = numbers(unpacked(rest, length * array("I").itemsize))
+        if len(packed) != length:
             raise ValueError("it was cut short")
-        numbers = iter(packed)
-        targets, counts, sources, *places = [list(islice(numbers, length)) for length in head["lengths"]]
+        rows = iter(packed)
+        targets, counts, sources, *places = [list(islice(rows, length)) for length in head["lengths"]]
         steps = iter(sources)
         needs = {
             target: tuple(_sums(islice(steps, count), target))
@@ -100,6 +103,18 @@ class Shape(NamedTuple):
         }
         stages = tuple(Stage(int(start), int(stop), bool(at_once)) for start, stop, at_once in head["stages"])
         return cls(stages, needs, kinds)
+
+    def check(self, tasks: int) -> None:
+        """Raise `ValueError` unless this can be the shape of a process of so many tasks."""
+        end = 0
+        for stage in self.stages:
+            if stage.start != end or stage.stop < end:
+                raise ValueError("not the shape of a process: its stages do not follow each other")
+            end = stage.stop
+        if end != tasks or max(self.needs, default=-1) >= tasks or max(self.kinds, default=-1) >= tasks:
+            raise ValueError("not the shape of a process: it has other tasks")
+        if any(max(sources, default=-1) >= target for target, sources in self.needs.items()):
+            raise ValueError("not the shape of a process: a task takes the value of one that is not before it")
 
 
 def shape_of(calls: Sequence[Call], stages: Sequence[Stage], needs: Mapping[int, tuple[int, ...]]) -> Shape:

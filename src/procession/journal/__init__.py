@@ -15,9 +15,10 @@ from importlib.util import find_spec
 if find_spec("sqlalchemy") is None:
     raise ImportError('a journal needs SQLAlchemy: pip install "procession[journal]"')
 
+from procession.journal.checked import Running, Status
 from procession.journal.codec import Codec
-from procession.journal.look import RunInfo, Running, TaskInfo
-from procession.journal.reader import Failure, Found, Kept, Reader, Status
+from procession.journal.look import RunInfo, TaskInfo
+from procession.journal.reader import Failure, Found, Kept, Reader
 from procession.journal.recorder import Recorder
 from procession.journal.spent import Mark, Share
 from procession.journal.standing import TaskStanding

@@ -26,6 +26,9 @@ Durability = Literal["process", "power"]
 BUSY_S = 30.0
 """How long a write waits for another program that has locked an SQLite database."""
 
+VALUE_LIMIT = 100_000_000
+"""Bytes of a value that SQLite reads to be shown, at most: it reads all of it, however much is asked for."""
+
 MEMORY = ":memory:"
 
 
@@ -176,6 +179,12 @@ class Database:
         channel = self.channel(create=False, looking=True)
         try:
             with channel.open() as connection:
+                if self.sqlite:
+                    # A byte that is wrong in a damaged text must not hide all the rest.
+                    driver: Any = connection.connection.driver_connection
+                    driver.text_factory = _replacing
+                    if self._path is not None:  # one in memory is also written to by this connection
+                        driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_LIMIT)
                 yield connection
         finally:
             self.release(channel)
@@ -317,6 +326,7 @@ class Database:
                 f"PRAGMA busy_timeout={self.busy_s * 1000:.0f}",
                 f"PRAGMA synchronous={'FULL' if power else 'NORMAL'}",
                 f"PRAGMA fullfsync={int(power)}",
+                "PRAGMA trusted_schema=OFF",  # nor functions with effects, should a file's own schema call any
             ]
         return []  # what is said to a server's session, a pooler may hand on to another program
 
@@ -433,8 +443,13 @@ _MEANINGS = {
     "SQLITE_LOCKED": "another program has locked it for longer than we wait",
     "SQLITE_NOTADB": "it is not a database, or damaged",
     "SQLITE_CONSTRAINT": "a call that it has a record of was recorded again",
+    "SQLITE_TOOBIG": "it is damaged, or holds a value that is larger than any that can be shown",
     "SQLITE_CORRUPT": "it is damaged or cut short; put back a copy, or use another file",
 }
+
+
+def _replacing(text: bytes) -> str:
+    return text.decode(errors="replace")
 
 
 def _nothing() -> None:
@@ -450,11 +465,10 @@ def _url(where: str | os.PathLike[str]) -> URL:
             raise ValueError("a journal needs a path or a URL, and not an empty string")
         return URL.create("sqlite", database=text)
     try:
-        url = make_url(text)
-        wrong = url.host is not None and "@" in url.host
+        url: URL | None = make_url(text)
     except (ArgumentError, ValueError):  # which may quote what nobody is to see
-        wrong = True
-    if wrong:
+        url = None
+    if url is None or "@" in (url.host or ""):
         raise ValueError(
             "the journal's URL cannot be understood; one looks like postgresql://user@host/name, and in a password "
             "@ is written %40, / %2F, : %3A, ? %3F and # %23"

@@ -54,8 +54,22 @@ class Holder:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Return what `text` says."""
-        return cls(**json.loads(text))
+        """Return what `text` says; `ValueError` if that is no process."""
+        try:
+            holder = cls(**json.loads(text))
+        except (TypeError, RecursionError) as error:
+            raise ValueError("not a process") from error
+        numbers = type(holder.pid) is int and 0 < holder.pid < 2**31 and type(holder.started) in (int, float)
+        if not numbers or not all(
+            isinstance(name, str) and name.isprintable() for name in (holder.host, holder.system)
+        ):
+            raise ValueError("not a process")
+        return holder
+
+    @classmethod
+    def unknown(cls) -> Self:
+        """Return what stands for a process of which nothing is known."""
+        return cls("?", "?", 0, 0.0)
 
     @property
     def text(self) -> str:
@@ -82,9 +96,11 @@ class Holder:
         return self.thread is None or Path(f"/proc/{self.pid}/task/{self.thread}").exists()
 
 
-def is_held(holder: str, token: str, until: float, now: float) -> bool:
+def is_held(holder: Holder | None, token: str | None, until: float, now: float) -> bool:
     """Return whether a lease still is its holder's: it lives or, where that cannot be seen, the time is not up."""
-    lives = Holder.read(holder).lives(token)
+    if holder is None or token is None:
+        return False
+    lives = holder.lives(token)
     return until > now if lives is None else lives
 
 

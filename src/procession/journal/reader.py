@@ -4,25 +4,26 @@ A key is the number the journal gave a run; it is never used again, and the late
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, null, select
+from sqlalchemy import ColumnElement, Connection, Select, func, select, type_coerce
+from sqlalchemy.types import NullType
 
 from procession._model.record import WHOLE
 from procession._plan.fingerprint import Fingerprint
 from procession._plan.shape import Shape
-from procession.errors import RunUnknownError
+from procession.errors import JournalError
 from procession.journal import lease, look
-from procession.journal.counts import Counts
-from procession.journal.look import RunInfo, TaskInfo
+from procession.journal.checked import NAME_LIMIT, RUN, Checked, RunRow, Status, bounded, run_row
+from procession.journal.counts import Counts, definition_of
+from procession.journal.look import RunInfo, TaskInfo, line_of
 from procession.journal.schema import TOP, definitions, is_failed, records, runs
 from procession.journal.spent import Mark, Share, marks_of, shares_of
 from procession.journal.standing import TaskStanding, standing_of
-
-Status = Literal["running", "completed", "failed", "cancelled", "interrupted"]
 
 HEAD = 300
 """Characters of an error that a list has: what was raised stands in its first line."""
@@ -81,7 +82,7 @@ class Reader:
         `parent` is the key of the run they are nested in. `text` is looked for in ids, processes and errors.
         """
         c = runs.c
-        query = select(runs).where(c.parent == parent)
+        query = select(*RUN).where(c.parent == parent)
         if status == "running" and parent == TOP:
             query = query.where(*self._maybe_alive())
         elif status in ("running", "interrupted"):
@@ -103,18 +104,23 @@ class Reader:
     def kept(self) -> Kept:
         """Return how many runs there are, by status, and of which processes; nested ones are not counted."""
         top = runs.c.parent == TOP
-        rows = self._all(select(runs.c.status, func.count()).where(top).group_by(runs.c.status))
-        counts: dict[Status, int] = {row[0]: row[1] for row in rows}
-        if counts.get("running"):
-            alive = sum(
-                look.is_alive(row, self.now) for row in self._all(select(runs).where(top, *self._maybe_alive()))
-            )
-            counts["interrupted"] = counts["running"] - alive
+        status = bounded(runs.c.status, NAME_LIMIT)
+        counts = Counter[Status]()
+        for said, count in self._all(select(status, func.count()).where(top).group_by(runs.c.status)):
+            counts[Checked().status(said)] += count
+        if counts["running"]:
+            going = self._all(select(*RUN).where(top, *self._maybe_alive()))
+            alive = sum(look.is_alive(run_row(row), self.now) for row in going)
+            counts["interrupted"] += counts["running"] - alive
             counts["running"] = alive
         names = self._all(
-            select(runs.c.process).where(top).group_by(runs.c.process).order_by(runs.c.process).limit(200)
+            select(bounded(runs.c.process, NAME_LIMIT))
+            .where(top)
+            .group_by(runs.c.process)
+            .order_by(runs.c.process)
+            .limit(200)
         )
-        return Kept(counts, [name for (name,) in names])
+        return Kept(dict(counts), [name for (name,) in names if isinstance(name, str)])
 
     def key(self, run_id: str) -> int:
         """Return the key of a run. `RunUnknownError` if there is none of that id."""
@@ -122,7 +128,7 @@ class Reader:
 
     def run(self, key: int) -> RunInfo:
         """Return how a run stands. `RunUnknownError` if there is none of that key."""
-        row, *outer = self._line(key)
+        row, *outer = line_of(self._connection, key)
         run_id = "/".join(one.id for one in [*reversed(outer), row])
         return look.info(
             self._connection, self._counts, row, run_id, alive=look.is_alive((outer or [row])[-1], self.now)
@@ -130,7 +136,7 @@ class Reader:
 
     def outer(self, key: int) -> list[Found]:
         """Return the runs that a run is nested in, the outermost first."""
-        return [Found(row.key, self.run(row.key)) for row in reversed(self._line(key)[1:])]
+        return [Found(row.key, self.run(row.key)) for row in reversed(line_of(self._connection, key)[1:])]
 
     def nested(self, key: int, task: int, element: int | None) -> int | None:
         """Return the key of the run that a task, or an element of a map, is itself."""
@@ -139,12 +145,15 @@ class Reader:
         return self._connection.execute(query).scalar()
 
     def definition(self, key: int) -> Fingerprint:
-        """Return what the process of a run was. `RunUnknownError` if there is no run of that key."""
-        query = select(definitions.c.fingerprint).where(definitions.c.run == key)
-        written = self._connection.execute(query).scalar()
-        if written is None:
-            raise RunUnknownError(f"the journal has no run of key {key}")
-        return Fingerprint.from_bytes(written)
+        """Return what the process of a run was.
+
+        `RunUnknownError` if there is no run of that key, `JournalError` if what it was is not to be read.
+        """
+        line_of(self._connection, key)
+        try:
+            return definition_of(self._connection, key)
+        except ValueError as error:
+            raise JournalError(f"the journal is damaged: the definition of run {key} is {error}") from error
 
     def has_shape(self, key: int) -> bool:
         """Return whether `shape` would return one."""
@@ -152,13 +161,24 @@ class Reader:
         return self._connection.execute(query).scalar() is not None
 
     def shape(self, key: int) -> Shape | None:
-        """Return which tasks of a run wait for which; `None` if it was recorded when none of that was kept."""
-        written = self._connection.execute(select(definitions.c.shape).where(definitions.c.run == key)).scalar()
-        return None if written is None else Shape.from_bytes(written)
+        """Return which tasks of a run wait for which; `None` if it was recorded when none of that was kept.
+
+        `JournalError` if that is not to be read.
+        """
+        column = type_coerce(definitions.c.shape, NullType())
+        written = self._connection.execute(select(column).where(definitions.c.run == key)).scalar()
+        if written is None:
+            return None
+        try:
+            shape = Shape.from_bytes(bytes(written))
+            shape.check(self.definition(key).tasks)
+        except (TypeError, ValueError) as error:
+            raise JournalError(f"the journal is damaged: the shape of run {key} is {error}") from error
+        return shape
 
     def last_good(self, key: int) -> int | None:
         """Return the key of the last run of the same process, begun before this one, that completed."""
-        here, c = self._line(key)[0], runs.c
+        here, c = line_of(self._connection, key)[0], runs.c
         before = select(c.key).where(c.parent == here.parent, c.process == here.process, c.status == "completed")
         return self._connection.execute(before.where(c.key < key).order_by(c.key.desc()).limit(1)).scalar()
 
@@ -184,8 +204,8 @@ class Reader:
         where.append(place >= begin)
         if among is not None:
             where.append(place.in_(among))
-        rows = self._all(select(*self._columns(head=True)).where(*where).order_by(place).limit(limit))
-        return [_task(row) for row in rows]
+        rows = self._all(select(*look.task_columns(HEAD, log=False)).where(*where).order_by(place).limit(limit))
+        return [look.task_info(row) for row in rows]
 
     def earlier(
         self,
@@ -205,17 +225,17 @@ class Reader:
     def task(self, key: int, task: int, element: int | None) -> TaskInfo | None:
         """Return how one task, or element, ended, with all of its error and log; `None` if it has not."""
         c = records.c
-        query = select(*self._columns(head=False)).where(
+        query = select(*look.task_columns()).where(
             c.run == key, c.task == task, c.element == (WHOLE if element is None else element)
         )
         row = self._connection.execute(query).one_or_none()
-        return None if row is None else _task(row)
+        return None if row is None else look.task_info(row)
 
     def failed(self, key: int, limit: int = 50) -> list[TaskInfo]:
         """Return the calls that failed, tasks and elements of maps, by place, with all of their errors and logs."""
         c = records.c
-        query = select(*self._columns(head=False)).where(c.run == key, is_failed()).order_by(c.task, c.element)
-        return [_task(row) for row in self._all(query.limit(limit))]
+        query = select(*look.task_columns()).where(c.run == key, is_failed()).order_by(c.task, c.element)
+        return [look.task_info(row) for row in self._all(query.limit(limit))]
 
     def count_failed(self, key: int) -> int:
         """Return how many there are."""
@@ -272,7 +292,11 @@ class Reader:
         then = records.alias()
         c = records.c
         query = (
-            select(*self._columns(head=True), then.c.state.label("state_then"), then.c.duration.label("duration_then"))
+            select(
+                *look.task_columns(HEAD, log=False),
+                then.c.state.label("state_then"),
+                then.c.duration.label("duration_then"),
+            )
             .select_from(
                 records.outerjoin(then, (then.c.run == other) & (then.c.task == c.task) & (then.c.element == c.element))
             )
@@ -280,7 +304,7 @@ class Reader:
             .order_by(c.task, c.element)
             .limit(limit)
         )
-        return [Failure(_task(row[:-2]), row[-2], row[-1]) for row in self._all(query)]
+        return [Failure(look.task_info(row[:-2]), row[-2], row[-1]) for row in self._all(query)]
 
     # Changes
 
@@ -292,13 +316,14 @@ class Reader:
         c = runs.c
         if key is None:
             head = self._all(select(func.max(c.key), func.count()).where(c.parent == TOP))
-            going = self._all(select(runs).where(c.parent == TOP, *self._maybe_alive()))
+            going = map(run_row, self._all(select(*RUN).where(c.parent == TOP, *self._maybe_alive())))
             return [tuple(row) for row in head], [
-                (row.key, row.progress, row.cancelling, row.executions, look.is_alive(row, self.now)) for row in going
+                (row.key, row.progress, row.running, row.cancelling, row.executions, look.is_alive(row, self.now))
+                for row in going
             ]
-        row, *outer = self._line(key)
+        row, *outer = line_of(self._connection, key)
         alive = look.is_alive((outer or [row])[-1], self.now)
-        facts = (row.status, row.executions, row.progress, row.ended_at, row.cancelling, alive)
+        facts = (row.status, row.executions, row.progress, row.running, row.ended_at, row.cancelling, alive)
         return (*facts, (self._trace() or self.ended(key)) if alive else None)
 
     # Inside
@@ -332,32 +357,19 @@ class Reader:
         nested = self._all(select(runs.c.id).where(runs.c.parent == key, runs.c.id.in_(map(str, tasks))))
         return {task for (task,) in elements} | {int(place) for (place,) in nested}
 
-    def _line(self, key: int) -> list[Row[Any]]:
-        """Return a run's row, and those of the runs around it, the outermost last."""
-        line: list[Row[Any]] = []
-        while key != TOP:
-            row = self._connection.execute(select(runs).where(runs.c.key == key)).one_or_none()
-            if row is None:
-                raise RunUnknownError(f"the journal has no run of key {key}")
-            line.append(row)
-            key = row.parent
-        if not line:
-            raise RunUnknownError(f"the journal has no run of key {key}")
-        return line
-
-    def _in_steps(self, query: Select[Any], before: int | None, after: int | None, step: int) -> Iterator[Row[Any]]:
+    def _in_steps(self, query: Select[Any], before: int | None, after: int | None, step: int) -> Iterator[RunRow]:
         """Yield rows from a key on; whether one of a running run is wanted is known only when it is looked at."""
         key, upwards = runs.c.key, after is not None
         last = after if after is not None else before
         ordered = query.order_by(key if upwards else key.desc()).limit(step)
         while True:
             rows = self._all(ordered if last is None else ordered.where(key > last if upwards else key < last))
-            yield from rows
+            yield from map(run_row, rows)
             if len(rows) < step:
                 return
             last = rows[-1].key
 
-    def _found(self, row: Row[Any], within: str, alive: bool) -> Found:
+    def _found(self, row: RunRow, within: str, alive: bool) -> Found:
         run_id = f"{within}/{row.id}" if within else row.id
         return Found(row.key, look.info(self._connection, self._counts, row, run_id, alive=alive))
 
@@ -374,16 +386,3 @@ class Reader:
         if text:
             where.append(c.name.icontains(text, autoescape=True))
         return c.task if task is None else c.element, where
-
-    @staticmethod
-    def _columns(*, head: bool) -> list[ColumnElement[Any]]:
-        c = records.c
-        error = func.substr(c.error, 1, HEAD) if head else c.error
-        log = null() if head else c.log
-        size = func.length(c.value)
-        return [c.task, c.element, c.name, c.state, c.attempts, c.started_at, c.duration, c.worker, size, error, log]
-
-
-def _task(row: Sequence[Any]) -> TaskInfo:
-    task, element, *rest = row
-    return TaskInfo(task, None if element == WHOLE else element, *rest)

@@ -22,8 +22,11 @@ from sqlalchemy import (
     literal_column,
     select,
     text,
+    type_coerce,
 )
+from sqlalchemy.types import NullType
 
+from procession._model.text import shown, sketch
 from procession.errors import JournalError
 
 VERSION = 3
@@ -138,13 +141,34 @@ def version_of(connection: Connection) -> int | None:
         if tables and connection.dialect.name == "sqlite":
             raise JournalError(f"this is another program's database: it has the table {tables[0]!r} and is no journal")
         return None
-    version = int(connection.execute(select(schema.c.version)).scalar_one())
+    if connection.dialect.name == "sqlite":
+        _check_plain(connection)
+    version: object = connection.execute(select(type_coerce(schema.c.version, NullType()))).scalar_one()
+    if not isinstance(version, int) or version < 1:
+        raise JournalError(f"the journal is damaged: the version of its tables is {sketch(version)}")
     if version > VERSION:
         raise JournalError(
             f"the journal was written by a newer version of Procession (its tables are of version {version}, and this "
             f"one knows those up to {VERSION}): upgrade this one"
         )
     return version
+
+
+def _check_plain(connection: Connection) -> None:
+    """Raise `JournalError` unless tables of our names are plain: a view may never end, and triggers do anything."""
+    ours = {table.name for table in metadata.sorted_tables}
+    found = connection.exec_driver_sql("SELECT type, lower(name), lower(tbl_name), rootpage FROM sqlite_master")
+    for kind, name, table, page in found:
+        if (name in ours and (kind != "table" or not page)) or (kind == "trigger" and table in ours):
+            raise JournalError(
+                f"the journal is damaged, or was made by somebody else: {shown(str(name))!r} is a {kind}"
+            )
+    for name in ours:
+        columns = connection.exec_driver_sql(f"PRAGMA table_xinfo({name})").all()
+        if any(column.hidden for column in columns):
+            raise JournalError(
+                f"the journal is damaged, or was made by somebody else: {name!r} has a column that is computed"
+            )
 
 
 def check_owner(connection: Connection, *, looking: bool) -> None:

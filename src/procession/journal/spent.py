@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import BigInteger, ColumnElement, Connection, case, cast, exists, func, select
 
 from procession._model.record import WHOLE
+from procession.journal.checked import Checked, refuse
 from procession.journal.schema import is_failed, records
 
 MARKS = 20_000
@@ -65,7 +66,7 @@ def shares_of(connection: Connection, key: int, maps: bool, since: float, limit:
         .order_by(total.desc(), c.name)
         .limit(limit)
     )
-    return [Share(*row) for row in connection.execute(query)]
+    return [_share(*row) for row in connection.execute(query)]
 
 
 def marks_of(connection: Connection, key: int, maps: bool, begin: float, cell: float) -> list[Mark]:
@@ -96,8 +97,61 @@ def marks_of(connection: Connection, key: int, maps: bool, begin: float, cell: f
         .order_by(start)
         .limit(MARKS)
     )
-    marks = [Mark(*row) for row in connection.execute(query)]
-    return [mark._replace(element=None) if mark.element == WHOLE else mark for mark in marks]
+    return [_mark(*row) for row in connection.execute(query)]
+
+
+def _share(
+    name: object,
+    calls: object,
+    failed: object,
+    again: object,
+    total: object,
+    longest: object,
+    begin: object,
+    end: object,
+) -> Share:
+    check = Checked()
+    share = Share(
+        check.text("name", name),
+        check.count("calls", calls),
+        check.count("failed", failed),
+        check.count("attempts", again),
+        check.number("duration", total),
+        check.number("duration", longest),
+        check.number("started_at", begin),
+        check.number("ended at", end),
+    )
+    refuse(check.wrong)
+    return share
+
+
+def _mark(
+    worker: object,
+    calls: object,
+    failed: object,
+    attempts: object,
+    begin: object,
+    end: object,
+    busy: object,
+    task: object,
+    element: object,
+    name: object,
+) -> Mark:
+    check = Checked()
+    mark = Mark(
+        check.text("worker", worker),
+        check.count("calls", calls),
+        check.count("failed", failed),
+        check.count("attempts", attempts),
+        check.number("started_at", begin),
+        check.number("ended at", end),
+        check.number("duration", busy),
+        check.count("task", task),
+        None if element == WHOLE else check.count("element", element),
+        check.text("name", name),
+    )
+    refuse(check.wrong)
+    return mark
 
 
 def _calls(key: int, maps: bool, since: float) -> list[ColumnElement[bool]]:

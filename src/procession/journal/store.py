@@ -16,6 +16,7 @@ from procession._plan.fingerprint import Fingerprint
 from procession._plan.shape import Shape
 from procession.errors import JournalError, PlanChangedError, ProcessionError, RunInUseError, RunUnknownError
 from procession.journal import lease, look
+from procession.journal.checked import RUN, RunRow, run_row
 from procession.journal.codec import Codec, CodecName, codec_of, writable
 from procession.journal.counts import Counts
 from procession.journal.database import Database, Durability
@@ -169,8 +170,7 @@ class Journal:
         """
         with self.database.writing() as connection:
             row = _top(connection, run_id)
-            if row.token is not None:
-                _check_free(row, run_id, self.database.now(connection))
+            _check_free(row, run_id, self.database.now(connection))
             remove(connection, row.key)
 
     def prune(self, before: float) -> list[str]:
@@ -286,8 +286,7 @@ class Journal:
             key = answer.inserted_primary_key[0]
             connection.execute(insert(definitions).values(run=key, **plan.written))
             return key, Entry(1)
-        if row.token is not None:
-            _check_free(row, run_id, values["started_at"])
+        _check_free(run_row(row), run_id, values["started_at"])
         if row.codec != self._codec.name:
             raise JournalError(
                 f"run {run_id!r} was recorded with codec {row.codec!r} and not {self._codec.name!r}: "
@@ -314,18 +313,19 @@ def _check(run_id: str) -> None:
         raise ValueError(f"the run id {run_id!a} has characters that no database keeps")
 
 
-def _top(connection: Connection, run_id: str) -> Row[Any]:
-    query = select(runs).where(runs.c.parent == TOP, runs.c.id == run_id).with_for_update()
+def _top(connection: Connection, run_id: str) -> RunRow:
+    query = select(*RUN).where(runs.c.parent == TOP, runs.c.id == run_id).with_for_update()
     row = connection.execute(query).one_or_none()
     if row is None:
         raise RunUnknownError(f"the journal has no run {run_id!r}")
-    return row
+    return run_row(row)
 
 
-def _check_free(row: Row[Any], run_id: str, now: float) -> None:
-    if not lease.is_held(row.holder, row.token, row.held_until, now):
+def _check_free(row: RunRow, run_id: str, now: float) -> None:
+    holder = row.holder
+    if holder is None or not lease.is_held(holder, row.token, row.held_until, now):
         return
-    holder, here = lease.Holder.read(row.holder), lease.Holder.here()
+    here = lease.Holder.here()
     late = now - row.held_until + lease.DURATION_S
     if holder.place != here.place:
         # Nobody here can look whether it lives.
