@@ -10,6 +10,7 @@ from sqlalchemy.types import NullType
 from procession._model.progress import Progress
 from procession._model.record import WHOLE
 from procession.errors import JournalError, RunUnknownError
+from procession.journal import lease
 from procession.journal.checked import NAME_LIMIT, RUN, TEXT_LIMIT, Checked, Running, RunRow, bounded, error_of, run_row
 from procession.journal.counts import Counts
 from procession.journal.schema import TOP, records, runs

@@ -182,14 +182,14 @@ class Journal:
             # Of a run that goes on, this is later than now, unless its runner is late.
             heard = func.coalesce(runs.c.held_until, runs.c.ended_at)
             until = min(before, self.database.now(connection))
-            old = select(runs).where(runs.c.parent == TOP, heard < until).order_by(runs.c.key)
+            old = select(*RUN).where(runs.c.parent == TOP, heard < until).order_by(runs.c.key)
             candidates = [row.id for row in connection.execute(old)]
         pruned: list[str] = []
         for run_id in candidates:
             with self.database.writing() as connection:
                 # Somebody may have deleted or begun it since.
                 row = connection.execute(old.where(runs.c.id == run_id).with_for_update()).one_or_none()
-                if row is not None and not look.is_alive(row, self.database.now(connection)):
+                if row is not None and not look.is_alive(run_row(row), self.database.now(connection)):
                     remove(connection, row.key)
                     pruned.append(run_id)
         return pruned
