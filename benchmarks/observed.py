@@ -23,6 +23,8 @@ from measuring import Work, machine, measure, ratio_at_most, table
 
 from procession import Event, Observer, Process
 
+assert sys.platform != "win32"  # which has neither pty nor termios
+
 
 class Sleeper:
     """An observer that sleeps 1 ms an event."""

@@ -116,7 +116,7 @@ def with_raw_processes(job: Job, rest: float = 0.0) -> Ran:
 
     With `rest`, they sleep for so many seconds before each call.
     """
-    pipes: list[Connection] = []
+    pipes = []
     processes = []
     for _ in range(WORKERS):
         ours, theirs = SPAWN.Pipe()

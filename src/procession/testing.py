@@ -323,7 +323,8 @@ def _die() -> None:
         import ctypes
 
         ctypes.windll.kernel32.TerminateProcess(-1, 9)
-    os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class _Calls(logging.Handler):

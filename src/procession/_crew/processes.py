@@ -456,11 +456,11 @@ class _signals_blocked:  # noqa: N801  # reads as a word
     """Keeps Ctrl-C and SIGTERM from a process until it has said what it does about them."""
 
     def __enter__(self) -> None:
-        if hasattr(signal, "pthread_sigmask"):
+        if sys.platform != "win32":
             self._before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
     def __exit__(self, *_: object) -> None:
-        if hasattr(signal, "pthread_sigmask"):
+        if sys.platform != "win32":
             signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
 

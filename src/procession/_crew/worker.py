@@ -13,6 +13,7 @@ import gc
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -40,7 +41,7 @@ def serve(work: Connection, word: Connection, path: str, names: tuple[str, str],
     # the coordinator decides. Not ignored, for that would be handed down to whatever programs the tasks start.
     signal.signal(signal.SIGINT, _let_end)
     signal.signal(signal.SIGTERM, _let_end)
-    if hasattr(signal, "pthread_sigmask"):
+    if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         trace = Trace(path)
