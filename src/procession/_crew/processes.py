@@ -59,7 +59,7 @@ class _Worker:
             opened.callback(self.trace.close)
             self.work, theirs = map(opened.enter_context, _SPAWN.Pipe())
             hears, self.word = map(opened.enter_context, _SPAWN.Pipe(duplex=False))
-            if os.name == "posix":
+            if sys.platform != "win32":
                 # gevent, where it has patched sockets, has made these so that they do not wait.
                 for end in (self.work, theirs):
                     os.set_blocking(end.fileno(), True)

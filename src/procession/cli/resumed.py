@@ -66,7 +66,7 @@ def _doubts(info: "RunInfo", folder: Path, file: Path | None) -> Iterator[str]:
         yield "nothing shows that you began this run: whoever has written to the journal may have written this"
     places = [folder] if file is None else [folder, file.resolve().parent, file]
     for place in dict.fromkeys(places):
-        if os.name == "posix" and place.exists():
+        if sys.platform != "win32" and place.exists():
             status = place.stat()
             if status.st_uid not in (os.geteuid(), 0):
                 yield f"{place} belongs to user {status.st_uid}"

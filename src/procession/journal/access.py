@@ -105,7 +105,7 @@ def _check_folders(path: Path) -> None:
     A sticky folder, such as /tmp, is no better: SQLite deletes and makes the files beside a journal time and again, and
     who keeps putting one there and taking it away needs seconds until it is read.
     """
-    if os.name != "posix":
+    if sys.platform == "win32":
         return
     for folder in path.parents:
         try:
@@ -132,6 +132,8 @@ def _is_shared(status: os.stat_result) -> bool:
 
 def _is_own_group(status: os.stat_result) -> bool:
     """Return whether the group has the name of the owner, and no other member: most systems make one for each user."""
+    if sys.platform == "win32":
+        return True
     import grp
     import pwd
 

@@ -94,7 +94,7 @@ def _read(path: Path) -> bytes:
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         key = file.read(_KEY_BYTES)
-    if os.name == "posix" and (status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077):
+    if sys.platform != "win32" and (status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077):
         raise PermissionError(f"{path} is not this user's alone")
     if len(key) != _KEY_BYTES:
         raise OSError(f"{path} is cut short")
