@@ -1,14 +1,15 @@
 """The code of the README and of the documentation runs as it stands there and prints what is said there."""
 
+import io
 import re
-import subprocess
-import sys
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 from pages import Block, blocks_of, run_page
+from procession.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -47,5 +48,6 @@ def test_every_command_and_option_is_on_the_page() -> None:
 
 def help_of(*command: str) -> str:
     """Return what the command line says of itself, or of a command."""
-    line = [sys.executable, "-m", "procession", *command, "--help"]
-    return subprocess.run(line, check=True, capture_output=True, encoding="utf-8").stdout
+    with redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit):
+        main([*command, "--help"])
+    return printed.getvalue()
