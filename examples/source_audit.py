@@ -19,6 +19,13 @@ from typing import NamedTuple
 from procession import Process
 
 
+class Source(NamedTuple):
+    """A file, and the top-level package or module that it belongs to."""
+
+    package: str
+    path: Path
+
+
 class Measures(NamedTuple):
     """What is counted in one file."""
 
@@ -32,21 +39,20 @@ class Measures(NamedTuple):
     readable: bool = True
 
 
-def find_files(root: Path) -> list[Path]:
+def find_files(root: Path) -> list[Source]:
     """Return every Python file of the standard library, without what was installed beside it."""
     found: list[Path] = []
     for folder, folders, files in os.walk(root):
         folders[:] = set(folders) - {"site-packages", "dist-packages", "__pycache__"}
         found += [Path(folder, name) for name in files if name.endswith(".py")]
-    return sorted(found)
+    return [Source(path.relative_to(root).parts[0].removesuffix(".py"), path) for path in sorted(found)]
 
 
-def measure(path: Path) -> Measures:
+def measure(file: Source) -> Measures:
     """Parse one file and count what is in it. The library's own tests have files that are broken on purpose."""
+    package, path = file
     source = path.read_bytes()
     lines = source.count(b"\n")
-    root = Path(sysconfig.get_path("stdlib"))
-    package = path.relative_to(root).parts[0].removesuffix(".py")
     try:
         with warnings.catch_warnings(action="ignore"):
             tree = ast.parse(source, filename=str(path))

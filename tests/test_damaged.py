@@ -10,7 +10,7 @@ import pytest
 from procession import JournalError, Process
 from procession._plan.fingerprint import Fingerprint, called
 from procession._plan.shape import Shape
-from procession.cli.main import main
+from procession.cli.main import IN_USE, main
 from procession.journal import Journal, database
 
 MARKS = "\x1b]0;title\x07\u202e"
@@ -138,7 +138,7 @@ def test_a_holder_that_is_no_process_is_named(file, capsys, holder):
     said = look(capsys)
     assert "the journal is damaged: holder" in said["show first"]
     assert main(["cancel", "first"]) == 0
-    assert main(["prune", "first"]) == 1
+    assert main(["prune", "first"]) == IN_USE
     assert "first" in said["runs"] and "is being executed" in capsys.readouterr().err
 
 

@@ -43,7 +43,7 @@ def test_source_audit_measures_every_file_of_a_library(tmp_path: Path) -> None:
     assert rows["all"] == ["4", "7", "3", "67%", "long", "(3", "lines,", "inner.py)"]
     assert "4 files, 1 of them not valid Python on purpose\n" in out
     assert "source_audit: completed in" in out
-    assert f"{len(files):,} of {len(files):,} elements completed" in out
+    assert "4 of 4 elements completed" in out
     assert "times as fast as one after another" in out
 
 

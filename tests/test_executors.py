@@ -1255,7 +1255,7 @@ def test_a_main_module_without_a_guard_is_told_plainly(tmp_path):
 def test_a_folder_for_temporary_files_that_takes_none_is_named(processes, monkeypatch, tmp_path, full):
     """With what a worker needs there; and nothing of it is left."""
 
-    def no_room(descriptor, *_):
+    def no_room(descriptor, *_, **__):
         os.close(descriptor)
         raise OSError(28, "No space left on device")
 

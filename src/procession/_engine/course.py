@@ -198,6 +198,8 @@ class Course:
 
     def commit(self) -> bool:
         """Have what was recorded so far committed, as the engine sees fit; return whether the worker may go on."""
+        if self._commits is None:
+            return True
         return self.offer() if self._commit is None else self._commit()
 
     def offer(self) -> bool:

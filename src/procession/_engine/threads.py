@@ -135,6 +135,7 @@ class ThreadEngine:
         if here is main or here.daemon or main.is_alive():
             self.course.interrupt(self._no_workers())
         else:
+            self._here.placed = True
             self._drive_in_order()
 
     def _recruit_from_daemon(self, count: int) -> None:
@@ -197,7 +198,7 @@ class ThreadEngine:
                 with self._lock:
                     ticket.clear()
                     self._active -= 1
-                    self._alone = self._active == 0
+                    self._alone = self._active + self._displaced == 0
                 break
 
     def _no_workers(self) -> WorkersUnavailableError:
@@ -319,7 +320,7 @@ class ThreadEngine:
         course, ready, clock = self.course, self.course.ledger.ready, time.perf_counter
         index = -1
         try:
-            while self._commit():
+            while course.commit():
                 index = ready.popleft()
                 seat.index = index
                 own = seat.own(index)

@@ -69,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Of a journal: that it is not there, not ours, has no such run, or that its extra is not installed.
         tell(f"procession: {error}")
         return IN_USE if isinstance(error, RunInUseError) else FAILED
+    except BrokenPipeError:
+        raise  # nobody reads any more: see `console`
     except Exception as error:
         _print_error(error)
         return FAILED
