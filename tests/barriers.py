@@ -259,7 +259,11 @@ def add_shape(process_of, shape, at, attend, *, seed=None):
     handles = {}
     for index, needs in enumerate(shape):
         function = attend[index % len(attend)] if isinstance(attend, tuple) else attend
-        call = (function, [at(f"tick {tick}", flying[tick]) for tick in ticks[index]], *(handles[need] for need in needs))
+        call = (
+            function,
+            [at(f"tick {tick}", flying[tick]) for tick in ticks[index]],
+            *(handles[need] for need in needs),
+        )
         if index in taken:
             handles[index] = process.task(*call)
         else:

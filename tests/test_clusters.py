@@ -145,7 +145,7 @@ def test_rules_of_retries_see_large_values(cluster):
 def test_a_report_may_be_moved_on_the_cluster():
     """From the worker that made the calls to another, with the values that stay in it."""
     calls = [(0, -1, 1, None, large, (1,), {}), (1, -1, 1, None, double, (4,), {}), (2, -1, 1, None, fail, (3,), {})]
-    report = run_away(encode_calls(calls, whole=False), ("p", "id"), 10.0, False, False, (), [])
+    report = run_away(encode_calls(calls, whole=False), ("p", "id"), 10.0, False, False, None, [])
     moved = pickle.loads(pickle.dumps(report))
     short, away = told(moved, 1000)
     assert away == [0]

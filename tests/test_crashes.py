@@ -231,7 +231,9 @@ def test_a_map_that_is_recorded_with_elements_missing_is_refused_by_name(source,
         if older:
             database.execute("UPDATE procession_records SET value = NULL WHERE task = ? AND element = -1", (place,))
     database.close()
-    with pytest.raises(PlanChangedError, match=rf"task {place} \(.*double\) is recorded as completed, but 3 elements of 4"):
+    with pytest.raises(
+        PlanChangedError, match=rf"task {place} \(.*double\) is recorded as completed, but 3 elements of 4"
+    ):
         build().execute(run_id="a", journal=path)
     with Journal(path) as journal:
         assert journal.run("a").status == "failed"

@@ -42,6 +42,7 @@ from procession._model.task import Each, name_of
 from procession._plan import digest as digest_module
 from procession._plan.digest import digest, digest_element
 from procession._plan.fingerprint import Fingerprint, called, fingerprint_of, qualified
+from procession._plan.parts import main_module
 
 
 class Colour(enum.Enum):
@@ -1122,7 +1123,7 @@ def test_a_process_in_a_process_is_known_by_the_identities_of_its_tasks():
 
 def test_a_fingerprint_of_version_1_is_compared_by_what_it_has():
     """Names and digests; its main module is the program's. What it does not know is not taken for the same."""
-    main = sys.modules["__main__"].__spec__.name
+    main = main_module()
 
     def of_version_1(*names):
         now = plain(*[(fetch, 1)] * len(names))

@@ -28,7 +28,7 @@ def pooled(postgres, comes_true):
 
 def is_up(url):
     try:
-        psycopg.connect(url).close()
+        psycopg.connect(url, connect_timeout=5).close()
     except psycopg.OperationalError:
         return False
     return True

@@ -118,7 +118,13 @@ def test_whoever_commits_is_replaced_meanwhile(kind, maps, at, tmp_path, monkeyp
 
     monkeypatch.setattr(Recorder, "commit", slow)
     process = process_of(2)
-    meetings = [[], [at("two calls and the commit", 3)], [at("two calls and the commit", 3)], [at("two", 2)], [at("two", 2)]]
+    meetings = [
+        [],
+        [at("two calls and the commit", 3)],
+        [at("two calls and the commit", 3)],
+        [at("two", 2)],
+        [at("two", 2)],
+    ]
     if maps:
         process.map(KINDS[kind], meetings)
     else:
