@@ -6,6 +6,8 @@ workers has.
 
 import asyncio
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import barriers
 import pytest
@@ -218,3 +220,26 @@ def test_no_call_begins_while_too_much_is_not_committed(function, maps, tmp_path
     process, expected = many(function, 2, 200, maps)
     assert process.execute(run_id="a", journal=tmp_path / "runs.db") == expected
     assert 65 <= counts[0] <= 67
+
+
+def made_slowly(number):
+    time.sleep(0.001)
+    return made(number)
+
+
+@pytest.mark.parametrize("maps", [False, True], ids=["tasks", "elements"])
+def test_a_coordinator_has_no_more_calls_made_than_a_crash_may_make_again(maps, tmp_path, monkeypatch):
+    """Calls that travel together are so few that not too many have ended at any commit."""
+    commit, committed, at_risk = Recorder.commit, [], []
+
+    def counting(recorder, records):
+        at_risk.append(len(MADE) - len(committed))
+        commit(recorder, records)
+        committed.extend(record for record in records if record.element >= 0 or not maps)
+
+    monkeypatch.setattr(Recorder, "commit", counting)
+    MADE.clear()
+    process, expected = many(made_slowly, 8, 1600, maps)
+    with ThreadPoolExecutor(8) as process.executor:
+        assert process.execute(run_id="a", journal=tmp_path / "runs.db") == expected
+    assert max(at_risk) <= 64 + 8

@@ -10,7 +10,11 @@ from multiprocessing import get_context
 import pytest
 
 from barriers import SCENARIOS, SHAPES, Shut, add_shape, attend, comes_to, depths, hall, left_by_failures
+from clusters import dask_here, ray_here
 from procession import Process
+
+BUNDLED = {"after_quick_ones", "among_quick_ones", "mapped_after_quick_ones"}
+"""Where calls that wait for each other come after many that take no time."""
 
 GIVEN = {
     "threads of others": lambda: ThreadPoolExecutor(8),
@@ -18,14 +22,27 @@ GIVEN = {
 }
 
 
-@pytest.fixture(scope="module", params=["processes", *GIVEN])
+CLUSTERS = {"dask": lambda: dask_here(1, threads=8), "ray": lambda: ray_here(8)}
+"""Ray has a worker process for each call in flight, so it takes the smaller part of the tests."""
+
+
+@pytest.fixture(scope="module", params=["processes", *GIVEN, *CLUSTERS])
 def process_of(request):
     """Make a process for so many workers, on each executor."""
     if request.param == "processes":
         yield partial(Process, "met", "parallel", executor="processes")
         return
-    with GIVEN[request.param]() as executor:
+    if request.param in CLUSTERS:
+        pytest.importorskip({"dask": "distributed", "ray": "ray"}[request.param])
+    with (GIVEN | CLUSTERS)[request.param]() as executor:
         yield partial(Process, "met", "parallel", executor=executor)
+
+
+@pytest.fixture(autouse=True)
+def _told_apart(request):
+    scenario = request.node.callspec.params.get("scenario")
+    if request.node.callspec.params["process_of"] in CLUSTERS and scenario in BUNDLED:
+        pytest.skip("quick calls travel together to a cluster, and with a slow one among them until that has ended")
 
 
 @pytest.mark.parametrize(("shape", "seed"), [("fan-in", None), ("chains", 1), ("layers", 1), ("generated 0", 1)])

@@ -63,6 +63,6 @@ class Pace:
         call_s = max(self.call_s, 1e-7)
         size = min(self.chunk_s / call_s, self._last * _GROWTH, _MOST_BYTES / max(self._bytes, 1.0))
         size = min(size, max(_MANY, _WORTH * self._way / call_s))
-        # Towards the end everyone gets a share, though none that is not worth its way.
-        self._last = max(int(min(size, max(left / (2 * workers), self._way / call_s))), 1)
+        # Towards the end everyone gets a share: one that is worth its way, as far as there are calls for all.
+        self._last = max(int(min(size, max(left / (2 * workers), min(self._way / call_s, left / workers)))), 1)
         return self._last

@@ -22,6 +22,7 @@ from procession._crew.pace import Pace
 from procession._crew.supply import Supply
 from procession._crew.travel import Call, Ended, by_value, ended_of
 from procession._crew.unit import End, PlainUnits, Unit
+from procession._engine.commit import AT_RISK, AT_RISK_S
 from procession._engine.course import Course
 from procession._engine.current import Seat
 from procession._engine.kept import wanted
@@ -192,7 +193,7 @@ class PoolEngine:
             room = crew.room(1 if in_order else supply.near, self._pace.call_s)
             if room <= 0 and (full or not supply.next_stays):
                 return
-            units = supply.take(self._size(left))
+            units = supply.take(self._size(supply.near))
             if not units:
                 return
             if full and units[0].stays:
@@ -202,9 +203,19 @@ class PoolEngine:
 
     def _size(self, left: int) -> int:
         if not self._supply.in_order:
-            return self._pace.size(left, self.course.max_workers)
+            return self._within_risk(self._pace.size(left, self.course.max_workers))
         # In order, a task has ended when that is recorded, and only then may the next one start.
         return 1 if self.course.recorder is not None else self._pace.size(left, 1)
+
+    def _within_risk(self, size: int) -> int:
+        """Return how many calls may travel together: of all that have ended only so many may be not committed yet.
+
+        Each worker may have made those of one chunk while those of another, which came from it, are committed.
+        """
+        if self.course.recorder is None or self._pace.call_s is None:
+            return size
+        most = max(AT_RISK, AT_RISK_S / max(self._pace.call_s, 1e-7)) / (2 * self.course.max_workers)
+        return max(min(size, int(most)), 1)
 
     def _crew_for(self, unit: Unit, crew: Crew) -> Crew:
         if not unit.stays:
