@@ -120,23 +120,6 @@ def test_killed_at_random_instants_nothing_is_lost_or_done_twice(where, tmp_path
 # Journals that fail
 
 
-@pytest.mark.timeout(170)
-def test_a_journal_that_fails_at_any_write_hands_out_nothing_that_was_not_recorded():
-    """Executed again, the process has the results of an undisturbed run, and repeats nothing recorded."""
-
-    def build():
-        inner = Process("inner", "parallel", 2)
-        inner.map(double, [1, 2])
-        process = Process("tiny", "parallel", 2)
-        process.task(sum, process.map(double, [3, 4]))
-        process.add_task(inner)
-        return process
-
-    report = fail_everywhere(build)
-    assert report.results == [[6, 8], 14, [[2, 4]]]
-    assert report.failures >= 4
-
-
 def test_a_run_that_completes_though_its_journal_failed_is_found():
     """So a library that took no notice of a failed write would be told of."""
 

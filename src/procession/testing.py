@@ -126,11 +126,11 @@ def fail_everywhere(build_process: Callable[[], Process], *, timeout: float = 60
 
     Example:
         >>> def build() -> Process:
-        ...     process = Process("sum", "parallel", 2)
-        ...     process.map(abs, [-1, -2])
+        ...     process = Process("one")
+        ...     process.add_task(abs, -1)
         ...     return process
-        >>> fail_everywhere(build).results
-        [[1, 2]]
+        >>> fail_everywhere(build)
+        FailureReport(failures=2, results=[1])
 
     """
     _check_builder("fail_everywhere", "failure", build_process)
