@@ -607,7 +607,7 @@ def test_chunks_grow_to_what_the_way_is_worth_and_shrink_towards_the_end():
     assert sizes == sorted(sizes)
     assert sizes[-1] == 2000
     assert pace.size(1000, 2) == 250
-    assert pace.size(10, 2) == 25  # not worth the way for fewer
+    assert pace.size(10, 2) == 5  # one for each, though more would be worth the way
     for _ in range(3):
         pace.learn(1, seconds=0.05, way=5e-5, size=0)
     assert pace.size(100_000, 2) == 1

@@ -80,6 +80,7 @@ class DaskCrew:
     """
 
     kills = False
+    ahead = 0
     within = None
 
     def __init__(self, course: Course, where: object) -> None:
@@ -89,8 +90,6 @@ class DaskCrew:
         self._client = self._connected(where)
         self._small_bytes = small_bytes(course)
         self._futures: dict[Future, tuple[Chunk, Future]] = {}
-        self._made: set[Future] = set()
-        """What is kept of chunks whose calls have ended, of which the report is on its way."""
         self._done: SimpleQueue[Future] = SimpleQueue()
         self._halted = self._cancelled = False
         self._unanswered: float | None = None
@@ -129,14 +128,9 @@ class DaskCrew:
         """Whether there is something to receive sooner or later."""
         return bool(self._futures)
 
-    @property
-    def ahead(self) -> int:
-        """How many chunks have been sent and take no place: their calls have ended, and the report is on its way."""
-        return len(self._made)
-
     def room(self, waiting: int, call_s: float | None) -> int:  # noqa: ARG002
         """Return how many chunks can be sent."""
-        return self._course.max_workers - len(self._futures) + len(self._made)
+        return self._course.max_workers - len(self._futures)
 
     def send(self, chunk: Chunk, timeout: float | None) -> str:  # noqa: ARG002
         """Give a chunk to the cluster. Raises `ExecutorBrokenError`."""
@@ -151,7 +145,6 @@ class DaskCrew:
         except Exception as error:
             raise self._broken("did not take a task", error) from error
         self._futures[report] = chunk, kept
-        kept.add_done_callback(self._done.put)
         report.add_done_callback(self._done.put)
         return "Dask"
 
@@ -161,17 +154,14 @@ class DaskCrew:
 
     def receive(self, seconds: float) -> list[Arrival]:
         """Wait for chunks to come back, at most so long, and return those that have."""
-        ended: list[Future] = []
+        reports: list[Future] = []
         try:
-            ended.append(self._done.get(timeout=seconds))
+            reports.append(self._done.get(timeout=seconds))
             while True:
-                ended.append(self._done.get_nowait())
+                reports.append(self._done.get_nowait())
         except Empty:
             pass
-        kept = {kept for _, kept in self._futures.values()}
-        self._made.update(future for future in ended if future in kept)
-        reports = [future for future in ended if future not in kept]
-        if not ended and self._futures and self._is_lost():
+        if not reports and self._futures and self._is_lost():
             lost = [self._futures.pop(report) for report in list(self._futures)]
             return [Arrival(chunk, None, self._gone()) for chunk, _ in lost]
         return [self._arrived(report) for report in reports if report in self._futures]
@@ -200,7 +190,6 @@ class DaskCrew:
         if self._futures and not self._is_gone:
             self.halt(cancelled=True)
         self._futures.clear()
-        self._made.clear()
         self._close_owned()
         # Taking the place back means to wait for it. A task that is to end does not: its thread ends with it.
         if self._lent and not self._course.cancelled:
@@ -275,7 +264,6 @@ class DaskCrew:
 
     def _arrived(self, told_future: Future) -> Arrival:
         chunk, kept = self._futures.pop(told_future)
-        self._made.discard(kept)
         if told_future.status == "cancelled":
             if self._is_gone:
                 return Arrival(chunk, None, self._gone())
