@@ -21,7 +21,7 @@ from procession._engine.decimals import base_context
 from procession._engine.latch import Latch
 from procession._engine.ledger import Ledger
 from procession._engine.note import annotate
-from procession._engine.unawaited import awaited, unawaited, unawaited_in
+from procession._engine.unawaited import awaited, is_coroutine, unawaited, unawaited_in
 from procession._model.event import Event, EventName
 from procession._model.log import Log, Logs
 from procession._model.progress import Progress
@@ -377,11 +377,12 @@ class Course:
         """Return a task's call with values in place of handles, and its options."""
         function, args, kwargs = self.plan.calls[index]
         if index in self.plan.needs:
-            for need in unawaited_in([self.ledger.values[need] for need in self.plan.needs[index]]):
-                source = self.plan.needs[index][need]
-                name = shown(self.name(source))
-                raise unawaited(self.ledger.values[source], f"task {source} ({name}), whose value it takes,")
-            args, kwargs = bound(args, kwargs, self.ledger.values)
+            values = self.ledger.values
+            for source in self.plan.needs[index]:
+                if is_coroutine(type(values[source])):
+                    name = shown(self.name(source))
+                    raise unawaited(values[source], f"task {source} ({name}), whose value it takes,")
+            args, kwargs = bound(args, kwargs, values)
         return (function, args, kwargs), self.plan.options.get(index, PLAIN)
 
     # Events

@@ -13,14 +13,14 @@ T = TypeVar("T")
 
 def awaited(value: T) -> T:
     """Return what a call has given. Raises `TypeError` for a coroutine."""
-    if _is_coroutine(type(value)):
+    if is_coroutine(type(value)):
         raise unawaited(value)
     return value
 
 
 def unawaited_in(values: Sequence[object]) -> Iterator[int]:
     """Yield the places of coroutines among values. Where there is none, that takes some 20 ns for each value."""
-    kinds = set(filter(_is_coroutine, set(map(type, values))))
+    kinds = set(filter(is_coroutine, set(map(type, values))))
     if kinds:
         yield from (place for place, value in enumerate(values) if type(value) in kinds)
 
@@ -39,5 +39,6 @@ def unawaited(value: Any, who: str = "it") -> TypeError:
     )
 
 
-def _is_coroutine(kind: type) -> bool:
+def is_coroutine(kind: type) -> bool:
+    """Return whether instances of a type are coroutines."""
     return hasattr(kind, "__await__") and issubclass(kind, Coroutine)
