@@ -227,7 +227,7 @@ def test_on_a_terminal_it_is_asked_for(handed_over, folder, capsys, monkeypatch,
     assert handed_over(mark="") == status
     out, said = capsys.readouterr()
     assert "trust the values in the journal? [y/N]" in said
-    assert ("called 5" in out) == (status == 0)
+    assert ("called 3" in out) == (status == 0)  # what was beside it may have ended before
 
 
 class Terminal(io.StringIO):
