@@ -128,26 +128,26 @@ def recording_of(
     fingerprint = fingerprint_of(process_name, plan.calls)
     shape = shape_of(plan.calls, plan.stages, plan.needs)
     watch = Watch(plan.calls)
+    opened: Journal | None = None
     if task is not None and outer is not None:
         assert isinstance(outer, Recorder)
         run_id = f"{task.conduct.run_id}/{task.index}" + (f".{task.element}" if task.element >= 0 else "")
         within = (outer, task.index, task.element)
         allow_changes = outer.allow_changes
         recorder = outer.journal.begin(run_id, fingerprint, shape, within=within, allow_changes=allow_changes)
-        return _with_whole_maps(Recording(run_id, recorder, watch), plan, shape, process_name)
-    run_id = os.urandom(8).hex() if run_id is None else run_id
-    origin = origin_of(run_id)
-    if isinstance(journal, Journal):
-        recorder = journal.begin(run_id, fingerprint, shape, origin=origin, allow_changes=allow_changes)
-        return _with_whole_maps(Recording(run_id, recorder, watch), plan, shape, process_name)
-    assert journal is not None
-    opened = Journal(journal)
-    try:
-        recorder = opened.begin(run_id, fingerprint, shape, origin=origin, allow_changes=allow_changes)
-        return _with_whole_maps(Recording(run_id, recorder, watch, opened), plan, shape, process_name)
-    except BaseException:
-        opened.close()
-        raise
+    else:
+        run_id = os.urandom(8).hex() if run_id is None else run_id
+        assert journal is not None
+        if not isinstance(journal, Journal):
+            journal = opened = Journal(journal)
+        try:
+            origin = origin_of(run_id)
+            recorder = journal.begin(run_id, fingerprint, shape, origin=origin, allow_changes=allow_changes)
+        except BaseException:
+            if opened is not None:
+                opened.close()
+            raise
+    return _with_whole_maps(Recording(run_id, recorder, watch, opened), plan, shape, process_name)
 
 
 def _with_whole_maps(recording: Recording, plan: Plan, shape: "Shape", process_name: str) -> Recording:

@@ -22,6 +22,7 @@ from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome, Outcomes
 from procession._model.progress import Progress
 from procession._model.states import OnError, RunStatus, TaskState
 from procession._model.text import counted, described, shown, sketch
+from procession._model.where import usable_cores
 from procession._plan.plan import Plan
 from procession._plan.wiring import bound
 from procession._recording import recording_of
@@ -380,7 +381,7 @@ class Run:
             stages=self._plan.stages,
             needs=self._plan.needs,
             cpu=self._cpu if ended else None,
-            cores=(self._spent / self.duration, _usable_cores()) if ended else None,
+            cores=(self._spent / self.duration, usable_cores()) if ended else None,
         )
 
     def __repr__(self) -> str:
@@ -530,7 +531,3 @@ def _get(queue: "SimpleQueue[int | None]", check: Callable[[], None]) -> int | N
         check()
         with suppress(Empty):
             return queue.get(timeout=SLICE_S)
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

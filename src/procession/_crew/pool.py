@@ -122,8 +122,6 @@ class PoolEngine:
 
     def _coordinate(self) -> None:
         course = self.course
-        # What is recorded is committed at once for all that came back together.
-        course.commits_by(lambda: True)
         try:
             self._crew = self._hire(course)
             for stage in course.plan.stages:
@@ -142,7 +140,6 @@ class PoolEngine:
                     crew.close(at_once=self._left)
                 except BaseException as error:
                     course.interrupt(error)
-            course.unlooped()
             course.close()
 
     def _run(self, stage: Stage, crew: Crew) -> None:

@@ -27,6 +27,7 @@ from procession._crew.trace import Trace
 from procession._crew.worker import CANCEL, END, HALT, HELLO, PART, serve
 from procession._engine.course import Course
 from procession._model.text import described, shown
+from procession._model.where import usable_cores
 from procession.errors import TaskCancelled, TaskTimeoutError, WorkerDiedError, WorkersUnavailableError
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -228,7 +229,7 @@ class ProcessCrew:
         self._watched = False
         self._heard = time.monotonic()
         self._checked = self._looked = self._heard
-        self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._cores = usable_cores()
 
     @property
     def ahead(self) -> int:

@@ -6,7 +6,7 @@ from procession._model.outcome import Away
 from procession._model.task import Call, Options
 
 if TYPE_CHECKING:
-    from tenacity import RetryCallState, Retrying
+    from tenacity import BaseRetrying, RetryCallState, Retrying
 
 
 class Verdict(NamedTuple):
@@ -64,11 +64,16 @@ class Again:
         return Verdict(float(what), returned, value)
 
     def forget(self) -> None:
-        """Let go of how the last attempt ended: what retries is a knot of references."""
-        self._state.outcome = None
-        iteration: Any = getattr(self._rules, "iter_state", None)  # older ones have none
-        if iteration is not None:
-            iteration.actions.clear()
+        """Let go of how the last attempt ended."""
+        untie(self._rules, self._state)
+
+
+def untie(rules: "BaseRetrying", state: "RetryCallState") -> None:
+    """Let go of how the last attempt ended: what retries is a knot of references that would keep it."""
+    state.outcome = None
+    iteration: Any = getattr(rules, "iter_state", None)  # older ones have none
+    if iteration is not None:
+        iteration.actions.clear()
 
 
 def retrying(options: Options) -> "Retrying":

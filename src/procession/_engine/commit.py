@@ -92,7 +92,7 @@ class GroupCommit:
     @property
     def waits(self) -> bool:
         """Whether something is queued and nobody is committing."""
-        return bool(self._queue) and self._error is None and not self._lock.locked()
+        return self.pending and not self._lock.locked()
 
     @property
     def behind(self) -> bool:

@@ -200,13 +200,15 @@ class Course:
         """Have what was recorded so far committed, as the engine sees fit; return whether the worker may go on."""
         if self._commits is None:
             return True
-        return self.offer() if self._commit is None else self._commit()
+        if self._commit is not None:
+            return self._commit()
+        self.offer()
+        return True
 
-    def offer(self) -> bool:
+    def offer(self) -> None:
         """Commit what was recorded so far, unless somebody is at it: then that one will."""
         if self._commits is not None:
             self._commits.offer()
-        return True
 
     def took_part(self, stint: Stint) -> None:
         """Note that a worker was on a map, unless it came too late for any element."""

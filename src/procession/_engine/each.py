@@ -91,7 +91,8 @@ class MapJob:
         self._index = index
         self._where = f"process {shown(course.process_name)!r}, task {index} ({shown(course.name(index))})"
         self._recorded = {} if course.recorder is None else dict(course.recorder.elements(index))
-        self._moved = {one.digest: one for one in self._recorded.values()}
+        may_move = course.recorder is not None and course.recorder.allow_changes
+        self._moved = {one.digest: one for one in self._recorded.values()} if may_move else {}
         self._each = each
         self._options = options
         self._lock = threading.Lock()
@@ -128,7 +129,8 @@ class MapJob:
             one, own = context.copy(), self._seated(seat, drawn[0])
             if own is not seat:
                 one.run(SEAT.set, own)
-            one.run(own_decimals, self._course.decimals)
+            if self._course.decimals is not None:
+                one.run(own_decimals, self._course.decimals)
             self._call(one, stint, *drawn)
             own.over = own is not seat
             seat.element = WHOLE

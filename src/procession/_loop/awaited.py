@@ -7,7 +7,7 @@ from contextvars import Context
 from inspect import isawaitable
 from typing import Any
 
-from procession._engine.again import retrying
+from procession._engine.again import retrying, untie
 from procession._engine.attempt import Attempts, Scene, stripped
 from procession._engine.unawaited import awaited
 from procession._model.record import WHOLE
@@ -76,10 +76,8 @@ async def attempted(
                 return awaited(what)
     finally:
         # As in `attempt`: no cycle may stay.
-        state.outcome = attempts.error = None
-        iteration: Any = getattr(again, "iter_state", None)
-        if iteration is not None:
-            iteration.actions.clear()
+        untie(again, state)
+        attempts.error = None
 
 
 def current() -> "asyncio.Task[Any]":

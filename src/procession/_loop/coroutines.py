@@ -397,7 +397,8 @@ class CoroutineEngine:
     async def _await_specially(self) -> object:
         """Await the call of a task with handles among its arguments, or options, or someone who follows each step."""
         course = self.course
-        own_decimals(course.decimals)
+        if course.decimals is not None:
+            own_decimals(course.decimals)
         index = SEAT.get().index
         function = course.plan.calls[index][0]
         if isinstance(function, Each):

@@ -1,5 +1,6 @@
 """Where tasks run: what may be given as an executor."""
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -9,6 +10,11 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 _ADDRESSES = ("tcp://", "tls://", "ws://", "wss://", "ucx://", "inproc://")
+
+
+def usable_cores() -> int:
+    """Return how many processors this program may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class DaskClient(Protocol):

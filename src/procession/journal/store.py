@@ -323,7 +323,7 @@ def _top(connection: Connection, run_id: str) -> RunRow:
 
 def _check_free(row: RunRow, run_id: str, now: float) -> None:
     holder = row.holder
-    if holder is None or not lease.is_held(holder, row.token, row.held_until, now):
+    if holder is None or not look.is_alive(row, now):
         return
     here = lease.Holder.here()
     late = now - row.held_until + lease.DURATION_S
