@@ -25,9 +25,11 @@ def pytest_timeout_set_timer(item, settings):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_timeout_cancel_timer(item):
-    """A test has ended in its time."""
-    item.stash[END].cancel()
-    item.stash[END].join()
+    """A test has ended in its time, or a file could not even be collected, for which there was no timer."""
+    end = item.stash.get(END, None)
+    if end is not None:
+        end.cancel()
+        end.join()
     return (yield)
 
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from procession import Process, TaskCancelled, current_task
-from procession._crew.worker import serve
+from procession._remote.worker.process_main import serve
 
 
 def same(value):

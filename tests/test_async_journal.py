@@ -7,7 +7,7 @@ import pytest
 
 from coroutines import at_once, awaited, every_strategy, every_way, later, same, started, states
 from procession import Process
-from procession._engine.course import Course
+from procession._engine.run_state import RunState
 from procession._loop.coroutines import CoroutineEngine
 from procession._model.strategy import strategy_of
 from procession._plan.plan import plan_of
@@ -48,7 +48,7 @@ class FakeRecorder:
 
 def recorded_run(strategy, calls, recorder, workers=4):
     plan = plan_of([(f, a, {}) for f, a in calls], strategy_of(strategy), options={}, needs={}, handled=set())
-    course = Course(
+    run_state = RunState(
         plan,
         process_name="recorded",
         run_id="r",
@@ -58,7 +58,7 @@ def recorded_run(strategy, calls, recorder, workers=4):
         verbose=False,
         recorder=recorder,
     )
-    return course, CoroutineEngine(course)
+    return run_state, CoroutineEngine(run_state)
 
 
 @every_strategy
@@ -72,18 +72,18 @@ def test_commits_do_not_hold_up_the_loop(strategy):
             begun.append(number)
             return number
 
-        course, engine = recorded_run(strategy, [(begins, (n,)) for n in range(20)] + [(same, (20,))], recorder)
+        run_state, engine = recorded_run(strategy, [(begins, (n,)) for n in range(20)] + [(same, (20,))], recorder)
         driving = asyncio.create_task(engine.drive_async())
         while not recorder.threads:
             await asyncio.sleep(0.001)
         await later(None, 20)
         assert begun == ([0] if strategy != "parallel" else list(range(20)))
-        assert course.ledger.ends.count(None) == 21
+        assert run_state.ledger.ends.count(None) == 21
         recorder.gate.set()
         await driving
         assert threading.get_ident() not in recorder.threads
         assert sorted(record.task for record in recorder.records) == list(range(21))
-        assert course.ledger.values == list(range(21))
+        assert run_state.ledger.values == list(range(21))
 
     asyncio.run(main())
 
@@ -93,15 +93,15 @@ def test_what_cannot_be_recorded_fails(strategy):
     """A value that cannot be encoded fails its task, a journal that fails fails the run; neither hangs."""
     recorder = FakeRecorder()
     recorder.gate.set()
-    course, engine = recorded_run(strategy, [(later, (1,)), (at_once, (None,)), (later, (2,))], recorder, 1)
+    run_state, engine = recorded_run(strategy, [(later, (1,)), (at_once, (None,)), (later, (2,))], recorder, 1)
     engine.drive()
-    assert isinstance(course.ledger.failure, TypeError)
-    assert list(course.ledger.errors) == [1]
+    assert isinstance(run_state.ledger.failure, TypeError)
+    assert list(run_state.ledger.errors) == [1]
     recorder = FakeRecorder(broken=True)
     recorder.gate.set()
-    course, engine = recorded_run(strategy, [(later, (n,)) for n in range(4)], recorder)
+    run_state, engine = recorded_run(strategy, [(later, (n,)) for n in range(4)], recorder)
     engine.drive()
-    assert isinstance(course.ledger.failure, OSError)
+    assert isinstance(run_state.ledger.failure, OSError)
     assert recorder.records == []
 
 

@@ -43,9 +43,9 @@ from procession import (
     TaskTimeoutError,
     task,
 )
-from procession._crew import dask as module
-from procession._crew.cluster import run_away, told, value_of
-from procession._crew.travel import encode_calls, ended_of
+from procession._remote.backends import dask as module
+from procession._remote.backends.cluster import run_away, told, value_of
+from procession._remote.wire.serialize import encode_calls, ended_of
 from procession.journal import Journal
 from procession.testing import recorded_calls
 
@@ -177,7 +177,7 @@ def test_a_failure_leaves_as_itself(cluster):
         process.execute()
     assert caught.value.args == (3,)
     assert "in process 'failing', task 0 (fail), attempt 1" in caught.value.__notes__
-    assert any("cluster_jobs.py" in each for each in caught.value.__notes__)
+    assert any("cluster_jobs.py" in map_function for map_function in caught.value.__notes__)
 
 
 def test_a_worker_that_is_killed_loses_nothing(cluster, tmp_path):
@@ -585,13 +585,13 @@ def test_a_scheduler_that_fails_to_answer_holds_up_no_cancel(narrow, tmp_path, m
     assert [thread.name for thread in threading.enumerate() if "procession-failing" in thread.name] == []
 
 
-def test_a_crew_that_fails_to_close_leaves_no_other_one_open(narrow, monkeypatch):
+def test_a_backend_that_fails_to_close_leaves_no_other_one_open(narrow, monkeypatch):
     """The run fails with that, and all threads end."""
 
     def fail(*_, **__):
         raise OSError("it does not close")
 
-    monkeypatch.setattr(module.DaskCrew, "close", fail)
+    monkeypatch.setattr(module.DaskBackend, "close", fail)
     inner = Process("inner")
     inner.add_task(double, 1)
     process = Process("unclosed", "parallel", 2, executor=narrow)

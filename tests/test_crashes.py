@@ -124,9 +124,9 @@ def test_a_run_that_completes_though_its_journal_failed_is_found():
     """So a library that took no notice of a failed write would be told of."""
 
     def build():
-        from procession._engine.course import Course
+        from procession._engine.run_state import RunState
 
-        Course.interrupt = lambda course, error: None
+        RunState.interrupt = lambda run_state, error: None
         process = Process("silent")
         process.add_task(double, 1)
         return process

@@ -38,7 +38,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from procession import DigestError, Process, task
-from procession._model.task import Each, name_of
+from procession._model.task import MapFunction, name_of
 from procession._plan import digest as digest_module
 from procession._plan.digest import digest, digest_element
 from procession._plan.fingerprint import Fingerprint, called, fingerprint_of, qualified
@@ -578,7 +578,7 @@ def self_in_set(x):
 
 def self_in_method(x):
     value = Node(label=x)
-    value.others = [Each(value.__init__), value.__init__, functools.partial(fetch, value)]
+    value.others = [MapFunction(value.__init__), value.__init__, functools.partial(fetch, value)]
     return value
 
 
@@ -827,8 +827,11 @@ lock = threading.Lock()
         ((fetch, (memoryview(b"a"),), {}), "type builtins.memoryview"),
         ((fetch, (sys._getframe(),), {}), "type builtins.frame"),
         ((fetch, (Raises(),), {}), r"type test_digest.Raises, which cannot be digested (OSError: no\x1b[31m)"),
-        ((Each(fetch), ([1, lock],), {}), "(map of test_digest:fetch), argument 1 at [1] is of type _thread.lock"),
-        ((Each(adder(lock)), ([1],), {}), "the callable at variable n is of type _thread.lock"),
+        (
+            (MapFunction(fetch), ([1, lock],), {}),
+            "(map of test_digest:fetch), argument 1 at [1] is of type _thread.lock",
+        ),
+        ((MapFunction(adder(lock)), ([1],), {}), "the callable at variable n is of type _thread.lock"),
     ],
 )
 def test_what_cannot_be_digested_is_told_plainly(call, text):
@@ -919,7 +922,7 @@ def test_a_difference_of_one_task_is_told_of_one():
 def test_a_task_is_called_as_its_process_is_however_that_is_named(name):
     """What it is recognised by has where the callable comes from, too; what a task is called has not."""
     inner = Process(name)
-    for function in inner, task(name="given (name)")(inner), task(name="x")(len), len, Each(inner):
+    for function in inner, task(name="given (name)")(inner), task(name="x")(len), len, MapFunction(inner):
         assert called(qualified(function)) == name_of(function)
 
 
@@ -944,7 +947,7 @@ def test_of_other_arguments_it_is_said_which():
         ((adder(1), (2,), {}), (adder(1), (3,), {}), "argument 1"),
         ((adder(1), (2,), {}), (adder(4), (2,), {}), "those that its callable is bound to, or closes over"),
         ((adder(1), (), {}), (adder(4), (), {}), "those that its callable is bound to, or closes over"),
-        ((Each(fetch), ([1], [2]), {}), (Each(fetch), ([1], [3]), {}), "argument 2"),
+        ((MapFunction(fetch), ([1], [2]), {}), (MapFunction(fetch), ([1], [3]), {}), "argument 2"),
     ]:
         assert told(was, now) == text
 
@@ -975,7 +978,7 @@ def loaders():
         (lambda: [x + 1 for x in "a"], lambda: [x - 1 for x in "a"]),
         (functools.partial(lambda x: x + 1, 2), functools.partial(lambda x: x - 1, 2)),
         (of(1, lambda x: x + 1), of(1, lambda x: x - 1)),
-        (Each(lambda x: x.a), Each(lambda x: x.b)),
+        (MapFunction(lambda x: x.a), MapFunction(lambda x: x.b)),
         (task(name="load")(fetch), task(name="load")(whole)),
         (task(name="load")(lambda: 1), task(name="load")(lambda: 2)),
         (task(name="load")(len), task(name="load")(functools.partial(max))),
@@ -1185,7 +1188,7 @@ def test_what_is_bound_to_a_callable_counts():
         (functools.partial(fetch, 1), functools.partial(fetch, 1), functools.partial(fetch, 2)),
         (operator.itemgetter(1), operator.itemgetter(1), operator.itemgetter(2)),
         ("a".join, "a".join, "b".join),
-        (Each(adder(1)), Each(adder(1)), Each(adder(2))),
+        (MapFunction(adder(1)), MapFunction(adder(1)), MapFunction(adder(2))),
     ]:
         assert plain((one, "x")) == plain((same, "x"))
         assert plain((one, "x")).first_difference(plain((other, "x"))).endswith("is bound to, or closes over")
@@ -1198,7 +1201,7 @@ def test_what_is_bound_to_a_callable_counts():
         (task(retries=2)(fetch), "test_digest:fetch"),
         (task(name="get")(fetch), "get (test_digest:fetch)"),
         (functools.partial(task(name="get")(fetch), 1), "get (test_digest:fetch)"),
-        (Each(task(name="get")(fetch)), "map of get (test_digest:fetch)"),
+        (MapFunction(task(name="get")(fetch)), "map of get (test_digest:fetch)"),
         (cached, "test_digest:cached"),
         (Client, "test_digest:Client"),
         (Client.of, "test_digest:Client.of"),
@@ -1252,7 +1255,7 @@ def test_a_lazy_iterable_of_a_map_is_not_drawn():
         yield
 
     def mapped(*iterables):
-        return plain((Each(fetch), *iterables))
+        return plain((MapFunction(fetch), *iterables))
 
     assert mapped(drawn(), map(drawn, [1])) == mapped((x for x in [1]), map(len, "a"))
     assert mapped(iter([1])) != mapped(x for x in [1])

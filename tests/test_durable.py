@@ -386,7 +386,7 @@ def test_a_cancelled_run_goes_on(path):
 def cancelling(number):
     CALLS.append(number)
     if number == 1 and "no more" not in BROKEN:
-        current_task()._seat.conduct.cancel()
+        current_task()._call_context.run.cancel()
     return number
 
 

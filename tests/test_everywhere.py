@@ -87,7 +87,7 @@ def _closing():
 
 def values_apart():
     """Have even the smallest values stay on the cluster, and travel as references."""
-    return patch("procession._crew.cluster.SMALL_BYTES", 0)
+    return patch("procession._remote.backends.cluster.SMALL_BYTES", 0)
 
 
 def dask():

@@ -31,11 +31,11 @@ from procession import (
     current_task,
     task,
 )
-from procession._crew import processes as crew_processes
-from procession._crew import travel
-from procession._crew.chunk import Chunk, run_chunk
-from procession._crew.pace import Pace
-from procession._crew.trace import Trace
+from procession._remote.backends import processes as crew_processes
+from procession._remote.wire import serialize as travel
+from procession._remote.wire.batch import Batch, run_batch
+from procession._remote.batch_size import BatchSize
+from procession._remote.wire.crash_file import Trace
 
 STRATEGIES = ["sequential", "parallel", "hybrid"]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and fork are POSIX's")
@@ -417,11 +417,11 @@ def test_an_attempt_that_was_taken_back_does_not_count(over_map):
     class Once(Executor):
         """Makes the first call, and lets the others wait."""
 
-        def submit(self, function, chunk):
+        def submit(self, function, batch):
             future = Future()
             if not self.made:
                 self.made = True
-                future.set_result(function(chunk))
+                future.set_result(function(batch))
             else:
                 waits.set()
             return future
@@ -526,8 +526,8 @@ def test_a_lazy_iterable_is_drawn_no_further_than_the_window():
             time.sleep(0.001)
             continue
         assert len(drawn) - done <= 64
-        ((chunk,), *_) = [call[2] for call in executor.calls]
-        done += len(chunk.calls)
+        ((batch,), *_) = [call[2] for call in executor.calls]
+        done += len(batch.calls)
         executor.make_next()
     while not run.wait(0.001):
         if executor.calls:
@@ -585,36 +585,36 @@ def test_a_chunk_gives_back_what_it_has_no_time_for():
     """One call is always made; the others only as long as the budget lasts."""
     calls = [(index, -1, 1, None, same, (index,), {}) for index in range(5)]
     names = ("process", "run")
-    assert len(run_chunk(Chunk(calls, None, names, budget=0, stops=False)).ended) == 1
-    assert len(run_chunk(Chunk(calls, None, names, budget=60, stops=False)).ended) == 5
+    assert len(run_batch(Batch(calls, None, names, budget=0, stops=False)).ended) == 1
+    assert len(run_batch(Batch(calls, None, names, budget=60, stops=False)).ended) == 5
 
 
 def test_a_chunk_that_stops_makes_no_call_after_one_that_failed():
     """What comes after it is given back."""
     calls = [(index, -1, 1, None, throw if index == 2 else same, (KeyError(),), {}) for index in range(5)]
-    report = run_chunk(Chunk(calls, None, ("process", "run"), budget=60, stops=True))
+    report = run_batch(Batch(calls, None, ("process", "run"), budget=60, stops=True))
     assert [returned for returned, *_ in report.ended] == [True, True, False]
 
 
 def test_chunks_grow_to_what_the_way_is_worth_and_shrink_towards_the_end():
     """From one call up to as many as travel well; long calls travel alone; nobody hoards the last ones."""
-    pace = Pace()
-    assert pace.size(100_000, 2) == 1
+    batch_size = BatchSize()
+    assert batch_size.size(100_000, 2) == 1
     sizes = []
     for _ in range(8):
-        pace.learn(max(sizes, default=1), seconds=max(sizes, default=1) * 2e-6, way=5e-5, size=0)
-        sizes.append(pace.size(100_000, 2))
+        batch_size.learn(max(sizes, default=1), seconds=max(sizes, default=1) * 2e-6, way=5e-5, size=0)
+        sizes.append(batch_size.size(100_000, 2))
     assert sizes == sorted(sizes)
     assert sizes[-1] == 2000
-    assert pace.size(1000, 2) == 250
-    assert pace.size(10, 2) == 5  # one for each, though more would be worth the way
+    assert batch_size.size(1000, 2) == 250
+    assert batch_size.size(10, 2) == 5  # one for each, though more would be worth the way
     for _ in range(3):
-        pace.learn(1, seconds=0.05, way=5e-5, size=0)
-    assert pace.size(100_000, 2) == 1
+        batch_size.learn(1, seconds=0.05, way=5e-5, size=0)
+    assert batch_size.size(100_000, 2) == 1
     for _ in range(40):
-        pace.learn(10, seconds=2e-5, way=5e-5, size=10 << 16)
-        pace.size(100_000, 2)
-    assert pace.size(100_000, 2) == 16  # a megabyte
+        batch_size.learn(10, seconds=2e-5, way=5e-5, size=10 << 16)
+        batch_size.size(100_000, 2)
+    assert batch_size.size(100_000, 2) == 16  # a megabyte
 
 
 # Worker processes
@@ -773,7 +773,7 @@ def test_exceptions_arrive_as_themselves(processes):
     key, two, reworded, locked, group = process.execute()
     assert repr(key) == "KeyError('no')"
     assert "errands.py" in key.__notes__[0] and key.__notes__[0].rstrip().endswith("KeyError: 'no'")
-    assert "_crew" not in key.__notes__[0]
+    assert "_remote" not in key.__notes__[0]
     assert (type(two), str(two), two.code, two.reason) == (errands.TwoArguments, "404: gone", 404, "gone")
     assert (type(reworded), str(reworded)) == (errands.Reworded, "there is no such thing")
     assert (type(locked), str(locked), locked.code) == (errands.WithLock, "locked", 7)
@@ -983,7 +983,7 @@ def test_after_a_run_there_are_no_more_files_and_processes_than_before(processes
 
 def test_a_worker_that_can_not_start_is_told_plainly(processes, monkeypatch):
     """The system's reason is in the message."""
-    from procession._crew import processes as module
+    from procession._remote.backends import processes as module
 
     def refuse(*_, **__):
         raise OSError(11, "Resource temporarily unavailable")
@@ -1000,7 +1000,7 @@ def test_a_worker_that_can_not_start_is_told_plainly(processes, monkeypatch):
 @posix
 def test_workers_that_are_killed_as_they_start_do_not_end_a_run_whose_others_work(tmp_path, monkeypatch):
     """Others start in their place, or those that are there do the work."""
-    from procession._crew import processes as module
+    from procession._remote.backends import processes as module
 
     monkeypatch.setattr(module, "serve", errands.serve_after)
     monkeypatch.setenv("STARTS", str(tmp_path))
@@ -1013,7 +1013,7 @@ def test_workers_that_are_killed_as_they_start_do_not_end_a_run_whose_others_wor
 @posix
 def test_workers_none_of_which_starts_are_told_plainly(tmp_path, monkeypatch):
     """After a few of them."""
-    from procession._crew import processes as module
+    from procession._remote.backends import processes as module
 
     monkeypatch.setattr(module, "serve", errands.serve_after)
     monkeypatch.setenv("STARTS", str(tmp_path))
@@ -1030,7 +1030,7 @@ def test_signals_are_kept_from_each_worker_until_it_handles_them(tmp_path, monke
     """From the first one of an interpreter, too, with which a helper of the standard library starts."""
     from multiprocessing import resource_tracker
 
-    from procession._crew import processes as module
+    from procession._remote.backends import processes as module
 
     monkeypatch.setattr(module, "serve", errands.serve_and_say)
     monkeypatch.setenv("STARTS", str(tmp_path))
@@ -1261,9 +1261,11 @@ def test_a_folder_for_temporary_files_that_takes_none_is_named(processes, monkey
 
     folder = tmp_path if full else tmp_path / "gone"
     monkeypatch.setattr("tempfile.tempdir", str(folder))
-    monkeypatch.setattr("procession._crew.trace._memory", lambda: None)  # as where a file cannot be in memory only
+    monkeypatch.setattr(
+        "procession._remote.wire.crash_file._memory", lambda: None
+    )  # as where a file cannot be in memory only
     if full:
-        monkeypatch.setattr("procession._crew.trace.os.fdopen", no_room)
+        monkeypatch.setattr("procession._remote.wire.crash_file.os.fdopen", no_room)
     process = processes()
     process.add_task(same, 1)
     with pytest.raises(WorkersUnavailableError, match="takes a temporary file of .*TMPDIR names") as caught:

@@ -666,7 +666,7 @@ def test_workers_run_the_same_calls_whether_observed_or_not(kept):
     process.execute()
     run = process.last_run
     assert run._engine._calls is run._plan.calls
-    assert not run._course.attentive
+    assert not run._run_state.attentive
 
 
 def test_an_observer_may_be_a_class_of_any_kind():

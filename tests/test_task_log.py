@@ -259,7 +259,7 @@ def test_outside_of_a_recorded_runs_tasks_it_keeps_nothing(path, handler):
     process = Process("not recorded", "parallel", 2)
     process.add_task(say, "x")
     process.execute()
-    assert process.last_run._course.logs is None
+    assert process.last_run._run_state.logs is None
     process = Process("recorded")
     process.add_task(len, "abc")
     say("before")
@@ -267,7 +267,7 @@ def test_outside_of_a_recorded_runs_tasks_it_keeps_nothing(path, handler):
     say("beside")
     run.result(20)
     assert logs(path) == {0: None}
-    assert run._course.logs == {}
+    assert run._run_state.logs == {}
 
 
 def test_nothing_stays_in_memory_once_it_is_recorded(path, handler):
@@ -277,7 +277,7 @@ def test_nothing_stays_in_memory_once_it_is_recorded(path, handler):
         process.add_task(say if number % 2 else fail, "x")
     process.map(say, "abc")
     kept(process, path)
-    assert process.last_run._course.logs == {}
+    assert process.last_run._run_state.logs == {}
 
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
@@ -294,7 +294,7 @@ def test_a_task_that_ran_into_its_timeout_has_what_it_logged_until_then(
     (tmp_path / "go on").touch()
     if executor == "threads":
         assert comes_true(lambda: "too late" in caplog.messages)
-        assert process.last_run._course.logs == {}
+        assert process.last_run._run_state.logs == {}
 
 
 def hang(path):
@@ -329,7 +329,7 @@ def test_a_worker_process_that_dies_leaves_what_its_task_had_logged(path, handle
     kept(process, path)
     said = {number: f"INFO tests.shop: task {number}" for number in range(200)}
     assert logs(path, limit=300) == said | {5: None, 150: None, 200: None}
-    assert process.last_run._course.logs == {}
+    assert process.last_run._run_state.logs == {}
     first, second, head, *lines = logs(path, task=200)[0].splitlines()
     left_out = re.fullmatch(r"… ([\d,]+) earlier entries left out", first)
     assert second == "attempt 3:"

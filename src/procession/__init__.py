@@ -6,11 +6,11 @@ How the rooms lie, each importing only from those below it:
     _process                what users define
     _run, _recording        one execution of it: where the rooms meet
     _executor               which engine an executor takes
-    _crew, _loop            the engines for tasks elsewhere, and for coroutines
+    _remote, _loop          the engines for tasks elsewhere, and for coroutines
     observe                 those who are told
     pictures                graphs and timelines
     journal                 the durable record of runs; needs an extra
-    _engine                 the ledger, the course of a run, and the engine for threads
+    _engine                 the ledger, the state of a run, and the engine for threads
     _plan                   stages and edges, digests (pure)
     _model                  what is said: tasks, handles, strategies, events, outcomes
     errors                  every public exception
@@ -19,7 +19,7 @@ How the rooms lie, each importing only from those below it:
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from procession._engine.current import CurrentTask, current_task
+from procession._engine.call_context import CurrentTask, current_task
 from procession._model.event import Event
 from procession._model.handle import Handle
 from procession._model.observer import Observer
@@ -54,12 +54,12 @@ from procession.errors import (
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from procession._engine.kept import TaskLogHandler
+    from procession._engine.task_logs import TaskLogHandler
     from procession._run import Run
     from procession.errors import ExecutorBrokenError
 else:
     # Only runs need what these bring along.
-    _LATER = {"ExecutorBrokenError": "errors", "Run": "_run", "TaskLogHandler": "_engine.kept"}
+    _LATER = {"ExecutorBrokenError": "errors", "Run": "_run", "TaskLogHandler": "_engine.task_logs"}
 
     def __getattr__(name: str) -> object:
         if name in _LATER:

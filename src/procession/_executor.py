@@ -3,7 +3,7 @@
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Protocol
 
-from procession._engine.course import Course
+from procession._engine.run_state import RunState
 from procession._engine.threads import ThreadEngine
 from procession._model.where import is_dask
 
@@ -12,49 +12,49 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """Drives the course of one run."""
+    """Drives the run state of one run."""
 
-    course: Course
+    run_state: RunState
 
     def drive(self) -> None:
         """Run every stage. Raises nothing of a task."""
         ...
 
 
-def engine_of(executor: "Where", course: Course) -> Engine:
-    """Return the engine that drives a course where the tasks are to run."""
+def engine_of(executor: "Where", run_state: RunState) -> Engine:
+    """Return the engine that drives a run state where the tasks are to run."""
     if executor == "threads":
-        return _own_threads(course)
+        return _own_threads(run_state)
     # Imported by the first run that needs it: importing the package stays free of multiprocessing.
-    from procession._crew.pool import PoolEngine
+    from procession._remote.coordinator import Coordinator
 
     if is_dask(executor):
-        from procession._crew import dask
+        from procession._remote.backends import dask
 
-        return PoolEngine(course, lambda course: dask.hired(executor, course))
+        return Coordinator(run_state, lambda run_state: dask.hired(executor, run_state))
     if executor == "ray":
-        from procession._crew import ray
+        from procession._remote.backends import ray
 
-        return PoolEngine(course, ray.hired, aside=not ray.in_task())
+        return Coordinator(run_state, ray.hired, aside=not ray.in_task())
     if executor == "processes":
-        from procession._crew.processes import ProcessCrew
+        from procession._remote.backends.processes import ProcessBackend
 
-        return PoolEngine(course, ProcessCrew)
-    from procession._crew.chunk import WITHIN
-    from procession._crew.given import GivenCrew, settle_in
+        return Coordinator(run_state, ProcessBackend)
+    from procession._remote.backends.executor import ExecutorBackend, settle_in
+    from procession._remote.wire.batch import WITHIN
 
     assert isinstance(executor, Executor)
     if any(executor is one for one in WITHIN.get()):
         # Its worker waits for this run to end: to wait there for another worker could be to wait for ever.
-        return _own_threads(course)
+        return _own_threads(run_state)
     settle_in(executor)
-    return PoolEngine(course, lambda course: GivenCrew(executor, course.max_workers))
+    return Coordinator(run_state, lambda run_state: ExecutorBackend(executor, run_state.max_workers))
 
 
-def _own_threads(course: Course) -> Engine:
-    if not course.plan.coroutines:
-        return ThreadEngine(course)
+def _own_threads(run_state: RunState) -> Engine:
+    if not run_state.plan.coroutines:
+        return ThreadEngine(run_state)
     # Importing asyncio takes longer than importing all the rest, so only those who need it do.
     from procession._loop.coroutines import CoroutineEngine
 
-    return CoroutineEngine(course)
+    return CoroutineEngine(run_state)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, ParamSpec, Typ
 
 from procession._arguments import check_definition, check_execution, observers_in, warn_of_thread
 from procession._blocking import warn_in_coroutine
-from procession._engine.current import SEAT
+from procession._engine.call_context import CURRENT_CALL
 from procession._model.handle import Handle, Owner, index_of, owner_of
 from procession._model.observer import Observer
 from procession._model.states import OnError, ProcessStatus
@@ -17,7 +17,7 @@ from procession._model.task import (
     OPTION_NAMES,
     PLAIN,
     Call,
-    Each,
+    MapFunction,
     Options,
     check_iterables,
     is_async_generator_function,
@@ -280,8 +280,8 @@ class Process:
         if not iterables:
             raise TypeError(f"{where}: map(callable, *iterables) takes at least one iterable")
         check_iterables(tuple(item for item in iterables if not isinstance(item, Handle)), where)
-        each = Each(callable)
-        return cast("list[Any]", self._add(each, iterables, {}, options_of(callable), handled=True))
+        map_function = MapFunction(callable)
+        return cast("list[Any]", self._add(map_function, iterables, {}, options_of(callable), handled=True))
 
     # Execution
 
@@ -475,7 +475,7 @@ class Process:
                         "options go by place, so leave `tasks` as it is, or make a new process"
                     )
                 function = call[0]
-                if isinstance(function, Each) and function.spent:
+                if isinstance(function, MapFunction) and function.spent:
                     raise ValueError(
                         f"process {shown(self.name)!r}, task {index} ({shown(name_of(function))}): the run before has "
                         "drawn from an iterator that can be drawn only once; give map a list, or an iterable that "
@@ -522,7 +522,7 @@ class Process:
 
     async def _begin_async(self, begin: "Callable[[], Run]") -> "Run":
         """Begin in a thread, for a journal may take its time."""
-        from procession._loop.aside import in_thread  # asyncio takes longer to import than all the rest
+        from procession._loop.side_threads import in_thread  # asyncio takes longer to import than all the rest
 
         def end(run: "Run") -> None:  # for which nobody waits any more
             run.cancel()
@@ -621,7 +621,7 @@ class Process:
                 self._nested.append(inside)
             if handles:
                 self._needs[index] = tuple(dict.fromkeys(map(index_of, handles)))
-            if options is not PLAIN or isinstance(function, Each):
+            if options is not PLAIN or isinstance(function, MapFunction):
                 self._options[index] = options
             if handled:
                 self._handled.add(index)
@@ -675,14 +675,14 @@ def _is_half(strategy: object) -> bool:
 
 def _is_task(process: Process) -> bool:
     """Return whether what is being called right now is a process as a task of another."""
-    seat = SEAT.get(None)
-    if seat is None or seat.index < 0:
+    call_context = CURRENT_CALL.get(None)
+    if call_context is None or call_context.index < 0:
         return False
-    from procession._engine.course import Course  # which the run around it has imported
+    from procession._engine.run_state import RunState  # which the run around it has imported
 
-    if not isinstance(seat.conduct, Course):
+    if not isinstance(call_context.run, RunState):
         return False
-    return _process_in(unwrapped(seat.conduct.plan.calls[seat.index][0])) is process
+    return _process_in(unwrapped(call_context.run.plan.calls[call_context.index][0])) is process
 
 
 def _process_in(inner: Callable[..., Any]) -> Process | None:

@@ -5,12 +5,12 @@ import traceback
 from collections.abc import Mapping, Sized
 from typing import TYPE_CHECKING, cast
 
-from procession._engine.course import Course
-from procession._engine.current import Seat
+from procession._engine.call_context import CallContext
 from procession._engine.ledger import Ledger
+from procession._engine.run_state import RunState
 from procession._model.handle import Handle, index_of
 from procession._model.states import RunStatus
-from procession._model.task import Each, name_of
+from procession._model.task import MapFunction, name_of
 from procession._model.text import counted, described, shown, untold
 from procession._plan.plan import Plan
 from procession.errors import PlanChangedError
@@ -38,22 +38,22 @@ class Recording:
         self.watch = watch
         self.opened = opened
 
-    def follow(self, course: Course) -> None:
+    def follow(self, run_state: RunState) -> None:
         """Begin to tell the journal how far the run is, and to look there whether it is to be cancelled."""
         if self.recorder is not None:
-            self.recorder.start_heartbeat(course.snapshot, course.cancel, course.interrupt)
+            self.recorder.start_heartbeat(run_state.snapshot, run_state.cancel, run_state.interrupt)
 
-    def close(self, course: Course, status: RunStatus) -> None:
+    def close(self, run_state: RunState, status: RunStatus) -> None:
         """Record how the run ended, and let go of it. A journal that fails here fails the run."""
         if self.recorder is None:
             return
         try:
             try:
-                self._note_shared(course, self.recorder)
+                self._note_shared(run_state, self.recorder)
             finally:
-                self.recorder.close(status, self._why(course.ledger, status))
+                self.recorder.close(status, self._why(run_state.ledger, status))
         except Exception as error:
-            course.interrupt(error)
+            run_state.interrupt(error)
         finally:
             if self.opened is not None:
                 self.opened.close()
@@ -70,14 +70,14 @@ class Recording:
             if self.opened is not None:
                 self.opened.close()
 
-    def _note_shared(self, course: Course, recorder: "Recorder") -> None:
+    def _note_shared(self, run_state: RunState, recorder: "Recorder") -> None:
         """Note what several tasks take and have changed: of arguments all, of values what could be seen later."""
         from procession._plan.parts import place_of  # as in `recording_of`
         from procession._plan.shared import Shared
 
         shared = self.watch.changed() if self.watch is not None else []
-        ledger = course.ledger
-        for source, tasks in _takers(course.plan.needs).items():
+        ledger = run_state.ledger
+        for source, tasks in _takers(run_state.plan.needs).items():
             completed = sum(ledger.state(task) == "completed" for task in tasks)
             if 0 < completed < len(tasks) and not recorder.is_as_recorded(source, ledger.values[source]):
                 shared.append(Shared(place_of(type(ledger.values[source])), tuple(tasks)))
@@ -105,13 +105,13 @@ def recording_of(
     run_id: str | None,
     journal: "Journal | str | os.PathLike[str] | None",
     *,
-    task: Seat | None,
+    task: CallContext | None,
     allow_changes: bool,
 ) -> Recording:
     """Return how a run is recorded. `task` is where it runs if it is itself a task, and then it is recorded with it."""
     outer = None
-    if run_id is None and task is not None and isinstance(task.conduct, Course):
-        outer = task.conduct.recorder
+    if run_id is None and task is not None and isinstance(task.run, RunState):
+        outer = task.run.recorder
     if outer is None and journal is None:
         where = f"process {shown(process_name)!r}"
         if run_id is not None:
@@ -131,7 +131,7 @@ def recording_of(
     opened: Journal | None = None
     if task is not None and outer is not None:
         assert isinstance(outer, Recorder)
-        run_id = f"{task.conduct.run_id}/{task.index}" + (f".{task.element}" if task.element >= 0 else "")
+        run_id = f"{task.run.run_id}/{task.index}" + (f".{task.element}" if task.element >= 0 else "")
         within = (outer, task.index, task.element)
         allow_changes = outer.allow_changes
         recorder = outer.journal.begin(run_id, fingerprint, shape, within=within, allow_changes=allow_changes)
@@ -193,7 +193,7 @@ def _known_length(recorder: "Recorder", plan: Plan, index: int) -> int:
         if isinstance(iterable, Handle):
             source = recorder.recorded.get(index_of(iterable))
             value = None if source is None else source.value
-            if isinstance(plan.calls[index_of(iterable)][0], Each):
+            if isinstance(plan.calls[index_of(iterable)][0], MapFunction):
                 return value if isinstance(value, int) else recorder.extent(index_of(iterable))[1]
         else:
             value = iterable

@@ -10,10 +10,10 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from procession._engine.attempt import let_go
-from procession._engine.course import Course
-from procession._engine.current import SEAT
+from procession._engine.call_context import CURRENT_CALL
 from procession._engine.ends import Ends
 from procession._engine.latch import SLICE_S, Latch
+from procession._engine.run_state import RunState
 from procession._executor import engine_of
 from procession._model.event import Event, EventName
 from procession._model.handle import Handle, Owner, index_of, owner_of
@@ -52,7 +52,6 @@ class Run:
     __slots__ = (
         "__weakref__",
         "_audience",
-        "_course",
         "_cpu",
         "_ended",
         "_engine",
@@ -63,6 +62,7 @@ class Run:
         "_plan",
         "_recording",
         "_results",
+        "_run_state",
         "_spent",
         "id",
         "process_name",
@@ -85,11 +85,11 @@ class Run:
         allow_changes: bool = False,
         nested: bool = False,
     ) -> None:
-        seat = SEAT.get(None)
-        self._parent = None if seat is None else seat.conduct
+        call_context = CURRENT_CALL.get(None)
+        self._parent = None if call_context is None else call_context.run
         self._audience = audience_of(observers, progress=progress)
         self._recording = recording_of(
-            plan, process_name, run_id, journal, task=seat if nested else None, allow_changes=allow_changes
+            plan, process_name, run_id, journal, task=call_context if nested else None, allow_changes=allow_changes
         )
         self.id = self._recording.run_id
         self.process_name = process_name
@@ -102,7 +102,7 @@ class Run:
         self._cpu = time.process_time()
         self._spent = sum(os.times()[:4])
         try:
-            self._course = Course(
+            self._run_state = RunState(
                 plan,
                 process_name=process_name,
                 run_id=self.id,
@@ -112,7 +112,7 @@ class Run:
                 verbose=self._audience.verbose,
                 recorder=self._recording.recorder,
             )
-            self._engine = engine_of(executor, self._course)
+            self._engine = engine_of(executor, self._run_state)
         except BaseException as error:
             # What was recorded cannot be read back, or Ctrl-C came meanwhile.
             self._recording.abandon(error)
@@ -126,7 +126,7 @@ class Run:
             self._set_out()
             self._engine.drive()
         except BaseException as error:
-            self._course.interrupt(error)
+            self._run_state.interrupt(error)
             raise
         finally:
             self._arrive()
@@ -142,8 +142,8 @@ class Run:
             self._arrive()  # nothing can be awaited any more
             raise
         except BaseException as error:
-            if not self._course.cancelled:
-                self._course.interrupt(error)
+            if not self._run_state.cancelled:
+                self._run_state.interrupt(error)
             await self._arrive_async()
             raise
         await self._arrive_async()
@@ -152,35 +152,35 @@ class Run:
         if self._recording.recorder is None and not self._audience.waits:
             self._arrive()
         else:
-            from procession._loop.aside import in_thread
+            from procession._loop.side_threads import in_thread
 
             await in_thread(self._arrive)
 
     def _set_out(self) -> None:
-        course = self._course
+        run_state = self._run_state
         parent = self._parent
         if parent is not None:
             # A nested run is cancelled with the one around it.
-            parent.children[self.id] = course.cancel
+            parent.children[self.id] = run_state.cancel
             if parent.cancelled:
-                course.cancel()
+                run_state.cancel()
         # What observers set in the context, the tasks see, and the caller does not.
-        course.context.run(self._audience.begin, course, self._event("run_started"))
-        self._recording.follow(course)
+        run_state.context.run(self._audience.begin, run_state, self._event("run_started"))
+        self._recording.follow(run_state)
 
     def _arrive(self) -> None:
-        course = self._course
+        run_state = self._run_state
         if self._parent is not None:
             self._parent.children.pop(self.id, None)
             self._parent = None  # or a nested process would keep alive whatever was around it
-        course.close()
-        self._recording.close(course, self.status)
+        run_state.close()
+        self._recording.close(run_state, self.status)
         self._conclude()
         self._cpu = time.process_time() - self._cpu
         self._spent = sum(os.times()[:4]) - self._spent  # with child processes, once they have ended
         self._ended = time.perf_counter()
         ends: dict[RunStatus, EventName] = {"completed": "run_completed", "cancelled": "run_cancelled"}
-        course.context.run(self._audience.end, self._event(ends.get(self.status, "run_failed")))
+        run_state.context.run(self._audience.end, self._event(ends.get(self.status, "run_failed")))
 
     def _take(self) -> list[Any]:
         """Return the results as the caller's alone, or raise what `result()` raises."""
@@ -192,30 +192,30 @@ class Run:
         results = self._results
         assert results is not None
         self._results = None
-        ledger = self._course.ledger
+        ledger = self._run_state.ledger
         values = ledger.release(self._plan.handled)
         return results if ledger.errors else values
 
     def _abort(self, error: BaseException) -> None:
         """End a run that could not begin."""
-        self._course.interrupt(error)
-        self._course.close()
-        self._recording.close(self._course, self.status)
+        self._run_state.interrupt(error)
+        self._run_state.close()
+        self._recording.close(self._run_state, self.status)
         self._close()
 
     def _close(self) -> None:
         """Let go whoever waits for the end, and what only failures would keep."""
-        for error in self._course.ledger.errors.values():
+        for error in self._run_state.ledger.errors.values():
             let_go(error)
         self._over.open()
-        self._course.notify(None)
+        self._run_state.notify(None)
 
     # For users
 
     @property
     def status(self) -> RunStatus:
         """How the run stands: `"running"`, `"completed"`, `"failed"` or `"cancelled"`."""
-        ledger = self._course.ledger
+        ledger = self._run_state.ledger
         if not ledger.over:
             return "running"
         if ledger.cancelled and (ledger.failure is None or isinstance(ledger.failure, KeyboardInterrupt)):
@@ -227,12 +227,12 @@ class Run:
     @property
     def duration(self) -> float:
         """How long the run took, in seconds; until it ends, how long it has been running."""
-        return (self._ended or time.perf_counter()) - self._course.began
+        return (self._ended or time.perf_counter()) - self._run_state.began
 
     @property
     def progress(self) -> Progress:
         """How far the run has come: how many tasks ended, failed, and how many there are. Cheap enough to poll."""
-        return self._course.progress()
+        return self._run_state.progress()
 
     @property
     def outcomes(self) -> Outcomes:
@@ -283,12 +283,12 @@ class Run:
 
         Does nothing when the run has ended or was cancelled before.
         """
-        self._course.cancel()
+        self._run_state.cancel()
 
     def __iter__(self) -> Iterator[Outcome]:
         """Yield the outcome of each task once, as they end; those that never started come last."""
         ended: SimpleQueue[int | None] = SimpleQueue()
-        with Ends(self._course, ended.put) as ends:
+        with Ends(self._run_state, ended.put) as ends:
             if self._over.is_open:
                 ended.put(None)
             yield from map(self._outcome, ends.before)
@@ -299,10 +299,10 @@ class Run:
 
     async def __aiter__(self) -> AsyncIterator[Outcome]:
         """Yield the same in a coroutine, without holding up its event loop."""
-        from procession._loop.aside import Mailbox  # asyncio: see `engine_of`
+        from procession._loop.side_threads import Mailbox  # asyncio: see `engine_of`
 
         ended: Mailbox[int | None] = Mailbox()
-        with Ends(self._course, ended.put) as ends:
+        with Ends(self._run_state, ended.put) as ends:
             if self._over.is_open:
                 ended.put(None)
             for index in ends.before:
@@ -345,7 +345,7 @@ class Run:
 
         At most `limit` tasks are listed. Characters that standard output cannot show are replaced.
         """
-        ledger = self._course.ledger
+        ledger = self._run_state.ledger
         states: list[TaskState] = [ledger.state(index) for index in range(len(self._plan.calls))]
 
         def weight(index: int) -> tuple[bool, float]:
@@ -371,13 +371,13 @@ class Run:
         """
         from procession.pictures.timeline import Timeline, spans_of  # pictures are drawn by few
 
-        course, ended = self._course, self._ended is not None
+        run_state, ended = self._run_state, self._ended is not None
         return Timeline(
             self.process_name,
             self.status,
             self.duration,
-            spans_of(self.outcomes, list(course.stints), course.began),
-            max_workers=course.max_workers,
+            spans_of(self.outcomes, list(run_state.map_shares), run_state.began),
+            max_workers=run_state.max_workers,
             stages=self._plan.stages,
             needs=self._plan.needs,
             cpu=self._cpu if ended else None,
@@ -392,15 +392,15 @@ class Run:
     # Inside
 
     def _event(self, name: EventName) -> Event:
-        course, ended = self._course, self._ended
+        run_state, ended = self._run_state, self._ended
         return Event(
             name,
             self.process_name,
             self.id,
-            at=course.moment(course.began if ended is None else ended),
-            duration_s=None if ended is None else ended - course.began,
-            error=course.ledger.failure,
-            progress=course.progress() if self._audience.observed else None,
+            at=run_state.moment(run_state.began if ended is None else ended),
+            duration_s=None if ended is None else ended - run_state.began,
+            error=run_state.ledger.failure,
+            progress=run_state.progress() if self._audience.observed else None,
         )
 
     def _wait_for(self, index: int) -> None:
@@ -411,14 +411,14 @@ class Run:
             if other == index or other is None:
                 ended.open()
 
-        self._course.watch(watch)
+        self._run_state.watch(watch)
         try:
             # Watching began before this look, so that neither can end unseen between the two.
-            if self._course.ledger.ends[index] is None and not self._over.is_open:
+            if self._run_state.ledger.ends[index] is None and not self._over.is_open:
                 self._check_loop()
                 ended.wait()
         finally:
-            self._course.unwatch(watch)
+            self._run_state.unwatch(watch)
 
     async def _awaited(self) -> list[Any]:
         async for _ in self:
@@ -429,14 +429,14 @@ class Run:
 
     def _check_loop(self) -> None:
         """Refuse to wait where that would hold up the very run that is waited for."""
-        if self._course.loop_thread == threading.get_ident() and not self._over.is_open:
+        if self._run_state.loop_thread == threading.get_ident() and not self._over.is_open:
             raise RuntimeError(
                 f"run {self.id} of process {self.process_name!r} needs the event loop of this thread, so waiting here "
                 "would never end; in a coroutine: `await run`, or `async for outcome in run`"
             )
 
     def _conclude(self) -> None:
-        ledger = self._course.ledger
+        ledger = self._run_state.ledger
         if self.status != "completed":
             return
         assert isinstance(ledger.values, list)
@@ -446,20 +446,20 @@ class Run:
 
     def _in_place(self, index: int, value: object) -> object:
         """Return what stands for a task in the results of `on_error="return"`."""
-        ledger = self._course.ledger
+        ledger = self._run_state.ledger
         if index in ledger.errors:
             return ledger.errors[index] if value is None else value  # which is the list of a map
         return self._absent(index) if ledger.ends[index] is None else value
 
     def _absent(self, index: int) -> Exception:
-        where = f"task {index} ({shown(self._course.name(index))}) of process {shown(self.process_name)!r}"
-        if self._course.ledger.cancelled:
+        where = f"task {index} ({shown(self._run_state.name(index))}) of process {shown(self.process_name)!r}"
+        if self._run_state.ledger.cancelled:
             return RunCancelledError(f"{where} did not end: the run was cancelled")
         return TaskSkippedError(f"{where} was skipped, because a task before it failed")
 
     def _raise(self) -> None:
         """Raise what ended the run, if anything did."""
-        ledger = self._course.ledger
+        ledger = self._run_state.ledger
         status = self.status
         if ledger.failure is not None:
             try:
@@ -485,17 +485,17 @@ class Run:
 
     def _among_them(self) -> str:
         """Return words for what failed in a cancelled run, unless that is only what was cancelled with it."""
-        errors = self._course.ledger.errors
+        errors = self._run_state.ledger.errors
         indexes = [index for index in sorted(errors) if not isinstance(errors[index], RunCancelledError)]
         if not indexes:
             return ""
         return f", {len(indexes):,} of them with a failure (task {indexes[0]}: {described(errors[indexes[0]])})"
 
     def _outcome(self, index: int) -> Outcome:
-        course, ledger = self._course, self._course.ledger
+        run_state, ledger = self._run_state, self._run_state.ledger
         state = ledger.state(index)
-        start, end, worker = ledger.starts[index], ledger.ends[index], course.workers[index]
-        recorded = course.recorded.get(index)
+        start, end, worker = ledger.starts[index], ledger.ends[index], run_state.workers[index]
+        recorded = run_state.recorded.get(index)
         duration = recorded.duration if recorded is not None else None
         if start is not None and end is not None:
             duration = end - start
@@ -505,12 +505,12 @@ class Run:
             value = values.get(index, HANDED_OVER) if isinstance(values, dict) else values[index]
         return Outcome(
             index=index,
-            name=course.name(index),
+            name=run_state.name(index),
             state=state,
             value=value,
             error=ledger.errors.get(index),
-            attempts=course.attempts.get(index, 0 if start is None else 1),
-            start=None if start is None else start - self._course.began,
+            attempts=run_state.attempts.get(index, 0 if start is None else 1),
+            start=None if start is None else start - self._run_state.began,
             duration=duration,
             recorded=recorded is not None,
             worker=worker,

@@ -7,10 +7,10 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol, cast
 
-from procession._engine.again import Again
-from procession._engine.current import SEAT, Conduct, Seat
+from procession._engine.call_context import CURRENT_CALL, CallContext, CallingRun
 from procession._engine.decimals import decimals_in, own_decimals
 from procession._engine.latch import Latch
+from procession._engine.retry_state import RetryState
 from procession._engine.unawaited import awaited
 from procession._model.event import EventName
 from procession._model.record import WHOLE
@@ -19,7 +19,7 @@ from procession._model.text import shown
 from procession.errors import TaskTimeoutError, WorkersUnavailableError
 
 
-class Scene(Conduct, Protocol):
+class Scene(CallingRun, Protocol):
     """What attempts need of the engine that runs them."""
 
     attempts: dict[int | tuple[int, int], int]
@@ -54,7 +54,7 @@ def attempted(
 
 def _retried(scene: Scene, one: "Attempt") -> Any:
     """Make attempts as long as the rules say."""
-    again = Again(one.options, (one.function, one.args, one.kwargs))
+    again = RetryState(one.options, (one.function, one.args, one.kwargs))
     value: Any = None
     try:
         while True:
@@ -128,15 +128,15 @@ class Attempts:
         self.hung: threading.Thread | None = None
         """The thread of an attempt that was abandoned."""
 
-    def begin(self) -> tuple[Seat, contextvars.Context]:
-        """Count another attempt; return its seat, and the context to make it in."""
+    def begin(self) -> tuple[CallContext, contextvars.Context]:
+        """Count another attempt; return its call context, and the context to make it in."""
         self.made += 1
         self._scene.attempts[self._counted] = self.made
-        seat = Seat(self._scene, SEAT.get().worker, self._index, self.made, self._element)
+        call_context = CallContext(self._scene, CURRENT_CALL.get().worker, self._index, self.made, self._element)
         context = contextvars.copy_context()
-        context.run(SEAT.set, seat)
+        context.run(CURRENT_CALL.set, call_context)
         context.run(own_decimals, decimals_in(context))
-        return seat, context
+        return call_context, context
 
     def too_long(self, timeout: float) -> TaskTimeoutError:
         """Return what to raise for an attempt that took too long."""
@@ -160,20 +160,20 @@ class Attempt(Attempts):
     def __call__(self) -> Any:
         if self.hung is not None and self.hung.is_alive() and self.error is not None:
             raise GiveUp(self.error)
-        seat, context = self.begin()
+        call_context, context = self.begin()
         try:
             if self.options.timeout is None:
                 return context.run(self.function, *self.args, **self.kwargs)
-            return self._within(self.options.timeout, seat, context)
+            return self._within(self.options.timeout, call_context, context)
         except BaseException as error:
             self.error = error
             raise
         finally:
-            seat.over = True
+            call_context.over = True
 
-    def _within(self, timeout: float, seat: Seat, context: contextvars.Context) -> Any:
+    def _within(self, timeout: float, call_context: CallContext, context: contextvars.Context) -> Any:
         box = _Box(context, self.function, self.args, self.kwargs, self.report_late)
-        thread = threading.Thread(target=box.fill, name=f"{seat.worker}-attempt", daemon=True)
+        thread = threading.Thread(target=box.fill, name=f"{call_context.worker}-attempt", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
@@ -185,7 +185,7 @@ class Attempt(Attempts):
             ended = box.wait(timeout)
         finally:
             if not ended and not (ended := not box.abandon()):
-                seat.abandoned = True
+                call_context.abandoned = True
                 self.hung = thread
         if not ended:
             raise self.too_long(timeout)
@@ -283,7 +283,7 @@ def let_go(error: BaseException) -> None:
 
 
 _CALLERS = ("procession.", "tenacity", "concurrent.futures", "threading")
-_OURS = ("procession._engine.", "procession._crew.", "procession._loop.", "tenacity", "concurrent.futures")
+_OURS = ("procession._engine.", "procession._remote.", "procession._loop.", "tenacity", "concurrent.futures")
 
 
 def _is_ours(module: str) -> bool:

@@ -3,30 +3,30 @@
 from collections.abc import Callable
 from typing import Self
 
-from procession._engine.course import Course
+from procession._engine.run_state import RunState
 
 
 class Ends:
     """Which tasks have ended: those `before` one looked, in the order of their ends, and those `put` is told of."""
 
-    __slots__ = ("_course", "_put", "_seen", "before")
+    __slots__ = ("_put", "_run_state", "_seen", "before")
 
-    def __init__(self, course: Course, put: Callable[[int | None], None]) -> None:
-        self._course = course
+    def __init__(self, run_state: RunState, put: Callable[[int | None], None]) -> None:
+        self._run_state = run_state
         self._put = put
         self._seen: set[int] = set()
         self.before: list[int] = []
 
     def __enter__(self) -> Self:
-        self._course.watch(self._put)
+        self._run_state.watch(self._put)
         # Watching began before this look, so that no task ends unseen between the two.
-        before = sorted((end, index) for index, end in enumerate(self._course.ledger.ends) if end is not None)
+        before = sorted((end, index) for index, end in enumerate(self._run_state.ledger.ends) if end is not None)
         self.before = [index for _, index in before]
         self._seen.update(self.before)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._course.unwatch(self._put)
+        self._run_state.unwatch(self._put)
 
     def first(self, index: int) -> bool:
         """Return whether it is the first time that the task is seen."""
@@ -37,4 +37,4 @@ class Ends:
 
     def missing(self) -> list[int]:
         """Return the tasks that never ended."""
-        return [index for index in range(len(self._course.ledger.ends)) if index not in self._seen]
+        return [index for index in range(len(self._run_state.ledger.ends)) if index not in self._seen]

@@ -15,13 +15,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from procession._engine.attempt import attempted
-from procession._engine.course import Course
-from procession._engine.current import SEAT, Seat
+from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.decimals import own_decimals
-from procession._engine.each import Left, MapJob
 from procession._engine.latch import Latch
+from procession._engine.map import LeaveMap, MapJob
+from procession._engine.run_state import RunState
 from procession._model.strategy import Stage
-from procession._model.task import PLAIN, Call, Each
+from procession._model.task import PLAIN, Call, MapFunction
 from procession._model.text import shown
 from procession.errors import WorkersUnavailableError
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class ThreadEngine:
-    """Drives the course of one run over threads."""
+    """Drives the run state of one run over threads."""
 
-    def __init__(self, course: Course) -> None:
-        self.course = course
+    def __init__(self, run_state: RunState) -> None:
+        self.run_state = run_state
         self._lock = threading.Lock()
         self._active = 0
         self._displaced = 0
@@ -53,30 +53,30 @@ class ThreadEngine:
 
         Raises the second `KeyboardInterrupt` at once, with workers still busy.
         """
-        course = self.course
+        run_state = self.run_state
         try:
-            for stage in course.plan.stages:
-                if not course.ledger.well:
+            for stage in run_state.plan.stages:
+                if not run_state.ledger.well:
                     break
                 self.drive_stage(stage)
         except BaseException as error:
-            course.interrupt(error)
+            run_state.interrupt(error)
             raise
         finally:
-            course.close()
+            run_state.close()
             # No cycle may stay: it would keep what failed, and its frames, until the collector comes.
-            course.staffed_by(lambda _: None)
-            course.unlooped()
+            run_state.staffed_by(lambda _: None)
+            run_state.detach_loop()
             self._maps = {}
-            if self._calls is not course.plan.calls:
+            if self._calls is not run_state.plan.calls:
                 self._calls = []
 
     def drive_stage(self, stage: Stage) -> None:
         """Run one stage."""
         self._in_order = not stage.at_once
-        self.course.staffed_by(self._recruit)
-        self.course.commits_by(self._commit)
-        ready = self.course.ledger.open(stage)
+        self.run_state.staffed_by(self._recruit)
+        self.run_state.commits_by(self._commit)
+        ready = self.run_state.ledger.open(stage)
         if not stage.at_once:
             self._drive_in_order()
         elif ready:
@@ -85,13 +85,13 @@ class ThreadEngine:
     # The loops
 
     def _drive_in_order(self) -> None:
-        seat = self.course.seat(threading.current_thread().name)
+        call_context = self.run_state.call_context(threading.current_thread().name)
         try:
-            self.course.context.copy().run(self._work, seat)
+            self.run_state.context.copy().run(self._work, call_context)
         except BaseException as error:
-            self.course.interrupt(error)
+            self.run_state.interrupt(error)
         finally:
-            self.course.leave(seat)
+            self.run_state.leave(call_context)
 
     def _drive_at_once(self, ready: int) -> None:
         try:
@@ -102,20 +102,20 @@ class ThreadEngine:
             return
         # One more where there is a journal: the one who commits has given its place to another.
         self._pool = pool = ThreadPoolExecutor(
-            self.course.max_workers + (self.course.recorder is not None),
-            thread_name_prefix=f"procession-{shown(self.course.process_name, 40)}",
+            self.run_state.max_workers + (self.run_state.recorder is not None),
+            thread_name_prefix=f"procession-{shown(self.run_state.process_name, 40)}",
         )
         self._vacant = Latch()
         self._opening = True
         try:
             try:
-                self._recruit_from_daemon(min(ready, self.course.max_workers))
+                self._recruit_from_daemon(min(ready, self.run_state.max_workers))
                 self._vacant.wait()
             except BaseException as error:
-                self.course.interrupt(error)
+                self.run_state.interrupt(error)
                 self._vacant.wait()  # a second Ctrl-C is raised from here
             if self._interruption is not None:
-                self.course.interrupt(self._interruption)
+                self.run_state.interrupt(self._interruption)
         finally:
             if self._vacant.is_open:
                 pool.shutdown(wait=True)
@@ -133,7 +133,7 @@ class ThreadEngine:
         self._alone = False
         here, main = threading.current_thread(), threading.main_thread()
         if here is main or here.daemon or main.is_alive():
-            self.course.interrupt(self._no_workers())
+            self.run_state.interrupt(self._no_workers())
         else:
             self._here.placed = True
             self._drive_in_order()
@@ -166,7 +166,7 @@ class ThreadEngine:
                 ticket.pop()
                 self._alone = isinstance(error, RuntimeError)
                 if not self._alone:
-                    self.course.interrupt(error)
+                    self.run_state.interrupt(error)
                 self._end_opening()
                 return
             raise
@@ -185,7 +185,7 @@ class ThreadEngine:
         """Start up to `count` more workers, while there is something ready for them and room among `max_workers`."""
         for _ in range(count):
             with self._lock:
-                if self._active >= self.course.max_workers or not self.course.ledger.ready or self._pool is None:
+                if self._active >= self.run_state.max_workers or not self.run_state.ledger.ready or self._pool is None:
                     break
                 self._active += 1
                 pool = self._pool
@@ -208,7 +208,7 @@ class ThreadEngine:
             else "the system has no more threads"
         )
         return WorkersUnavailableError(
-            f"process {shown(self.course.process_name)!r}: no worker thread could be started: {why}"
+            f"process {shown(self.run_state.process_name)!r}: no worker thread could be started: {why}"
         )
 
     def _serve(self, ticket: list[bool]) -> None:
@@ -218,21 +218,21 @@ class ThreadEngine:
         """
         with self._lock:
             if not ticket:
-                if not self.course.ledger.ready or self._active >= self.course.max_workers:
+                if not self.run_state.ledger.ready or self._active >= self.run_state.max_workers:
                     return
                 self._active += 1
         self._here.placed = True
-        seat = self.course.seat(threading.current_thread().name)
+        call_context = self.run_state.call_context(threading.current_thread().name)
         while True:
             try:
-                self.course.context.copy().run(self._work, seat)
+                self.run_state.context.copy().run(self._work, call_context)
             except BaseException as error:  # not from a task: the loop itself was hit
                 self._interruption = error
-                self.course.ledger.interrupt(error)
+                self.run_state.ledger.interrupt(error)
             with self._lock:
                 # Whoever makes tasks ready is active and comes by here, so none is left lying.
-                if not self._regain() or not self.course.ledger.ready:
-                    self.course.leave(seat)
+                if not self._regain() or not self.run_state.ledger.ready:
+                    self.run_state.leave(call_context)
                     if self._here.placed:
                         self._active -= 1
                     else:
@@ -240,13 +240,15 @@ class ThreadEngine:
                     self._note_vacancy()
                     return
 
-    def _work(self, seat: Seat) -> None:
+    def _work(self, call_context: CallContext) -> None:
         base = contextvars.copy_context()
-        base.run(SEAT.set, seat)
-        draw = self._draw_plain if self.course.recorder is None else self._draw_recorded
+        base.run(CURRENT_CALL.set, call_context)
+        draw = self._draw_plain if self.run_state.recorder is None else self._draw_recorded
         while True:
             context = base.copy()
-            if not context.run(draw, seat, context, base) and (not self.course.ledger.ready or not self._in_order):
+            if not context.run(draw, call_context, context, base) and (
+                not self.run_state.ledger.ready or not self._in_order
+            ):
                 return
 
     def _commit(self) -> bool:
@@ -255,12 +257,12 @@ class ThreadEngine:
         In order, all is committed when this returns. At once, other calls are made in this worker's place meanwhile.
         It has it back if there is room then.
         """
-        course = self.course
+        run_state = self.run_state
         if self._in_order:
-            course.flush()
+            run_state.flush()
             return True
         here = self._here
-        if course.commit_waits:
+        if run_state.commit_waits:
             with self._lock:
                 if here.placed:
                     here.placed = False
@@ -268,24 +270,24 @@ class ThreadEngine:
                     self._displaced += 1
             try:
                 self._recruit(1)
-                course.offer()
+                run_state.offer()
             finally:
                 with self._lock:
                     self._regain()
-        if course.behind:
-            course.flush()
+        if run_state.behind:
+            run_state.flush()
         return bool(here.placed)
 
     def _regain(self) -> bool:
         """Have the calling worker take a place again, if it has none; return whether it has one. With the lock held."""
         here = self._here
-        if not here.placed and self._active < self.course.max_workers:
+        if not here.placed and self._active < self.run_state.max_workers:
             here.placed = True
             self._active += 1
             self._displaced -= 1
         return bool(here.placed)
 
-    def _draw_plain(self, seat: Seat, context: contextvars.Context, base: contextvars.Context) -> bool:
+    def _draw_plain(self, call_context: CallContext, context: contextvars.Context, base: contextvars.Context) -> bool:
         """Run ready tasks until there are none; return early, with True, when the context is used up.
 
         The hot path. Measured on 3.13, of some 0.18 µs a task (a bare loop over the calls: 0.055): drawing 0.02,
@@ -293,47 +295,49 @@ class ThreadEngine:
         context for each task costs 0.15. A task that changed its context makes it unequal, and the next one gets a
         fresh copy.
         """
-        course = self.course
-        ledger = course.ledger
+        run_state = self.run_state
+        ledger = run_state.ledger
         values, starts, ends = ledger.values, ledger.starts, ledger.ends
-        calls, workers, attentive, clock = self._calls, course.workers, course.attentive, time.perf_counter
-        index, worker = -1, seat.worker
+        calls, workers, attentive, clock = self._calls, run_state.workers, run_state.attentive, time.perf_counter
+        index, worker = -1, call_context.worker
         now = clock()
         try:
             for index in iter(ledger.ready.popleft, None):
-                seat.index = index
+                call_context.index = index
                 workers[index] = worker
                 starts[index] = clock() if attentive else now  # what it waited for may have ended since
                 function, args, kwargs = calls[index]
                 values[index] = function(*args, **kwargs) if kwargs else function(*args)
                 ends[index] = now = clock()
                 if attentive:
-                    course.ended(index)
+                    run_state.ended(index)
                 if context != base:
                     return True
         except BaseException as error:
             return self._went_wrong(index, error)
         raise AssertionError("unreachable")
 
-    def _draw_recorded(self, seat: Seat, context: contextvars.Context, base: contextvars.Context) -> bool:
+    def _draw_recorded(
+        self, call_context: CallContext, context: contextvars.Context, base: contextvars.Context
+    ) -> bool:
         """Do the same in a run with a journal, in which a task has ended only when that is committed."""
-        course, ready, clock = self.course, self.course.ledger.ready, time.perf_counter
+        run_state, ready, clock = self.run_state, self.run_state.ledger.ready, time.perf_counter
         index = -1
         try:
-            while course.commit():
+            while run_state.commit():
                 index = ready.popleft()
-                seat.index = index
-                own = seat.own(index)
-                SEAT.set(own)
-                base.run(SEAT.set, own)
-                course.workers[index] = seat.worker
-                course.ledger.starts[index] = clock()
+                call_context.index = index
+                own = call_context.own(index)
+                CURRENT_CALL.set(own)
+                base.run(CURRENT_CALL.set, own)
+                run_state.workers[index] = call_context.worker
+                run_state.ledger.starts[index] = clock()
                 function, args, kwargs = self._calls[index]
                 try:
                     value = function(*args, **kwargs)
                 finally:
                     own.over = True
-                course.finished(index, value, clock())
+                run_state.finished(index, value, clock())
                 del value
                 index = -1  # its end is noted by whoever commits it
                 if context != base:
@@ -344,10 +348,10 @@ class ThreadEngine:
 
     def _went_wrong(self, index: int, error: BaseException) -> bool:
         """Say what ended a loop; return whether to go on with another."""
-        ends = self.course.ledger.ends
+        ends = self.run_state.ledger.ends
         if index >= 0 and ends[index] is None:
-            if not isinstance(error, Left):
-                self.course.raised(index, error, in_order=self._in_order)
+            if not isinstance(error, LeaveMap):
+                self.run_state.raised(index, error, in_order=self._in_order)
             return True
         if isinstance(error, IndexError):
             return False  # `ready` is empty
@@ -359,9 +363,9 @@ class ThreadEngine:
 
     def _prepared(self) -> list[Call]:
         """Return the calls that the loop makes: the plan's own, or `_call_specially` where there is more to one."""
-        plan = self.course.plan
+        plan = self.run_state.plan
         special: Call = (self._call_specially, (), {})
-        if self.course.verbose or self.course.decimals is not None:
+        if self.run_state.verbose or self.run_state.decimals is not None:
             return [special] * len(plan.calls)
         if not plan.needs and not plan.options:
             return plan.calls
@@ -373,30 +377,30 @@ class ThreadEngine:
 
     def _call_specially(self) -> object:
         """Make the call of a task with handles among its arguments, or options, or someone who follows each step."""
-        course = self.course
-        if course.decimals is not None:
-            own_decimals(course.decimals)
-        index = SEAT.get().index
-        function = course.plan.calls[index][0]
-        if isinstance(function, Each):
+        run_state = self.run_state
+        if run_state.decimals is not None:
+            own_decimals(run_state.decimals)
+        index = CURRENT_CALL.get().index
+        function = run_state.plan.calls[index][0]
+        if isinstance(function, MapFunction):
             return self._map(index, function).join()
-        (function, args, kwargs), options = course.call(index)
-        if not course.verbose:
-            return attempted(course, index, options, function, args, kwargs)
+        (function, args, kwargs), options = run_state.call(index)
+        if not run_state.verbose:
+            return attempted(run_state, index, options, function, args, kwargs)
         start = time.perf_counter()
-        course.report("task_started", index, 1, None)
-        value = attempted(course, index, options, function, args, kwargs)
-        course.report("task_completed", index, course.attempts.get(index, 1), time.perf_counter() - start)
+        run_state.report("task_started", index, 1, None)
+        value = attempted(run_state, index, options, function, args, kwargs)
+        run_state.report("task_completed", index, run_state.attempts.get(index, 1), time.perf_counter() - start)
         return value
 
-    def _map(self, index: int, each: Each) -> MapJob:
-        course = self.course
+    def _map(self, index: int, map_function: MapFunction) -> MapJob:
+        run_state = self.run_state
         with self._lock:
             job = self._maps.get(index)
             if job is None:
-                options = course.plan.options.get(index, PLAIN)
-                job = MapJob(course, index, each, options, in_order=self._in_order)
-                self._maps[index] = course.maps[index] = job
+                options = run_state.plan.options.get(index, PLAIN)
+                job = MapJob(run_state, index, map_function, options, in_order=self._in_order)
+                self._maps[index] = run_state.maps[index] = job
         return job
 
 

@@ -18,17 +18,17 @@ import time
 from contextlib import suppress
 from typing import Any, Protocol
 
-from procession._engine.course import Course
-from procession._engine.current import SEAT, Seat
+from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.decimals import own_decimals
-from procession._engine.each import Left
+from procession._engine.map import LeaveMap
+from procession._engine.run_state import RunState
 from procession._engine.threads import ThreadEngine
-from procession._loop.aside import Aside, patiently
-from procession._loop.awaited import PATIENCE_S, alike, attempted, breathe, current
-from procession._loop.each_awaited import AwaitedMap
+from procession._loop.attempt import PATIENCE_S, attempted, contexts_equal, current, yield_to_loop
+from procession._loop.map import CoroutineMap
 from procession._loop.own_loop import OwnLoop, own_loop
+from procession._loop.side_threads import SideThreads, shield_once
 from procession._model.strategy import Stage
-from procession._model.task import PLAIN, Call, Each
+from procession._model.task import PLAIN, Call, MapFunction
 from procession._model.text import shown
 from procession._plan.plan import segments
 from procession.errors import TaskCancelled, WorkersUnavailableError
@@ -37,19 +37,19 @@ from procession.errors import TaskCancelled, WorkersUnavailableError
 class Worker:
     """A place for one task at a time. It draws in shifts: each an asyncio task, in a context that is still clean."""
 
-    __slots__ = ("base", "context", "seat")
+    __slots__ = ("base", "call_context", "context")
 
-    def __init__(self, seat: Seat, base: contextvars.Context) -> None:
-        self.seat = seat
+    def __init__(self, call_context: CallContext, base: contextvars.Context) -> None:
+        self.call_context = call_context
         self.base = base
         self.context = base
-        base.run(SEAT.set, seat)
+        base.run(CURRENT_CALL.set, call_context)
 
 
 class AnyEngine(Protocol):
     """What drives a run for those who wait."""
 
-    course: Course
+    run_state: RunState
 
     def drive(self) -> None:
         """Run every stage."""
@@ -61,38 +61,38 @@ async def drive_async(engine: AnyEngine) -> None:
 
     A cancellation stops the run, and leaves as itself when what runs has ended; a second one leaves at once.
     """
-    course = engine.course
-    course.loop_thread = threading.get_ident()
-    aside = Aside(_name(course))
+    run_state = engine.run_state
+    run_state.loop_thread = threading.get_ident()
+    side_threads = SideThreads(_name(run_state))
     try:
         if isinstance(engine, CoroutineEngine):
             await engine.drive_async()
         else:
-            await patiently(aside.call(engine.drive), course.cancel)
+            await shield_once(side_threads.call(engine.drive), run_state.cancel)
     except asyncio.CancelledError:
-        course.cancel()
+        run_state.cancel()
         raise
     except BaseException as error:
-        course.interrupt(error)
+        run_state.interrupt(error)
         raise
     finally:
-        course.loop_thread = None
-        aside.close()
+        run_state.loop_thread = None
+        side_threads.close()
 
 
-def _name(course: Course) -> str:
-    return f"procession-{shown(course.process_name, 40)}"
+def _name(run_state: RunState) -> str:
+    return f"procession-{shown(run_state.process_name, 40)}"
 
 
 class CoroutineEngine:
-    """Drives the course of one run in which there is something to await."""
+    """Drives the run state of one run in which there is something to await."""
 
-    def __init__(self, course: Course) -> None:
-        self.course = course
-        self._name = _name(course)
-        self._threads = ThreadEngine(course)
+    def __init__(self, run_state: RunState) -> None:
+        self.run_state = run_state
+        self._name = _name(run_state)
+        self._threads = ThreadEngine(run_state)
         self._calls = self._prepared()
-        self._aside = Aside(self._name)
+        self._side_threads = SideThreads(self._name)
         self._in_order = True
         self._limit = 1
         self._shifts: dict[asyncio.Task[None], Worker] = {}
@@ -102,26 +102,26 @@ class CoroutineEngine:
         self._told = False
         self._forsaken = False
         self._committing = False
-        self._maps: dict[int, AwaitedMap] = {}
+        self._maps: dict[int, CoroutineMap] = {}
 
     def drive(self) -> None:
         """Run every stage: coroutines in a loop of their own, plain functions as ever.
 
         Never raises what a task raised; raises the second `KeyboardInterrupt` at once, with workers still busy.
         """
-        course = self.course
+        run_state = self.run_state
         loop: OwnLoop | None = None
         try:
-            for stage, awaited in segments(course.plan):
-                if not course.ledger.well:
+            for stage, awaited in segments(run_state.plan):
+                if not run_state.ledger.well:
                     break
                 if awaited:
-                    loop = own_loop(self._name, course.interrupt) if loop is None else loop
+                    loop = own_loop(self._name, run_state.interrupt) if loop is None else loop
                     self._drive_in(loop, stage)
                 else:
                     self._threads.drive_stage(stage)
         except BaseException as error:
-            course.interrupt(error)
+            run_state.interrupt(error)
             raise
         finally:
             try:
@@ -132,15 +132,15 @@ class CoroutineEngine:
 
     async def drive_async(self) -> None:
         """Run every stage in the running loop, and what only needs threads aside: see the function of that name."""
-        course = self.course
+        run_state = self.run_state
         try:
-            for stage, awaited in segments(course.plan):
-                if not course.ledger.well:
+            for stage, awaited in segments(run_state.plan):
+                if not run_state.ledger.well:
                     break
                 if awaited:
                     await self._stage(stage)
                 else:
-                    await patiently(self._aside.call(self._threads.drive_stage, stage), course.cancel)
+                    await shield_once(self._side_threads.call(self._threads.drive_stage, stage), run_state.cancel)
         finally:
             self._close()
 
@@ -150,30 +150,30 @@ class CoroutineEngine:
         try:
             loop.run(self._stage(stage))
         except BaseException as error:
-            self.course.interrupt(error)
+            self.run_state.interrupt(error)
             if self._busy:
                 raise  # the second Ctrl-C
 
     async def _stage(self, stage: Stage) -> None:
-        course = self.course
+        run_state = self.run_state
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._vacant = self._loop.create_future()
         self._in_order = self._threads._in_order = not stage.at_once
-        self._limit = course.max_workers if stage.at_once else 1
+        self._limit = run_state.max_workers if stage.at_once else 1
         self._forsaken = False
-        course.staffed_by(self._recruit)
-        course.looped_by(self._hear)
-        course.commits_by(self._commit)
-        outer, course.loop_thread = course.loop_thread, self._thread
+        run_state.staffed_by(self._recruit)
+        run_state.attach_loop(self._on_halt)
+        run_state.commits_by(self._commit)
+        outer, run_state.loop_thread = run_state.loop_thread, self._thread
         try:
-            course.ledger.open(stage)
+            run_state.ledger.open(stage)
             self._recruit(1)
             self._note_vacancy()
-            await patiently(self._vacant, course.cancel)
+            await shield_once(self._vacant, run_state.cancel)
         finally:
-            course.unlooped()
-            course.loop_thread = outer
+            run_state.detach_loop()
+            run_state.loop_thread = outer
             self._forsaken = True
             for shift in list(self._shifts):  # none, unless in a hurry
                 shift.cancel()
@@ -188,8 +188,8 @@ class CoroutineEngine:
             self._vacant.set_result(None)
 
     def _close(self) -> None:
-        self._aside.close()
-        self.course.close()
+        self._side_threads.close()
+        self.run_state.close()
 
     # Workers
 
@@ -199,36 +199,38 @@ class CoroutineEngine:
             with suppress(RuntimeError):  # the loop is closed: it was left in a hurry
                 self._loop.call_soon_threadsafe(self._recruit, count)
             return
-        ready = self.course.ledger.ready
+        ready = self.run_state.ledger.ready
         for _ in range(count):
             if not ready or len(self._shifts) >= self._limit:
                 break
             if self._off:
                 worker = self._off.pop()
-                self.course.crew.add(worker.seat)
+                self.run_state.call_contexts.add(worker.call_context)
             else:
-                seat = self.course.seat(f"{self._name}-coroutine_{self._workers}")
-                worker = Worker(seat, self.course.context.copy())
+                call_context = self.run_state.call_context(f"{self._name}-coroutine_{self._workers}")
+                worker = Worker(call_context, self.run_state.context.copy())
                 self._workers += 1
             self._begin_shift(worker)
 
     def _begin_shift(self, worker: Worker) -> None:
         worker.context = worker.base.copy()
         # Not by the loop's factory, which may be an eager one: then each would begin inside the one that made it.
-        shift = asyncio.Task(self._draw(worker), loop=self._loop, name=worker.seat.worker, context=worker.context)
+        shift = asyncio.Task(
+            self._draw(worker), loop=self._loop, name=worker.call_context.worker, context=worker.context
+        )
         self._shifts[shift] = worker
         shift.add_done_callback(self._end_shift)
 
     def _end_shift(self, shift: "asyncio.Task[None]") -> None:
         worker = self._shifts.pop(shift)
         if not shift.cancelled() and (error := shift.exception()) is not None:
-            self.course.interrupt(error)
+            self.run_state.interrupt(error)
         # Whoever makes tasks ready is on a shift and comes by here, so none is left lying.
-        if self.course.ledger.ready:
+        if self.run_state.ledger.ready:
             self._begin_shift(worker)
         else:
             self._off.append(worker)
-            self.course.leave(worker.seat)
+            self.run_state.leave(worker.call_context)
             self._note_vacancy()
 
     async def _draw(self, worker: Worker) -> None:
@@ -238,13 +240,19 @@ class CoroutineEngine:
         """
         # Each that comes brings two more: all are there soon, but quick work is over before many have come.
         self._recruit(2)
-        if self.course.recorder is not None:
+        if self.run_state.recorder is not None:
             await self._draw_recorded(worker)
             return
-        course, seat, context, base, clock = self.course, worker.seat, worker.context, worker.base, time.perf_counter
-        ledger, workers, attentive, calls = course.ledger, course.workers, course.attentive, self._calls
+        run_state, call_context, context, base, clock = (
+            self.run_state,
+            worker.call_context,
+            worker.context,
+            worker.base,
+            time.perf_counter,
+        )
+        ledger, workers, attentive, calls = run_state.ledger, run_state.workers, run_state.attentive, self._calls
         values, starts, ends, claim = ledger.values, ledger.starts, ledger.ends, ledger.ready.popleft
-        coroutines = course.plan.coroutines
+        coroutines = run_state.plan.coroutines
         cancelling = current().cancelling
         since = now = clock()
         while True:
@@ -256,8 +264,8 @@ class CoroutineEngine:
                 await self._lend(index)
                 since = now = clock()
                 continue
-            seat.index = index
-            workers[index] = seat.worker
+            call_context.index = index
+            workers[index] = call_context.worker
             starts[index] = now
             try:
                 function, args, kwargs = calls[index]
@@ -267,50 +275,50 @@ class CoroutineEngine:
                 ends[index] = now
                 del value
                 if attentive:
-                    course.ended(index)
+                    run_state.ended(index)
                 if context != base or cancelling():
                     return
             except BaseException as error:
                 self._raised(index, error)
-                if not alike(context, base) or cancelling():
+                if not contexts_equal(context, base) or cancelling():
                     return
                 now = clock()
             if now - since > PATIENCE_S and ledger.ready:
-                await breathe()
+                await yield_to_loop()
                 since = now = clock()
 
     async def _draw_recorded(self, worker: Worker) -> None:
         """Do the same in a run with a journal, in which a task has ended only when that is committed."""
-        course, clock = self.course, time.perf_counter
-        ledger, claim, cancelling = course.ledger, course.ledger.ready.popleft, current().cancelling
+        run_state, clock = self.run_state, time.perf_counter
+        ledger, claim, cancelling = run_state.ledger, run_state.ledger.ready.popleft, current().cancelling
         since = clock()
         while True:
             try:
                 index = claim()
             except IndexError:
                 return
-            if index not in course.plan.coroutines:
+            if index not in run_state.plan.coroutines:
                 await self._lend(index)
                 since = clock()
                 continue
-            worker.seat.index = index
-            course.workers[index] = worker.seat.worker
+            worker.call_context.index = index
+            run_state.workers[index] = worker.call_context.worker
             ledger.starts[index] = clock()
             try:
-                course.finished(index, await self._call_recorded(worker, index), clock())
+                run_state.finished(index, await self._call_recorded(worker, index), clock())
             except BaseException as error:
                 self._raised(index, error)
             await self.committed(wait=self._in_order)
-            if not alike(worker.context, worker.base) or cancelling():
+            if not contexts_equal(worker.context, worker.base) or cancelling():
                 return
             if clock() - since > PATIENCE_S and ledger.ready:
-                await breathe()
+                await yield_to_loop()
                 since = clock()
 
     async def _call_recorded(self, worker: Worker, index: int) -> Any:
-        own = worker.seat.own(index)
-        SEAT.set(own)
-        worker.base.run(SEAT.set, own)
+        own = worker.call_context.own(index)
+        CURRENT_CALL.set(own)
+        worker.base.run(CURRENT_CALL.set, own)
         function, args, kwargs = self._calls[index]
         try:
             return await function(*args, **kwargs)
@@ -318,24 +326,24 @@ class CoroutineEngine:
             own.over = True
 
     def _raised(self, index: int, error: BaseException) -> None:
-        if isinstance(error, Left) or self.course.ledger.ends[index] is not None:
+        if isinstance(error, LeaveMap) or self.run_state.ledger.ends[index] is not None:
             return
-        if isinstance(error, asyncio.CancelledError) and self.course.ledger.cancelled:
+        if isinstance(error, asyncio.CancelledError) and self.run_state.ledger.cancelled:
             error = TaskCancelled("the coroutine was cancelled with its run")
-        self.course.raised(index, error, in_order=self._in_order)
+        self.run_state.raised(index, error, in_order=self._in_order)
 
     # Plain functions
 
     async def _lend(self, index: int) -> None:
         """Have a thread run a plain task, and others as long as they come, in the place of the worker that calls."""
         try:
-            await self.aside(self._serve_plain, index)
+            await self.in_side_thread(self._serve_plain, index)
         except WorkersUnavailableError as error:
-            self.course.interrupt(error)
+            self.run_state.interrupt(error)
 
-    async def aside(self, function: Any, *args: Any) -> Any:
+    async def in_side_thread(self, function: Any, *args: Any) -> Any:
         """Have a call made in a thread, which cannot be cancelled: wait for it even if the worker is."""
-        call = self._aside.call(function, *args)
+        call = self._side_threads.call(function, *args)
         while not call.done():
             try:
                 await asyncio.wait((call,))
@@ -345,41 +353,41 @@ class CoroutineEngine:
         return call.result()
 
     def _serve_plain(self, index: int | None) -> None:
-        seat = self.course.seat(threading.current_thread().name)
+        call_context = self.run_state.call_context(threading.current_thread().name)
         try:
             while index is not None:
-                self._call_plain(seat, index)
+                self._call_plain(call_context, index)
                 index = self._next_plain()
         finally:
-            self.course.leave(seat)
+            self.run_state.leave(call_context)
 
-    def _call_plain(self, seat: Seat, index: int) -> None:
-        course = self.course
-        context = course.context.copy()
-        seat.index = index
-        own = seat.own(index)
-        context.run(SEAT.set, own)
-        course.workers[index] = seat.worker
-        course.ledger.starts[index] = time.perf_counter()
+    def _call_plain(self, call_context: CallContext, index: int) -> None:
+        run_state = self.run_state
+        context = run_state.context.copy()
+        call_context.index = index
+        own = call_context.own(index)
+        context.run(CURRENT_CALL.set, own)
+        run_state.workers[index] = call_context.worker
+        run_state.ledger.starts[index] = time.perf_counter()
         try:
             function, args, kwargs = self._threads._calls[index]
             value = context.run(function, *args, **kwargs)
             own.over = True
-            course.finished(index, value, time.perf_counter())
-        except Left:
+            run_state.finished(index, value, time.perf_counter())
+        except LeaveMap:
             pass
         except BaseException as error:
             own.over = True
-            course.raised(index, error, in_order=False)
-        course.commit()
+            run_state.raised(index, error, in_order=False)
+        run_state.commit()
 
     def _next_plain(self) -> int | None:
-        ledger = self.course.ledger
+        ledger = self.run_state.ledger
         try:
             index = ledger.ready.popleft()
         except IndexError:
             return None
-        if index not in self.course.plan.coroutines:
+        if index not in self.run_state.plan.coroutines:
             return index
         ledger.put_back(index)  # for the worker whose place this is
         return None
@@ -387,7 +395,7 @@ class CoroutineEngine:
     # Calls with more to them than a call
 
     def _prepared(self) -> list[Call]:
-        plan, calls = self.course.plan, self._threads._calls
+        plan, calls = self.run_state.plan, self._threads._calls
         special: Call = (self._await_specially, (), {})
         for index in plan.coroutines:
             if calls[index] is not plan.calls[index]:  # special to threads, too
@@ -396,29 +404,29 @@ class CoroutineEngine:
 
     async def _await_specially(self) -> object:
         """Await the call of a task with handles among its arguments, or options, or someone who follows each step."""
-        course = self.course
-        if course.decimals is not None:
-            own_decimals(course.decimals)
-        index = SEAT.get().index
-        function = course.plan.calls[index][0]
-        if isinstance(function, Each):
+        run_state = self.run_state
+        if run_state.decimals is not None:
+            own_decimals(run_state.decimals)
+        index = CURRENT_CALL.get().index
+        function = run_state.plan.calls[index][0]
+        if isinstance(function, MapFunction):
             return await self._map(index, function).join_async()
-        (function, args, kwargs), options = course.call(index)
-        if not course.verbose:
-            return await attempted(course, self.pause, index, options, function, args, kwargs)
+        (function, args, kwargs), options = run_state.call(index)
+        if not run_state.verbose:
+            return await attempted(run_state, self.pause, index, options, function, args, kwargs)
         start = time.perf_counter()
-        course.report("task_started", index, 1, None)
-        value = await attempted(course, self.pause, index, options, function, args, kwargs)
-        course.report("task_completed", index, course.attempts.get(index, 1), time.perf_counter() - start)
+        run_state.report("task_started", index, 1, None)
+        value = await attempted(run_state, self.pause, index, options, function, args, kwargs)
+        run_state.report("task_completed", index, run_state.attempts.get(index, 1), time.perf_counter() - start)
         return value
 
-    def _map(self, index: int, each: Each) -> AwaitedMap:
+    def _map(self, index: int, map_function: MapFunction) -> CoroutineMap:
         job = self._maps.get(index)
         if job is None:
-            course = self.course
-            options = course.plan.options.get(index, PLAIN)
-            job = AwaitedMap(course, index, each, options, in_order=self._in_order, engine=self)
-            self._maps[index] = course.maps[index] = job
+            run_state = self.run_state
+            options = run_state.plan.options.get(index, PLAIN)
+            job = CoroutineMap(run_state, index, map_function, options, in_order=self._in_order, engine=self)
+            self._maps[index] = run_state.maps[index] = job
         return job
 
     @property
@@ -430,30 +438,30 @@ class CoroutineEngine:
 
     async def committed(self, *, wait: bool) -> None:
         """Have what was recorded committed; wait for that if asked to, and where too much is not committed."""
-        course = self.course
-        if wait or course.behind:
-            await self.aside(course.flush)
+        run_state = self.run_state
+        if wait or run_state.behind:
+            await self.in_side_thread(run_state.flush)
         else:
-            course.commit()
+            run_state.commit()
 
     def _commit(self) -> bool:
         """Have what was recorded committed, by a thread aside."""
-        course = self.course
+        run_state = self.run_state
         if threading.get_ident() == self._thread:
             self._commit_aside()
-        elif course.behind or self._in_order:
-            course.flush()
-        elif course.uncommitted and not self._committing:
+        elif run_state.behind or self._in_order:
+            run_state.flush()
+        elif run_state.uncommitted and not self._committing:
             with suppress(RuntimeError):  # the loop is closed: it was left in a hurry
                 self._loop.call_soon_threadsafe(self._commit_aside)
         return True
 
     def _commit_aside(self) -> None:
-        if self.course.uncommitted and not self._committing:
+        if self.run_state.uncommitted and not self._committing:
             try:
-                commit = self._aside.call(self.course.offer)
+                commit = self._side_threads.call(self.run_state.offer)
             except WorkersUnavailableError:
-                self.course.offer()
+                self.run_state.offer()
             else:
                 self._committing = True
                 commit.add_done_callback(self._end_commit)
@@ -461,13 +469,13 @@ class CoroutineEngine:
     def _end_commit(self, commit: "asyncio.Future[None]") -> None:
         self._committing = False
         if not commit.cancelled() and (error := commit.exception()) is not None:
-            self.course.interrupt(error)
+            self.run_state.interrupt(error)
         self._commit_aside()
         self._note_vacancy()
 
     # A run that is halted
 
-    def _hear(self) -> None:
+    def _on_halt(self) -> None:
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._look)
 
@@ -475,26 +483,26 @@ class CoroutineEngine:
         """End what waits for another attempt once nothing new may start, and what runs once the run is cancelled."""
         for pause in self._pauses:
             _end(pause)
-        if self.course.ledger.cancelled and not self._told:
+        if self.run_state.ledger.cancelled and not self._told:
             self._told = True
             for shift in self._shifts:
                 shift.cancel()
 
     async def pause(self, seconds: float) -> bool:
         """Wait so many seconds, but no longer than until nothing new may start; return whether that is so."""
-        if not self.course.ledger.halted:
+        if not self.run_state.ledger.halted:
             pause: asyncio.Future[None] = self._loop.create_future()
             timer = self._loop.call_later(seconds, _end, pause)
             self._pauses.add(pause)
             try:
                 await pause
             except asyncio.CancelledError:
-                if not self.course.ledger.cancelled:
+                if not self.run_state.ledger.cancelled:
                     raise
             finally:
                 timer.cancel()
                 self._pauses.discard(pause)
-        return self.course.ledger.halted
+        return self.run_state.ledger.halted
 
 
 def _end(pause: "asyncio.Future[None]") -> None:

@@ -38,7 +38,7 @@ _ASYNC_GENERATOR: Final = 0x200  # inspect.CO_ASYNC_GENERATOR
 _VARKEYWORDS: Final = 0x8  # inspect.CO_VARKEYWORDS
 
 
-class Each:
+class MapFunction:
     """The callable of a `map` task: calls `function` once for each element of the iterables, in order.
 
     It is an ordinary callable too, and then gives the same list, or with a coroutine function, what to await for it.
@@ -182,7 +182,7 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
     to return something awaitable: that is its value, and one that returns a coroutine has failed.
     """
     inner = unwrapped(function)
-    if isinstance(inner, Each):
+    if isinstance(inner, MapFunction):
         return is_coroutine_function(inner.function)
     if _flags_of(inner) & _COROUTINE:
         return True
@@ -239,7 +239,7 @@ def name_of(function: Callable[..., Any]) -> str:
     if given is not None:
         return given
     inner = unwrapped(function)
-    if isinstance(inner, Each):
+    if isinstance(inner, MapFunction):
         return f"map of {name_of(inner.function)}"
     for attribute in "__qualname__", "__name__", "name":
         found = look_up(inner, attribute)

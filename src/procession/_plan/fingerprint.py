@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, NamedTuple
 from zlib import crc32
 
 from procession._model.handle import Handle
-from procession._model.task import Call, Each
+from procession._model.task import Call, MapFunction
 from procession._model.text import counted, shown
 from procession._plan.digest import SIMPLE, SIZE, Digester, Refused, combined, long, refuse_sets
 from procession._plan.identity import Unnamed, called, holding, identity, moved, qualified, said, unnamed_in
@@ -349,7 +349,7 @@ def fingerprint_of(process_name: str, calls: Sequence[Call]) -> Fingerprint:
                 functions = [] if said(function) else unnamed_in([function], digester)
                 found = known[id(function)] = qualified(function), beyond, functions
             name, beyond, functions = found
-            taken = _sources(args) if type(function) is Each else args
+            taken = _sources(args) if type(function) is MapFunction else args
             digester.unnamed = False
             digest = digester.call(taken, kwargs)
         except Refused as refused:

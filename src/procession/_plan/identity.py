@@ -13,7 +13,7 @@ from functools import lru_cache
 from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple, cast
 
-from procession._model.task import Each, look_up, name_of, options_of, unwrapped
+from procession._model.task import MapFunction, look_up, name_of, options_of, unwrapped
 from procession._plan.digest import SIMPLE, Digester, combined, digest
 from procession._plan.parts import named, nameless, place_of, taken_apart
 from procession.errors import DigestError
@@ -30,7 +30,7 @@ def qualified(function: Callable[..., Any]) -> str:
     >>> qualified(json.dumps), qualified(Each(len)), qualified([].append)
     ('json:dumps', 'map of builtins:len', 'builtins:list.append')
     """
-    if isinstance(function, Each):
+    if isinstance(function, MapFunction):
         return f"map of {qualified(function.function)}"
     given = options_of(function).name
     origin = _origin(unwrapped(function))
@@ -170,7 +170,7 @@ def _origin(function: Any) -> str:
 
 def said(function: Any) -> bool:
     """Return whether its name says all there is to a callable: no arguments of its own, no object, no variables."""
-    if isinstance(function, Each):
+    if isinstance(function, MapFunction):
         return said(function.function)
     return _of_module(function) if isinstance(function, BuiltinMethodType) else named(function)
 
@@ -180,7 +180,7 @@ def holding(function: Any) -> object:
 
     An explicit name stands for the function itself; so there it is only what that closes over, `None` if nothing.
     """
-    inner = function.function if isinstance(function, Each) else function
+    inner = function.function if isinstance(function, MapFunction) else function
     if isinstance(inner, FunctionType) and options_of(inner).name is not None:
         parts = list(taken_apart(inner).parts)
         return parts if any(parts) else None

@@ -18,7 +18,7 @@ from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple, cast
 
 from procession._model.handle import Handle, index_of
-from procession._model.task import Each, look_up
+from procession._model.task import MapFunction, look_up
 from procession._model.text import described
 from procession._plan.content import FAMILIES, array_content
 
@@ -283,7 +283,7 @@ _KNOWN: Final[dict[Any, Callable[[Any], Parts]]] = {
     frozenset: lambda value: Parts("frozenset", value, width=1),
     Handle: lambda value: Parts(f"handle {index_of(value)}"),
     Drawn: lambda value: Parts("drawn", [value.type]),
-    Each: lambda value: Parts("map", [value.function]),
+    MapFunction: lambda value: Parts("map", [value.function]),
     FunctionType: _function,
     BuiltinMethodType: _builtin,
     MethodType: lambda value: Parts("method", [value.__func__, value.__self__]),

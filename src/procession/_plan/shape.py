@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from procession._model.strategy import Stage
-from procession._model.task import Call, Each, is_process, unwrapped
+from procession._model.task import Call, MapFunction, is_process, unwrapped
 from procession._model.text import shown
 from procession._plan.fingerprint import numbers, unpacked
 
@@ -133,7 +133,7 @@ def _special(calls: Sequence[Call]) -> Iterator[tuple[int, Kind]]:
 
 
 def _kind(function: Callable[..., Any]) -> Kind:
-    if isinstance(unwrapped(function), Each):
+    if isinstance(unwrapped(function), MapFunction):
         return "map"
     return "process" if is_process(function) else "task"
 

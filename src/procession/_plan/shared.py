@@ -11,7 +11,7 @@ from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple, cast
 
 from procession._model.handle import Handle
-from procession._model.task import Call, Each, is_process
+from procession._model.task import Call, MapFunction, is_process
 from procession._plan.digest import SIMPLE, Digester, Refused
 from procession._plan.parts import named, place_of, state_of
 
@@ -71,8 +71,8 @@ def _held(value: Any) -> list[Any]:
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, MethodType):
         return [value.__func__, value.__self__]
-    if isinstance(value, FunctionType | Each):
-        return [value.function] if isinstance(value, Each) else _closed_over(value)
+    if isinstance(value, FunctionType | MapFunction):
+        return [value.function] if isinstance(value, MapFunction) else _closed_over(value)
     if is_process(value):
         return [part for function, args, kwargs in value.tasks for part in (function, *args, *kwargs.values())]
     if isinstance(value, dict):

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final, TextIO
 
 from procession import TaskLogHandler
-from procession._engine.kept import SharedHandler
+from procession._engine.task_logs import SharedHandler
 from procession._model.table import lasting
 from procession._model.text import described, shown, sketch
 

@@ -19,7 +19,7 @@ except ModuleNotFoundError:
     raise ImportError('procession.observe.otel takes OpenTelemetry: pip install "procession[otel]"') from None
 
 from procession._model.event import Event
-from procession._model.luggage import LUGGAGE
+from procession._model.remote_setup import REMOTE_SETUP
 from procession._model.text import sketch
 from procession.observe.trace_parent import Sendable
 
@@ -122,7 +122,7 @@ class OpenTelemetry:
         )
         inside = trace.set_span_in_context(span)
         context.attach(inside)
-        LUGGAGE.set(Sendable(partial(context.attach, inside), partial(propagate.inject, context=inside)))
+        REMOTE_SETUP.set(Sendable(partial(context.attach, inside), partial(propagate.inject, context=inside)))
         with run.lock:
             run.tasks[index] = span
             run.waiting -= 1

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from procession._model.map_share import MapShare
 from procession._model.outcome import Outcome
 from procession._model.printable import printable
-from procession._model.stint import Stint
 from procession._model.table import lasting
 from procession._model.text import shown
 from procession.pictures.account import Account
@@ -18,11 +18,11 @@ from procession.pictures.schedule import Span
 from procession.pictures.trace import traced
 
 
-def spans_of(outcomes: Iterable[Outcome], stints: Iterable[Stint], began: float) -> list[Span]:
+def spans_of(outcomes: Iterable[Outcome], map_shares: Iterable[MapShare], began: float) -> list[Span]:
     """Return what a run's timeline is made of; `stints` are those of its maps, and `began` when it did."""
-    shares: dict[int, list[Stint]] = {}
-    for stint in stints:
-        shares.setdefault(stint.task, []).append(stint)
+    shares: dict[int, list[MapShare]] = {}
+    for map_share in map_shares:
+        shares.setdefault(map_share.task, []).append(map_share)
     spans: list[Span] = []
     for one in outcomes:
         whole = Span(one.index, one.name, one.state, one.attempts, one.start, one.duration, one.worker)

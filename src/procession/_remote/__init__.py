@@ -1,0 +1,1 @@
+"""Engine and backends for tasks that run in other threads, processes or machines."""

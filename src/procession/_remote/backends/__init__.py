@@ -1,0 +1,1 @@
+"""Backends: what makes calls elsewhere, one file for each kind."""

@@ -1,0 +1,319 @@
+"""A backend on a Dask cluster: each batch is one task there, and large values stay where they were made.
+
+send ──submit run_away──▶ Report, kept ──submit told──▶ report ──done callback──▶ queue ──▶ receive
+                               └──submit value_of, for each large value──▶ Future: `Away`
+halt ──run on every worker──▶ halted
+"""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Collection
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from contextvars import ContextVar
+from importlib import import_module
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Protocol, cast
+from uuid import uuid4
+
+try:
+    # Untyped as far as one can build on it, and type checkers need not have it.
+    distributed: Any = import_module("distributed")
+except ImportError as error:
+    raise ImportError('Dask is not installed: pip install "procession[dask]"') from error
+
+from procession._engine.run_state import RunState
+from procession._engine.task_logs import WantedLogs
+from procession._model.outcome import Away
+from procession._model.text import described
+from procession._remote.backends.base import Arrival, Recalled
+from procession._remote.backends.cluster import packed, places_away, refer, run_away, small_bytes, told, value_of
+from procession._remote.backends.executor import LocalBackend
+from procession._remote.wire.batch import Batch, Report
+from procession._remote.worker.halt_registry import halt, registered
+from procession._remote.worker.run_stub import RunStub
+from procession.errors import ExecutorBrokenError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WAITING: ContextVar[tuple[str, ...]] = ContextVar("procession_waiting", default=())
+"""The workers, by address, that wait for the calling code to end, where that is on another cluster than theirs."""
+
+_HALT_S = 2.0
+"""How long workers, and the scheduler, have to answer when a run is halted."""
+_SILENT_S = 10.0
+"""After so long without an answer, what a cancelled run has on the cluster is given up."""
+
+
+class Future(Protocol):
+    """What this needs of Dask's futures."""
+
+    key: str
+    status: str
+
+    def add_done_callback(self, fn: "Callable[[Future], object]") -> None: ...
+    def result(self) -> Any: ...
+    def exception(self) -> BaseException: ...
+    def cancel(self) -> None: ...
+
+
+class DaskValue(Away):
+    """A value on the cluster."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: Future) -> None:
+        self.future = future
+
+    def fetch(self) -> Any:
+        """Bring the value here."""
+        return self.future.result()
+
+
+class DaskBackend:
+    """At most `max_workers` batches are with the cluster at the same time, wherever it runs them.
+
+    `where` is a client, which stays open, the address of a scheduler, or `"dask"` for a cluster on this machine that
+    is closed with the run.
+    """
+
+    kills = False
+    ahead = 0
+    within = None
+
+    def __init__(self, run_state: RunState, where: object) -> None:
+        self._run_state = run_state
+        self._own_cluster = where == "dask"
+        self._owned: list[Any] = []
+        self._client = self._connected(where)
+        self._small_bytes = small_bytes(run_state)
+        self._futures: dict[Future, tuple[Batch, Future]] = {}
+        self._done: SimpleQueue[Future] = SimpleQueue()
+        self._halted = self._cancelled = False
+        self._unanswered: float | None = None
+        self._lent = False
+        self._waiting: tuple[str, ...] = ()
+        self._key = uuid4().hex  # run ids may be used again
+
+    def gets_through(self) -> bool:
+        """Return whether there are places for the calls, also where this run is in a task on that very cluster.
+
+        Such a task waits, so its place is lent to others meanwhile, if it has one to lend: only its own thread can.
+        """
+        context = self._run_state.context.copy()
+        self._waiting = context.get(WAITING, ())
+        try:
+            here: str = context.run(distributed.get_worker).address
+        except ValueError:
+            return True
+        there = () if self._own_cluster else tuple(self._client.nthreads([*self._waiting, here]))
+        if not there:
+            self._waiting = *self._waiting, here
+            return True
+        if there != (here,):  # another one waits, too, and lends nothing any more
+            return False
+        try:
+            distributed.secede()
+        except KeyError:  # it was lent before and not taken back: see `close`
+            return True
+        except (AttributeError, ValueError):  # another thread
+            return False
+        self._lent = True
+        return True
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to receive sooner or later."""
+        return bool(self._futures)
+
+    def room(self, waiting: int, call_s: float | None) -> int:  # noqa: ARG002
+        """Return how many batches can be sent."""
+        return self._run_state.max_workers - len(self._futures)
+
+    def send(self, batch: Batch, timeout: float | None) -> str:  # noqa: ARG002
+        """Give a batch to the cluster. Raises `ExecutorBrokenError`."""
+        data, in_own_task = packed(batch.calls, whole=batch.whole)
+        batch.size = len(data)
+        names = (self._run_state.process_name, self._run_state.run_id)
+        values = [cast("DaskValue", value).future for value in in_own_task]
+        try:
+            how = data, names, batch.budget, batch.stops, batch.chained, batch.wanted_logs
+            kept = self._client.submit(_run, self._key, self._waiting, how, values, pure=False)
+            report = self._client.submit(told, kept, self._small_bytes, pure=False)
+        except Exception as error:
+            raise self._broken("did not take a task", error) from error
+        self._futures[report] = batch, kept
+        report.add_done_callback(self._done.put)
+        return "Dask"
+
+    def recall(self, late: Collection[Batch]) -> list[Recalled]:  # noqa: ARG002
+        """Do nothing, for now."""
+        return []
+
+    def receive(self, seconds: float) -> list[Arrival]:
+        """Wait for batches to come back, at most so long, and return those that have."""
+        reports: list[Future] = []
+        try:
+            reports.append(self._done.get(timeout=seconds))
+            while True:
+                reports.append(self._done.get_nowait())
+        except Empty:
+            pass
+        if not reports and self._futures and self._is_lost():
+            lost = [self._futures.pop(report) for report in list(self._futures)]
+            return [Arrival(batch, None, self._gone()) for batch, _ in lost]
+        return [self._arrived(report) for report in reports if report in self._futures]
+
+    def halt(self, *, cancelled: bool) -> None:
+        """Have no other call begun, and take back what has not been given to a worker."""
+        self._halted, self._cancelled = True, cancelled
+        self._unanswered = None if self._took_back() else time.monotonic()
+
+    def stop(self) -> None:
+        """Do nothing: nobody else's workers are ended."""
+
+    def fetch(self, values: list[object]) -> None:
+        """Put values in place of what stands for them, all in one go."""
+        places = places_away(values)
+        if places:
+            try:
+                brought = self._client.gather([holder[place].future for holder, place in places])
+            except (OSError, CancelledError) as error:
+                raise (self._gone() if self._is_gone else self._broken("lost values", error)) from error
+            for (holder, place), value in zip(places, brought, strict=True):
+                holder[place] = value
+
+    def close(self, *, at_once: bool) -> None:  # noqa: ARG002
+        """Let go of the cluster, and close what was opened here."""
+        if self._futures and not self._is_gone:
+            self.halt(cancelled=True)
+        self._futures.clear()
+        self._close_owned()
+        # Taking the place back means to wait for it. A task that is to end does not: its thread ends with it.
+        if self._lent and not self._run_state.cancelled:
+            with suppress(RuntimeError):  # the worker is being closed
+                distributed.rejoin()
+
+    def _connected(self, where: object) -> Any:
+        if isinstance(where, distributed.Client):
+            return where
+        try:
+            if self._own_cluster:
+                cores = os.cpu_count() or 1
+                cluster: Any = distributed.LocalCluster(
+                    n_workers=min(self._run_state.max_workers, cores),
+                    threads_per_worker=1,
+                    # A worker of Dask is a daemon, which may start none.
+                    processes=not multiprocessing.current_process().daemon,
+                    dashboard_address=":0",
+                )
+                self._owned.append(cluster)
+                where = cluster
+            client: Any = distributed.Client(where, set_as_default=False)
+        except Exception as error:
+            self._close_owned()
+            raise ExecutorBrokenError(f"no Dask cluster could be reached: {described(error)}") from error
+        self._owned.append(client)
+        return client
+
+    def _close_owned(self) -> None:
+        """Close what was opened here."""
+        for owned in reversed(self._owned):
+            with suppress(Exception):  # there may be nothing left to close
+                owned.close()
+        self._owned.clear()
+
+    def _took_back(self) -> bool:
+        """Tell the workers to begin nothing, and take back what none has. Return whether the scheduler answered."""
+        waiting = [(report, kept) for report, (_, kept) in self._futures.items() if report.status == "pending"]
+        if not waiting:
+            return True
+        sync, scheduler = self._client.sync, self._client.scheduler
+        with suppress(Exception):  # too late, or gone; then what is just being begun may be taken for not begun
+            self._client.run(halt, self._key, self._cancelled, on_error="ignore", callback_timeout=_HALT_S)
+        try:
+            # In this order: what has left the one by the time of the answer is in the other.
+            processing = sync(scheduler.processing, callback_timeout=_HALT_S)
+            who_has = sync(scheduler.who_has, keys=[kept.key for _, kept in waiting], callback_timeout=_HALT_S)
+        except Exception:
+            return False
+        begun = {key for keys in processing.values() for key in keys}
+        made = {key for key, workers in who_has.items() if workers}
+        for report, kept in waiting:
+            if kept.key not in begun | made:
+                kept.cancel()
+                report.cancel()
+        return True
+
+    @property
+    def _is_gone(self) -> bool:
+        return bool(self._client.status != "running")
+
+    def _is_lost(self) -> bool:
+        """Return whether nothing will be heard of what was sent. A halt that was not answered is said again."""
+        if self._is_gone:
+            return True
+        if self._unanswered is None:
+            return False
+        if self._took_back():
+            self._unanswered = None
+            return False
+        return self._cancelled and time.monotonic() - self._unanswered > _SILENT_S
+
+    def _arrived(self, told_future: Future) -> Arrival:
+        batch, kept = self._futures.pop(told_future)
+        if told_future.status == "cancelled":
+            if self._is_gone:
+                return Arrival(batch, None, self._gone())
+            return Arrival(batch, None, None if self._halted else self._broken("cancelled what it was given", None))
+        if told_future.status != "finished":
+            error = told_future.exception()
+            return Arrival(batch, None, self._broken("lost a task", error))
+        report: Report
+        report, away = told_future.result()
+        submit = self._client.submit
+        refer(report, away, lambda place: DaskValue(submit(value_of, kept, place, pure=False)))
+        return Arrival(batch, report, None)
+
+    def _gone(self) -> ExecutorBrokenError:
+        whys = {
+            "connecting": "the connection to its scheduler was lost",
+            "running": f"its scheduler has not answered for {_SILENT_S:g} s",
+        }
+        status = self._client.status
+        return self._broken(f"is gone: {whys.get(status, f'the client is {status}')}", None)
+
+    def _broken(self, what: str, error: BaseException | None) -> ExecutorBrokenError:
+        why = "" if error is None else f": {described(error)}"
+        return ExecutorBrokenError(f"the Dask cluster {what}{why}")
+
+
+def hired(where: object, run_state: RunState) -> DaskBackend | LocalBackend:
+    """Return a backend on Dask, or one here: for a run in a task there that has no place to lend while it waits."""
+    backend = DaskBackend(run_state, where)
+    try:
+        if backend.gets_through():
+            return backend
+    except BaseException:
+        backend.close(at_once=True)
+        raise
+    backend.close(at_once=True)
+    return LocalBackend(run_state)
+
+
+def _run(
+    key: str,
+    waiting: tuple[str, ...],
+    how: tuple[bytes, tuple[str, str], float, bool, bool, WantedLogs],
+    values: list[Any],
+) -> Report:
+    """Make the calls of a batch on Dask, until the run is halted."""
+    run_stub = RunStub(*how[1])
+    before = WAITING.set(waiting)
+    try:
+        with registered(run_stub, key):
+            return run_away(*how, values, run_stub)
+    finally:
+        WAITING.reset(before)

@@ -1,0 +1,148 @@
+"""A backend over any `concurrent.futures.Executor`, the caller's: neither shut down nor asked who its workers are.
+
+send ──submit──▶ executor ──done callback──▶ queue ──▶ receive
+"""
+
+import time
+from collections.abc import Collection
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+
+from procession._engine.run_state import RunState
+from procession._model.text import described, shown, sketch
+from procession._remote.backends.base import SETTLED_S, Arrival, Recalled
+from procession._remote.wire.batch import Batch, Report, run_batch
+from procession.errors import ExecutorBrokenError
+
+
+class ExecutorBackend:
+    """At most `max_workers` batches are with the executor at the same time: it has no say in how many it runs."""
+
+    kills = False
+    ahead = 0
+
+    def __init__(self, executor: Executor, max_workers: int) -> None:
+        self._executor = executor
+        self.within: object = executor
+        self._max_workers = max_workers
+        self._futures: dict[Future[Report], Batch] = {}
+        self._done: SimpleQueue[Future[Report]] = SimpleQueue()
+        self._halted = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to receive sooner or later."""
+        return bool(self._futures)
+
+    def room(self, waiting: int, call_s: float | None) -> int:  # noqa: ARG002
+        """Return how many batches can be sent."""
+        return self._max_workers - len(self._futures)
+
+    def send(self, batch: Batch, timeout: float | None) -> str:  # noqa: ARG002
+        """Give a batch to the executor. Raises `ExecutorBrokenError`."""
+        batch.shared = True
+        try:
+            future = self._executor.submit(run_batch, batch)
+        except Exception as error:
+            raise self._broken("did not take a task", error) from error
+        self._futures[future] = batch
+        future.add_done_callback(self._done.put)
+        return type(self._executor).__name__
+
+    def recall(self, late: Collection[Batch]) -> list[Recalled]:
+        """Have no other call begun of batches that take longer than they should.
+
+        What the executor has not begun hides nothing from its workers.
+        """
+        batches = [batch for batch in self._futures.values() if batch in late and _hides(batch)]
+        for batch in batches:
+            batch.recalled = True
+            if batch.crash_file is not None:
+                batch.crash_file.recall(1)
+        if batches:
+            time.sleep(SETTLED_S)
+        found = [(batch, *batch.ended_so_far()) for batch in batches]
+        return [Recalled(batch, ended, count + 1) for batch, ended, count in found]
+
+    def receive(self, seconds: float) -> list[Arrival]:
+        """Wait for batches to come back, at most so long, and return those that have."""
+        arrivals: list[Arrival] = []
+        try:
+            arrivals.append(self._arrived(self._done.get(timeout=seconds)))
+            while True:
+                arrivals.append(self._arrived(self._done.get_nowait()))
+        except Empty:
+            pass
+        return arrivals
+
+    def halt(self, *, cancelled: bool) -> None:  # noqa: ARG002
+        """Take back what the executor has not begun."""
+        self._halted = True
+        for future in list(self._futures):
+            future.cancel()
+
+    def stop(self) -> None:
+        """Do nothing: nobody else's workers are ended."""
+
+    def fetch(self, values: list[object]) -> None:
+        """Do nothing: all values come with the reports."""
+
+    def close(self, *, at_once: bool) -> None:  # noqa: ARG002
+        """Let go of the executor."""
+        self.halt(cancelled=True)
+        for batch in self._futures.values():
+            _let_go(batch)
+
+    def _arrived(self, future: "Future[Report]") -> Arrival:
+        batch = self._futures.pop(future)
+        _let_go(batch)
+        if future.cancelled():
+            return Arrival(batch, None, None if self._halted else self._broken("cancelled what it was given", None))
+        error = future.exception()
+        if error is None:
+            return Arrival(batch, future.result(), None)
+        return Arrival(batch, None, self._broken("failed", error))
+
+    def _broken(self, what: str, error: BaseException | None) -> ExecutorBrokenError:
+        why = "" if error is None else f": {described(error)}"
+        return ExecutorBrokenError(f"the executor, {sketch(self._executor)}, {what}{why}")
+
+
+def _hides(batch: Batch) -> bool:
+    """Return whether there are calls behind the one that is being made, which can be taken back."""
+    if batch.recalled or len(batch.calls) == 1:
+        return False
+    if batch.travelled:
+        return batch.crash_file is not None and batch.crash_file.at[0] == 1
+    return batch.begun
+
+
+def _let_go(batch: Batch) -> None:
+    if batch.crash_file is not None:
+        batch.crash_file.close()
+
+
+def settle_in(executor: Executor) -> None:
+    """Have a pool that forks its workers do so now, before the run has threads.
+
+    A pool forks them all at the first call, and a child has every lock for ever that another thread holds then: that of
+    the log's stream, which an observer writes to, of the terminal, on which progress is shown, of a database.
+    """
+    if isinstance(executor, ProcessPoolExecutor):
+        with suppress(Exception):  # one that takes no calls says so when it is given a task
+            executor.submit(int)
+
+
+class LocalBackend(ExecutorBackend):
+    """Threads of our own, for calls that belong in this process."""
+
+    def __init__(self, run_state: RunState) -> None:
+        prefix = f"procession-{shown(run_state.process_name, 40)}-local"
+        super().__init__(ThreadPoolExecutor(run_state.max_workers, thread_name_prefix=prefix), run_state.max_workers)
+        self.within = None
+
+    def close(self, *, at_once: bool) -> None:
+        """End the threads."""
+        super().close(at_once=at_once)
+        self._executor.shutdown(wait=not at_once)

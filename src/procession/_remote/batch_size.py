@@ -1,0 +1,68 @@
+"""How many calls travel together: decided from how long they took so far. Pure.
+
+Too few, and the way there and back costs more than the calls; too many, and some workers hold what others wait for.
+"""
+
+_BATCH_S = 0.03
+"""What a batch should take, if the way is short."""
+_LONGEST_S = 1.0
+_WORTH = 20
+"""How many times longer than the way there and back a batch should take: it costs at most 5 % then."""
+_GROWTH = 8
+_LATE, _LATE_S = 2, 0.01
+"""A batch is late after twice the time that it should take, and no sooner than after so many seconds."""
+_MOST_BYTES = 1 << 20
+_MANY = 2_000
+"""So many calls travel well: with more, whoever sends and whoever receives them have long pauses in turn."""
+
+
+class BatchSize:
+    """What is known of the calls of a run.
+
+    Example:
+        >>> pace = Pace()
+        >>> pace.size(left=10_000, workers=2)
+        1
+        >>> pace.learn(1, seconds=1e-6, way=1e-4, size=100)
+        >>> pace.size(left=10_000, workers=2)
+        8
+
+    """
+
+    __slots__ = ("_bytes", "_last", "_way", "call_s")
+
+    def __init__(self) -> None:
+        self.call_s: float | None = None
+        """How long a call takes, in seconds, as far as is known: the newest batch counts half."""
+        self._bytes = 0.0
+        self._way = _LONGEST_S
+        self._last = 1
+
+    @property
+    def batch_s(self) -> float:
+        """How long a batch should take, in seconds."""
+        return _BATCH_S if self.call_s is None else min(max(_BATCH_S, _WORTH * self._way), _LONGEST_S)
+
+    def late_s(self, calls: int) -> float:
+        """Return after how many seconds a batch of so many calls has taken longer than it should."""
+        should = 0.0 if self.call_s is None else self._way + calls * self.call_s
+        return max(_LATE * should, _LATE_S)
+
+    def learn(self, calls: int, *, seconds: float, way: float, size: int) -> None:
+        """Take note of a batch: its calls, what they took, what the way there and back took, how many bytes it had."""
+        call_s = seconds / calls
+        self.call_s = call_s if self.call_s is None else (self.call_s + call_s) / 2
+        self._bytes = (self._bytes + size / calls) / 2
+        # Only the shortest says what the way costs: the others include waiting in somebody's queue.
+        self._way = min(self._way, max(way, 1e-6))
+
+    def size(self, left: int, workers: int) -> int:
+        """Return how many calls the next batch should have, with so many left for so many workers."""
+        if self.call_s is None:
+            return 1
+        call_s = max(self.call_s, 1e-7)
+        size = min(self.batch_s / call_s, self._last * _GROWTH, _MOST_BYTES / max(self._bytes, 1.0))
+        size = min(size, max(_MANY, _WORTH * self._way / call_s))
+        # Towards the end everyone gets a share: one that is worth its way, as far as there are calls for all.
+        self._last = max(int(min(size, max(left / (2 * workers), min(self._way / call_s, left / workers)))), 1)
+        return self._last

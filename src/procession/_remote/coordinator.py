@@ -1,0 +1,581 @@
+"""The engine for all executors but threads of our own: one coordinator, which claims, sends, receives and settles.
+
+    ledger ──claim──▶ queue ──batch──▶ backend ┄┄▶ whoever makes the calls
+       ▲                ▲                 ┊
+       │            given back,           ┊
+       │            to be retried         ▼
+       └──settle── run state ◀───── report of a batch
+
+Nothing is decided elsewhere: workers know neither plan nor ledger. What is out at the same time is bounded by the
+backend, so no task waits in somebody's queue while a worker has nothing to do.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from procession._engine.call_context import CallContext
+from procession._engine.commit import AT_RISK, AT_RISK_S
+from procession._engine.latch import SLICE_S, Latch
+from procession._engine.run_state import RunState
+from procession._engine.task_logs import wanted_logs
+from procession._model.map_share import MapShare
+from procession._model.record import WHOLE
+from procession._model.remote_setup import REMOTE_SETUP
+from procession._model.strategy import Stage
+from procession._model.text import shown
+from procession._remote.backends.base import Arrival, Backend
+from procession._remote.backends.executor import LocalBackend
+from procession._remote.batch_size import BatchSize
+from procession._remote.pending_call import End, PendingCall, PlainCalls
+from procession._remote.queue import CallQueue
+from procession._remote.wire.batch import Batch
+from procession._remote.wire.serialize import Call, Ended, by_value, ended_of
+from procession.errors import TaskCancelled, TransferError, WorkersUnavailableError
+
+_TURN_S = 0.002
+"""How long to wait for one backend before turning to another, or to a source of elements."""
+_LEAVING_S = 1.0
+"""How long the second Ctrl-C waits for workers to be ended."""
+_GRACE_S = 1.0
+"""How long a cancelled task may go on before the worker it runs in is ended, where that is possible."""
+
+
+class _Sent:
+    """A batch on its way."""
+
+    __slots__ = ("at", "call_context", "late", "pending_calls", "settled")
+
+    def __init__(self, pending_calls: Sequence[PendingCall], call_context: CallContext, late_s: float) -> None:
+        self.pending_calls = pending_calls
+        self.call_context = call_context
+        self.at = time.perf_counter()
+        self.late = self.at + late_s
+        self.settled = 0
+        """How many of its calls have been settled before it came back, and are not among the calls any more."""
+
+
+class Coordinator:
+    """Drives the run state of one run over a backend, which `hire` makes when the run begins.
+
+    `aside` says that it does so in a thread of its own if it would else be the main one.
+    """
+
+    def __init__(self, run_state: RunState, hire: Callable[[RunState], Backend], *, aside: bool = True) -> None:
+        self.run_state = run_state
+        self._hire = hire
+        self._side_threads = aside
+        self._backend: Backend | None = None
+        self._local: LocalBackend | None = None
+        self._queue = CallQueue(run_state)
+        self._batch_size = BatchSize()
+        self._sent: dict[Batch, _Sent] = {}
+        self._map_shares: dict[str, MapShare] = {}
+        """By worker: the stretch of time that it is on a map, until it does something else."""
+        self._whole = False
+        self._wanted_logs = wanted_logs(recorded=run_state.recorder is not None)
+        self._left = False
+        self._told = (False, False)
+        self._patience: float | None = None
+
+    def drive(self) -> None:
+        """Run every stage. Never raises what a task raised.
+
+        Signals reach the main thread only, at any instruction, so it does nothing but wait. Raises the second
+        `KeyboardInterrupt` at once, with calls still being made.
+        """
+        run_state = self.run_state
+        if not self._side_threads or threading.current_thread() is not threading.main_thread():
+            self._coordinate()
+            return
+        over = Latch()
+
+        def coordinate() -> None:
+            try:
+                self._coordinate()
+            finally:
+                over.open()
+
+        name = f"procession-{shown(run_state.process_name, 40)}-coordinator"
+        coordinator = threading.Thread(target=coordinate, name=name, daemon=True)
+        try:
+            coordinator.start()
+        except RuntimeError as error:
+            text = f"process {run_state.process_name!r}: no coordinator thread could be started: {error}"
+            run_state.interrupt(WorkersUnavailableError(text))
+            return
+        try:
+            try:
+                over.wait()
+            except BaseException as error:
+                run_state.interrupt(error)
+                over.wait()  # a second Ctrl-C is raised from here
+            coordinator.join()
+        except BaseException as error:
+            run_state.interrupt(error)
+            self._left = True
+            coordinator.join(_LEAVING_S)
+            raise
+        finally:
+            run_state.close()
+
+    def _coordinate(self) -> None:
+        run_state = self.run_state
+        try:
+            self._backend = self._hire(run_state)
+            for stage in run_state.plan.stages:
+                if not run_state.ledger.well:
+                    break
+                self._run(stage, self._backend)
+            values = run_state.ledger.values
+            if isinstance(values, list) and not self._left:
+                self._backend.fetch(values)
+        except BaseException as error:
+            run_state.interrupt(error)
+        finally:
+            self._forsake()
+            for backend in self._backends():
+                try:
+                    backend.close(at_once=self._left)
+                except BaseException as error:
+                    run_state.interrupt(error)
+            run_state.close()
+
+    def _run(self, stage: Stage, backend: Backend) -> None:
+        """Run what is ready, and what becomes so, until there is nothing left to do."""
+        run_state, queue = self.run_state, self._queue
+        queue.in_order = not stage.at_once
+        run_state.ledger.open(stage)
+        while not self._left:
+            if queue.in_order:
+                run_state.flush()
+            if run_state.ledger.halted:
+                self._halt()
+            else:
+                self._send(backend)
+            run_state.offer()
+            if self._conclude_maps():
+                continue
+            pause = _TURN_S if queue.is_hungry else SLICE_S
+            pause = min(pause, self._until_late(), pause if queue.pause is None else queue.pause)
+            busy = [some for some in self._backends() if some.busy]
+            for some in busy:
+                for arrival in some.receive(pause if len(busy) == 1 else _TURN_S):
+                    self._settle(arrival)
+            if not busy:
+                if queue.is_empty:
+                    return
+                run_state.wait_halted(pause)
+
+    def _backends(self) -> list[Backend]:
+        return [backend for backend in (self._backend, self._local) if backend is not None]
+
+    # Sending
+
+    def _send(self, backend: Backend) -> None:
+        queue, in_order = self._queue, self._queue.in_order
+        for pending_call in queue.due():
+            self._retry(pending_call)
+        while not (in_order and (self._sent or queue.pause is not None)):
+            left = queue.count()
+            if not left:
+                if in_order or not self._recalled(backend):
+                    return
+                continue
+            # What lies ready at a worker takes no other place than that worker's.
+            full = len(self._sent) - backend.ahead >= self.run_state.max_workers
+            if full and self._local is not None and self._local.busy:
+                return
+            room = backend.room(1 if in_order else queue.near, self._batch_size.call_s)
+            if room <= 0 and (full or not queue.next_stays):
+                return
+            pending_calls = queue.take(self._size(queue.near))
+            if not pending_calls:
+                return
+            if full and pending_calls[0].stays:
+                queue.give_back(pending_calls)
+                return
+            self._send_calls(self._backend_for(pending_calls[0], backend), pending_calls)
+
+    def _size(self, left: int) -> int:
+        if not self._queue.in_order:
+            return self._within_risk(self._batch_size.size(left, self.run_state.max_workers))
+        # In order, a task has ended when that is recorded, and only then may the next one start.
+        return 1 if self.run_state.recorder is not None else self._batch_size.size(left, 1)
+
+    def _within_risk(self, size: int) -> int:
+        """Return how many calls may travel together: of all that have ended only so many may be not committed yet.
+
+        Each worker may have made those of one batch while those of another, which came from it, are committed.
+        """
+        if self.run_state.recorder is None or self._batch_size.call_s is None:
+            return size
+        most = max(AT_RISK, AT_RISK_S / max(self._batch_size.call_s, 1e-7)) / (2 * self.run_state.max_workers)
+        return max(min(size, int(most)), 1)
+
+    def _backend_for(self, pending_call: PendingCall, backend: Backend) -> Backend:
+        if not pending_call.stays:
+            return backend
+        if self._local is None:
+            self._local = LocalBackend(self.run_state)
+        return self._local
+
+    def _send_calls(self, backend: Backend, pending_calls: Sequence[PendingCall]) -> None:
+        run_state, chained = self.run_state, pending_calls[-1].follows
+        stop = run_state.ledger.on_error == "stop"
+        self._tell_start(pending_calls[0])
+        batch = Batch(
+            self._calls(pending_calls),
+            run_state,
+            (run_state.process_name, run_state.run_id),
+            budget=2 * self._batch_size.batch_s,
+            stops=self._queue.in_order or chained or stop,
+            halts=stop and (isinstance(pending_calls, PlainCalls) or all(map(_is_last, pending_calls))),
+            chained=chained,
+            kills=backend.kills,
+            whole=self._whole,
+            within=backend.within,
+            wanted_logs=self._wanted_logs,
+        )
+        sent = _Sent(pending_calls, run_state.call_context(""), self._batch_size.late_s(len(pending_calls)))
+        sent.call_context.index = pending_calls[0].index
+        self._sent[batch] = sent
+        self._note_sent(pending_calls, sent.at)
+        sent.call_context.worker = backend.send(batch, pending_calls[0].timeout)
+
+    def _calls(self, pending_calls: Sequence[PendingCall]) -> list[Call]:
+        if isinstance(pending_calls, PlainCalls):
+            calls = self.run_state.plan.calls
+            return [(index, WHOLE, 1, None, *calls[index]) for index in pending_calls.indexes]
+        return [
+            (
+                pending_call.index,
+                pending_call.element,
+                pending_call.attempt,
+                pending_call.timeout,
+                *pending_call.with_setup,
+            )
+            for pending_call in pending_calls
+        ]
+
+    def _note_sent(self, pending_calls: Sequence[PendingCall], at: float) -> None:
+        starts = self.run_state.ledger.starts
+        if isinstance(pending_calls, PlainCalls):
+            for index in pending_calls.indexes:
+                starts[index] = at
+            return
+        for pending_call in pending_calls:
+            if pending_call.follows:
+                continue
+            self.run_state.attempts[pending_call.key] = pending_call.attempt
+            if pending_call.job is None and starts[pending_call.index] is None:
+                starts[pending_call.index] = at
+
+    def _retry(self, pending_call: PendingCall) -> None:
+        """Have another attempt made, unless the one before still goes on in a thread that was given up."""
+        assert pending_call.again is not None
+        assert pending_call.last is not None
+        if pending_call.hangs and pending_call.last.error is not None:
+            self._fail(pending_call, pending_call.last.error, pending_call.last.at, pending_call.last.worker)
+            return
+        pending_call.again.begin()
+        pending_call.attempt += 1
+        pending_call.alone = True
+        self._queue.give_back([pending_call])
+
+    # Taking back
+
+    def _until_late(self) -> float:
+        """Return in how many seconds there may be something to take back."""
+        now = time.perf_counter()
+        if self._queue.in_order or self._queue.count():
+            return SLICE_S
+        return min((sent.late - now for sent in self._sent.values() if sent.late > now), default=SLICE_S)
+
+    def _recalled(self, backend: Backend) -> bool:
+        """Take back calls that wait behind others for longer than they should, if there is a place where to make them.
+
+        What has ended in the same batches is settled, as others may wait for it. Return whether anything has changed.
+        """
+        if self.run_state.ledger.halted or len(self._sent) - backend.ahead >= self.run_state.max_workers:
+            return False
+        now = time.perf_counter()
+        late = {batch for batch, sent in self._sent.items() if sent.late <= now}
+        recalled = backend.recall(late) if late else []
+        for batch, ended, begun in recalled:
+            sent = self._sent[batch]
+            pending_calls = list(sent.pending_calls)
+            sent.pending_calls, sent.settled = pending_calls[len(ended) : begun], len(ended)
+            self._ended_calls(pending_calls, ended, 0.0, sent.call_context.worker)
+            for pending_call in sent.pending_calls:
+                self._follow(pending_call)
+            if begun:
+                self._batch_size.learn(begun, seconds=now - sent.at, way=now - sent.at, size=batch.size)
+            self._queue.give_back([pending_call for pending_call in pending_calls[begun:] if not pending_call.follows])
+        return bool(recalled)
+
+    # Settling
+
+    def _settle(self, arrival: Arrival) -> None:
+        sent = self._sent[arrival.batch]
+        self._settle_calls(arrival, sent)
+        del self._sent[arrival.batch]
+        self.run_state.leave(sent.call_context)
+
+    def _settle_calls(self, arrival: Arrival, sent: _Sent) -> None:
+        pending_calls, report, lost = sent.pending_calls, arrival.report, arrival.lost
+        now = time.perf_counter()
+        if report is None or report.error is not None:
+            self._unmade(arrival, sent, now)
+            return
+        # Where the worker's clock is another one than ours, its work is taken to have ended when it came back.
+        shift = 0.0 if sent.at <= report.began and report.finished <= now else now - report.finished
+        if report.ended and not sent.settled:
+            took = report.finished - report.began
+            self._batch_size.learn(len(report.ended), seconds=took, way=now - sent.at - took, size=arrival.batch.size)
+        ended = report.ended[sent.settled :]
+        if isinstance(pending_calls, PlainCalls):
+            self._ended_plain(pending_calls, ended, shift, report.worker)
+        else:
+            for pending_call in pending_calls:
+                pending_call.hung = report.hung
+            self._ended_calls(pending_calls, ended, shift, report.worker)
+        rest = pending_calls[len(ended) :]
+        if lost is not None and rest:
+            self._follow(rest[0])
+            if report.crash_log is not None and report.crash_log[0] == (rest[0].index, rest[0].element):
+                self.run_state.logged(*report.crash_log)
+            self._raised(rest[0], lost, sent.at, now, report.worker)
+            rest = rest[1:]
+        # Those that follow are claimed anew once what they wait for has ended.
+        self._queue.give_back([pending_call for pending_call in rest if not pending_call.follows])
+
+    def _unmade(self, arrival: Arrival, sent: _Sent, now: float) -> None:
+        """Go on from a batch of which no call was made, as far as is known."""
+        report, lost = arrival.report, arrival.lost
+        claimed = [pending_call for pending_call in sent.pending_calls if not pending_call.follows]
+        if report is not None and report.error is not None:
+            self._unread(arrival.batch, claimed, report.error, sent.at, now)
+        elif lost is None:
+            self._queue.give_back(claimed)
+        else:
+            for pending_call in claimed:
+                self._raised(pending_call, type(lost)(*lost.args), sent.at, now, sent.call_context.worker)
+
+    def _unread(
+        self, batch: Batch, pending_calls: Sequence[PendingCall], error: BaseException, start: float, end: float
+    ) -> None:
+        """Go on from calls that the worker could not unpickle: by value, else one by one, else it is that one."""
+        if not batch.whole and by_value() is not None:
+            self._whole = True
+        elif len(pending_calls) == 1:
+            why = f"the call could be pickled, but not be unpickled in the worker: {error}"
+            self._raised(pending_calls[0], TransferError(why), start, end, "")
+            return
+        for pending_call in pending_calls:
+            pending_call.alone = pending_call.alone or batch.whole
+        self._queue.give_back(pending_calls)
+
+    def _follow(self, pending_call: PendingCall) -> None:
+        """Claim a call that was begun right after the one that it waits for, now that that one has ended."""
+        if pending_call.follows:
+            pending_call.follows = False
+            self._queue.claim(pending_call)
+
+    def _ended_calls(
+        self, pending_calls: Sequence[PendingCall], ended: Sequence[Ended | bytes], shift: float, worker: str
+    ) -> None:
+        for pending_call, one in zip(pending_calls, ended, strict=False):
+            self._follow(pending_call)
+            self._ended(pending_call, ended_of(one), shift, worker)
+
+    def _ended_plain(self, pending_calls: PlainCalls, ends: Sequence[Ended | bytes], shift: float, worker: str) -> None:
+        run_state = self.run_state
+        starts, workers = run_state.ledger.starts, run_state.workers
+        self._map_shares.pop(worker, None)
+        for place, (index, data) in enumerate(zip(pending_calls.indexes, ends, strict=False)):
+            ended = ended_of(data)
+            returned, start, end, value, _ = ended
+            if not returned or run_state.recorder is not None:
+                self._ended(pending_calls[place], ended, shift, worker)
+                continue
+            starts[index] = start + shift
+            workers[index] = worker
+            run_state.finished(index, value, end + shift)
+
+    def _ended(self, pending_call: PendingCall, ended: Ended, shift: float, worker: str) -> None:
+        returned, start, end, value, log = ended
+        if log is not None:
+            self.run_state.logged((pending_call.index, pending_call.element), log)
+        start, end = start + shift, end + shift
+        if not start:  # what came back could not be read, and that would have said when it was
+            start = end = time.perf_counter()
+        if pending_call.start is None:
+            pending_call.start = start
+        self._tell_start(pending_call)
+        if not returned:
+            self._raised(pending_call, value, start, end, worker)
+            return
+        self._note_busy(pending_call, start, end, worker)
+        if pending_call.again is None:
+            self._finish(pending_call, value, end, worker)
+        else:
+            self._judge(pending_call, returned=True, value=value, start=start, end=end, worker=worker)
+
+    def _raised(self, pending_call: PendingCall, error: BaseException, start: float, end: float, worker: str) -> None:
+        if pending_call.start is None:
+            pending_call.start = start
+        self._note_busy(pending_call, start, end, worker)
+        if pending_call.again is None or isinstance(error, TransferError):
+            self._fail(pending_call, error, end, worker)
+        else:
+            self._judge(pending_call, returned=False, value=error, start=start, end=end, worker=worker)
+
+    def _note_busy(self, pending_call: PendingCall, start: float, end: float, worker: str) -> None:
+        """Take note of when a worker was busy with an element of a map, or that it has left one."""
+        map_share = self._map_shares.get(worker)
+        if pending_call.job is None:
+            self._map_shares.pop(worker, None)
+        elif map_share is not None and map_share.task == pending_call.index:
+            map_share.note(start, end)
+        else:
+            self._map_shares[worker] = map_share = MapShare(pending_call.index, worker, start, end)
+            self.run_state.map_shares.append(map_share)
+
+    def _count(self, pending_call: PendingCall, worker: str, *, failed: bool) -> None:
+        """Take note that an element of a map has ended."""
+        map_share = self._map_shares.get(worker)
+        if map_share is not None and map_share.task == pending_call.index:
+            map_share.count(failed=failed)
+
+    def _judge(
+        self, pending_call: PendingCall, *, returned: bool, value: Any, start: float, end: float, worker: str
+    ) -> None:
+        """Go on from an attempt of a call with retries."""
+        assert pending_call.again is not None
+        seconds, returned, value = pending_call.again.verdict(returned=returned, value=value)
+        if pending_call.job is None and (pending_call.attempt > 1 or seconds is not None):
+            # Nobody is busy with it from one attempt to the next.
+            self.run_state.map_shares.append(MapShare(pending_call.index, worker, start, end))
+        if seconds is None:
+            if returned:
+                self._finish(pending_call, value, end, worker)
+            else:
+                self._fail(pending_call, value, end, worker)
+            return
+        pending_call.last = End(pending_call.attempt, None if returned else value, end, worker)
+        self.run_state.report("task_retrying", pending_call.index, pending_call.attempt, None, pending_call.last.error)
+        self._queue.retry(pending_call, seconds)
+
+    def _finish(self, pending_call: PendingCall, value: Any, end: float, worker: str) -> None:
+        run_state, index = self.run_state, pending_call.index
+        assert pending_call.start is not None
+        try:
+            if pending_call.job is not None:
+                pending_call.job.returned(pending_call.element, pending_call.digest, value, pending_call.start, end)
+                self._count(pending_call, worker, failed=False)
+                return
+            run_state.ledger.starts[index] = pending_call.start
+            run_state.workers[index] = worker
+            if run_state.verbose:
+                run_state.report("task_completed", index, pending_call.attempt, end - pending_call.start)
+            run_state.finished(index, value, end)
+        except BaseException as error:  # it cannot be recorded
+            self._fail(pending_call, error, end, worker)
+
+    def _fail(self, pending_call: PendingCall, error: BaseException, end: float, worker: str) -> None:
+        run_state, index = self.run_state, pending_call.index
+        if pending_call.job is not None:
+            pending_call.job.raised(
+                pending_call.element, error, end if pending_call.start is None else pending_call.start, end
+            )
+            self._count(pending_call, worker, failed=True)
+            return
+        run_state.ledger.starts[index] = pending_call.start
+        run_state.workers[index] = worker
+        run_state.raised(index, error, in_order=self._queue.in_order, end=end)
+
+    def _conclude_maps(self) -> bool:
+        """End the maps whose calls have all ended; return whether there were any."""
+        done = [job for job in self._queue.open if not job.out and (self.run_state.ledger.halted or not job.more)]
+        for job in done:
+            self._queue.open.discard(job)
+            map_share = next(
+                (map_share for map_share in reversed(self.run_state.map_shares) if map_share.task == job.index), None
+            )
+            if map_share is not None:
+                map_share.drawn = job.drawing_s
+            if job.start is not None:  # as its first call did, and not when it was opened
+                self.run_state.ledger.starts[job.index] = job.start
+            try:
+                self.run_state.finished(job.index, job.concluded(), job.end)
+            except BaseException as error:
+                self.run_state.raised(job.index, error, in_order=self._queue.in_order, end=job.end)
+        return bool(done)
+
+    # Stopping
+
+    def _halt(self) -> None:
+        """Start nothing new, and drop what waits."""
+        ledger = self.run_state.ledger
+        told = (True, ledger.cancelled)
+        if told != self._told:
+            self._told = told
+            for backend in self._backends():
+                backend.halt(cancelled=ledger.cancelled)
+            if ledger.cancelled and not isinstance(ledger.failure, KeyboardInterrupt):
+                self._patience = time.monotonic() + _GRACE_S
+        if self._patience is not None and time.monotonic() > self._patience and self._backend is not None:
+            self._patience = None
+            self._backend.stop()
+        for pending_call in self._queue.drop():
+            self._drop(pending_call)
+
+    def _drop(self, pending_call: PendingCall) -> None:
+        """Forget a call that was not begun; one whose next attempt was not, ends as the last one did."""
+        run_state, last = self.run_state, pending_call.last
+        if last is None and pending_call.job is not None:
+            pending_call.job.dropped(pending_call.element)
+        elif last is None:
+            run_state.ledger.starts[pending_call.index] = None
+            run_state.attempts.pop(pending_call.index, None)
+        else:
+            run_state.attempts[pending_call.key] = last.attempt  # another one was sent, perhaps, and not made
+            self._fail(pending_call, last.error or _cancelled(pending_call.index), last.at, last.worker)
+
+    def _forsake(self) -> None:
+        """Close what is still open when there is nobody to hear of it."""
+        now = time.perf_counter()
+        for sent in self._sent.values():
+            self.run_state.leave(sent.call_context)
+            for pending_call in sent.pending_calls:
+                if pending_call.follows or (
+                    pending_call.job is None and self.run_state.ledger.ends[pending_call.index] is not None
+                ):
+                    continue
+                pending_call.start = sent.at if pending_call.start is None else pending_call.start
+                self._fail(pending_call, _cancelled(pending_call.index), now, sent.call_context.worker)
+        self._sent.clear()
+        for job in self._queue.open:
+            job.close()
+            self.run_state.raised(job.index, _cancelled(job.index), in_order=self._queue.in_order)
+
+    # Events
+
+    def _tell_start(self, pending_call: PendingCall) -> None:
+        """Tell of the start of a call, once, and keep what observers send along with it."""
+        if self.run_state.verbose and pending_call.job is None and not pending_call.told:
+            pending_call.told = True
+            context = self.run_state.context.copy()
+            context.run(self.run_state.report, "task_started", pending_call.index, 1, None)
+            pending_call.remote_setup = context.get(REMOTE_SETUP)
+
+
+def _is_last(pending_call: PendingCall) -> bool:
+    """Return whether the run is over at once if this attempt fails and failures stop it."""
+    return pending_call.again is None and pending_call.job is None
+
+
+def _cancelled(index: int) -> TaskCancelled:
+    return TaskCancelled(f"the run ended before task {index} did")

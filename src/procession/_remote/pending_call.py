@@ -1,0 +1,134 @@
+"""One call to have made elsewhere, and everything that is known of it while it is under way."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, overload
+
+from procession._engine.retry_state import RetryState
+from procession._model.record import WHOLE
+from procession._model.task import PLAIN, Call, Options, name_of
+from procession._remote.map import RemoteMap
+
+
+class End(NamedTuple):
+    """How an attempt ended: which; with an error or, to be judged by what it returned, with none; when; where."""
+
+    attempt: int
+    error: BaseException | None
+    at: float
+    worker: str
+
+
+class PendingCall:
+    """The call of a task, or of an element of a map. `alone` says that nothing else may travel with it.
+
+    `last` is how the attempt before ended, `hung` the thread in which that still goes on, or whether there is one.
+    `stays` says that the call is made in this process, wherever others are: it is a process, whose tasks then run
+    where that one says.
+    """
+
+    # What few calls have is an attribute of the class until one has it: 100,000 of them are made.
+    element = WHOLE
+    job: RemoteMap | None = None
+    digest = b""
+    timeout: float | None = None
+    again: RetryState | None = None
+    alone = False
+    follows = False
+    attempt = 1
+    start: float | None = None
+    told = False
+    last: End | None = None
+    hung: threading.Thread | bool = False
+    remote_setup: Callable[[], object] | None = None
+
+    def __init__(self, key: int | tuple[int, int], call: Call, options: Options, *, stays: bool) -> None:
+        self.key = key
+        """Under what its attempts are counted."""
+        self.index = key if isinstance(key, int) else key[0]
+        self.call = call
+        self.stays = stays
+        if options is not PLAIN:
+            self.timeout = options.timeout
+            self.alone = options.timeout is not None
+            self.again = None if options.retries == 0 else RetryState(options, _told(call))
+
+    @classmethod
+    def of(cls, job: RemoteMap, place: int, call: Call, digest: bytes, *, stays: bool) -> "PendingCall":
+        """Return the call of an element of a map."""
+        pending_call = cls((job.index, place), call, job.options, stays=stays)
+        pending_call.job = job
+        pending_call.element = place
+        pending_call.digest = digest
+        return pending_call
+
+    @property
+    def with_setup(self) -> Call:
+        """The call, with what observers send along."""
+        remote_setup = self.remote_setup if self.job is None else self.job.remote_setup
+        return self.call if remote_setup is None else (WithRemoteSetup(remote_setup, self.call[0]), *self.call[1:])
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the attempt before still goes on, so that no other may be made beside it."""
+        return self.hung.is_alive() if isinstance(self.hung, threading.Thread) else self.hung
+
+
+class PlainCalls(Sequence[PendingCall]):
+    """Tasks with nothing to them but the call. A call of one is made when somebody looks at it, which is seldom."""
+
+    __slots__ = ("_calls", "indexes")
+
+    def __init__(self, calls: Sequence[Call], indexes: Sequence[int]) -> None:
+        self._calls = calls
+        self.indexes = indexes
+
+    @overload
+    def __getitem__(self, place: int) -> PendingCall: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[PendingCall]: ...
+    def __getitem__(self, place: int | slice) -> PendingCall | list[PendingCall]:
+        if isinstance(place, slice):
+            return [self._pending_call(index) for index in self.indexes[place]]
+        return self._pending_call(self.indexes[place])
+
+    def __len__(self) -> int:
+        return len(self.indexes)
+
+    def _pending_call(self, index: int) -> PendingCall:
+        return PendingCall(index, self._calls[index], PLAIN, stays=False)
+
+
+def _told(call: Call) -> Call:
+    """Return a call as the callbacks of a `Retrying` see it: of the task's own function."""
+    function: Callable[..., Any] = call[0]
+    return (function.function, *call[1:]) if isinstance(function, Awaited) else call
+
+
+class Awaited:
+    """Calls a coroutine function, and awaits it on an event loop of its own."""
+
+    __slots__ = ("function", "name")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.name = name_of(function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return asyncio.run(self.function(*args, **kwargs))
+
+
+class WithRemoteSetup:
+    """Calls a function where it has come to, after what was sent along with it."""
+
+    __slots__ = ("function", "name", "remote_setup")
+
+    def __init__(self, remote_setup: Callable[[], object], function: Callable[..., Any]) -> None:
+        self.remote_setup = remote_setup
+        self.function = function
+        self.name = name_of(function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.remote_setup()
+        return self.function(*args, **kwargs)

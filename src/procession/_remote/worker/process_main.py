@@ -1,0 +1,134 @@
+"""What runs in a worker process: a loop that takes batches, and a thread that watches over the parent.
+
+    coordinator ══ work ══▶ batches ──▶ main thread ──▶ calls
+        ▲   │                             ├──▶ crash file      each end, at once
+        │   └───── word ──▶ watcher       │
+        └═════════ work ══════════════════┘               the report of a batch, when it is done
+
+Both pipes are this worker's own, and nothing is shared that it could leave locked. A worker goes when `work` is closed,
+at once if the parent is gone.
+"""
+
+import gc
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+from procession._remote.wire.batch import Batch, Report, here
+from procession._remote.wire.crash_file import CrashFile
+from procession._remote.wire.crash_log import CrashLogs
+from procession._remote.wire.serialize import Ended, encode_ended
+from procession._remote.worker.run_stub import RunStub
+
+HELLO, PART, REPORT = b"h", b"p", b"r"
+"""What a message to the coordinator is: its first byte."""
+HALT, CANCEL, END = b"h", b"c", b"e"
+"""The words to the watcher."""
+
+_ORPHAN_CHECK_S = 1.0
+
+
+def serve(work: Connection, word: Connection, path: str, names: tuple[str, str], parent: int) -> None:
+    """Make calls until there are no more."""
+    # What is imported by now stays for good: looking through it for garbage would be most of the time it takes to go.
+    gc.freeze()
+    # Ctrl-C reaches the whole foreground, and SIGTERM, as systemd sends it, the whole group: what runs is let end, and
+    # the coordinator decides. Not ignored, for that would be handed down to whatever programs the tasks start.
+    signal.signal(signal.SIGINT, _let_end)
+    signal.signal(signal.SIGTERM, _let_end)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        crash_file = CrashFile(path)
+    except OSError:
+        if _is_orphan(parent):  # and so its memory is gone
+            return
+        raise
+    run_stub, pid = RunStub(*names), os.getpid()
+    run_stub.kept = CrashLogs(crash_file.crash_log)
+    if hasattr(os, "register_at_fork"):
+        # A task that forks has a child that goes on here, with our pipes: it must hold none of them open, and what it
+        # makes of the batch must not be taken for what we do.
+        os.register_at_fork(after_in_child=crash_file.part)
+        os.register_at_fork(after_in_child=work.close)
+        os.register_at_fork(after_in_child=word.close)
+        os.register_at_fork(after_in_child=_end_on_sigterm)
+    threading.Thread(target=_watch, args=(word, run_stub, parent), name="procession-watcher", daemon=True).start()
+    work.send_bytes(HELLO)
+    number = 0
+    while True:
+        try:
+            batch: Batch = pickle.loads(work.recv_bytes())  # noqa: S301  # from our coordinator
+        except (EOFError, OSError):
+            return
+        number += 1
+        report = _Notes(work, crash_file, number).report(batch, run_stub)
+        if os.getpid() != pid:
+            os._exit(0)
+        with suppress(OSError):
+            work.send_bytes(REPORT + pickle.dumps(report, pickle.HIGHEST_PROTOCOL))
+        del batch, report
+
+
+class _Notes:
+    """What is noted of one batch."""
+
+    def __init__(self, work: Connection, crash_file: CrashFile, number: int) -> None:
+        self._work = work
+        self._crash_file = crash_file
+        self._number = number
+        self._part = 0
+        self._ended: list[bytes] = []
+        crash_file.begin(number, 0)
+
+    def report(self, batch: Batch, run_stub: RunStub) -> Report:
+        began = time.perf_counter()
+        error = None
+        if not self._crash_file.is_recalled(self._number):
+            error = batch.run(self._note, run_stub)
+        return Report(here(elsewhere=True), self._ended, began, time.perf_counter(), error)
+
+    def _note(self, ended: Ended) -> bool:
+        """Note how a call ended; return whether no other is to be begun."""
+        data = encode_ended(ended)
+        self._ended.append(data)
+        if not self._crash_file.note(data):
+            self._work.send_bytes(PART + pickle.dumps(self._ended, pickle.HIGHEST_PROTOCOL))
+            self._ended.clear()
+            self._part += 1
+            self._crash_file.begin(self._number, self._part)
+        return self._crash_file.is_recalled(self._number)
+
+
+def _is_orphan(parent: int) -> bool:
+    return os.name == "posix" and os.getppid() != parent
+
+
+def _let_end(_number: int, _frame: object) -> None:
+    """Do nothing on Ctrl-C, or on SIGTERM."""
+
+
+def _end_on_sigterm() -> None:
+    """Have a child that a task has forked end on SIGTERM, as its parent may send it to end it."""
+    if signal.getsignal(signal.SIGTERM) is _let_end:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _watch(word: Connection, run_stub: RunStub, parent: int) -> None:
+    while True:
+        try:
+            # A child that the parent has forked may hold the other end of the pipe when the parent is gone.
+            while not word.poll(_ORPHAN_CHECK_S):
+                if _is_orphan(parent):
+                    os._exit(1)
+            said = word.recv_bytes()
+        except (EOFError, OSError):
+            os._exit(1)
+        if said == END:
+            return
+        run_stub.halt(cancelled=said == CANCEL)
