@@ -112,8 +112,8 @@ class Ledger:
     def settle(self, index: int) -> int:
         """Record that the task ended well; return how many tasks that waited for it became ready.
 
-        Those stand first in line, so that the worker that made them ready goes on with them: a chain never leaves
-        its thread.
+        Those stand last in line. With many chains side by side all of them get on evenly, and none is left for the end,
+        when it would have only one worker; with nothing else ready, a chain never leaves its thread.
         """
         dependents = self._dependents.get(index)
         if dependents is None:
@@ -126,13 +126,13 @@ class Ledger:
             with self._lock:
                 if self.halted:
                     return 0
-                self.ready.appendleft(dependents)
+                self.ready.append(dependents)
             return 1
         last = [dependent for dependent in dependents if dependent not in waits or waits[dependent].pop()]
         with self._lock:
             if self.halted:
                 return 0
-            self.ready.extendleft(reversed(last))
+            self.ready.extend(last)
         return len(last)
 
     def fail(self, index: int, error: BaseException, *, in_order: bool = False) -> None:

@@ -46,6 +46,22 @@ class Part(Protocol):
         ...
 
 
+class Driver(Protocol):
+    """What a run state tells the engine that drives a stage, from whatever thread."""
+
+    def recruit(self, count: int) -> None:
+        """See to it that up to `count` more workers come: so many tasks became ready."""
+        ...
+
+    def commit(self) -> bool:
+        """Have what was recorded committed, as suits the engine; return whether the calling worker may go on."""
+        ...
+
+    def on_halt(self) -> None:
+        """Take note that nothing new may start in this run."""
+        ...
+
+
 class _Ended(NamedTuple):
     progress: Progress
 
@@ -96,9 +112,7 @@ class RunState:
         self.began = time.perf_counter()
         self.loop_thread: int | None = None
         self._commits = None if recorder is None else GroupCommit(recorder.commit, self.interrupt, self._unrecorded)
-        self._commit: Callable[[], bool] | None = None
-        self._on_halt: Callable[[], object] = _nothing
-        self._recruit: Callable[[int], object] = lambda _: None
+        self._driver: Driver | None = None
         self._named: tuple[object, str] = None, ""
         self._watchers: list[Callable[[int | None], None]] = []
         # Not empty when there is more to do after a task than to note its end. One list, so that one test of
@@ -125,32 +139,24 @@ class RunState:
         """Take note that a worker has left."""
         self.call_contexts.discard(call_context)
 
-    def staffed_by(self, recruit: Callable[[int], object]) -> None:
-        """Have `recruit` called with the number of tasks that became ready and for which nobody has come yet."""
-        self._recruit = recruit
+    def attach(self, driver: "Driver") -> None:
+        """Have the driver of the stage that begins told what it has to see to, in place of the one before."""
+        self._driver = driver
+
+    def detach(self) -> None:
+        """Tell nobody any more: the stage, or the run, is over."""
+        self._driver = None
 
     def recruit(self, count: int) -> None:
-        """Say that so many tasks became ready for which nobody has come yet."""
-        self._recruit(count)
-
-    def commits_by(self, commit: Callable[[], bool]) -> None:
-        """Have `commit` called when a worker has something to commit; it returns whether the worker may go on."""
-        self._commit = commit
-
-    def attach_loop(self, on_halt: Callable[[], object]) -> None:
-        """Have `hear` called when the run halts, in whatever thread."""
-        self._on_halt = on_halt
-
-    def detach_loop(self) -> None:
-        """End what `looped_by` and `commits_by` began."""
-        self._on_halt = _nothing
-        self._commit = None
+        """Say that so many tasks became ready for which no worker has come yet."""
+        if self._driver is not None:
+            self._driver.recruit(count)
 
     def ended(self, index: int) -> None:
         """Go on from a task that has ended well, in the worker that goes on with one of those it made ready."""
         freed = self.ledger.settle(index)
         if freed > 1:
-            self._recruit(freed - 1)
+            self.recruit(freed - 1)
         if self._watchers:
             self.notify(index)
 
@@ -200,8 +206,8 @@ class RunState:
         """Have what was recorded so far committed, as the engine sees fit; return whether the worker may go on."""
         if self._commits is None:
             return True
-        if self._commit is not None:
-            return self._commit()
+        if self._driver is not None:
+            return self._driver.commit()
         self.offer()
         return True
 
@@ -291,8 +297,7 @@ class RunState:
         """Let nothing new start, here and in the runs that tasks of this one have started."""
         changed = self.ledger.cancel()
         self._cancelled.open()
-        self._halted.open()
-        self._on_halt()
+        self._note_halted()
         for cancel_child in list(self.children.values()):
             cancel_child()
         return changed
@@ -438,7 +443,7 @@ class RunState:
         # Who commits may be busy with the next group for a while: all that became ready is for others.
         freed = self.ledger.settle(index)
         if freed:
-            self._recruit(freed)
+            self.recruit(freed)
         self.notify(index)
 
     def _record(self, index: int, value: object, end: float) -> Record:
@@ -508,8 +513,12 @@ class RunState:
         if self.ledger.cancelled:
             self._cancelled.open()
         if self.ledger.halted:
-            self._halted.open()
-            self._on_halt()
+            self._note_halted()
+
+    def _note_halted(self) -> None:
+        self._halted.open()
+        if self._driver is not None:
+            self._driver.on_halt()
 
 
 def _nothing() -> None:

@@ -65,8 +65,7 @@ class ThreadEngine:
         finally:
             run_state.close()
             # No cycle may stay: it would keep what failed, and its frames, until the collector comes.
-            run_state.staffed_by(lambda _: None)
-            run_state.detach_loop()
+            run_state.detach()
             self._maps = {}
             if self._calls is not run_state.plan.calls:
                 self._calls = []
@@ -74,8 +73,7 @@ class ThreadEngine:
     def drive_stage(self, stage: Stage) -> None:
         """Run one stage."""
         self._in_order = not stage.at_once
-        self.run_state.staffed_by(self._recruit)
-        self.run_state.commits_by(self._commit)
+        self.run_state.attach(self)
         ready = self.run_state.ledger.open(stage)
         if not stage.at_once:
             self._drive_in_order()
@@ -142,7 +140,7 @@ class ThreadEngine:
         # A pool's threads are daemons if the thread that makes them is one, and only daemons can be left behind
         # when Ctrl-C comes a second time. Later recruits are made by these workers, and so are daemons too.
         if threading.current_thread().daemon:
-            self._recruit(count)
+            self.recruit(count)
             self._end_opening()
             return
         # Whoever pops the ticket ends the opening: the starter, or who failed to start it.
@@ -153,7 +151,7 @@ class ThreadEngine:
                 ticket.pop()
             except IndexError:
                 return
-            self._recruit(count)
+            self.recruit(count)
             self._end_opening()
 
         # Kept, because a signal that comes while a thread object is taken apart is lost in a weak reference's callback.
@@ -181,7 +179,7 @@ class ThreadEngine:
         if self._active == 0 and not self._displaced and not self._opening:
             self._vacant.open()
 
-    def _recruit(self, count: int) -> None:
+    def recruit(self, count: int) -> None:
         """Start up to `count` more workers, while there is something ready for them and room among `max_workers`."""
         for _ in range(count):
             with self._lock:
@@ -251,7 +249,7 @@ class ThreadEngine:
             ):
                 return
 
-    def _commit(self) -> bool:
+    def commit(self) -> bool:
         """Commit what was recorded, as far as nobody is at it; return whether this worker still has its place.
 
         In order, all is committed when this returns. At once, other calls are made in this worker's place meanwhile.
@@ -269,7 +267,7 @@ class ThreadEngine:
                     self._active -= 1
                     self._displaced += 1
             try:
-                self._recruit(1)
+                self.recruit(1)
                 run_state.offer()
             finally:
                 with self._lock:
@@ -277,6 +275,9 @@ class ThreadEngine:
         if run_state.behind:
             run_state.flush()
         return bool(here.placed)
+
+    def on_halt(self) -> None:
+        """Do nothing: workers look for themselves before each call."""
 
     def _regain(self) -> bool:
         """Have the calling worker take a place again, if it has none; return whether it has one. With the lock held."""

@@ -162,17 +162,15 @@ class CoroutineEngine:
         self._in_order = self._threads._in_order = not stage.at_once
         self._limit = run_state.max_workers if stage.at_once else 1
         self._forsaken = False
-        run_state.staffed_by(self._recruit)
-        run_state.attach_loop(self._on_halt)
-        run_state.commits_by(self._commit)
+        run_state.attach(self)
         outer, run_state.loop_thread = run_state.loop_thread, self._thread
         try:
             run_state.ledger.open(stage)
-            self._recruit(1)
+            self.recruit(1)
             self._note_vacancy()
             await shield_once(self._vacant, run_state.cancel)
         finally:
-            run_state.detach_loop()
+            run_state.detach()
             run_state.loop_thread = outer
             self._forsaken = True
             for shift in list(self._shifts):  # none, unless in a hurry
@@ -193,11 +191,11 @@ class CoroutineEngine:
 
     # Workers
 
-    def _recruit(self, count: int) -> None:
+    def recruit(self, count: int) -> None:
         """Have up to `count` more workers come, while there is something ready for them and room."""
         if threading.get_ident() != self._thread:
             with suppress(RuntimeError):  # the loop is closed: it was left in a hurry
-                self._loop.call_soon_threadsafe(self._recruit, count)
+                self._loop.call_soon_threadsafe(self.recruit, count)
             return
         ready = self.run_state.ledger.ready
         for _ in range(count):
@@ -239,7 +237,7 @@ class CoroutineEngine:
         The hot path, laid out as in `ThreadEngine`.
         """
         # Each that comes brings two more: all are there soon, but quick work is over before many have come.
-        self._recruit(2)
+        self.recruit(2)
         if self.run_state.recorder is not None:
             await self._draw_recorded(worker)
             return
@@ -444,7 +442,7 @@ class CoroutineEngine:
         else:
             run_state.commit()
 
-    def _commit(self) -> bool:
+    def commit(self) -> bool:
         """Have what was recorded committed, by a thread aside."""
         run_state = self.run_state
         if threading.get_ident() == self._thread:
@@ -475,7 +473,8 @@ class CoroutineEngine:
 
     # A run that is halted
 
-    def _on_halt(self) -> None:
+    def on_halt(self) -> None:
+        """End what waits, from whatever thread this comes."""
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._look)
 
