@@ -2,11 +2,13 @@
 
 import threading
 import time
+from functools import partial
 
 import psutil
 import pytest
 
 from postgres import Server, Unavailable
+from procession import Process
 
 END = pytest.StashKey[threading.Timer]()
 
@@ -89,3 +91,17 @@ def nothing_is_left():
     for thread in left:
         thread.join(20)  # the one that drives a run which was started may just be leaving
     assert not any(thread.is_alive() for thread in left)
+
+
+@pytest.fixture
+def processes():
+    """Makes a process on worker processes; afterwards nothing of it is left."""
+    here = psutil.Process()
+    before = {child.pid for child in here.children(recursive=True)}
+    threads = set(threading.enumerate())
+    yield partial(Process, "workers", "parallel", 2, executor="processes")
+    # What was there before, as a database server of other tests, may have more children by now.
+    left = [child for child in here.children(recursive=True) if not before & {child.pid, child.ppid()}]
+    # The standard library keeps one helper for all that was ever spawned, for as long as the interpreter lives.
+    assert [child.cmdline() for child in left if "resource_tracker" not in " ".join(child.cmdline())] == []
+    assert set(threading.enumerate()) <= threads

@@ -1,4 +1,4 @@
-"""What `test_executors` has called in workers: a module of its own that imports little, as every worker imports it."""
+"""What tests have called in workers: a module of its own that imports little, as every worker imports it."""
 
 import asyncio
 import atexit

@@ -1,0 +1,93 @@
+"""Workers as they start: how signals are kept from them, and that it is said plainly when they cannot."""
+
+import os
+
+import pytest
+
+import errands
+from errands import called, same
+from marks import posix
+from procession import Process, WorkersUnavailableError
+
+
+def test_a_worker_that_can_not_start_is_told_plainly(processes, monkeypatch):
+    """The system's reason is in the message."""
+    from procession._remote.backends import processes as module
+
+    def refuse(*_, **__):
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(module._SPAWN, "Process", refuse)
+    process = processes()
+    process.add_task(same, 1)
+    with pytest.raises(WorkersUnavailableError, match="no worker process could be started: BlockingIOError"):
+        process.execute()
+    monkeypatch.undo()
+    assert process.execute() == [1]
+
+
+@posix
+def test_workers_that_are_killed_as_they_start_do_not_end_a_run_whose_others_work(tmp_path, monkeypatch):
+    """Others start in their place, or those that are there do the work."""
+    from procession._remote.backends import processes as module
+
+    monkeypatch.setattr(module, "serve", errands.serve_after)
+    monkeypatch.setenv("STARTS", str(tmp_path))
+    monkeypatch.setenv("STILLBORN", "2")
+    process = Process("decimated", "parallel", 2, executor="processes")
+    process.map(same, range(10))
+    assert process.execute() == [list(range(10))]
+
+
+@posix
+def test_workers_none_of_which_starts_are_told_plainly(tmp_path, monkeypatch):
+    """After a few of them."""
+    from procession._remote.backends import processes as module
+
+    monkeypatch.setattr(module, "serve", errands.serve_after)
+    monkeypatch.setenv("STARTS", str(tmp_path))
+    monkeypatch.setenv("STILLBORN", "1000")
+    process = Process("stillborn", "parallel", 2, executor="processes")
+    process.map(same, range(10))
+    with pytest.raises(WorkersUnavailableError, match="before it could take a task"):
+        process.execute()
+    assert called(tmp_path) <= 5
+
+
+@posix
+def test_signals_are_kept_from_each_worker_until_it_handles_them(tmp_path, monkeypatch):
+    """From the first one of an interpreter, too, with which a helper of the standard library starts."""
+    from multiprocessing import resource_tracker
+
+    from procession._remote.backends import processes as module
+
+    monkeypatch.setattr(module, "serve", errands.serve_and_say)
+    monkeypatch.setenv("STARTS", str(tmp_path))
+    resource_tracker._resource_tracker._stop()
+    process = Process("spared", "parallel", 1, executor="processes")
+    process.add_task(same, 1)
+    assert process.execute() == [1]
+    assert (called(tmp_path, "kept"), called(tmp_path, "not kept")) == (1, 0)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_folder_for_temporary_files_that_takes_none_is_named(processes, monkeypatch, tmp_path, full):
+    """With what a worker needs there; and nothing of it is left."""
+
+    def no_room(descriptor, *_, **__):
+        os.close(descriptor)
+        raise OSError(28, "No space left on device")
+
+    folder = tmp_path if full else tmp_path / "gone"
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    monkeypatch.setattr(
+        "procession._remote.wire.crash_file._memory", lambda: None
+    )  # as where a file cannot be in memory only
+    if full:
+        monkeypatch.setattr("procession._remote.wire.crash_file.os.fdopen", no_room)
+    process = processes()
+    process.add_task(same, 1)
+    with pytest.raises(WorkersUnavailableError, match="takes a temporary file of .*TMPDIR names") as caught:
+        process.execute()
+    assert str(folder) in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
