@@ -105,3 +105,13 @@ def processes():
     # The standard library keeps one helper for all that was ever spawned, for as long as the interpreter lives.
     assert [child.cmdline() for child in left if "resource_tracker" not in " ".join(child.cmdline())] == []
     assert set(threading.enumerate()) <= threads
+
+
+@pytest.fixture
+def no_children():
+    """Leave no child behind, not even by a test that failed."""
+    from journals import children
+
+    yield
+    while children:
+        children.pop().kill()
