@@ -1,29 +1,29 @@
 """Every public exception.
 
     ProcessionError
-    ├── DigestError              arguments that cannot be told apart from others                TypeError
-    ├── ExecutorBrokenError      the executor that was given cannot go on                       BrokenExecutor
+    ├── DigestError              an argument without a digest that other interpreters share     TypeError
+    ├── ExecutorBrokenError      the executor passed by the caller is broken or shut down       BrokenExecutor
     ├── HandleError              a handle used as if it were the value, or in another process   TypeError
     ├── JournalError             a journal that cannot be opened, read or written               OSError
     ├── NestingError             a process that would contain itself                            ValueError
-    ├── PlanChangedError         a definition that is not the one the run began with            ValueError
+    ├── PlanChangedError         the definition differs from the one that the run began with    ValueError
     ├── ProcessRunningError      a process changed or executed while it runs                    RuntimeError
     ├── RemoteError              stands for an exception that could not be sent here            RuntimeError
     ├── ResultError              a value that cannot be recorded or read back                   TypeError
     ├── RunCancelledError        the run was cancelled before it could end                      RuntimeError
-    ├── RunInUseError            a run that somebody else executes                              RuntimeError
+    ├── RunInUseError            a run that another process or thread executes                  RuntimeError
     ├── RunUnknownError          a run that the journal does not have                           LookupError
     ├── TaskSkippedError         a task that never started, because another one failed          RuntimeError
     ├── TaskTimeoutError         an attempt took longer than the task's timeout                 TimeoutError
     ├── TransferError            a call or value that cannot be sent to another process         TypeError
-    ├── ValueUnavailableError    the value of a task that has none to show                      LookupError
+    ├── ValueUnavailableError    the value of a task that has no value to show                  LookupError
     ├── WorkerDiedError          the worker process ended while it ran the task                 RuntimeError
-    └── WorkersUnavailableError  not one worker could be started                                RuntimeError
+    └── WorkersUnavailableError  no worker could be started                                     RuntimeError
     TaskCancelled                the signal that reaches a task of a cancelled run              BaseException
 
-Each is also the built-in that a reader would catch. An argument that is wrong in itself (an unknown
-strategy, a task that cannot be called) is a plain `ValueError` or `TypeError`. What a task raises is
-never wrapped: it leaves as itself.
+Each is also the built-in exception in the right column, so that code which catches that one catches it too.
+An argument that is wrong in itself (an unknown strategy, a task that cannot be called) is a plain `ValueError` or
+`TypeError`. The exception of a task is never wrapped: it leaves `execute()` as it was raised.
 """
 
 from typing import TYPE_CHECKING
@@ -57,23 +57,23 @@ class ProcessionError(Exception):
 
 
 class DigestError(ProcessionError, TypeError):
-    """An argument has no digest that would be the same in another interpreter.
+    """An argument of a recorded run has no digest that would be the same in another interpreter.
 
-    Without one, a run that goes on could not tell whether a task is still the one that was recorded.
+    Without a digest, a resumed run could not tell whether the task still has the arguments that were recorded.
     """
 
 
 class HandleError(ProcessionError, TypeError):
-    """A handle stands for a value that is not there yet, and was used where only the value would do.
+    """A handle was used as if it were the value of its task, or belongs to another process.
 
-    Also raised for a handle that belongs to another process.
+    The value exists only in a run: pass the handle as an argument of a later task, or read `run[handle]`.
     """
 
 
 class JournalError(ProcessionError, OSError):
-    """The journal cannot be opened, read or written: what the system or the database said stands in the message.
+    """The journal cannot be opened, read or written; the message has the reason that the system or database gave.
 
-    What was recorded before is not touched.
+    Everything that was recorded before stays as it is.
     """
 
 
@@ -82,47 +82,48 @@ class NestingError(ProcessionError, ValueError):
 
 
 class PlanChangedError(ProcessionError, ValueError):
-    """The run was begun with another definition; the first difference stands in the message.
+    """The run was begun with another definition; the message names the first difference.
 
-    Also: its tasks have changed an object that they share, which is in no record, and only some of them are recorded.
+    Also raised where tasks of the run have changed an object that they share and only some of these tasks are recorded:
+    the others would see the object as it was at first.
     """
 
 
 class ProcessRunningError(ProcessionError, RuntimeError):
-    """The process is running, and what was asked of it can only be done when it is not."""
+    """The process is running: it cannot be changed or executed until its run has ended."""
 
 
 class RemoteError(ProcessionError, RuntimeError):
-    """Stands for an exception of a task in another process whose class could not be sent here.
+    """Stands for the exception of a task in another process, where the class of that exception could not be sent here.
 
-    Its message has the type and the message of that one, its note the traceback.
+    The message has the type and the message of the original exception, the note has its traceback.
     """
 
 
 class ResultError(ProcessionError, TypeError):
-    """A value cannot be recorded in the journal, or what was recorded cannot be read back."""
+    """The result of a task cannot be recorded in the journal, or a recorded result cannot be read back."""
 
 
 class RunCancelledError(ProcessionError, RuntimeError):
-    """The run was cancelled; its outcomes say what had ended by then."""
+    """The run was cancelled; its outcomes say which tasks had ended by then."""
 
 
 class RunInUseError(ProcessionError, RuntimeError):
-    """Somebody else executes the run, here or elsewhere; or has taken it over from this process."""
+    """Another process or thread executes the run, or has taken it over from this process."""
 
 
 class RunUnknownError(ProcessionError, LookupError):
-    """The journal has no run of that id."""
+    """The journal has no run with that id."""
 
 
 class TaskSkippedError(ProcessionError, RuntimeError):
-    """The task never started, because a task before it failed. Stands in the results of `on_error="return"`."""
+    """The task never started, because a task before it failed. With `on_error="return"` it stands in the results."""
 
 
 class TaskTimeoutError(ProcessionError, TimeoutError):
-    """An attempt took longer than the task's timeout, in seconds.
+    """An attempt took longer than the timeout of its task; the message has the timeout in seconds.
 
-    The thread it ran in was abandoned; a worker process was ended.
+    A coroutine was cancelled, a worker process was ended, and a thread was abandoned: it goes on until its code ends.
     """
 
 
@@ -131,21 +132,21 @@ class TransferError(ProcessionError, TypeError):
 
 
 class ValueUnavailableError(ProcessionError, LookupError):
-    """The task has no value to show: it did not end well, or its value belongs to the caller of `execute()`."""
+    """The task has no value to show: it did not complete, or its value was handed to the caller of `execute()`."""
 
 
 class WorkerDiedError(ProcessionError, RuntimeError):
-    """The worker process ended while it ran the task: it was killed, crashed, or the task made it exit."""
+    """The worker process ended while it ran the task: it was killed, it crashed, or the task made it exit."""
 
 
 class WorkersUnavailableError(ProcessionError, RuntimeError):
-    """Not one worker could be started: the system has no more, or the interpreter is shutting down."""
+    """No worker could be started: the system has no more threads or processes, or the interpreter is shutting down."""
 
 
 class TaskCancelled(BaseException):
     """Raised inside a task whose run was cancelled, by `current_task().sleep()`.
 
-    It is no `Exception`, so that an `except Exception` in the task cannot swallow it.
+    It is a `BaseException` and no `Exception`, so that an `except Exception` in the task does not swallow it.
     """
 
 

@@ -1,8 +1,8 @@
-"""For tests of processes: a journal that lives in memory, and crashes and failures wherever one could matter.
+"""Tools for tests of processes: a journal in memory, and a crash or failure after each write to a journal.
 
-    crash_everywhere ──▶ an interpreter that runs undisturbed                              ──▶ results
-                     ──▶ for n = 1, 2, ...: one that is killed after its n-th journal write
-                                            one that resumes what the first one left        ──▶ the same results?
+    crash_everywhere ──▶ an interpreter runs the process undisturbed                       ──▶ results
+                     ──▶ for n = 1, 2, ...: an interpreter is killed after its n-th write
+                                            another interpreter resumes the run            ──▶ the same results?
     fail_everywhere  ──▶ the same, with interpreters whose n-th journal write fails
 
 Needs the extra `testing`.
@@ -36,6 +36,7 @@ from procession.journal import Journal, Recorder, schema
 
 __all__ = [
     "CrashReport",
+    "Failure",
     "FailureReport",
     "crash_everywhere",
     "fail_everywhere",
@@ -50,37 +51,50 @@ _NO_PROCESS = 4
 _FAILED = 5
 
 Failure = Literal["once", "unanswered", "for good"]
-"""How a journal fails at a write: that one is lost; it is written, and the answer is lost; all later ones are lost."""
+"""How a write to a journal fails.
+
+`"once"`: this write is lost. `"unanswered"`: the write succeeds, but raises as if it were lost. `"for good"`: this
+write and all later ones are lost."""
 
 
 class CrashReport(NamedTuple):
-    """What `crash_everywhere` came to."""
+    """The result of `crash_everywhere`."""
 
     crashes: int
     """How many times the process was killed, each time after one more write to its journal."""
     results: list[Any]
-    """The results of an undisturbed run, and so of every resumed one."""
+    """The results of an undisturbed run, which every resumed run has returned, too."""
 
 
 class FailureReport(NamedTuple):
-    """What `fail_everywhere` came to."""
+    """The result of `fail_everywhere`."""
 
     failures: int
     """How many writes to the journal were made to fail, each in every way of `Failure`."""
     results: list[Any]
-    """The results of an undisturbed run, and so of every resumed one."""
+    """The results of an undisturbed run, which every resumed run has returned, too."""
 
 
 def crash_everywhere(build_process: Callable[[], Process], *, timeout: float = 60.0) -> CrashReport:
-    """Kill a process after each write to its journal in turn, resume it, and see that nothing is lost or done twice.
+    """Kill a process after each write to its journal in turn, resume it, and check that no result is lost or differs.
 
-    `build_process` returns the process, and must build the same one each time: it is called in interpreters of their
-    own, to which it travels by cloudpickle. Each run there may take `timeout` seconds. Tasks that had not been
-    recorded when the crash came are called again, so what they do must bear that: this is how to find out.
+    Each run takes place in an interpreter of its own, which is killed for real. Tasks that were not recorded when the
+    crash came are called again, so a task must bear that: this function finds tasks that do not.
 
-    Raises `AssertionError` where a resumed run has other results than an undisturbed one, calls a task again that was
-    recorded, or fails; `TimeoutError` for a run that takes too long; `TypeError` for what builds no process, and
-    `ValueError` for a process without tasks, of which nothing would be tested.
+    Args:
+        build_process: Builds and returns the process, the same process each time. It is sent to the interpreters by
+            cloudpickle.
+        timeout: The time in seconds that each run may take.
+
+    Returns:
+        The number of crashes, and the results.
+
+    Raises:
+        AssertionError: A resumed run has other results than an undisturbed run, calls a task again that was recorded,
+            or fails.
+        TimeoutError: A run took longer than `timeout`.
+        TypeError: `build_process` is no function, or does not return a process.
+        ValueError: The process has no tasks, so nothing would be tested.
 
     Example:
         >>> def build() -> Process:
@@ -105,24 +119,24 @@ def crash_everywhere(build_process: Callable[[], Process], *, timeout: float = 6
 
 
 def fail_everywhere(build_process: Callable[[], Process], *, timeout: float = 60.0) -> FailureReport:
-    """Have each write to the journal fail in turn, execute the process again, and see that no wrong value comes out.
+    """Make each write to the journal fail in turn, execute the process again, and check that no result is wrong.
 
     A disk is full for a moment, another program holds a lock, a database restarts: a write fails, and the next one
     succeeds, or none does. Each write fails in every way of `Failure`, the one that records the end of a run included.
 
     Args:
-        build_process: Returns the process, the same one each time. It is called in interpreters of their own, to which
-            it travels by cloudpickle.
-        timeout: What each run there may take, in seconds.
+        build_process: Builds and returns the process, the same process each time. It is sent to interpreters of their
+            own by cloudpickle.
+        timeout: The time in seconds that each run may take.
 
     Returns:
-        How many writes there were, and the results.
+        The number of writes, and the results.
 
     Raises:
         AssertionError: A run whose journal failed did not fail; or, executed again, it had other results than an
-            undisturbed one, called a task again that was recorded, or failed.
-        TimeoutError: A run took too long.
-        TypeError: `build_process` builds no process.
+            undisturbed run, called a task again that was recorded, or failed.
+        TimeoutError: A run took longer than `timeout`.
+        TypeError: `build_process` is no function, or does not return a process.
 
     Example:
         >>> def build() -> Process:
@@ -149,14 +163,14 @@ def fail_everywhere(build_process: Callable[[], Process], *, timeout: float = 60
 
 @contextmanager
 def failing_journal(at: int, way: Failure = "once") -> Generator[Callable[[], bool]]:
-    """Have one write to any journal fail, with a `JournalError`, for as long as the `with` lasts.
+    """Make one write to any journal raise a `JournalError`, for as long as the `with` statement lasts.
 
     Args:
-        at: Which of the writes, from 1: of the records of one commit, or of the end of a run.
-        way: How it fails.
+        at: The number of the write that fails, from 1. Each commit of records is a write, and so is the end of a run.
+        way: How the write fails.
 
     Yields:
-        A function that says whether there have been as many writes.
+        A function that returns whether at least `at` writes have been made.
 
     Example:
         >>> process = Process("durable")
@@ -194,7 +208,7 @@ def failing_journal(at: int, way: Failure = "once") -> Generator[Callable[[], bo
     def disturbed_close(recorder: Recorder, status: RunStatus, error: str | None = None) -> None:
         failing = fails()
         if failing and way != "unanswered":
-            recorder._update = refuse  # type: ignore[method-assign]  # what is to be closed is closed all the same
+            recorder._update = refuse  # type: ignore[method-assign]  # `close` is still called, so that connections are closed
         close(recorder, status, error)
         if failing:
             refuse()
@@ -210,7 +224,10 @@ def failing_journal(at: int, way: Failure = "once") -> Generator[Callable[[], bo
 
 @contextmanager
 def memory_journal() -> Generator[Journal]:
-    """Give a journal that lives in memory and is gone afterwards, as a fixture of a test would.
+    """Provide a journal in memory that is closed at the end of the `with` statement, for fixtures of tests.
+
+    Yields:
+        The journal.
 
     Example:
         >>> process = Process("durable")
@@ -228,9 +245,23 @@ def memory_journal() -> Generator[Journal]:
 
 
 def recorded_calls(journal: Journal) -> set[tuple[str, int, int]]:
-    """Return the calls that a journal has as completed: run, task, and element of a map or -1.
+    """Return the calls that a journal has recorded as completed.
 
-    The id of a run that is nested in another is `run/task`.
+    Args:
+        journal: The journal.
+
+    Returns:
+        For each call, the id of its run, the index of its task, and the place of its element in a map, or -1 for the
+        task itself. The id of a run that is nested in another is `run/task`.
+
+    Example:
+        >>> process = Process("durable")
+        >>> process.add_task(len, "abc")
+        >>> with memory_journal() as journal:
+        ...     _ = process.execute(run_id="a", journal=journal)
+        ...     recorded_calls(journal)
+        {('a', 0, -1)}
+
     """
     runs, records = schema.runs, schema.records
     with journal.database.reading() as connection:
@@ -261,22 +292,22 @@ def _resume(stage: "_Stage", journal: Path, expected: list[Any], what: str) -> N
 
 
 class _Stage:
-    """A folder with what the interpreters need to run the process, and what they leave."""
+    """A folder with the files that the interpreters read and write: the builder, journals, calls and results."""
 
     def __init__(self, folder: Path, build_process: Callable[[], Process], timeout: float) -> None:
         self.folder = folder
         self.calls = folder / "calls"
         self._timeout = timeout
-        # The path first: what is pickled may be found by it only.
+        # The module search path first: the pickled builder may need it.
         (folder / "path").write_text(json.dumps(sys.path))
         (folder / "build_process").write_bytes(_pickled(build_process))
 
     def journal(self, name: object) -> Path:
-        """Return the path of a journal."""
+        """Return the path of the journal with a name."""
         return self.folder / f"{name}.db"
 
     def called(self) -> set[tuple[str, int, int]]:
-        """Return the calls that were written down."""
+        """Return the calls that the interpreters have written down: run, task and element."""
         lines = self.calls.read_text().splitlines() if self.calls.exists() else []
         return {(str(run), int(task), int(element)) for run, task, element in map(json.loads, lines)}
 
@@ -288,13 +319,13 @@ class _Stage:
         return results
 
     def crashed(self, journal: Path, after: int) -> bool:
-        """Run the process and kill it after so many writes; return whether there were as many."""
+        """Run the process and kill it after its write number `after`; return whether it made so many writes."""
         code, complaints = self._interpreter(journal, after)
         assert code != 1, f"the process did not complete:\n{complaints}"
         return code != _SURVIVED
 
     def failed(self, journal: Path, at: int, way: Failure) -> bool:
-        """Run the process with a journal that fails at this write; return whether there were as many."""
+        """Run the process with a journal whose write number `at` fails; return whether it made so many writes."""
         code, complaints = self._interpreter(journal, at, way)
         assert code != 1, f"the process completed, or failed otherwise, though its journal failed:\n{complaints}"
         return code != _SURVIVED
@@ -315,7 +346,7 @@ def _pickled(value: object) -> bytes:
     return data
 
 
-# In an interpreter of its own
+# The code below runs in the interpreters that `_Stage` starts.
 
 
 def _die() -> None:

@@ -1,4 +1,4 @@
-"""What a running task can learn about itself."""
+"""Call contexts: which call a thread or coroutine is making, and what a running task can learn about itself."""
 
 import contextvars
 import time
@@ -11,18 +11,18 @@ from procession.errors import TaskCancelled
 
 
 class CallingRun(Protocol):
-    """What a task may know and ask of the engine that runs it."""
+    """The part of a run state that a running task may use."""
 
     process_name: str
     run_id: str
     logs: Logs | None
-    """What calls that go on have logged; `None` where nobody keeps it."""
+    """The logs of calls that have not ended; `None` where no logs are kept."""
     children: dict[object, Callable[[], object]]
-    """How to cancel the runs that its tasks have started and that go on."""
+    """For each unfinished run that a task of this run has started: a function that cancels it."""
 
     @property
     def around(self) -> "CallContext | None":
-        """Where the run itself is executed, if that is in a task."""
+        """The call context of the task that executes this run, if it is executed in a task."""
         ...
 
     @property
@@ -31,19 +31,20 @@ class CallingRun(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """Return a task's name."""
+        """Return the name of the task at an index."""
         ...
 
     def wait_cancelled(self, seconds: float) -> bool:
-        """Wait until the run is cancelled, at most this long; return whether it is."""
+        """Wait until the run is cancelled, at most `seconds`; return whether it is."""
         ...
 
 
 class CallContext:
-    """Where a task runs: a worker's loop, which moves from task to task, or one call, or one attempt of one.
+    """Says which call a worker is making: run, task, element and attempt.
 
-    In a run that is recorded each call has one of its own. What it leaves behind, a thread or a coroutine, keeps that,
-    and so does not pass for the worker's next task.
+    A worker has one context and moves it from call to call. In a recorded run, and for each attempt with options, a
+    call has a context of its own: a thread or coroutine that the call leaves behind keeps it and is not taken for a
+    part of the worker's next call.
     """
 
     __slots__ = ("abandoned", "attempt", "element", "index", "over", "run", "worker")
@@ -58,15 +59,25 @@ class CallContext:
         self.over: bool = False
 
     def own(self, index: int, element: int = -1, attempt: int = 1) -> "CallContext":
-        """Return a call context for one call of this worker. It is `over` when that has ended."""
+        """Return a call context of its own for one call of this worker; `over` is set when the call has ended."""
         return CallContext(self.run, self.worker, index, attempt, element)
 
 
-CURRENT_CALL: contextvars.ContextVar[CallContext] = contextvars.ContextVar("procession_seat")
+CURRENT_CALL: contextvars.ContextVar[CallContext] = contextvars.ContextVar("procession_call_context")
+"""The call that this thread or coroutine is making, if it is making one."""
 
 
 class CurrentTask:
-    """The task that the calling code is part of. Obtained from `current_task()`."""
+    """The task that the calling code is part of, as `current_task()` returns it.
+
+    Attributes:
+        index (int): The place of the task in its process, from 0.
+        attempt (int): The number of the attempt, from 1.
+        name (str): The name of the task.
+        process_name (str): The name of its process.
+        run_id (str): The id of the run.
+
+    """
 
     __slots__ = ("_call_context", "attempt", "index", "name", "process_name", "run_id")
 
@@ -80,13 +91,21 @@ class CurrentTask:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the task is asked to stop: its run was cancelled, or it ran into its timeout."""
+        """Whether the task should stop: its run was cancelled, or this attempt was abandoned at its timeout."""
         return self._call_context.abandoned or self._call_context.run.cancelled
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, in seconds, but no longer than until the task is asked to stop: then raise `TaskCancelled`.
+        """Sleep, but no longer than until the task should stop.
 
-        In a coroutine, await `asyncio.sleep` instead: it ends when the run is cancelled, and leaves the loop to others.
+        In a coroutine, await `asyncio.sleep` instead, which ends when the run is cancelled and does not block the loop.
+
+        Args:
+            seconds: How long to sleep.
+
+        Raises:
+            TaskCancelled: The run was cancelled, or this attempt was abandoned at its timeout. It is raised about 0.1 s
+                afterwards, at most.
+
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -97,7 +116,7 @@ class CurrentTask:
             left = deadline - time.monotonic()
             if left <= 0:
                 return
-            # A timeout abandons one attempt and wakes nobody, so look up now and then.
+            # A timeout abandons this attempt without waking its thread, so look at `cancelled` every 0.1 s.
             self._call_context.run.wait_cancelled(min(left, 0.1))
 
     def __repr__(self) -> str:
@@ -108,13 +127,19 @@ class CurrentTask:
 def current_task() -> CurrentTask:
     """Return the task that the calling code is part of.
 
-    Raises `RuntimeError` outside of a task.
+    Returns:
+        The task, as it can be asked for its name, its attempt, and whether it should stop.
 
-    >>> from procession import Process
-    >>> process = Process("names")
-    >>> process.add_task(lambda: current_task().index)
-    >>> process.execute()
-    [0]
+    Raises:
+        RuntimeError: The calling code is not part of a task.
+
+    Example:
+        >>> from procession import Process
+        >>> process = Process("names")
+        >>> process.add_task(lambda: current_task().index)
+        >>> process.execute()
+        [0]
+
     """
     call_context = CURRENT_CALL.get(None)
     if call_context is None or call_context.index < 0:

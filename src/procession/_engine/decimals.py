@@ -1,7 +1,8 @@
-"""The decimal context, the one thing in a context variable that everybody changes in place: a copy for each call.
+"""A copy of the caller's decimal context for each call.
 
-Copying a context copies what its variables refer to, not the objects themselves. So tasks in copies of the caller's
-context would all work with the caller's own `decimal.getcontext()`, and with each other's precision.
+A copy of a `contextvars` context refers to the same objects, and code changes `decimal.getcontext()` in place. So
+without a copy of that object, tasks in copies of the caller's context would change the caller's precision and each
+other's.
 """
 
 import sys
@@ -10,10 +11,11 @@ from typing import Any
 
 
 def base_context() -> "tuple[Context, ContextVar[Any] | None]":
-    """Return a copy of the running context, and the variable in it of which each call needs a copy of its own, if any.
+    """Return a copy of the running context, and the variable in it that holds the caller's decimal context.
 
-    A decimal context with the settings that everybody begins with is left out, so that each call makes one if it has
-    any use for it, and no other call pays: to import pandas is enough to have such a one.
+    A decimal context with the default settings is left out of the copy, and `None` is returned for the variable: a call
+    that uses `decimal` then makes a context itself, and other calls pay nothing. Importing pandas creates such a
+    context.
     """
     context = copy_context()
     decimals = decimals_in(context)
@@ -22,12 +24,12 @@ def base_context() -> "tuple[Context, ContextVar[Any] | None]":
         context, decimals = Context(), None
         for variable, value in others:
             context.run(variable.set, value)
-    context.run(own_decimals, decimals)  # the caller may change its own while the calls go on
+    context.run(own_decimals, decimals)  # a copy, since the caller may change its context during the run
     return context, decimals
 
 
 def decimals_in(context: Context) -> "ContextVar[Any] | None":
-    """Return the variable that holds the decimal context, or `None` where the context has none of its own."""
+    """Return the context variable that holds a decimal context, or `None` if none is set in this context."""
     decimal = sys.modules.get("decimal")
     if decimal is None:
         return None
@@ -38,7 +40,7 @@ def decimals_in(context: Context) -> "ContextVar[Any] | None":
 
 
 def own_decimals(decimals: "ContextVar[Any] | None") -> None:
-    """Go on in the running context with a copy of the decimal context, if there is one."""
+    """Replace the decimal context in the running context by a copy, if the variable that holds it is passed."""
     context = None if decimals is None else decimals.get(None)
     if decimals is not None and context is not None:
         decimals.set(context.copy())

@@ -1,4 +1,4 @@
-"""A latch: shut until it is opened, then open for good."""
+"""A latch: closed until it is opened, and open from then on."""
 
 import threading
 import time
@@ -8,11 +8,12 @@ SLICE_S = 0.05
 
 
 class Latch:
-    """Something that threads wait for and that happens once.
+    """An event that happens once and that threads can wait for.
 
-    Unlike `threading.Event` it waits in C, so that Ctrl-C in the waiting thread is raised as it is: inside the
-    event's own locks it may turn into a `RuntimeError` or get lost. And it waits in slices, for a signal that comes
-    just before a thread falls asleep does not wake it, and on Windows none does.
+    Unlike `threading.Event`, a latch waits in a single C call, so that Ctrl-C in the waiting thread is raised as
+    `KeyboardInterrupt`; inside the Python code of an event it may turn into a `RuntimeError` or get lost. The wait is
+    divided into slices of 0.05 s, since a signal that arrives just before a thread falls asleep does not wake it, and
+    on Windows no signal does.
 
     Example:
         >>> latch = Latch()
@@ -32,19 +33,19 @@ class Latch:
         self._lock.acquire()
 
     def open(self) -> None:
-        """Let everyone pass who waits or comes later. Harmless when it is open."""
+        """Let all threads pass that wait now or later. Opening an open latch does nothing."""
         self.is_open = True
         self._release()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until the latch is open, at most so many seconds; return whether it is."""
+        """Wait until the latch is open, at most `seconds`, or without limit for `None`; return whether it is open."""
         deadline = None if seconds is None else time.monotonic() + seconds
         while not self.is_open:
             left = SLICE_S if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 return False
             if self._lock.acquire(timeout=min(left, SLICE_S)):
-                self._release()  # for the next one who waits
+                self._release()  # for the next thread that waits
         return True
 
     def _release(self) -> None:

@@ -1,10 +1,10 @@
-"""Logs of tasks, kept with their records.
+"""Logs of tasks, kept with their records in the journal.
 
-    logger ──▶ TaskLogHandler ──whose call context is it?──▶ the logs of its run ──when the call has ended──▶ its record
-                                                            ▲
-    in another process: the same ──▶ the logs of a batch ───┘ with how the call ended
+    logger ──▶ TaskLogHandler ──call context──▶ the logs of the run ──when the call has ended──▶ its record
+                                                       ▲
+    in a worker process: the same ──▶ logs of a batch ─┘ sent back with the result of the call
 
-Nothing is paid for it but a look at an empty dictionary, unless somebody has added the handler to a logger.
+Where no logger has the handler, each call costs one look at an empty dictionary.
 """
 
 import logging
@@ -19,53 +19,59 @@ from procession._model.log import harmless
 
 
 class WantedLogs(NamedTuple):
-    """What is to be done in another process with what calls log there."""
+    """What another process has to do with the log records of the calls that it makes."""
 
     kept: tuple[tuple[str, int, int], ...]
-    """Which loggers have a `TaskLogHandler`, by name, from which level on that keeps what comes, and what is logged."""
+    """The loggers that have a `TaskLogHandler`: name, level of the handler, effective level of the logger."""
     show: Callable[[], object] | None
-    """Has logs shown there as they are here, if they are shown in a way that can be had there."""
+    """A function that shows logs there as they are shown here; `None` if that cannot be done."""
 
 
 _OURS = "procession"
-"""What we log of a task is in its record anyway."""
+"""The library's own logger: its records of a task are left out, since the record of the task has their content."""
 
 _LOCK: Final = threading.RLock()
 _seen: Final = weakref.WeakSet[logging.LogRecord]()
 _added: Final[dict[str, "TaskLogHandler"]] = {}
-"""By the loggers to which we added them, in a process that has calls made for another one."""
+"""The handlers that `listen` has added in this process, by the name of their logger."""
 
 
 class SharedHandler(logging.Handler):
-    """A handler of the root logger that other processes are to have, too, which make calls for this one."""
+    """A handler of the root logger that worker processes are to have, too."""
 
     def elsewhere(self) -> Callable[[], object]:
-        """Return what sets up another one there. It travels by pickle."""
+        """Return a function, which must be picklable, that sets up the same handler in a worker process."""
         raise NotImplementedError
 
 
 class TaskLogHandler(logging.Handler):
-    """Keeps what is logged in a task with the task's record in the journal. Add it to a logger, as any handler.
+    """A logging handler that keeps the log of each task with the record of the task in the journal.
 
-    Of each call, a task or an element of a `map`, the last 16,000 characters or so are kept, with the time (UTC), level
-    and name of the logger, or as a formatter of your own says. They are there once the call has ended: on the page, in
-    `procession show --failed`, and as `TaskInfo.log`. Outside of the tasks of a run that is recorded, it does nothing.
+    Add it to a logger, as any handler. Of each call (a task, or an element of a `map`) about the last 16,000 characters
+    are kept, each entry with its time (UTC), level and logger, unless a formatter of your own is set. They can be read
+    when the call has ended: on the page, by `procession show --failed`, and as `TaskInfo.log`. Outside of the tasks of
+    a recorded run the handler does nothing.
 
-    In worker processes and on clusters one of the same level is added, while such a run goes on, to the loggers that
-    have one here; filters and a formatter of your own do not go there. Where nobody has set up logging there, the
-    loggers get the level that counts here.
+    While a recorded run goes on, the loggers of worker processes and cluster workers get a handler of the same level
+    where they have one here. Your filters and formatter do not go there. Where logging is not set up there, the loggers
+    get the effective level that they have here.
 
-    >>> import logging
-    >>> from procession import Process
-    >>> from procession.journal import Journal
-    >>> logger = logging.getLogger("shop")
-    >>> logger.addHandler(TaskLogHandler())
-    >>> process = Process("orders")
-    >>> process.add_task(logger.warning, "%d are late", 3)
-    >>> with Journal(":memory:") as journal:
-    ...     _ = process.execute(run_id="today", journal=journal)
-    ...     print(journal.tasks("today")[0].log)
-    2...Z WARNING shop: 3 are late
+    Args:
+        level: The lowest level of the records that are kept; all, by default.
+
+    Example:
+        >>> import logging
+        >>> from procession import Process
+        >>> from procession.journal import Journal
+        >>> logger = logging.getLogger("shop")
+        >>> logger.addHandler(TaskLogHandler())
+        >>> process = Process("orders")
+        >>> process.add_task(logger.warning, "%d are late", 3)
+        >>> with Journal(":memory:") as journal:
+        ...     _ = process.execute(run_id="today", journal=journal)
+        ...     print(journal.tasks("today")[0].log)
+        2...Z WARNING shop: 3 are late
+
     """
 
     def __init__(self, level: int | str = logging.NOTSET) -> None:
@@ -75,20 +81,20 @@ class TaskLogHandler(logging.Handler):
         formatter.converter = time.gmtime
         self.setFormatter(formatter)
 
-    def createLock(self) -> None:  # noqa: N802  # it is called so
-        """Share one lock: threads of a task may log by several handlers, and its log is one. Forks renew it, as any."""
+    def createLock(self) -> None:  # noqa: N802  # the name that logging calls
+        """Share one lock between all handlers, since the threads of a call may log by several into the same log."""
         super().createLock()
         self.lock = _LOCK  # type: ignore[assignment,unused-ignore]  # pyright: ignore[reportAttributeAccessIssue]
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a record."""
+        """Add a log record to the log of the call that it belongs to, if there is one."""
         call_context = _keeping(CURRENT_CALL.get(None))
         if call_context is None or record.name.partition(".")[0] == _OURS:
             return
         logs = call_context.run.logs
         assert logs is not None
         try:
-            if record not in _seen:  # two loggers above each other may both have such a handler
+            if record not in _seen:  # a logger and a parent of it may both have such a handler
                 _seen.add(record)
                 logs.add(
                     (call_context.index, call_context.element), call_context.attempt, harmless(self.format(record))
@@ -98,7 +104,7 @@ class TaskLogHandler(logging.Handler):
 
 
 def wanted_logs(*, recorded: bool) -> WantedLogs | None:
-    """Return what is to be done with what is logged in other processes, if anything is."""
+    """Return what worker processes have to do with log records; `None` if there is nothing to do."""
     kept = _wanted_kept() if recorded else ()
     show = next((one.elsewhere() for one in logging.root.handlers if isinstance(one, SharedHandler)), None)
     return WantedLogs(kept, show) if kept or show is not None else None
@@ -116,13 +122,13 @@ def _wanted_kept() -> tuple[tuple[str, int, int], ...]:
 
 
 def listen(wanted_logs: WantedLogs) -> None:
-    """Have kept, in this process, what is wanted by one that has had calls made here."""
+    """Set up the loggers of this process as the process wants it for which this one makes calls."""
     for name, kept, logged in wanted_logs.kept:
         logger = logging.getLogger(name)
         if all(_is_ours(handler) for handler in _handlers(logger)):
             logger.setLevel(logged)
             if logging.lastResort is not None and not logger.hasHandlers():
-                logger.addHandler(logging.lastResort)  # warnings go to standard error still
+                logger.addHandler(logging.lastResort)  # so that warnings still go to standard error
         if not any(isinstance(handler, TaskLogHandler) for handler in logger.handlers):
             logger.addHandler(_added.setdefault(name, TaskLogHandler()))
         if name in _added:
@@ -134,16 +140,16 @@ def _is_ours(handler: logging.Handler) -> bool:
 
 
 def _handlers(logger: logging.Logger | None) -> Iterator[logging.Handler]:
-    """Return all handlers that a logger's records come to."""
+    """Yield all handlers that the records of a logger come to, those of its parents included."""
     while logger is not None:
         yield from logger.handlers
         logger = logger.parent if logger.propagate else None
 
 
 def _keeping(call_context: CallContext | None) -> CallContext | None:
-    """Return the call context of the task to whose record something belongs that is logged at this one.
+    """Return the call whose record owns the log entries of this call; `None` if no record does.
 
-    A run that is not recorded is a part of the task that executes it.
+    The calls of an unrecorded run belong to the task that executes the run.
     """
     while call_context is not None and call_context.run.logs is None:
         call_context = call_context.run.around

@@ -1,6 +1,6 @@
-"""Coroutines that come out of a call as its value: nobody would ever await them, so the task has failed.
+"""Coroutines that a plain function returns: nothing would ever await them, so the task fails.
 
-A future, a deferred or anything else that goes on by itself, and can be awaited besides, is a value like any other.
+Other awaitables, such as futures, go on by themselves and are values like any other.
 """
 
 import inspect
@@ -12,21 +12,21 @@ T = TypeVar("T")
 
 
 def awaited(value: T) -> T:
-    """Return what a call has given. Raises `TypeError` for a coroutine."""
+    """Return the value of a call, or raise `TypeError` if it is a coroutine."""
     if is_coroutine(type(value)):
         raise unawaited(value)
     return value
 
 
 def unawaited_in(values: Sequence[object]) -> Iterator[int]:
-    """Yield the places of coroutines among values. Where there is none, that takes some 20 ns for each value."""
+    """Yield the places of coroutines among values. Where there are none, the search takes some 20 ns for each value."""
     kinds = set(filter(is_coroutine, set(map(type, values))))
     if kinds:
         yield from (place for place, value in enumerate(values) if type(value) in kinds)
 
 
 def unawaited(value: Any, who: str = "it") -> TypeError:
-    """Return what to raise for a coroutine, which is closed unless somebody has begun to await it."""
+    """Return the exception for a coroutine that a call returned, and close the coroutine unless it has been begun."""
     if inspect.iscoroutine(value) and inspect.getcoroutinestate(value) == inspect.CORO_CREATED:
         with suppress(Exception):
             value.close()

@@ -1,1 +1,1 @@
-"""What is said: tasks, their options and handles, strategies, states, events and outcomes. Decides nothing."""
+"""The data that all other packages share: tasks, options, handles, strategies, states, events and outcomes."""

@@ -1,4 +1,4 @@
-"""What happens in a run, as a record."""
+"""Events: the records of what happens in a run, of which observers are told."""
 
 from typing import Final, Literal
 
@@ -20,29 +20,39 @@ EventName = Literal[
     "element_started",
     "element_completed",
 ]
+"""What an event says: see `Event`."""
 
 
 class Event:
-    """One thing that happened in a run, as observers are told of it.
+    """One event of a run, as observers are told of it.
 
-    `name` says what happened:
+    The names of events:
 
-    - `run_started`, and `run_completed`, `run_failed` or `run_cancelled`;
-    - `task_started`, and `task_completed`, `task_failed`, or `task_cancelled` for one that stopped because its run did;
-    - `task_retrying`: an attempt failed, and another one follows;
+    - `run_started`, and at the end `run_completed`, `run_failed` or `run_cancelled`;
+    - `task_started`, and at the end `task_completed`, `task_failed`, or `task_cancelled` if the task stopped because
+      its run was cancelled;
+    - `task_retrying`: an attempt failed, and another attempt follows;
     - `task_progressed`: elements of a map have ended;
-    - `task_abandoned_ended`: an attempt that was given up at its timeout has come to its end after all;
-    - `element_started`, `element_completed`, of a map: for those only that are told at once, as the log is.
+    - `task_abandoned_ended`: an attempt that was abandoned at its timeout has ended after all;
+    - `element_started`, `element_completed`: the start and end of an element of a map. Only immediate observers and the
+      log are told of elements.
 
-    `at` is the moment, in seconds since the epoch (UTC), by a clock that never jumps within a run; `process_name` and
-    `run_id` say where. The others are `None` where there is nothing to say:
+    Attributes:
+        name (EventName): What happened.
+        process_name (str): The name of the process.
+        run_id (str): The id of the run.
+        at (float): When it happened, in seconds since the epoch (UTC), by a clock that never jumps within a run.
+        task_name (str | None): The name of the task; `None`, as all attributes below, where the event has no such
+            thing.
+        index (int | None): The place of the task in its process, from 0.
+        element (int | None): The place of the element in its map, from 0.
+        attempt (int | None): The number of the attempt, from 1.
+        worker (str | None): The name of the thread, asyncio task or worker process that made the call.
+        duration_s (float | None): How long the task or run took, in seconds; there when it has ended.
+        error (BaseException | None): The exception of the task or attempt, or the exception that ended the run.
+        progress (Progress | None): How far the run has come, at its start and end; of a map, how far that has come.
+        dropped (int | None): At the end of a run, how many events this observer missed because it was too slow.
 
-    - of a task, `task_name`, `index` (its place), `element` (a place in a map), `attempt` (1 is the first), `worker`
-      (the name of the thread);
-    - `duration_s`, in seconds, of a task or run that has ended;
-    - `error`, what a task or attempt raised, or what ended a run;
-    - `progress`, at the start and end of a run, and of a map that goes on;
-    - `dropped`, at the end of a run: how many events the observer was too slow for.
     """
 
     __slots__ = (
@@ -93,7 +103,7 @@ class Event:
         self.dropped: Final = dropped
 
     def with_dropped(self, dropped: int) -> "Event":
-        """Return the same event to an observer that missed so many."""
+        """Return the same event for an observer that missed `dropped` events."""
         return Event(
             self.name,
             self.process_name,

@@ -1,4 +1,4 @@
-"""A stand-in for the value that a task will have."""
+"""Handles: objects that stand for the values that tasks will have."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, NoReturn
@@ -9,7 +9,7 @@ from procession.errors import HandleError
 
 
 class Owner:
-    """Whom handles belong to. Only a process, its handles and its runs hold it: handles keep no process alive."""
+    """The identity of a process, shared by its handles and runs, so that a handle does not keep its process alive."""
 
     __slots__ = ("process_name",)
 
@@ -18,13 +18,23 @@ class Owner:
 
 
 class Handle:
-    """Stands for the value of one task until a run gives it.
+    """Stands for the value that a task will have in a run.
 
-    `Process.task` and `Process.map` return it. Pass it as an argument of a later task of the same process,
-    or directly inside a list, tuple or dict argument, and that task receives the value; `run[handle]` is the value.
+    `Process.task` and `Process.map` return handles. Pass a handle as an argument of a later task of the same process,
+    or directly inside a list, tuple or dict argument: that task receives the value. `run[handle]` is the value, too.
 
-    Type checkers see a handle as the value itself, which is what lets them check the wiring; so whatever else is done
-    with it (a condition, arithmetic, iteration, an attribute) is refused here, with `HandleError`, at that line.
+    Type checkers see a handle as the value itself, so that they can check the arguments of tasks. At runtime a handle
+    is not the value: a condition, arithmetic, iteration, a comparison or an attribute raises `HandleError` at that
+    line.
+
+    >>> from procession import Process
+    >>> process = Process("sum")
+    >>> two = process.task(int, "2")
+    >>> two
+    <handle of task 0 (int) of process 'sum'>
+    >>> process.add_task(pow, two, 3)
+    >>> process.execute()
+    [2, 8]
     """
 
     __slots__ = ("_function", "_index", "_owner")
@@ -66,17 +76,17 @@ class Handle:
 
 
 def index_of(handle: Handle) -> int:
-    """Return the place of the handle's task in its process."""
+    """Return the index of the handle's task in its process."""
     return handle._index
 
 
 def owner_of(handle: Handle) -> Owner:
-    """Return whom the handle belongs to."""
+    """Return the owner of a handle, which is the same object for all handles of a process."""
     return handle._owner
 
 
 def any_made() -> bool:
-    """Return whether any process has given out a handle yet: if not, no argument needs to be searched for one."""
+    """Return whether the program has made any handle yet. If not, no argument needs to be searched for handles."""
     return Handle._made
 
 

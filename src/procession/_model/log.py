@@ -1,4 +1,4 @@
-"""What calls log: of each the last of it, as lines that do no harm."""
+"""The logs of calls: the last entries of each call, as lines that cannot harm a terminal or forge another entry."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -8,19 +8,19 @@ from itertools import islice
 from procession._model.text import shown
 
 LIMIT = 16_000
-"""Characters kept of what one call logs, about; of more, the oldest go."""
+"""About how many characters are kept of the log of one call; when it grows beyond, the oldest entries go."""
 
 _ENTRY = 4_000
-"""Characters of one entry, at most; of a longer one, the middle goes."""
+"""The most characters of one entry; a longer entry loses its middle."""
 
 _LINE = 2_000
 
 _NEXT = "\n    "
-"""What comes between an entry's lines."""
+"""The separator between the lines of one entry."""
 
 
 class Log:
-    """The entries of one call, each with the attempt that made it; `left_out` counts those that went."""
+    """The log entries of one call, each with the attempt that logged it; `left_out` counts dropped entries."""
 
     __slots__ = ("_entries", "_size", "left_out")
 
@@ -30,7 +30,7 @@ class Log:
         self._size = 0
 
     def add(self, attempt: int, text: str) -> None:
-        """Add an entry."""
+        """Add an entry of an attempt, and drop the oldest entries if the log is too long."""
         self._entries.append((attempt, text))
         self._size += len(text)
         with suppress(IndexError):
@@ -39,8 +39,8 @@ class Log:
                 self.left_out += 1
 
     def extend(self, later: "Log") -> None:
-        """Add what was logged later."""
-        if later.left_out:  # then so are the older ones here
+        """Append a log whose entries are all later than those here."""
+        if later.left_out:  # entries here are older than those that were dropped there
             self.left_out += later.left_out + len(self._entries)
             self._entries.clear()
             self._size = 0
@@ -48,14 +48,14 @@ class Log:
             self.add(attempt, text)
 
     def last(self, count: int) -> Sequence[tuple[int, str]]:
-        """Return the last entries, at most so many."""
+        """Return the last `count` entries, or all if there are fewer."""
         return list(islice(self._entries, max(len(self._entries) - count, 0), None))
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def text(self) -> str:
-        r"""Return all of it, and let it go: an entry a line, with further lines of its own set in.
+        r"""Return the log as text and empty it: a line for each entry, the further lines of an entry indented.
 
         >>> log = Log()
         >>> log.add(1, harmless("INFO asked\nERROR forged"))
@@ -81,7 +81,7 @@ class Log:
 class Logs(dict[tuple[int, int], Log]):
     """The logs of calls that have not ended, by task and element.
 
-    One thread at a time adds: the lock of the handlers sees to that, which `logging` renews in a child that is forked.
+    Only one thread at a time adds entries, since all handlers share one lock (`TaskLogHandler.createLock`).
     """
 
     def add(self, call: tuple[int, int], attempt: int, text: str) -> None:
@@ -89,18 +89,18 @@ class Logs(dict[tuple[int, int], Log]):
         self.setdefault(call, Log()).add(attempt, text)
 
     def extend(self, call: tuple[int, int], later: Log) -> None:
-        """Add what a call has logged elsewhere."""
+        """Append the log that a call has written in another process."""
         self.setdefault(call, Log()).extend(later)
 
     def take(self, call: tuple[int, int]) -> Log | None:
-        """Return the log of a call, and let it go."""
+        """Remove and return the log of a call; `None` if the call has logged nothing."""
         return self.pop(call, None)
 
 
 def harmless(text: str) -> str:
-    """Return text as an entry: further lines are set in, so that none can pass for another entry."""
+    """Return text as an entry: lines after the first are indented, so that none can pass for another entry."""
     lines = _cut(text, "\n").expandtabs(4).split("\n")
-    # Once more, for what is spelt out or set in is longer than it was.
+    # Cut once more, since escapes and indents have made the text longer.
     return _cut(_NEXT.join(shown(line, _LINE) for line in lines), _NEXT)
 
 

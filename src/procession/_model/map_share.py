@@ -1,34 +1,34 @@
-"""The part that one worker had in a task that several had a part in, or that one had at several times."""
+"""The time that one worker spent on a map, or on one attempt of a task."""
 
 
 class MapShare:
-    """A stretch of time that one worker was on a map, or on one attempt of a task.
+    """A stretch of time that one worker spent on a map, or on one attempt of a task.
 
-    Of all elements of a map together there may be too many to note each.
+    A map may have too many elements to note each of them, so a share has sums over the elements of one worker.
     """
 
     __slots__ = ("busy", "drawn", "elements", "end", "failed", "longest", "start", "task", "worker")
 
     def __init__(self, task: int, worker: str, start: float, end: float | None = None) -> None:
         self.task = task
-        """The place of the task in its process."""
+        """The index of the task in its process."""
         self.worker = worker
         self.start = start
-        """A reading of the clock, in seconds."""
+        """When the stretch began, as a reading of `time.perf_counter` in seconds."""
         self.end = start if end is None else end
         self.busy = self.end - start
-        """How many seconds of that it was making calls."""
+        """How many seconds of the stretch the worker was making calls."""
         self.elements = 0
-        """How many elements it called."""
+        """How many elements the worker called."""
         self.failed = 0
-        """How many of them raised."""
+        """How many of these elements failed."""
         self.drawn = 0.0
-        """How many seconds went into drawing elements, whoever drew them, since a worker left the map before."""
+        """How many seconds all workers together spent on drawing elements since the last worker left the map."""
         self.longest = start, self.busy
-        """Its longest call: when that began, and how many seconds it took."""
+        """The longest call: the reading of the clock when it began, and how many seconds it took."""
 
     def note(self, start: float, end: float) -> None:
-        """Take note of a call."""
+        """Add a call to the sums, from two readings of the clock in seconds."""
         took = end - start
         self.busy += took
         self.end = end
@@ -36,6 +36,6 @@ class MapShare:
             self.longest = start, took
 
     def count(self, *, failed: bool) -> None:
-        """Take note that an element has ended."""
+        """Count an element that has ended."""
         self.elements += 1
         self.failed += failed

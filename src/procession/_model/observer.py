@@ -1,4 +1,4 @@
-"""Those who are told of each event of a run."""
+"""The protocol of observers, which are told of each event of a run."""
 
 from typing import Protocol, runtime_checkable
 
@@ -7,17 +7,17 @@ from procession._model.event import Event
 
 @runtime_checkable
 class Observer(Protocol):
-    """What `observers=[...]` takes: anything with a method `on_event`.
+    """The protocol of what `observers=[...]` takes: any object with a method `on_event`.
 
-    It is called with one event at a time, in a thread that the observer has for itself during a run, so that a slow
-    one holds up no task and no other observer. The events of a run come in order: its start first and its end last,
-    a task's start before its end, and after the end of whatever it waits for; for the rest, by time. One that cannot
-    keep up misses the start and end of tasks, and the last event says how many it has `dropped`. What it raises is
-    logged; an observer that raised three times is told nothing more in that run.
+    The method is called with one event at a time, in a thread that each observer has for itself during a run, so that a
+    slow observer holds up neither tasks nor other observers. The events of a run come in order: its start first and its
+    end last, the start of a task before its end and after the end of every task that it waits for, and all others by
+    time. An observer that cannot keep up misses starts and ends of tasks, and the `dropped` of its last event counts
+    them. Exceptions of an observer are logged; after three of them it is told nothing more in that run.
 
-    A class with the attribute `immediate = True` is told where and when it happens instead: in the worker's thread,
-    in the context (`contextvars`) in which the task then runs. That holds up the tasks; it is for observers that set
-    context variables, as tracers do. What they set at the start of a run, all of its tasks see.
+    A class with the attribute `immediate = True` is told of each event where and when it happens: in the worker's
+    thread, in the context (`contextvars`) in which the task then runs. This holds up the tasks and is meant for
+    observers that set context variables, as tracers do. All tasks see the variables that are set at the start of a run.
 
     >>> from procession import Event, Process
     >>> class Printer:
@@ -34,5 +34,10 @@ class Observer(Protocol):
     """
 
     def on_event(self, event: Event, /) -> None:
-        """Take note of an event."""
+        """Handle an event.
+
+        Args:
+            event: The event, which must not be changed.
+
+        """
         ...

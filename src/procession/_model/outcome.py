@@ -1,4 +1,4 @@
-"""How one task of a run ended, or how it stands."""
+"""Outcomes: how the tasks of a run ended, or how they stand while the run goes on."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from procession._model.text import described, shown
 from procession.errors import ValueUnavailableError
 
 _SHOWN: Final = 10
-"""Outcomes in the `repr` of many."""
+"""How many outcomes the `repr` of `Outcomes` shows."""
 
 
 class _Missing:
@@ -27,17 +27,17 @@ HANDED_OVER: Final = _Missing(
 
 
 class Away(ABC):
-    """Stands for a value that is kept elsewhere, such as on a cluster."""
+    """Stands for a value that is kept on another machine, such as a worker of a cluster."""
 
     __slots__ = ()
 
     @abstractmethod
     def fetch(self) -> Any:
-        """Return the value."""
+        """Bring the value here and return it."""
 
 
 def at_hand(value: Any) -> Any:
-    """Return a value, or the one that it stands for; the values of a map may be kept elsewhere one by one."""
+    """Return a value itself, fetched if it is kept elsewhere; in the list of a map, each element may be."""
     if isinstance(value, Away):
         return value.fetch()
     if isinstance(value, list):
@@ -49,14 +49,35 @@ def at_hand(value: Any) -> Any:
 
 
 class Outcome:
-    """How one task of a run ended, or how it stands if it has not.
+    """How one task of a run ended, or how it stands if it has not ended.
 
-    `index` is its place in the process, `name` its name, `state` one of `TaskState`, `error` the exception it ended
-    with or `None`, `attempts` how many times it was called (of a map, the element that took most), `start` when its
-    first attempt began in seconds since the run did, `duration` how long it took in seconds, waits between attempts
-    included, `worker` the name of the thread or asyncio task; the last three are `None` where there is nothing to say
-    yet. `recorded` says that it ended in an earlier execution of the run, and this one read it from the journal; it has
-    no `start`.
+    Attributes:
+        index (int): The place of the task in its process, from 0.
+        name (str): The name of the task.
+        state (TaskState): How the task stands.
+        error (BaseException | None): The exception that the task ended with, if it failed.
+        attempts (int): How many times the task was called, 0 if it has not started; of a map, how many times the
+            element with the most attempts was called.
+        start (float | None): When the first attempt began, in seconds since the run began; `None` if it has not started
+            or was recorded by an earlier execution.
+        duration (float | None): How long the task took, in seconds, pauses between attempts included; `None` until it
+            has ended.
+        worker (str | None): The name of the thread, asyncio task or worker process that made the call; `None` if the
+            task has not started.
+        recorded (bool): Whether an earlier execution of the run completed the task, so that its value comes from the
+            journal and it was not called in this one.
+
+    Example:
+        >>> from procession import Process
+        >>> process = Process("sum")
+        >>> process.add_task(sum, [1, 2])
+        >>> run = process.start()
+        >>> run.wait()
+        True
+        >>> outcome = run.outcomes[0]
+        >>> outcome.name, outcome.state, outcome.value, outcome.attempts
+        ('sum', 'completed', 3, 1)
+
     """
 
     __slots__ = (
@@ -102,7 +123,12 @@ class Outcome:
 
     @property
     def value(self) -> Any:
-        """What the task returned. `ValueUnavailableError` says why there is none."""
+        """The return value of the task.
+
+        Raises:
+            ValueUnavailableError: The task has not completed, or its value was handed to the caller of `execute()`.
+
+        """
         if isinstance(self._value, _Missing):
             raise ValueUnavailableError(
                 f"task {self.index} ({shown(self.name)}, {self.state}) has no value: {self._value.why}"
@@ -110,7 +136,16 @@ class Outcome:
         return at_hand(self._value)
 
     def task(self) -> Any:
-        """Make the very same call again, here and now, and return what it returns; for a debugger."""
+        """Call the function of the task again with the same arguments, in this thread; meant for a debugger.
+
+        Returns:
+            The return value of this call. The run and its outcomes stay as they are.
+
+        Raises:
+            BaseException: The exception of this call, if it raises.
+            ValueUnavailableError: The value of a task that this one takes is not available.
+
+        """
         return self._again()
 
     def __repr__(self) -> str:
@@ -125,7 +160,19 @@ class Outcome:
 
 
 class Outcomes(Sequence[Outcome]):
-    """The outcomes of a run, in the order its tasks were added. Each is made when it is asked for."""
+    """The outcomes of a run, in the order in which its tasks were added: a sequence, as `Run.outcomes` returns it.
+
+    Each outcome is made when it is asked for and describes the task at that moment.
+
+    >>> from procession import Process
+    >>> process = Process("two")
+    >>> process.add_task(len, "abc")
+    >>> process.add_task(len, "abcd")
+    >>> process.execute()
+    [3, 4]
+    >>> [outcome.state for outcome in process.last_run.outcomes]
+    ['completed', 'completed']
+    """
 
     __slots__ = ("_count", "_outcome")
 

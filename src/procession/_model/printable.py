@@ -1,4 +1,4 @@
-"""Text for people, as far as standard output can show it."""
+"""Text for people, reduced to the characters that standard output can show."""
 
 import codecs
 import sys
@@ -8,7 +8,7 @@ _REPLACED = "procession.replaced"
 
 
 def printable(text: str) -> str:
-    """Return text that `print` can write: characters that the encoding of standard output has not are replaced."""
+    """Return text that `print` can write: characters that the encoding of standard output lacks are replaced."""
     encoding: str = getattr(sys.stdout, "encoding", None) or "utf-8"
     errors: str = getattr(sys.stdout, "errors", None) or "strict"
     try:

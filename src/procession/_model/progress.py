@@ -4,11 +4,16 @@ from typing import NamedTuple
 
 
 class Progress(NamedTuple):
-    """How far a run has come, in tasks. From the moment a `map` begins, each of its elements counts as one."""
+    """How far a run has come, in tasks. From the moment a `map` begins, each of its elements counts as a task.
+
+    >>> Progress(ended=3, failed=1, total=10)
+    Progress(ended=3, failed=1, total=10)
+    """
 
     ended: int
-    """How many have ended, well or not."""
+    """How many tasks have ended, failed tasks included."""
     failed: int
-    """How many of those have failed for good."""
+    """How many tasks have failed with no further attempt to come."""
     total: int
-    """How many there are, as far as is known: it grows while a `map` draws from an iterable of unknown length."""
+    """How many tasks the run has, as far as is known: the number grows while a `map` draws from an iterable of unknown
+    length."""

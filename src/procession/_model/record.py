@@ -1,38 +1,40 @@
-"""What a journal keeps of how calls ended."""
+"""The records of ended calls that a journal keeps."""
 
 from typing import Literal, NamedTuple
 
 WHOLE = -1
-"""The `element` of a record that is of a task itself, and not of an element of a map."""
+"""The `element` of a record that belongs to a whole task and not to an element of a map."""
 
 
 class Record(NamedTuple):
     """How one call ended, as a journal keeps it."""
 
     task: int
-    """Its place in its process."""
+    """The index of the task in its process."""
     element: int
-    """The element's place in a map, or `WHOLE`. The value of a map's own record is the number of its elements."""
+    """The element's place in its map, or `WHOLE`. The value in the record of a whole map is its number of elements."""
     state: Literal["completed", "failed"]
     name: str
     digest: bytes
-    """Of an element's arguments; empty for a task, whose digest stands in the fingerprint."""
+    """The digest of an element's arguments; empty for a task, whose digest stands in the fingerprint of the process."""
     value: bytes | None
-    """What was returned, encoded."""
+    """The return value as bytes, as the codec of the journal encoded it; `None` for a call that failed."""
     error: str | None
-    """What was raised, as text for people, of bounded length: a line, and its traceback below it."""
+    """The exception as text for people, of bounded length: a line, and the traceback below it."""
     attempts: int
+    """How many times the call was made, the last attempt included."""
     started_at: float
-    """Seconds since the epoch, UTC."""
+    """When the first attempt began, in seconds since the epoch (UTC)."""
     duration: float
-    """Seconds."""
+    """How long the call took, in seconds, pauses between attempts included."""
     worker: str
+    """The name of the thread, asyncio task or process that made the call."""
     log: str | None = None
-    """What it logged, as lines for people, of bounded length."""
+    """The log of the call, as lines for people, of bounded length; `None` where no log is kept."""
 
 
 class Recorded(NamedTuple):
-    """What an earlier execution of a run recorded of a call that ended well."""
+    """A completed call, as an earlier execution of the run has recorded it."""
 
     value: object
     attempts: int

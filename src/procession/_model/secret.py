@@ -1,4 +1,4 @@
-"""Secrets in what is shown, logged or recorded."""
+"""Secrets are taken out of URLs before these are shown, logged or recorded."""
 
 import re
 from typing import Final
@@ -8,13 +8,13 @@ _PARAMETER: Final = re.compile(r"([?&;])([^?&;=]*)=([^&;]*)")
 _HARMLESS: Final = frozenset(
     ("host", "hostaddr", "port", "dbname", "database", "user", "options", "sslmode", "application_name", "mode")
 )
-"""Parameters that are shown. What another says may be nobody's business."""
+"""Parameters of a URL whose values are shown. The value of any other parameter may be a secret."""
 
 
 def masked(text: str) -> str:
-    """Return `text` without the secrets of a URL in it: a password, and parameters that may be one.
+    """Return `text` with `***` in place of the password and of possibly secret parameters of a URL in it.
 
-    What stands between the user's name and the last @ is taken for the password, whatever is in it.
+    Everything between the user's name and the last @ counts as the password, since a password may contain an @.
 
     >>> masked("postgresql://user:pass@word@host/name?sslmode=require&sslpassword=secret")
     'postgresql://user:***@host/name?sslmode=require&sslpassword=***'

@@ -1,15 +1,20 @@
-"""The words for how a process, a run and a task stand. All are plain strings."""
+"""The words for the state of a process, of a run and of a task. All are plain strings."""
 
 from typing import Literal
 
 ProcessStatus = Literal["initialized", "running", "completed", "failed"]
-"""Of a process: how its last run ended. A cancelled run leaves the process `"failed"`."""
+"""The status of a process: how its last run ended. A cancelled run leaves the process `"failed"`."""
 
 RunStatus = Literal["running", "completed", "failed", "cancelled"]
-"""Of a run: `"completed"` means that `result()` returns; it raises after the other two."""
+"""The status of a run: `result()` returns after `"completed"`, and raises after `"failed"` and `"cancelled"`."""
 
 TaskState = Literal["waiting", "running", "completed", "failed", "skipped", "cancelled"]
-"""Of a task in one run: `"skipped"` never started because another failed, `"cancelled"` because the run was."""
+"""The state of a task in one run: a `"skipped"` task never started because another task failed, a `"cancelled"` task
+did not complete because its run was cancelled."""
 
 OnError = Literal["stop", "continue", "return"]
-"""What a failed task means for the others."""
+"""What a failed task means for the other tasks of its process.
+
+`"stop"`: no further task starts, and the failure is raised. `"continue"`: every task that does not wait for the failed
+task runs, then an `ExceptionGroup` of all failures is raised. `"return"`: the same tasks run, and the exceptions stand
+in the results, at the places of their tasks."""

@@ -1,4 +1,4 @@
-"""Which tasks wait for which: the three strategies, as names and as objects."""
+"""The three strategies, as names and as objects: which tasks of a process run in order, and which at once."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -6,23 +6,39 @@ from typing import Literal, NamedTuple
 from procession._model.text import sketch
 
 StrategyName = Literal["sequential", "parallel", "hybrid"]
+"""The name of a strategy: `"sequential"` is `Sequential()`, `"parallel"` is `Parallel()`, `"hybrid"` is `Hybrid()`."""
 
 
 class Stage(NamedTuple):
-    """The tasks from `start` up to and without `stop`, which run at once or one after another."""
+    """A range of tasks that run at once, or one after another."""
 
     start: int
+    """The index of the first task of the stage."""
     stop: int
+    """The index after that of the last task."""
     at_once: bool
+    """Whether the tasks run at once. If not, each starts after the one before it has completed."""
 
 
 class Sequential:
-    """One after another, in the order added, in the caller's thread."""
+    """The strategy that runs tasks one after another, in the order added, in the caller's thread.
+
+    >>> Sequential().stages(5)
+    (Stage(start=0, stop=5, at_once=False),)
+    """
 
     __slots__ = ()
 
     def stages(self, count: int) -> tuple[Stage, ...]:
-        """Return the stages of `count` tasks."""
+        """Divide a number of tasks into stages.
+
+        Args:
+            count: The number of tasks.
+
+        Returns:
+            One stage, whose tasks run one after another; no stage for no tasks.
+
+        """
         return _stages(count, first=count)
 
     def __repr__(self) -> str:
@@ -30,12 +46,24 @@ class Sequential:
 
 
 class Parallel:
-    """All at once, as far as `max_workers` allows."""
+    """The strategy that runs all tasks at once, at most `max_workers` of them at the same time.
+
+    >>> Parallel().stages(5)
+    (Stage(start=0, stop=5, at_once=True),)
+    """
 
     __slots__ = ()
 
     def stages(self, count: int) -> tuple[Stage, ...]:
-        """Return the stages of `count` tasks."""
+        """Divide a number of tasks into stages.
+
+        Args:
+            count: The number of tasks.
+
+        Returns:
+            One stage, whose tasks run at once; no stage for no tasks.
+
+        """
         return _stages(count, first=0)
 
     def __repr__(self) -> str:
@@ -43,15 +71,23 @@ class Parallel:
 
 
 class Hybrid:
-    """The first tasks one after another, then all the rest at once.
+    """The strategy that runs the first tasks one after another, and then all other tasks at once.
 
-    `first` says how many run in order, at least 0; `None` is half of them, rounded down. A number above
-    the count of tasks means all of them.
+    Args:
+        first: How many tasks run one after another. `None`, the default, is half of the tasks, rounded down. A number
+            above that of the tasks stands for all tasks.
 
-    Raises `TypeError` where `first` is not an `int` or `None`, `ValueError` where it is negative.
+    Raises:
+        TypeError: `first` is neither an `int` nor `None`.
+        ValueError: `first` is negative.
 
-    >>> Hybrid(first=2).stages(5)
-    (Stage(start=0, stop=2, at_once=False), Stage(start=2, stop=5, at_once=True))
+    Attributes:
+        first (int | None): The number that was passed, or `None`.
+
+    Example:
+        >>> Hybrid(first=2).stages(5)
+        (Stage(start=0, stop=2, at_once=False), Stage(start=2, stop=5, at_once=True))
+
     """
 
     __slots__ = ("first",)
@@ -64,7 +100,16 @@ class Hybrid:
         self.first: int | None = first
 
     def stages(self, count: int) -> tuple[Stage, ...]:
-        """Return the stages of `count` tasks."""
+        """Divide a number of tasks into stages.
+
+        Args:
+            count: The number of tasks.
+
+        Returns:
+            A stage of tasks that run one after another, then a stage of tasks that run at once. A stage without tasks
+            is left out.
+
+        """
         return _stages(count, first=count // 2 if self.first is None else min(self.first, count))
 
     def __repr__(self) -> str:
@@ -72,12 +117,13 @@ class Hybrid:
 
 
 Strategy = Sequential | Parallel | Hybrid
+"""A strategy as an object."""
 
 _BY_NAME: dict[str, Callable[[], Strategy]] = {"sequential": Sequential, "parallel": Parallel, "hybrid": Hybrid}
 
 
 def strategy_of(strategy: object) -> Strategy:
-    """Return the strategy that a name or an object stands for; `ValueError` lists the known ones."""
+    """Return the strategy for a name or a strategy object; the `ValueError` for anything else lists the known ones."""
     if isinstance(strategy, Strategy):
         return strategy
     if isinstance(strategy, str) and strategy in _BY_NAME:

@@ -8,7 +8,7 @@ _CELL = 60
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = ()) -> str:
-    """Return rows under their head, aligned to the left, or to the right in the columns named.
+    """Lay rows out under their head, columns aligned to the left, or to the right where `right` names them.
 
     >>> print(table(("n", "task"), [("10", "load"), ("9", "save")], right={"n"}))
      n  task
@@ -25,7 +25,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[
 
 
 def lasting(seconds: float) -> str:
-    """Return a time as people say it.
+    """Write a duration in seconds as people say it.
 
     >>> [lasting(s) for s in (0, 0.0000021, 0.25, 2, 12.34, 75, 7265)]
     ['0 s', '2.1 µs', '250 ms', '2 s', '12.3 s', '1 min 15 s', '2 h 1 min']

@@ -1,4 +1,4 @@
-"""A task: one call to make later, and the options that go with it."""
+"""Tasks: calls to make later, and the options of a task."""
 
 import math
 import sys
@@ -17,11 +17,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
-"""What a process keeps of a task: callable, positional and keyword arguments."""
+"""A task as it stands in `Process.tasks`: the callable, its positional arguments, and its keyword arguments."""
 
 
 class Options(NamedTuple):
-    """How a task is to be attempted. See `task` for the meaning of each."""
+    """The options of a task: see `task` for the meaning of each."""
 
     retries: "int | Retrying" = 0
     timeout: float | None = None
@@ -41,9 +41,8 @@ _VARKEYWORDS: Final = 0x8  # inspect.CO_VARKEYWORDS
 class MapFunction:
     """The callable of a `map` task: calls `function` once for each element of the iterables, in order.
 
-    It is an ordinary callable too, and then gives the same list, or with a coroutine function, what to await for it.
-    An element that is drawn from an iterator is gone from it, so `spent` remembers that a run has drawn from one that
-    can be drawn only once.
+    Called directly, it returns the list of results, or for a coroutine function, a coroutine that returns the list.
+    An element that is drawn from an iterator is gone from it: `spent` is set when a run has drawn from an iterator.
     """
 
     __slots__ = ("function", "spent")
@@ -62,11 +61,11 @@ class MapFunction:
         return [await self.function(*element) for element in elements]
 
     def __repr__(self) -> str:
-        return f"Each({self.function!r})"
+        return f"MapFunction({self.function!r})"
 
 
 def check_iterables(iterables: tuple[object, ...], where: str) -> None:
-    """Raise `TypeError` for an argument that cannot be iterated, `ValueError` for known lengths that differ."""
+    """Raise `TypeError` if an argument of a map cannot be iterated, `ValueError` if known lengths differ."""
     for place, iterable in enumerate(iterables, start=1):
         if not isinstance(iterable, Iterable) and not hasattr(type(iterable), "__getitem__"):
             raise TypeError(
@@ -80,7 +79,7 @@ def check_iterables(iterables: tuple[object, ...], where: str) -> None:
 
 
 def _known_length(iterable: object) -> int | None:
-    """Return how many elements there are, where `len()` says so. Of a table, it may be the number of rows."""
+    """Return the number of elements of a sequence, set or mapping; `None` for others, whose `len()` may mean rows."""
     if not isinstance(iterable, Sequence | AbstractSet | Mapping):
         return None
     try:
@@ -108,29 +107,40 @@ def task(
     name: str | EllipsisType | None = ...,
     retry_on: type[Exception] | Iterable[type[Exception]] | EllipsisType = ...,
 ) -> Any:
-    """Give a function the options it has as a task; called directly, it stays an ordinary function.
+    """Return a copy of a function with options that hold where it is used as a task.
 
-    `retries` is how many more attempts follow a first that failed, with exponential backoff and jitter between them
-    (0.1 s at first, at most 60 s), or a `tenacity.Retrying`, whose rules then hold. `retry_on` says which exceptions
-    are worth another attempt when `retries` is a number; one that is no `Exception` never is. `timeout` is the
-    time in seconds that one attempt may take: after it the attempt fails with `TaskTimeoutError`. A coroutine is
-    cancelled then; the thread that a plain function runs in is abandoned, since threads cannot be stopped, and no other
-    attempt is made beside it. `name` is how the task is called in logs, notes and tables.
+    Called directly, the copy is an ordinary function: it is called once, without a timeout. The function that is
+    decorated stays as it is and becomes the `__wrapped__` of the copy. A callable that is no function, such as a bound
+    method, is wrapped in a `functools.partial` instead. `@task` without brackets sets no options.
 
-    Without options a task has one attempt, for any length of time, and is called as its function is. Given to a
-    function that has options, `task` changes those it names, and `retries=0`, `timeout=None`, `name=None` or
-    `retry_on=Exception` takes one back; what was worth a retry goes with the retries.
+    `task` may be applied to a function that has options already: it then changes only the options that are passed.
 
-    What was decorated stays without these options, and is the result's `__wrapped__` if it is a function; any other
-    callable is wrapped in a `functools.partial`. `@task` without brackets gives none.
+    Args:
+        function: The function, where `@task` is written without brackets.
+        retries: The number of further attempts after one that failed, 0 by default, or a `tenacity.Retrying`, whose
+            rules then decide. Between attempts there are pauses: 0.1 s before the first retry, doubled for each
+            further one, at most 60 s, and made shorter or longer at random (exponential backoff with jitter).
+        timeout: The time in seconds that one attempt may take, above 0; `None`, the default, sets no limit. An attempt
+            that takes longer fails with `TaskTimeoutError`. A coroutine is then cancelled and a worker process ended. A
+            thread cannot be stopped: it is abandoned, and no further attempt is made while it still runs.
+        name: The name of the task in logs, notes and tables; `None`, the default, is the name of the function.
+        retry_on: The exceptions that are worth another attempt where `retries` is a number: a subclass of `Exception`
+            or several; by default, every `Exception`. With `retries=0` it goes back to that.
 
-    Raises `TypeError` and `ValueError` for options that cannot be meant, and for a `retry_on` without `retries`.
+    Returns:
+        The copy, or, where no function is passed, a decorator that makes it.
 
-    >>> @task(retries=3, timeout=30.0, name="fetch")
-    ... def fetch(url: str) -> str:
-    ...     return url.upper()
-    >>> fetch("a")
-    'A'
+    Raises:
+        TypeError: An option has a value of a wrong type, or `retry_on` is passed with a `tenacity.Retrying`.
+        ValueError: A number is out of its range, or `retry_on` is passed without `retries`.
+
+    Example:
+        >>> @task(retries=3, timeout=30.0, name="fetch")
+        ... def fetch(url: str) -> str:
+        ...     return url.upper()
+        >>> fetch("a")
+        'A'
+
     """
     options = {"retries": retries, "timeout": timeout, "name": name, "retry_on": retry_on}
     given = {option: _CHECKS[option](value) for option, value in options.items() if value is not ...}
@@ -142,7 +152,7 @@ def task(
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         if not callable(function):
             raise TypeError(f"@task(...) decorates a callable; got {sketch(function)}")
-        # A copy, so that the function that was given keeps what it had; and not a wrapper, which would cost a call.
+        # A copy, so that the decorated function stays as it is; not a wrapper, which would add a call to each call.
         marked: Any = _copied(function) if isinstance(function, FunctionType) else partial(function)
         marked.__procession_options__ = options = options_of(function)._replace(**given)
         _check_retry_on(options, name_of(marked))
@@ -160,7 +170,7 @@ def _copied(function: FunctionType) -> FunctionType:
 
 
 def options_of(function: Callable[..., Any]) -> Options:
-    """Return the options that `task` gave the callable, or the one that a partial or a bound method stands for."""
+    """Return the options that `task` set on a callable, or on the function of a partial or bound method."""
     found = look_up(function, "__procession_options__")
     if isinstance(found, Options):
         return found
@@ -175,27 +185,28 @@ def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
-    """Return whether what a call gives is there to be awaited, as far as can be said without calling.
+    """Return whether the return value of a callable is to be awaited, as far as can be said without calling it.
 
-    That holds for an `async def` function, a partial or a bound method of one, an instance whose `__call__` is one, a
-    map of one, and for what `inspect.markcoroutinefunction` has marked. It does not for a plain function that happens
-    to return something awaitable: that is its value, and one that returns a coroutine has failed.
+    This holds for an `async def` function, a partial or bound method of such a function, an instance whose `__call__`
+    is such a function, a map of such a function, and for a function that `inspect.markcoroutinefunction` has marked. It
+    does not hold for a plain function that happens to return an awaitable: the awaitable is then the value of the task,
+    and a task whose value is a coroutine fails.
     """
     inner = unwrapped(function)
     if isinstance(inner, MapFunction):
         return is_coroutine_function(inner.function)
     if _flags_of(inner) & _COROUTINE:
         return True
-    # To ask `inspect` costs ten times as much as all the rest; it need not be asked where its mark is not.
+    # `inspect` takes ten times as long as all the rest, and need not be asked where its mark is absent.
     if look_up(inner, "_is_coroutine_marker") is None:
         return False
-    import inspect  # which whoever has marked something has imported
+    import inspect  # imported already by the code that has set the mark
 
     return inspect.iscoroutinefunction(inner)
 
 
 def is_async_generator_function(function: Callable[..., Any]) -> bool:
-    """Return whether what a call gives is there for an `async for`."""
+    """Return whether a callable is an async generator function, whose value would need an `async for`."""
     return bool(_flags_of(unwrapped(function)) & _ASYNC_GENERATOR)
 
 
@@ -208,7 +219,7 @@ def _flags_of(inner: Callable[..., Any]) -> int:
 
 
 def takes(function: Callable[..., Any], name: str) -> bool:
-    """Return whether the callable takes a keyword argument of that name, as far as its code says; else `True`.
+    """Return whether a callable takes a keyword argument of this name; `True` where its code does not say.
 
     >>> takes(lambda url: url, "url"), takes(lambda url: url, "retries"), takes(lambda **more: more, "retries")
     (True, False, True)
@@ -223,16 +234,16 @@ def takes(function: Callable[..., Any], name: str) -> bool:
 
 
 def is_process(function: Callable[..., Any]) -> bool:
-    """Return whether the callable is a process, or one of its methods: a task that drives tasks of its own."""
+    """Return whether a callable is a process or a method of a process, so that its task runs tasks of its own."""
     inner = unwrapped(function)
     owner: object = look_up(inner, "__self__")
     return getattr(type(inner if owner is None else owner), "_drives_tasks", None) is True
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Return how a task is called: by its option, else as its callable is, else by the type of that.
+    """Return the name of a task: its option `name`, else the name of its callable, else that of the callable's type.
 
-    >>> name_of(len), name_of(Each(len))
+    >>> name_of(len), name_of(MapFunction(len))
     ('len', 'map of len')
     """
     given = options_of(function).name
@@ -249,7 +260,7 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 def look_up(function: object, attribute: str) -> object:
-    """Return an attribute, or `None` where there is none or the callable's own code fails to give it."""
+    """Return an attribute, or `None` if there is none or the code of the object raises while it is looked up."""
     try:
         return getattr(function, attribute, None)
     except Exception:
@@ -261,7 +272,7 @@ def _checked_retries(retries: Any) -> Any:
         if retries < 0:
             raise ValueError(f"task(retries=...) takes a number of at least 0; got {sketch(retries)}")
         return retries
-    tenacity = sys.modules.get("tenacity")  # whoever has a Retrying has imported it
+    tenacity = sys.modules.get("tenacity")  # imported already by a caller who has a Retrying
     if tenacity is not None and isinstance(retries, tenacity.Retrying):
         return retries
     raise TypeError(f"task(retries=...) takes a number as an int, or a tenacity.Retrying; got {sketch(retries)}")
@@ -300,7 +311,7 @@ def _checked_retry_on(retry_on: Any) -> tuple[type[Exception], ...]:
 
 
 def _check_retry_on(options: Options, name: str | None) -> None:
-    """Raise where there is nothing for `retry_on` to say."""
+    """Raise if `retry_on` has no effect beside the other options."""
     if options.retry_on == PLAIN.retry_on:
         return
     task = "" if name is None else f" of task {shown(name)!r}"

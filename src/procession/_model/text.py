@@ -1,4 +1,4 @@
-"""Text that came from a user, made harmless and short enough to show."""
+"""Text from elsewhere, made harmless and short enough to show."""
 
 from contextlib import suppress
 
@@ -21,7 +21,7 @@ def shown(text: str, limit: int = _LIMIT) -> str:
 
 
 def shown_lines(text: str, limit: int = 2_000) -> str:
-    r"""Return text of several lines, each of at most `limit` characters and made as harmless as `shown` makes it.
+    r"""Return text of several lines, each of at most `limit` characters and escaped as `shown` does it.
 
     >>> shown_lines("Traceback:\n\tx\x1b")
     'Traceback:\n    x\\x1b'
@@ -30,7 +30,7 @@ def shown_lines(text: str, limit: int = 2_000) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """Return how many there are of something, in words that are right for one, too.
+    """Return a number and the noun for the things that it counts, in the singular for 1.
 
     >>> counted(1, "task"), counted(0, "task"), counted(12_000, "task")
     ('1 task', '0 tasks', '12,000 tasks')
@@ -39,9 +39,9 @@ def counted(count: int, what: str) -> str:
 
 
 def sketch(value: object) -> str:
-    """Return how a message speaks of a value that it refuses: a simple one as it is written, another by its type.
+    """Return words for a value that a message refuses: a simple value as it is written, any other by its type.
 
-    Nobody's `__repr__` is called, for it may raise, never end, be huge or tell a secret.
+    The `__repr__` of a user's class is not called, for it may raise, never end, be huge or tell a secret.
 
     >>> sketch("4"), sketch(2.5), sketch(KeyError), sketch([1, 2])
     ("'4'", '2.5', 'class KeyError', 'an object of type list')
@@ -54,7 +54,7 @@ def sketch(value: object) -> str:
 
 
 def described(error: BaseException) -> str:
-    """Return type and message of an error; an error that cannot be turned into text is shown by its type alone."""
+    """Return the type and message of an error; where its `__str__` raises, the type and that failure."""
     try:
         message = str(error)
     except Exception as failure:
@@ -64,7 +64,7 @@ def described(error: BaseException) -> str:
 
 
 def untold(name: str) -> str:
-    """Return what stands for the text of an error of a type of this name where none may stand.
+    """Return the text that stands in place of an error's message where messages are not kept.
 
     >>> untold("PermissionError")
     'PermissionError (what it said is not kept)'

@@ -1,1 +1,1 @@
-"""From what a process says to what a run does: stages and "waits for" edges. Pure."""
+"""From a process to the plan of a run: stages, "waits for" edges, and fingerprints. Functions without side effects."""

@@ -1,7 +1,7 @@
-"""What values of other libraries are made of: by content, whatever they cache and however they lie in memory.
+"""Rules that take values of other libraries apart by their content, without caches and the layout in memory.
 
-What these libraries tell pickle has caches, chunks, offsets, or names that change with the version. None is imported
-here: a rule is looked for only where its library has been loaded.
+The state that these libraries hand to pickle has caches, chunks, offsets, or names that change with the version. None
+of the libraries is imported here: a rule is looked up only if its library has been loaded.
 """
 
 import re
@@ -22,12 +22,12 @@ def _scalar(value: Any) -> list[Any]:
 
 
 def array_content(array: Any) -> list[Any]:
-    """Return what a NumPy array is made of."""
+    """Return the parts of a NumPy array: its type, its shape, and its elements or their hash."""
     dtype = array.dtype
     if dtype.hasobject:
         content = array.ravel().tolist()
     else:
-        # Hashed here, and without a copy if that can be: numpy lends out no times (kinds m and M).
+        # Hashed here, without a copy where possible: NumPy gives no buffer for times (kinds m and M).
         lent = array.flags.c_contiguous and dtype.kind not in "mM"
         content = blake2b(array if lent else array.tobytes()).digest()
     return [dtype if dtype.names else dtype.str, array.shape, content]
@@ -50,12 +50,12 @@ def _index(index: Any) -> list[Any]:
     names = list(index.names)
     if hasattr(index, "levels"):
         return [names, [index.get_level_values(place) for place in range(index.nlevels)]]
-    # A range takes no place, however long it is.
+    # A range is described by three numbers, however long it is.
     return [names, range(index.start, index.stop, index.step) if hasattr(index, "step") else _column(index.array)]
 
 
 def _column(column: Any) -> list[Any]:
-    """Return what an array of pandas is made of: its type, where nothing stands, and the rest."""
+    """Return the parts of a pandas array: its type, the places of missing values, and the other values."""
     name = str(column.dtype)
     if hasattr(column, "codes"):
         return [name, column.categories, column.codes, column.ordered]
@@ -67,7 +67,8 @@ def _column(column: Any) -> list[Any]:
         return [name, column.asi8]
     if column.dtype.kind in "biufc":
         return [name, column.to_numpy()]
-    # What is missing is left to `missing`, for it has several words; numbers and text alone are digested in one pass.
+    # Missing values become None, since pandas has several objects for them, and a list of numbers, text and None alone
+    # is digested in one pass.
     objects = column.astype(object)
     return [name, missing, [None if gone else value for gone, value in zip(missing, objects, strict=True)]]
 
@@ -92,7 +93,7 @@ def _arrow_table(table: Any) -> list[Any]:
 
 
 def _arrow_schema(schema: Any) -> list[Any]:
-    # Its metadata say which version of which library wrote it.
+    # Without its metadata, which name the version of the library that wrote it.
     return [(field.name, str(field.type), field.nullable) for field in schema]
 
 
@@ -109,7 +110,7 @@ def _arrow_chunks(chunks: Any) -> list[Any]:
 
 
 def _model(model: Any) -> list[Any]:
-    """Return what a pydantic model is made of: what it compares, and so not which fields were set."""
+    """Return the parts of a pydantic model that its `==` compares: not which of the fields were set explicitly."""
     kind = cast("Any", type(model))
     fields = getattr(kind, "model_fields", None) or getattr(kind, "__fields__", {})
     held = cast("dict[str, Any]", model.__dict__)
@@ -142,4 +143,4 @@ FAMILIES: Final[dict[str, Callable[[Any], Iterable[Any]]]] = {
     "pydantic:BaseModel": _model,
     "zoneinfo:ZoneInfo": lambda zone: [zone.key],
 }
-"""By a class and its subclasses."""
+"""The rules, by the class whose instances and whose subclasses' instances they take apart."""

@@ -3,10 +3,10 @@
 They depend on no hash seed, no version of Python, no order of sets and dicts, and not on which equal parts of a value
 are one object. `1`, `True` and `1.0` differ, as do `0.0` and `-0.0`; every nan is the same.
 
-value ──leaf──▶ digest                          of numbers and text, alone or directly in a container: most of them
+value ──leaf──▶ digest                          of numbers and text, alone or directly in a container: most values
   │
   └──taken apart──▶ nodes ──parts first──▶ digest of a node: its label and the digests of its parts
-                      └──in a cycle──▶ told apart together, round after round, until no round tells more
+                      └──in a cycle──▶ all nodes of the cycle are hashed in rounds, until no round tells more apart
 """
 
 from functools import partial
@@ -27,21 +27,23 @@ SIZE: Final = 16
 """The length of a digest, in bytes."""
 
 SIMPLE: Final = frozenset({int, str, float, bool, complex, bytes, type(None), EllipsisType})
-"""Types whose values marshal writes alike everywhere: in its version 0, which knows neither references nor interned
-strings. Containers of these too, but of no others: it takes any buffer for bytes, and writes dicts in their order."""
+"""Types whose values `marshal` writes as the same bytes in every interpreter, in its version 0, which has neither
+references nor interned strings. Containers are written so only if they hold these types alone: `marshal` writes any
+buffer as bytes, and dicts in their order."""
 
 _CONTAINERS: Final = frozenset({list, tuple, set, frozenset, dict})
 _IN_ANY_ORDER: Final = tuple(cast("Any", kind).__iter__ for kind in (set, frozenset))
 _TEXT: Final = frozenset({str, bytes})
 _HEAVY: Final = 64
-"""Values of so many parts, or bytes, are remembered: looking twice costs more than a place in a dictionary."""
+"""Digests of values with so many parts are kept, since a second digest would cost more than a place in a dictionary."""
 _HEAVY_BYTES: Final = 4096
+"""The same for values of so many bytes."""
 _PATIENCE: Final = 1_000_000
-"""How many nodes of one cycle are hashed, over all rounds, before it is given up: some seconds."""
+"""How many nodes of one cycle are hashed over all rounds before the value is refused: some seconds of work."""
 
 
 def digest(value: object) -> bytes:
-    """Return the digest of a value. Raises `DigestError` if it holds what cannot be digested.
+    """Return the digest of a value. Raises `DigestError` if a part of the value has no digest.
 
     >>> digest({"a": 1, "b": {2, 3}}) == digest({"b": {3, 2}, "a": 1})
     True
@@ -53,9 +55,9 @@ def digest(value: object) -> bytes:
 
 
 def digest_element(element: tuple[Any, ...], where: str) -> bytes:
-    """Return the digest of one element of a map; `where` names process and task if it has to be refused.
+    """Return the digest of the arguments of one element of a map; `where` names process and task in error messages.
 
-    What has no name of its own in it, such as a lambda, counts by its code: no task's name tells elements apart.
+    Functions and classes without a name of their own in it, such as lambdas, count by their code.
 
     >>> digest_element((1, "a"), "process 'p', task 0 (f)").hex()
     '556b747b6b9d03235dc4f207c16329dc'
@@ -64,7 +66,7 @@ def digest_element(element: tuple[Any, ...], where: str) -> bytes:
         digester = Digester()
         found = digester.call(element, {})
         if digester.unnamed:
-            from procession._plan.identity import unnamed_in  # which needs digests itself
+            from procession._plan.identity import unnamed_in  # at the first use, since that module imports this one
 
             found = combined(found, *(one.code for one in unnamed_in(element, digester)))
         return found
@@ -73,7 +75,7 @@ def digest_element(element: tuple[Any, ...], where: str) -> bytes:
 
 
 def check_order(iterables: tuple[object, ...], where: str) -> None:
-    """Raise `DigestError` if one that a map draws from is a set; `where` names process and task.
+    """Raise `DigestError` if an iterable of a map is a set; `where` names process and task.
 
     >>> check_order(([2, 1], {2, 1}), "process 'p', task 0 (f)")
     Traceback (most recent call last):
@@ -87,7 +89,7 @@ def check_order(iterables: tuple[object, ...], where: str) -> None:
 
 
 def refuse_sets(iterables: tuple[object, ...]) -> None:
-    """Raise `Refused` if an iterable is a set: an element is recorded by its place, and there it has none."""
+    """Raise `Refused` if an iterable is a set: elements are recorded by their places, and those of a set have none."""
     for place, iterable in enumerate(iterables, start=1):
         if getattr(type(iterable), "__iter__", None) in _IN_ANY_ORDER:
             raise Refused(
@@ -98,31 +100,32 @@ def refuse_sets(iterables: tuple[object, ...]) -> None:
 
 
 class Refused(Exception):
-    """Something cannot be digested: says what, where it is and what would be right; not yet of which task."""
+    """A value has no digest. The message names the value, where it lies and what to pass instead, but no task."""
 
 
 class Digester:
-    """Digests values, and looks only once at what is costly: it is for as long as nobody changes the values."""
+    """Digests values and keeps the digests of large ones. Only for as long as none of the values is changed."""
 
     __slots__ = ("_heavy", "_kept", "_unnamed", "arguments", "unnamed")
 
     def __init__(self) -> None:
         self.arguments: list[bytes] = []
-        """The digest of each argument of the last call, where it took more than one pass over all of them."""
+        """The digest of each argument of the last call; empty if one pass over all arguments was enough."""
         self.unnamed = False
-        """Whether what has no name of its own, a function or class, may have been met since this was set to `False`."""
-        self._unnamed: set[int] = set()  # those of `_heavy` that may hold one
+        """Whether a function or class without a name of its own may have been digested since this was last reset."""
+        self._unnamed: set[int] = set()  # the keys of `_heavy` whose values may hold an unnamed function or class
         self._heavy: dict[int, bytes] = {}
-        self._kept: list[object] = []  # or another object could get the id of one in `_heavy`
+        self._kept: list[object] = []  # so that no other object gets an id that is a key of `_heavy`
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """Return the digest of the arguments of a call. Raises `Refused` with the argument's name."""
-        # What most tasks have takes one pass in C: 1.3 µs. What is too long for it is so by value, never by history.
+        # The arguments of most tasks are digested by one pass in C: 1.3 µs. Whether the pass is taken must depend on
+        # the values alone, not on earlier calls, or equal arguments would get different digests.
         values = (*args, *kwargs.values()) if kwargs else args
         if SIMPLE.issuperset(map(type, values)) and self._heavy.keys().isdisjoint(map(id, values)):
             try:
                 written = dumps((args, tuple(sorted(kwargs.items()))) if kwargs else args, 0)
-            except ValueError:  # more than 2 GiB: which argument it is, is told below
+            except ValueError:  # more than 2 GiB; the code below finds the argument
                 written = bytes(_HEAVY_BYTES)
             if len(written) < _HEAVY_BYTES:
                 self.arguments = []
@@ -133,7 +136,7 @@ class Digester:
         return _hashed(b"\0call" + dumps((len(args), *names), 0) + b"".join(digests))
 
     def callable(self, function: object) -> bytes:
-        """Return the digest of what there is to the callable of a task. Raises `Refused` that says so."""
+        """Return the digest of the callable of a task. The message of `Refused` says that the callable is meant."""
         try:
             return self.value(function)
         except Refused as refused:
@@ -146,10 +149,11 @@ class Digester:
             raise Refused(f"argument {name}{refused}") from refused.__cause__
 
     def value(self, value: object) -> bytes:
-        """Return the digest of a value. Raises `Refused`.
+        """Return the digest of a value. Raises `Refused` if a part of it has no digest.
 
-        What is no leaf is taken apart, depth first, with a list for a stack, so that no depth is too deep. Nodes that
-        lead back to each other are found as Tarjan found them: the low of a node is the earliest it leads back to.
+        Values other than leaves are taken apart depth first, with a list as the stack, so that no depth is too large.
+        Cycles are found by Tarjan's algorithm for strongly connected components (Depth-first search and linear graph
+        algorithms, 1972): the `low` of a node is the earliest node that it leads back to.
         """
         way: list[_Node] = []
         part = value
@@ -183,7 +187,7 @@ class Digester:
         return first.found
 
     def _leaf(self, value: Any) -> bytes | None:
-        """Return the digest of what was seen before, of a simple value and of a container of such; else `None`."""
+        """Return the digest of a known value, a simple value or a container of simple values; `None` for others."""
         found = self._heavy.get(id(value))
         if found is not None:
             self.unnamed = self.unnamed or id(value) in self._unnamed
@@ -217,7 +221,7 @@ class Digester:
         self._kept.append(value)
 
     def _settle(self, unsettled: "list[_Node]", first: "_Node") -> None:
-        """Give their digests to the nodes from `first` on, of which there are several only in a cycle."""
+        """Set the digests of the nodes from `first` on; there are several only if they form a cycle."""
         members = [unsettled.pop()]
         while members[-1] is not first:
             members.append(unsettled.pop())
@@ -231,14 +235,14 @@ class Digester:
 
 
 class _Node:
-    """A value on its way to a digest: `found` is empty until it is there."""
+    """A value while it is digested: `found` is its digest, or empty as long as it is not known."""
 
     __slots__ = ("found", "label", "low", "parts", "place", "rest", "value", "weight", "width")
 
     def __init__(self, value: object, place: int) -> None:
         label, parts, self.width = taken_apart(value)
         self.label = dumps(label, 0)
-        self.value = value  # kept, so that no other part gets its id
+        self.value = value  # kept alive, so that no other part gets its id
         self.place = self.low = place
         self.rest = iter(parts)
         self.parts: list[bytes | _Node] = []
@@ -246,7 +250,7 @@ class _Node:
         self.found = b""
 
     def add(self, part: "bytes | _Node") -> None:
-        """Add a part whose own parts are done, or that lies on the way to this one."""
+        """Add the digest of a part, or the node of a part in the same cycle, whose digest is not known yet."""
         if isinstance(part, bytes):
             self.weight += 1
             self.parts.append(part)
@@ -257,7 +261,7 @@ class _Node:
             self.low = min(self.low, part.low)
 
     def hashed(self, colours: "Mapping[_Node, bytes]") -> bytes:
-        """Return the digest, with colours for those parts that have none yet."""
+        """Return the digest; `colours` stand in for digests of parts that have none yet."""
         digests = [part if isinstance(part, bytes) else colours[part] for part in self.parts]
         if self.width:
             digests = sorted(b"".join(digests[at : at + self.width]) for at in range(0, len(digests), self.width))
@@ -265,11 +269,12 @@ class _Node:
 
 
 def _told_apart(members: list[_Node]) -> None:
-    """Give their digests to nodes that lead back to each other.
+    """Set the digests of the nodes of a cycle by colour refinement (1-dimensional Weisfeiler-Leman).
 
-    At first all have one colour. In each round a node is hashed with the colours of its parts, which is its next
-    colour. A round can only tell more nodes apart; once it does not, no further one would. The digests are then made
-    of all pairs of a colour and the next one: two cycles that have the same pairs look the same from every node.
+    All nodes begin with the same colour. In each round, the hash of a node with the colours of its parts becomes its
+    next colour. A round can only tell more nodes apart; when a round does not, no later round would, and the refinement
+    ends. The digests are then hashed from the set of all pairs of a node's colours in the last two rounds: two cycles
+    with the same pairs look the same from each of their nodes.
     """
     colours = dict.fromkeys(members, bytes(SIZE))
     before, classes, rounds = colours, 0, 0
@@ -284,7 +289,7 @@ def _told_apart(members: list[_Node]) -> None:
 
 
 def combined(*digests: bytes) -> bytes:
-    """Return one digest for several."""
+    """Return one digest of several digests."""
     return _hashed(b"\0all" + b"".join(digests))
 
 
@@ -309,12 +314,12 @@ def _written(container: Any) -> bytes:
 
 
 def long(value: Any) -> bool:
-    """Return whether it is text that one should not copy each time a container holds it."""
+    """Return whether a value is text too long to be copied for each container that holds it."""
     return type(value) in _TEXT and len(value) >= _HEAVY_BYTES
 
 
 def _refusal(way: list[Any], opaque: Opaque) -> str:
-    """Return what is refused, where it lies in the first of `way`, why, and what would be right."""
+    """Return a message: the refused value, its path from the first value of `way`, and what to pass instead."""
     where = _path(way)
     kind = place_of(type(way[-1])).replace(":", ".")
     return (
@@ -326,9 +331,9 @@ def _refusal(way: list[Any], opaque: Opaque) -> str:
 
 
 def _path(way: list[Any]) -> str:
-    """Return how one gets from the first value to the last, as far as names lead there; no value is shown."""
+    """Return the path from the first value to the last, by names and indexes; values themselves are not shown."""
     steps: list[str] = []
-    owner: Any = None  # the object or function that what is next belongs to
+    owner: Any = None  # the object or function to which the next container belongs
     for holder, held in pairwise(way):
         if not isinstance(holder, dict | list | tuple):
             owner = None if isinstance(holder, partial) else holder

@@ -1,8 +1,8 @@
-"""Fingerprints: what a journal keeps of a process, so that a later run can tell what has changed.
+"""Fingerprints: the description of a process that a journal keeps, so that a resumed run can tell what has changed.
 
-A task is its place, its name, and a digest of its arguments; where several share a name that does not lead to their
-code, that as well: see `identity`. What a function does is no part of it otherwise, so that a run can go on once a
-mistake is mended; nor is how it is run: strategy, workers, failure policy.
+The fingerprint of a task has its place, its name, and a digest of its arguments. Where several tasks share a name that
+does not lead to their code, it also has a digest of the code: see `identity`. Otherwise the code of functions is no
+part of it, so that a run can go on after a mistake is mended; nor are strategy, workers and failure policy.
 """
 
 import copyreg
@@ -34,24 +34,24 @@ _MAIN_IN_1 = re.compile("((?:map of )*)__main__:")
 
 
 class Form(NamedTuple):
-    """Which parts the arguments of a call have."""
+    """The parts that the arguments of a call have."""
 
     bound: bool
-    """Whether the callable holds some: what it is bound to, or closes over."""
+    """Whether the callable holds arguments: an object that it is bound to, or values that it closes over."""
     positional: int
-    """How many are positional."""
+    """The number of positional arguments."""
     names: tuple[str, ...]
-    """The keywords, sorted."""
+    """The names of the keyword arguments, sorted."""
 
     @property
     def marked(self) -> int:
-        """How many parts are marked: where there is but one, it is the one that has changed."""
+        """How many parts have a mark: all, or none if there is only one, which then is the part that has changed."""
         parts = self.bound + self.positional + len(self.names)
         return parts if parts > 1 else 0
 
     @property
     def parts(self) -> list[str]:
-        """The parts in words, without any value."""
+        """The parts in words, without values."""
         named = [
             f"argument {name}" for name in (*range(1, self.positional + 1), *(repr(shown(one)) for one in self.names))
         ]
@@ -59,17 +59,18 @@ class Form(NamedTuple):
 
 
 class Arguments(NamedTuple):
-    """Which arguments tasks have, and enough of each to say which one has changed; whether one has, digests say."""
+    """The arguments of tasks, each with a short mark that says whether this argument has changed."""
 
     forms: tuple[Form, ...] = ()
+    """The different forms of calls in the process."""
     which: bytes = b""
-    """The place in `forms` of each task's form: 4 bytes each, the lowest first."""
+    """For each task, the place of its form in `forms`, as 4 bytes in little-endian order."""
     marks: bytes = b""
-    """Of each part of a task that has several, 2 bytes that differ, nearly always, when it does."""
+    """For each part of each task with several parts, 2 bytes of a hash."""
 
     def difference(self, other: "Arguments", place: int) -> str:
-        """Say what changed in the arguments of the task at a place, whose digest has."""
-        if not self.which:  # it was written by a version that did not keep them
+        """Say in words which arguments of the task at a place have changed, given that their digest has."""
+        if not self.which:  # written by a version that did not keep forms
             return "has other arguments"
         was, now = self._form(place), other._form(place)
         changed = now.parts
@@ -82,7 +83,7 @@ class Arguments(NamedTuple):
         return "has other arguments" + (f": {' and '.join(changed)}" if changed else "")
 
     def bound(self, place: int) -> bool:
-        """Return whether the callable of the task at a place holds arguments, or nobody knows."""
+        """Return whether the callable of the task at a place holds arguments; `True` if that was not kept."""
         return not self.which or self._form(place).bound
 
     def _form(self, place: int) -> Form:
@@ -94,38 +95,38 @@ class Arguments(NamedTuple):
 
 
 class Fingerprint(NamedTuple):
-    """What a process was, task by task: about 20 bytes each, and each name once."""
+    """The fingerprint of a process: about 20 bytes for each task, and each name once."""
 
     process_name: str
     names: tuple[str, ...]
     """The different names of tasks, in the order in which they first occur."""
     which: bytes
-    """The place in `names` of each task's name: 4 bytes each, the lowest first."""
+    """For each task, the place of its name in `names`, as 4 bytes in little-endian order."""
     digests: bytes
     """The digest of each task's arguments: 16 bytes each."""
     codes: tuple[str, ...] = ()
-    """For each of `names`, a digest of the code of the functions that have no name of their own; most have none."""
+    """For each of `names`, a digest of the code of its functions without a name of their own; empty for most."""
     apart: tuple[int, ...] = ()
-    """Those of `names` which others share, so that the code tells them apart."""
+    """The places in `names` of names that tasks with different code share, so that the code tells them apart."""
     arguments: Arguments = Arguments()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return what counts in a digest of this one: a process that is a task of another has it there."""
+        """Return the parts that count in a digest of the fingerprint, where a process is a task of another."""
         names = tuple(map(identity, self.names))
         names = tuple(f"{name}#{self.codes[at]}" if at in self.apart else name for at, name in enumerate(names))
         return copyreg.__newobj__, (Fingerprint, self.process_name, names, self.which, self.digests)  # type: ignore[attr-defined]
 
     @property
     def tasks(self) -> int:
-        """How many tasks there are."""
+        """The number of tasks."""
         return len(self.digests) // SIZE
 
     def name(self, place: int) -> str:
-        """Return the name of the task at a place: what it is called, and where its callable comes from."""
+        """Return the full name of the task at a place: its name, and the module and name of its callable."""
         return self.names[_number(self.which, place)]
 
     def called(self, place: int) -> str:
-        """Return what the task at a place is called."""
+        """Return the name of the task at a place, as users see it."""
         return called(self.name(place))
 
     def digest(self, place: int) -> bytes:
@@ -133,7 +134,7 @@ class Fingerprint(NamedTuple):
         return self.digests[place * SIZE : (place + 1) * SIZE]
 
     def first_difference(self, other: "Fingerprint") -> str | None:
-        """Return what changed first from this fingerprint to the other, in words; `None` if nothing did.
+        """Return the first difference from this fingerprint to the other in words; `None` if there is none.
 
         >>> before = fingerprint_of("p", [(len, ("a",), {}), (len, ("b",), {})])
         >>> before.first_difference(fingerprint_of("p", [(len, ("a",), {}), (max, ("b",), {})]))
@@ -156,7 +157,7 @@ class Fingerprint(NamedTuple):
         return counts if also else None
 
     def changed(self, other: "Fingerprint") -> set[int]:
-        """Return the places of all tasks that differ between the two, or that only one of them has.
+        """Return the places of all tasks that differ between the two fingerprints, or that only one of them has.
 
         >>> before = fingerprint_of("p", [(len, ("a",), {}), (len, ("b",), {})])
         >>> before.changed(fingerprint_of("p", [(len, ("c",), {}), (len, ("b",), {}), (len, ("d",), {})]))
@@ -166,10 +167,11 @@ class Fingerprint(NamedTuple):
         return {place for place, _ in self._differences(other)}.union(range(*both))
 
     def same_maps(self, other: "Fingerprint", tasks: AbstractSet[int]) -> set[int]:
-        """Return those of the tasks that are maps of the same function in both, whatever it is given for each element.
+        """Return those of the passed tasks that are maps of the same function in both, whatever their iterables.
 
-        >>> before = fingerprint_of("p", [(Each(len), (["a"],), {}), (Each(len), (["b"],), {}), (len, ("a",), {})])
-        >>> after = fingerprint_of("p", [(Each(len), (["c"],), {}), (Each(max), (["b"],), {}), (len, ("b",), {})])
+        >>> lengths, largest = MapFunction(len), MapFunction(max)
+        >>> before = fingerprint_of("p", [(lengths, (["a"],), {}), (lengths, (["b"],), {}), (len, ("a",), {})])
+        >>> after = fingerprint_of("p", [(lengths, (["c"],), {}), (largest, (["b"],), {}), (len, ("b",), {})])
         >>> before.same_maps(after, {0, 1, 2})
         {0}
         """
@@ -181,7 +183,8 @@ class Fingerprint(NamedTuple):
             and other.name(place).startswith("map of ")
             and (
                 place not in differences
-                # What a callable holds is in one digest with the iterables: nobody can tell whether it has changed.
+                # One digest covers the iterables and the arguments that the callable holds, so a change of the digest
+                # does not say which of the two has changed.
                 or (
                     differences[place] == "arguments"
                     and not (self.arguments.bound(place) or other.arguments.bound(place))
@@ -190,7 +193,7 @@ class Fingerprint(NamedTuple):
         }
 
     def _differences(self, other: "Fingerprint") -> "Iterator[tuple[int, Literal['name', 'arguments']]]":
-        """Yield the places of tasks that both have and that differ, each with in what."""
+        """Yield the places of tasks that differ, each with whether the name or the arguments do."""
         named = _Names(self, other)
         for place in range(min(self.tasks, other.tasks)):
             if not named.alike(_number(self.which, place), _number(other.which, place)):
@@ -215,7 +218,7 @@ class Fingerprint(NamedTuple):
 
     @classmethod
     def from_bytes(cls, written: bytes) -> "Fingerprint":
-        """Return the fingerprint that was written; `ValueError` if it was none, or one of a newer version.
+        """Read a fingerprint from bytes. Raises `ValueError` if they are none, or that of a newer version.
 
         >>> fingerprint = fingerprint_of("p", [(len, ("a",), {})])
         >>> Fingerprint.from_bytes(fingerprint.to_bytes()) == fingerprint
@@ -237,7 +240,7 @@ class Fingerprint(NamedTuple):
 
 
 def _read_1(head: Any, rest: bytes) -> tuple[Any, ...]:
-    """Return the fields of a version that kept names and digests only, and called the main module `__main__`."""
+    """Read version 1, which had names and digests only, and the name `__main__` for the main module."""
     split = int(head["which"])
     names = tuple(_MAIN_IN_1.sub(lambda found: f"{found[1]}{main_module()}:", str(name)) for name in head["names"])
     digests = rest[split:]
@@ -266,7 +269,7 @@ _READERS: Final = {1: _read_1, 2: _read_2}
 
 
 class _Names:
-    """Tells whether a task of one fingerprint and one of another are the same by name."""
+    """Compares the names of tasks of two fingerprints."""
 
     def __init__(self, before: Fingerprint, after: Fingerprint) -> None:
         self._before = before
@@ -275,7 +278,7 @@ class _Names:
         self._shared = _shared(before.names) | _shared(after.names)
 
     def alike(self, was: int, now: int) -> bool:
-        """Return whether two are the same, each the place of a name in its fingerprint."""
+        """Return whether two names stand for the same task; each is the place of a name in its fingerprint."""
         found = self._known.get((was, now))
         if found is None:
             found = self._known[was, now] = self._compared(was, now)
@@ -290,12 +293,12 @@ class _Names:
             return True
         if identity(one) == identity(other):
             return identity(one) not in self._shared
-        # Only if all tasks of that name have moved: else the two are different functions.
+        # A module has moved only if all tasks of that name have: otherwise the two are different functions.
         return one not in after.names and other not in before.names and moved(one, other)
 
 
 def _shared(names: Sequence[str]) -> set[str]:
-    """Return the explicit names that tasks with different functions have."""
+    """Return the explicit names that tasks with different functions share."""
     counts = Counter(map(identity, dict.fromkeys(names)))
     return {name for name, count in counts.items() if count > 1}
 
@@ -309,7 +312,7 @@ def _number(packed: bytes, place: int) -> int:
 
 
 def unpacked(packed: bytes, length: int) -> bytes:
-    """Return what was packed, which has `length` bytes: what is short can be packed of more than there is room for."""
+    """Decompress to `length` bytes, no more: a few compressed bytes may stand for more than fits into memory."""
     packing = zlib.decompressobj()
     found = packing.decompress(packed, length + 1)
     if not packing.eof:
@@ -318,7 +321,7 @@ def unpacked(packed: bytes, length: int) -> bytes:
 
 
 def numbers(written: bytes) -> "array[int]":
-    """Return the numbers of 4 bytes each, the lowest first, that were written."""
+    """Return the numbers that bytes hold, 4 bytes each in little-endian order."""
     read = array("I", written)
     if sys.byteorder == "big":  # pragma: no cover  # there is no such machine to test on
         read.byteswap()
@@ -328,17 +331,18 @@ def numbers(written: bytes) -> "array[int]":
 def fingerprint_of(process_name: str, calls: Sequence[Call]) -> Fingerprint:
     """Return the fingerprint of a process.
 
-    An iterable of a `map` that has no length counts by its type alone, since looking at its elements would draw them:
-    see `digest_element`. A handle is the place of its task.
+    An iterable of a `map` without a length counts by its type alone, since reading its elements would draw them: see
+    `digest_element`. A handle counts by the place of its task.
 
-    Raises `DigestError` that names process, task and argument if one cannot be digested, or a map draws from a set.
+    Raises `DigestError`, which names process, task and argument, if an argument has no digest or a map draws from a
+    set.
     """
     digester = Digester()
     interned: dict[tuple[str, bytes], int] = {}
     unnamed: dict[int, list[Unnamed]] = {}
     known: dict[int, tuple[str, bytes, list[Unnamed]]] = {}
     forms: dict[Form, int] = {}
-    kinds: dict[tuple[Any, ...], tuple[int, tuple[str, ...], bool]] = {}  # of calls, before they are brought in a form
+    kinds: dict[tuple[Any, ...], tuple[int, tuple[str, ...], bool]] = {}  # from a call as it is written to its form
     which, formed, marks, digests = array("I"), array("I"), array("H"), list[bytes]()
     for place, (function, args, kwargs) in enumerate(calls):
         try:
@@ -397,14 +401,14 @@ def _packed(numbers: "array[int]") -> bytes:
 
 
 def _mark(value: Any, digest: bytes) -> int:
-    """Return a number by which an argument that has changed is found, the same whatever the other arguments are."""
+    """Return the mark of an argument: 16 bits of a hash of it, independent of the other arguments."""
     if type(value) in SIMPLE and not long(value):
         return crc32(dumps(value, 0)) & 0xFFFF
     return int.from_bytes(digest[:_MARK], "little")
 
 
 def _told_by_code(names: Sequence[str], unnamed: Mapping[int, list[Unnamed]]) -> Iterator[int]:
-    """Yield the places of names that are told apart by code: whose functions share a place, and not a code."""
+    """Yield the places of names that are told apart by code: their functions share a name and differ in code."""
     codes: dict[tuple[str, str], set[bytes]] = {}
     for at, functions in unnamed.items():
         for one in functions:

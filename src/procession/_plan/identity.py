@@ -1,8 +1,8 @@
-"""What a task is recognised by: its name, and its code where several share a name that does not lead to it.
+"""The identity of a task in a journal: its name, and its code where several tasks share a name.
 
-An explicit name is known by itself, whatever module its function is reached by. Without one, a task is known by module
-and qualified name. Lambdas, and functions that another one made, often share these: a digest of their code tells them
-apart then.
+A task with an explicit name is known by that name, whatever module its function is in. Without an explicit name, a task
+is known by module and qualified name. Lambdas, and functions that another function made, often share these: then a
+digest of their code tells them apart.
 """
 
 import re
@@ -20,14 +20,14 @@ from procession.errors import DigestError
 
 _MAPS = re.compile("((?:map of )*)(.*)", re.DOTALL)
 _NAMED_ITSELF = re.compile(r"""(?:(.*) \()?[\w.<>]+:[\w.<>]+ ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\)?""", re.DOTALL)
-"""The name that was given, if any, and the own name, as it is written in Python."""
+"""Matches the full name of a process as a task: its explicit name, if any, and its own name as a Python literal."""
 
 
 def qualified(function: Callable[..., Any]) -> str:
-    """Return what a task is recognised by: where its callable comes from, after the name it was given, if any.
+    """Return the full name of a task: module and name of its callable, after its explicit name if it has one.
 
     >>> import json
-    >>> qualified(json.dumps), qualified(Each(len)), qualified([].append)
+    >>> qualified(json.dumps), qualified(MapFunction(len)), qualified([].append)
     ('json:dumps', 'map of builtins:len', 'builtins:list.append')
     """
     if isinstance(function, MapFunction):
@@ -38,7 +38,7 @@ def qualified(function: Callable[..., Any]) -> str:
 
 
 def called(name: str) -> str:
-    """Return what a task is called that is recognised by this: without where its callable comes from.
+    """Return the name of a task, as users see it, from its full name.
 
     >>> [called(name) for name in ("app.pages:fetch", "map of json:dumps", "fetch (app.pages:get)", "app:Step 'load'")]
     ['fetch', 'map of dumps', 'fetch', 'load']
@@ -48,13 +48,13 @@ def called(name: str) -> str:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Return how often it is a map of another, which a task's own name may say without end, and the rest."""
+    """Divide a full name into its leading "map of " words, of which a name may have any number, and the rest."""
     maps, function = _MAPS.fullmatch(name).groups()  # type: ignore[union-attr]  # any text is like that
     return maps, function
 
 
 def _named_itself(name: str) -> re.Match[str] | None:
-    # The expression takes a while on a name of millions of characters.
+    # The ending is tested first, since the expression is slow on a name of millions of characters.
     return _NAMED_ITSELF.fullmatch(name) if name.endswith(("'", '"', "')", '")')) else None
 
 
@@ -62,14 +62,14 @@ def _called(name: str) -> str:
     named_itself = _named_itself(name)
     if named_itself is not None:
         given, own = named_itself.groups()
-        with suppress(ValueError, SyntaxError):  # of a journal that is damaged
+        with suppress(ValueError, SyntaxError):  # in a damaged journal
             return str(literal_eval(own)) if given is None else str(given)
     given, bracket, _ = name.rpartition(" (")
     return given if bracket else name.partition(":")[2] or name
 
 
 def identity(name: str) -> str:
-    """Return what stays the same in such a name when the function behind an explicit name is another one.
+    """Return the part of a full name that identifies its task: an explicit name without the function behind it.
 
     >>> [identity(name) for name in ("app.pages:fetch", "fetch (app.pages:get)", "map of fetch (app.pages:get)")]
     ['app.pages:fetch', 'fetch (', 'map of fetch (']
@@ -77,7 +77,7 @@ def identity(name: str) -> str:
     maps, function = _split(name)
     named_itself = _named_itself(function)
     given = named_itself[1] if named_itself is not None else function.rpartition(" (")[0]
-    return f"{maps}{given} (" if given else name  # with a bracket, so that none is like a module and a name
+    return f"{maps}{given} (" if given else name  # the bracket tells it from a module and name
 
 
 def moved(was: str, now: str) -> bool:
@@ -94,15 +94,16 @@ def moved(was: str, now: str) -> bool:
 
 
 class Unnamed(NamedTuple):
-    """A function or class that its module and name do not lead to."""
+    """A function or class that cannot be found by its module and name."""
 
     place: str
+    """Its module and qualified name."""
     code: bytes
-    """A digest of its code and, of a class, of what the methods close over."""
+    """A digest of its code and, for a class, of the values that its methods close over."""
 
 
 def unnamed_in(values: Sequence[object], digester: Digester) -> list[Unnamed]:
-    """Return what has no name of its own in callables and arguments: functions, classes of objects, what these hold."""
+    """Return the unnamed functions and classes in callables and arguments, at any depth, in a fixed order."""
     found: list[Unnamed] = []
     waiting: list[Any] = [*reversed(values)]
     seen: dict[int, object] = {}
@@ -110,7 +111,7 @@ def unnamed_in(values: Sequence[object], digester: Digester) -> list[Unnamed]:
         value = waiting.pop()
         if type(value) in SIMPLE or id(value) in seen:
             continue
-        seen[id(value)] = value  # kept, so that no other value gets its id
+        seen[id(value)] = value  # kept alive, so that no other value gets its id
         if isinstance(value, type):
             if nameless(value):
                 found.append(Unnamed(place_of(value), _class_digest(value)))
@@ -130,14 +131,14 @@ def unnamed_in(values: Sequence[object], digester: Digester) -> list[Unnamed]:
 
 
 def _class_digest(kind: type) -> bytes:
-    """Return a digest of the functions of a class, of what they close over, and of its attributes that have one."""
+    """Return a digest of the functions of a class, the values they close over, and its attributes with a digest."""
     found: list[bytes] = []
     for name, attribute in sorted(vars(kind).items()):
         function = look_up(attribute, "__func__") or look_up(attribute, "fget") or attribute
         if isinstance(function, FunctionType):
             found.append(_code_digest(function.__code__))
         elif name.startswith("__"):
-            continue  # of these, the interpreter makes some, and each version others
+            continue  # the interpreter adds some of these, and each version adds others
         with suppress(DigestError):
             found.append(digest([name, function]))
     return combined(*found)
@@ -145,7 +146,7 @@ def _class_digest(kind: type) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _code_digest(code: CodeType) -> bytes:
-    """Return a digest of names, constants and instructions: not of lines, so that code may move in its file."""
+    """Return a digest of names, constants and instructions, without line numbers, so that code may move in its file."""
     return digest(tuple(_content(code)))
 
 
@@ -163,22 +164,23 @@ def _origin(function: Any) -> str:
         return f"{place_of(owner if isinstance(owner, type) else type(owner))}.{function.__name__}"
     if isinstance(look_up(function, "__qualname__"), str):
         return place_of(function)
-    # What says itself what it is in a digest is known by its own name too: a process. See _NAMED_ITSELF.
+    # An object that defines its own digest, such as a process, is known by its own name, too: see _NAMED_ITSELF.
     origin = place_of(type(function))
     return f"{origin} {name_of(function)!r}" if look_up(function, "__procession_digest__") else origin
 
 
 def said(function: Any) -> bool:
-    """Return whether its name says all there is to a callable: no arguments of its own, no object, no variables."""
+    """Return whether a callable is fully described by its name: it holds no arguments, no object and no variables."""
     if isinstance(function, MapFunction):
         return said(function.function)
     return _of_module(function) if isinstance(function, BuiltinMethodType) else named(function)
 
 
 def holding(function: Any) -> object:
-    """Return what there is to a callable beyond its name, to be digested.
+    """Return the part of a callable that its name does not describe, to be digested.
 
-    An explicit name stands for the function itself; so there it is only what that closes over, `None` if nothing.
+    An explicit name stands for the function itself; the rest is then the values that the function closes over, or
+    `None` if there are none.
     """
     inner = function.function if isinstance(function, MapFunction) else function
     if isinstance(inner, FunctionType) and options_of(inner).name is not None:

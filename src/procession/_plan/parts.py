@@ -1,9 +1,9 @@
-"""What a value is made of, told so that every interpreter tells the same: the one place that knows types.
+"""Taking values apart into a label and parts, in the same way in every interpreter; the only module that knows types.
 
-value ──▶ label (what it is) + parts (values again) + width (0: their order counts; 1, 2: singles or pairs in any order)
+value ──▶ label (its type) + parts (values again) + width (0: their order counts; 1, 2: singles or pairs in any order)
 
-Bytes of pickle would not do: they depend on which equal strings are one object, on the order of sets, and on the
-version of Python. What a class says to pickle about its instances does: it is asked for and taken apart in its turn.
+The bytes of a pickle would not do: they depend on which equal strings are one object, on the order of sets, and on the
+version of Python. The state that a class hands to pickle does: it is asked for and taken apart in turn.
 """
 
 import copyreg
@@ -23,7 +23,7 @@ from procession._model.text import described
 from procession._plan.content import FAMILIES, array_content
 
 _MAIN: Final = frozenset({"__main__", "__mp_main__"})
-"""What the main module calls itself, in a program and in a child of multiprocessing."""
+"""The names of the main module, in a program and in a child process of multiprocessing."""
 
 
 _HEAP: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that was made while the program ran
@@ -33,16 +33,19 @@ class Parts(NamedTuple):
     """A value taken apart."""
 
     label: str
+    """The kind of the value, in words that are the same in every interpreter."""
     parts: Iterable[Any] = ()
+    """The values that it holds."""
     width: int = 0
+    """0 if the order of the parts counts; 1 or 2 if they are single parts or pairs whose order does not count."""
 
 
 class Opaque(Exception):
-    """The value has nothing that another interpreter could recognise; says why."""
+    """A value cannot be taken apart so that another interpreter would recognise it; the message says why."""
 
 
 class Drawn:
-    """Stands for an iterable that cannot be looked at without drawing it: only its type counts."""
+    """Stands for an iterable whose elements cannot be read without drawing them: only its type counts."""
 
     __slots__ = ("type",)
 
@@ -51,7 +54,7 @@ class Drawn:
 
 
 def place_of(value: Any) -> str:
-    """Return module and qualified name of a function or class; `__main__` is the file that it was.
+    """Return the module and qualified name of a function or class; the name of its file stands for `__main__`.
 
     >>> import json
     >>> place_of(json.JSONDecoder.decode)
@@ -62,13 +65,13 @@ def place_of(value: Any) -> str:
         module = main_module()
     if module.startswith("numpy._core"):
         module = module.replace("_core", "core", 1)  # as it was called before NumPy 2
-    if module.startswith(("pathlib._", "procession._")):  # where things lie that are known by another name
+    if module.startswith(("pathlib._", "procession._")):  # public names of these packages lie in private modules
         module = module.partition(".")[0]
     return f"{module}:{look_up(value, '__qualname__') or type(value).__qualname__}"
 
 
 def main_module() -> str:
-    """Return what the program's main module is called where it is imported; as it is, if it was read from no file."""
+    """Return the name that the program's main module has when it is imported; `__main__` if it comes from no file."""
     main = sys.modules.get("__main__")
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     if spec is not None:
@@ -78,12 +81,12 @@ def main_module() -> str:
 
 
 def _module_of(value: Any) -> str:
-    owner = look_up(value, "__objclass__")  # of a method of a builtin type
+    owner = look_up(value, "__objclass__")  # a method of a builtin type has a class instead of a module
     return str(look_up(value, "__module__") or getattr(owner, "__module__", None) or "builtins")
 
 
 def named(value: Any) -> bool:
-    """Return whether module and name lead to the value, or to a function that it is a copy of."""
+    """Return whether its module and name lead to the value, or to a function of which it is a copy."""
     place = look_up(value, "__qualname__")
     if not isinstance(place, str):
         return False
@@ -95,19 +98,19 @@ def named(value: Any) -> bool:
 
 
 def nameless(value: object) -> bool:
-    """Return whether the value is a function or class, written in Python, that module and name do not lead to."""
+    """Return whether a value is a function or class written in Python to which its module and name do not lead."""
     written = isinstance(value, FunctionType) or (isinstance(value, type) and value.__flags__ & _HEAP)
     return bool(written) and not named(value)
 
 
 def taken_apart(value: Any) -> Parts:
-    """Return what the value is made of; raise `Opaque` if that cannot be told."""
+    """Take a value apart; raise `Opaque` if that is not possible."""
     return _teller(cast("Any", type(value)))(value)
 
 
 @lru_cache(maxsize=256)
 def _teller(kind: Any) -> Callable[[Any], Parts]:
-    """Return what takes values of a type apart."""
+    """Return the function that takes values of a type apart."""
     if kind in _KNOWN:
         return _KNOWN[kind]
     place = place_of(kind)
@@ -152,11 +155,11 @@ def _iterator(_: Any) -> Parts:
 
 
 def _reduced(value: Any) -> Parts:
-    """Take an object apart by what its class tells pickle of it."""
+    """Take an object apart by the state that its class hands to pickle."""
     if callable(value) and named(value):
         return Parts(f"function {place_of(value)}")
     kind = cast("Any", type(value))
-    # Some libraries, once imported, have all exceptions pickled with their traceback.
+    # Some libraries, once imported, make pickle include the traceback of exceptions.
     reduce = None if issubclass(kind, BaseException) else copyreg.dispatch_table.get(kind)
     try:
         told: Any = reduce(value) if reduce else value.__reduce_ex__(4)
@@ -165,12 +168,12 @@ def _reduced(value: Any) -> Parts:
         function, args, *more = told
         state, items, pairs = (*more, None, None, None)[:3]
         if reduce is None and isinstance(value, BaseException) and isinstance(state, dict):
-            # What was noted of an exception on its way is no part of it.
+            # The notes that were added to an exception are no part of it.
             state = {name: part for name, part in cast("dict[str, Any]", state).items() if name != "__notes__"} or None
-        if function is copyreg.__newobj__:  # type: ignore[attr-defined]  # what pickle gets of most objects
+        if function is copyreg.__newobj__:  # type: ignore[attr-defined]  # what most objects hand to pickle
             function, args = args[0], args[1:]
         if kind.__reduce__ in _SETS:
-            args = (set(args[0]),)  # told as a list, in an order that differs from one interpreter to the next
+            args = (set(args[0]),)  # handed over as a list, in an order that differs between interpreters
         items = None if items is None else list(items)
         if pairs is not None:
             pairs = list(pairs) if isinstance(value, OrderedDict) else dict(pairs)
@@ -183,11 +186,11 @@ def _reduced(value: Any) -> Parts:
 
 
 def state_of(value: Any, state: Any) -> Any:
-    """Leave out of a state what is no part of the value: caches, and what a dataclass does not compare."""
+    """Return a state without cached properties, and without the fields that a dataclass does not compare."""
     kind = cast("Any", type(value))
     told_by: Any = kind.__getstate__
     fields: dict[str, Any] = getattr(kind, "__dataclass_fields__", {})
-    if getattr(told_by, "__module__", None) == "dataclasses":  # of a frozen one with slots: a list without names
+    if getattr(told_by, "__module__", None) == "dataclasses":  # a frozen dataclass with slots has a list without names
         state = dict(zip((field.name for field in _imported("dataclasses:fields")(value)), state, strict=True))
     elif told_by is not object.__getstate__:
         return state
@@ -209,7 +212,7 @@ def state_of(value: Any, state: Any) -> Any:
 
 
 def _function(function: FunctionType) -> Parts:
-    """Tell a function by its name, and if that does not lead to it, by what it closes over; never by its body."""
+    """Take a function apart into its name and, unless that leads to it, the values it closes over; never its body."""
     label = f"function {place_of(function)}"
     if named(function):
         return Parts(label)
@@ -230,7 +233,7 @@ def _builtin(function: BuiltinMethodType) -> Parts:
 
 
 def _partial(call: "partial[Any]") -> Parts:
-    # By hand, as its state has the options of a task too, which are no part of what is called with what.
+    # Not by its state, which has the options of a task, too: these are no part of the call.
     return Parts("partial", [call.func, call.args, call.keywords])
 
 
@@ -244,7 +247,9 @@ def _pairs(items: dict[Any, Any]) -> Parts:
 
 def _enum(member: Any) -> Parts:
     flag = _imported("enum:Flag")
-    combined = flag is not None and isinstance(member, flag)  # of a combination, only the value is always there
+    combined = flag is not None and isinstance(
+        member, flag
+    )  # a combination of flags always has a value, but not always a name
     return Parts("enum", [type(member), member.value if combined else member.name])
 
 
@@ -253,7 +258,7 @@ def _path(path: Any) -> Parts:
 
 
 def _attrs(value: Any) -> Parts:
-    """Take an object of a class that attrs made apart by what it compares, unless its class says itself what it is."""
+    """Take an object of an attrs class apart by the attributes it compares, unless the class defines `__getstate__`."""
     kind = cast("Any", type(value))
     told_by: Any = kind.__getstate__
     if told_by is not object.__getstate__ and not str(getattr(told_by, "__module__", None)).startswith("attr."):
@@ -263,12 +268,12 @@ def _attrs(value: Any) -> Parts:
 
 
 def _mock(mock: Any) -> Parts:
-    # Its type and name: what it recorded is no value, and changes when it is called. There is no public name of it.
+    # By its type and name, since the calls that a mock records change it. There is no public way to get the name.
     return Parts(f"mock {place_of(type(mock))} {mock._extract_mock_name()}")
 
 
 def _imported(name: str) -> Any:
-    """Return what is called so if its module is loaded: if not, nothing of it can be here."""
+    """Return the object of this name if its module is loaded; else `None`, since then no value can be of that type."""
     module, _, attribute = name.partition(":")
     return getattr(sys.modules.get(module), attribute, None)
 
@@ -291,10 +296,13 @@ _KNOWN: Final[dict[Any, Callable[[Any], Parts]]] = {
     partial: _partial,
     range: _range,
 }
-"""By exact type."""
+"""The functions that take values apart, by exact type."""
 
 _ELSEWHERE: Final[dict[str, Callable[[Any], Iterable[Any]]]] = {
-    "fractions:Fraction": lambda value: (value.numerator, value.denominator),  # tells pickle otherwise in 3.11
+    "fractions:Fraction": lambda value: (
+        value.numerator,
+        value.denominator,
+    ),  # its state for pickle is another one in 3.11
     "uuid:UUID": lambda value: (value.int,),
     "builtins:mappingproxy": lambda value: (dict(value),),
     "builtins:dict_keys": list,
@@ -302,11 +310,13 @@ _ELSEWHERE: Final[dict[str, Callable[[Any], Iterable[Any]]]] = {
     "builtins:dict_items": list,
     "numpy:ndarray": array_content,
 }
-"""By the place of the exact type, which need not be imported. Views in their order: a map takes them so."""
+"""The parts of values, by module and name of the exact type, which need not be imported.
+
+The order of dict views counts, since a map draws from them in that order."""
 
 _FAMILIES: Final[dict[str, Callable[[Any], Parts]]] = {
     "enum:Enum": _enum,
     "pathlib:PurePath": _path,
     "unittest.mock:NonCallableMock": _mock,
 }
-"""By a class and its subclasses."""
+"""The functions that take values apart, by module and name of a class of which they are instances."""

@@ -1,4 +1,4 @@
-"""The plan: what a strategy and the handles make of a list of tasks.
+"""The plan of a run: stages from the strategy of a process, and "waits for" edges from its handles.
 
 tasks ──▶ stages            ranges of tasks, each in order or all at once, one range after the other
 needs ──▶ edges             task → the earlier tasks of its own stage that it waits for
@@ -14,21 +14,22 @@ from procession._model.task import Call, Options, is_coroutine_function
 
 
 class Plan(NamedTuple):
-    """One run's work. All but `calls` and `stages` say only what is special: most tasks stand in none of them."""
+    """The tasks of a run and their order. The fields after `stages` have entries only for tasks that need them."""
 
     calls: list[Call]
     """Every task, in the order added."""
     stages: tuple[Stage, ...]
+    """Ranges of tasks, each in order or all at once, one range after the other."""
     options: Mapping[int, Options]
-    """Tasks with options, and every map."""
+    """The options of each task that has any, and of each map."""
     needs: Mapping[int, tuple[int, ...]]
-    """Task → the tasks whose values it takes."""
+    """For each task that takes values: the tasks whose values it takes."""
     edges: Mapping[int, tuple[int, ...]]
-    """Those of the needs that lie inside a stage that runs at once: all others hold by the order of things."""
+    """The needs within a stage that runs at once; the order of the stages and tasks satisfies all others."""
     handled: AbstractSet[int]
-    """Tasks that have a handle."""
+    """The tasks that have a handle."""
     coroutines: AbstractSet[int] = frozenset()
-    """Tasks whose call is to be awaited."""
+    """The tasks whose callable is a coroutine function."""
 
 
 def plan_of(
@@ -40,7 +41,7 @@ def plan_of(
     handled: AbstractSet[int],
     awaits: bool = True,
 ) -> Plan:
-    """Return the plan of the tasks. `awaits` says whether there may be coroutine functions among them.
+    """Return the plan of the tasks. `awaits` says whether any of them may be a coroutine function.
 
     >>> from procession._model.strategy import Hybrid
     >>> tasks = [(len, ("a",), {})] * 4
@@ -51,7 +52,7 @@ def plan_of(
     {3: (2,)}
     """
     stages = strategy.stages(len(tasks))
-    # At most one stage runs at once, and it is the last: see the strategies.
+    # At most one stage runs its tasks at once, and it is the last: see the strategies.
     first = next((stage.start for stage in stages if stage.at_once), len(tasks))
     needs = dict(needs)
     edges = needs
@@ -63,9 +64,9 @@ def plan_of(
 
 
 def segments(plan: Plan) -> Iterator[tuple[Stage, bool]]:
-    """Yield the plan's stages, each with whether there is something to await in it.
+    """Yield the stages of a plan, each with whether it has coroutine functions.
 
-    Tasks in order come in segments of one kind: coroutine functions, or functions that are only called.
+    A stage in order is divided into segments, so that each has either coroutine functions or plain functions.
 
     >>> from procession._model.strategy import Sequential
     >>> async def later(): ...
@@ -90,7 +91,7 @@ def _coroutines(tasks: Sequence[Call]) -> Iterator[int]:
     last: object = None
     awaited = False
     for index, (function, _, _) in enumerate(tasks):
-        if function is not last:  # the same one over and over is looked at once
+        if function is not last:  # a function that comes many times in a row is examined once
             last, awaited = function, is_coroutine_function(function)
         if awaited:
             yield index

@@ -1,6 +1,7 @@
-"""Shapes: what a plan is besides its calls. A picture is drawn of one, and a journal keeps it beside the fingerprint.
+"""Shapes: the stages and edges of a process without its calls, for pictures and for the journal.
 
-It is no part of that: a run may go on under another strategy.
+A journal keeps the shape beside the fingerprint and not as a part of it, so that a run can go on under another
+strategy.
 """
 
 import json
@@ -20,37 +21,37 @@ from procession._plan.fingerprint import numbers, unpacked
 _VERSION = 1
 _MASK: Final = 0xFFFFFFFF
 _LONGEST: Final = 4_000_000
-"""Numbers of a shape that are read, at most: there are as many as edges, and some more."""
+"""The most numbers that are read of a shape: a shape has somewhat more numbers than edges."""
 
 Kind = Literal["task", "map", "process"]
-"""What a task is: a call, one call for each element, or another process."""
+"""The kind of a task: one call, a call for each element of a map, or another process."""
 
 _KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 
 class Shape(NamedTuple):
-    """Which tasks of a process wait for which, and what is special about some."""
+    """Which tasks of a process wait for which, and which tasks are maps or processes."""
 
     stages: tuple[Stage, ...]
     needs: Mapping[int, tuple[int, ...]]
-    """Task → the tasks whose values it takes."""
+    """For each task that takes values: the tasks whose values it takes."""
     kinds: Mapping[int, Kind]
-    """What those tasks are that are no plain calls."""
+    """The kinds of the tasks that are not plain calls."""
 
     def following(self, tasks: AbstractSet[int]) -> set[int]:
-        """Return these tasks and all that take their values, or values made of those.
+        """Return these tasks and all tasks that take their values, directly or through other tasks.
 
         >>> sorted(Shape((), {2: (0,), 3: (1,), 4: (1, 2)}, {}).following({0}))
         [0, 2, 4]
         """
         found = set(tasks)
-        for target in sorted(self.needs):  # which only takes values of earlier ones
+        for target in sorted(self.needs):  # in order, since a task takes values of earlier tasks only
             if not found.isdisjoint(self.needs[target]):
                 found.add(target)
         return found
 
     def to_bytes(self) -> bytes:
-        """Return the shape as bytes that `from_bytes` reads; edges between neighbours take next to none."""
+        """Return the shape as bytes that `from_bytes` reads; an edge between neighbours takes hardly any."""
         targets = sorted(self.needs)
         columns = [
             array("I", _steps(targets)),
@@ -68,7 +69,7 @@ class Shape(NamedTuple):
 
     @classmethod
     def from_bytes(cls, written: bytes) -> "Shape":
-        """Return the shape that was written; `ValueError` if it was none, or one of a newer version.
+        """Read a shape from bytes. Raises `ValueError` if they are no shape, or the shape of a newer version.
 
         >>> shape = Shape((Stage(0, 3, at_once=True),), {2: (0, 1)}, {1: "map"})
         >>> Shape.from_bytes(shape.to_bytes()) == shape
@@ -105,7 +106,7 @@ class Shape(NamedTuple):
         return cls(stages, needs, kinds)
 
     def check(self, tasks: int) -> None:
-        """Raise `ValueError` unless this can be the shape of a process of so many tasks."""
+        """Raise `ValueError` unless this can be the shape of a process with this number of tasks."""
         end = 0
         for stage in self.stages:
             if stage.start != end or stage.stop < end:
@@ -126,7 +127,7 @@ def _special(calls: Sequence[Call]) -> Iterator[tuple[int, Kind]]:
     last: object = None
     kind: Kind = "task"
     for place, (function, _, _) in enumerate(calls):
-        if function is not last:  # the same one over and over is looked at once
+        if function is not last:  # a function that comes many times in a row is examined once
             last, kind = function, _kind(function)
         if kind != "task":
             yield place, kind
@@ -139,14 +140,14 @@ def _kind(function: Callable[..., Any]) -> Kind:
 
 
 def _steps(numbers: Iterable[int], last: int = 0) -> Iterator[int]:
-    """Yield how far it is from each number to the next, from `last` to the first; steps back are large ones."""
+    """Yield the differences between neighbouring numbers, from `last` on, modulo 2**32."""
     for number in numbers:
         yield number - last & _MASK
         last = number
 
 
 def _sums(steps: Iterable[int], last: int = 0) -> Iterator[int]:
-    """Yield the numbers that have these steps between them."""
+    """Yield the numbers whose differences these are, from `last` on, modulo 2**32."""
     for step in steps:
         last = last + step & _MASK
         yield last

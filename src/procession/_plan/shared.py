@@ -1,7 +1,7 @@
-"""Objects that several tasks take: which of them the tasks of a run have changed.
+"""Objects that several tasks take as arguments: finding out which of them the tasks of a run have changed.
 
-What tasks hand on in an object that they share is in no record. A run that goes on would call the rest of them with the
-object as it was at first, so it is noted that there is such a one.
+A change of such an object is in no record. A resumed run would call the remaining tasks with the object as it was at
+first, so each changed object is noted in the journal.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,13 @@ class Shared(NamedTuple):
     """An object that several tasks take."""
 
     kind: str
-    """Where its type comes from."""
+    """The module and name of its type."""
     tasks: tuple[int, ...]
+    """The indexes of the tasks that take it."""
 
 
 class Watch:
-    """Knows what several of these calls take as it is now, and tells later what of it has changed."""
+    """Keeps digests of the objects that several calls take, and says later which of the objects have changed."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
         takers: dict[int, tuple[object, list[int]]] = {}
@@ -39,7 +40,7 @@ class Watch:
         ]
 
     def changed(self) -> list[Shared]:
-        """Return what several tasks take and has changed."""
+        """Return the objects that have changed since the watch was made."""
         digester = Digester()
         return [shared for value, shared, digest in self._watched if _digest(value, digester) != digest]
 
@@ -47,12 +48,12 @@ class Watch:
 def _digest(value: object, digester: Digester) -> bytes:
     try:
         return digester.value(value)
-    except Refused:  # it is in no argument's digest, either
+    except Refused:  # such a value is in no digest of arguments, either
         return b""
 
 
 def _take(place: int, values: list[Any], takers: dict[int, tuple[object, list[int]]]) -> None:
-    """Note a task as one that takes these values, and what they hold."""
+    """Add the task at a place to the takers of these values and of all values that they hold."""
     while values:
         value = values.pop()
         if type(value) in SIMPLE or isinstance(value, type | ModuleType | Handle) or named(value):
@@ -61,12 +62,12 @@ def _take(place: int, values: list[Any], takers: dict[int, tuple[object, list[in
         if place in found[-1:]:
             continue
         found.append(place)
-        if len(found) == 1:  # of what it holds, its own digest tells those that follow
+        if len(found) == 1:  # a later taker of the value needs no look inside: the digest of the value covers it
             values += _held(value)
 
 
 def _held(value: Any) -> list[Any]:
-    """Return the objects that a value holds itself: no copies, and nothing that is no part of it."""
+    """Return the objects that are parts of a value: the objects themselves, not copies."""
     if isinstance(value, partial):
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, MethodType):
@@ -92,13 +93,13 @@ def _closed_over(function: FunctionType) -> list[Any]:
 
 
 def _attributes(value: Any) -> list[Any]:
-    """Return the values of an object's attributes, unless its class says itself what its state is."""
+    """Return the values of an object's attributes; none if its class defines `__getstate__`."""
     told_by: Any = type(value).__getstate__
     if told_by is not object.__getstate__:
         return []
     try:
         state = state_of(value, value.__getstate__())
-    except TypeError:  # it has none that pickle would take
+    except TypeError:  # it cannot be pickled
         return []
     halves = cast("tuple[Any, ...]", state) if isinstance(state, tuple) else (state,)  # type: ignore[redundant-cast]  # as in `parts`
     found = [cast("dict[str, Any]", half) for half in halves if isinstance(half, dict)]

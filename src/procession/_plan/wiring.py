@@ -1,4 +1,4 @@
-"""Handles in arguments: which tasks they stand for, and their replacement by values."""
+"""Handles in arguments: finding them, and replacing them by the values of their tasks."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
@@ -10,7 +10,8 @@ from procession._model.task import look_up
 from procession._model.text import shown
 
 HOLDERS: Final = frozenset({Handle, list, tuple, dict})
-"""The types an argument must have to be, or to hold, a handle. A subclass may not let itself be made anew."""
+"""The exact types of arguments that may be or hold a handle. Subclasses of list, tuple and dict are excluded, since a
+copy of such an object with a value in place of a handle may not be possible."""
 
 Values = Sequence[object] | Mapping[int, object]
 """The values of tasks, by index."""
@@ -25,26 +26,26 @@ _WORDS: Final[dict[Any, str]] = {
     object: "a dataclass",
 }
 _FITTING: Final = frozenset({"a list", "a tuple", "a dict"})
-"""What a handle may lie in."""
+"""The containers in which a handle is replaced by its value."""
 _PATIENCE: Final = 10_000
-"""How many items of containers inside the containers of one task are looked at: that takes about a millisecond."""
+"""How many items of nested containers are searched for handles, at most, for each argument: about a millisecond."""
 
 
 class Hidden(NamedTuple):
-    """A handle where no value takes its place: the task would receive the handle itself."""
+    """A handle at a place where it is not replaced by a value, so that the task would receive the handle itself."""
 
     handle: Handle
     argument: int | str
-    """Its place, from 1, or its name."""
+    """The argument that holds the handle: its place, from 1, or its name."""
     holder: str
-    """What it lies in, in words."""
+    """The container in which the handle lies, in words."""
 
 
 def handles_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Handle], Hidden | None]:
-    """Return the handles that stand as an argument, or directly inside a list, tuple or dict argument.
+    """Return the handles among arguments and directly inside list, tuple and dict arguments, and a misplaced handle.
 
-    With them, one that lies anywhere else in containers and dataclasses, if there is one. That is to find mistakes and
-    proves nothing: of what lies deeper, only the first items are looked at.
+    A misplaced handle lies elsewhere in containers and dataclasses. The search for it finds common mistakes and proves
+    nothing: only the first items of nested containers are searched.
 
     >>> from procession._model.handle import Owner
     >>> one = Handle(Owner("p"), 0, len)
@@ -76,14 +77,14 @@ def _searched_as(kind: Any) -> Any:
 
 
 searched_as: Final[Callable[[Any], Any]] = lru_cache(maxsize=256)(_searched_as)
-"""Return what values of a type are searched for handles as, whether one may lie there or not; `None` if not at all."""
+"""Return the base class by which values of a type are searched for handles; `None` if they are not searched."""
 
 
 def _directly(container: Any, found: list[Handle]) -> tuple[Handle, str] | None:
-    """Add the handles directly inside a container to those found; return one that may not be in it, and where it is."""
+    """Add the handles directly inside a container to `found`; return a misplaced handle in it, and what holds it."""
     misplaced: tuple[Handle, str] | None = None
     for holder, items in _parts(container):
-        kinds = set(map(type, items))  # in C: of a million numbers, in no more time than to look for handles
+        kinds = set(map(type, items))  # in C: fast for a million numbers, too
         if Handle in kinds:
             kinds.remove(Handle)
             handles = [item for item in items if type(item) is Handle]
@@ -99,8 +100,8 @@ def _directly(container: Any, found: list[Handle]) -> tuple[Handle, str] | None:
 
 
 def _buried(containers: list[Any]) -> tuple[Handle, str] | None:
-    """Return a handle inside of the containers, at any depth, and what it lies in."""
-    patience = _PATIENCE  # which is also what ends the search of a container that contains itself
+    """Return a handle inside the containers, at any depth, and what holds it; `None` if none is found."""
+    patience = _PATIENCE  # also ends the search of a container that contains itself
     while containers and patience > 0:
         for holder, items in _parts(containers.pop()):
             for item in islice(items, max(0, patience)):
@@ -114,7 +115,7 @@ def _buried(containers: list[Any]) -> tuple[Handle, str] | None:
 
 
 def _parts(container: Any) -> tuple[tuple[str, Iterable[Any]], ...]:
-    """Return the items of a container, after what they are in, in words. Nothing is asked of a subclass."""
+    """Return the items of a container after words for what holds them. Methods of subclasses are not called."""
     kind = cast("Any", type(container))
     base = searched_as(kind)
     words = _WORDS[base] if kind is base else f"{_WORDS[base]} of type {shown(kind.__qualname__)}"
@@ -135,7 +136,7 @@ def _place(wanted: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int
 
 
 def bound(args: tuple[Any, ...], kwargs: dict[str, Any], values: Values) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments with the values in place of handles; containers without a handle stay the same object."""
+    """Return the arguments with values in place of handles; a container without a handle stays the same object."""
     filled = [
         value
         if type(value) not in HOLDERS
