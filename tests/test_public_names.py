@@ -16,10 +16,15 @@ import procession
 from procession import Process
 
 NAMES = [
+    "Call",
     "CurrentTask",
+    "DaskClient",
     "DigestError",
     "Event",
+    "EventName",
     "ExecutorBrokenError",
+    "ExecutorLike",
+    "Graph",
     "Handle",
     "HandleError",
     "Hybrid",
@@ -28,6 +33,7 @@ NAMES = [
     "Observer",
     "OnError",
     "Outcome",
+    "Outcomes",
     "Parallel",
     "PlanChangedError",
     "Process",
@@ -43,11 +49,15 @@ NAMES = [
     "RunStatus",
     "RunUnknownError",
     "Sequential",
+    "Stage",
+    "Strategy",
+    "StrategyName",
     "TaskCancelled",
     "TaskLogHandler",
     "TaskSkippedError",
     "TaskState",
     "TaskTimeoutError",
+    "Timeline",
     "TransferError",
     "ValueUnavailableError",
     "WorkerDiedError",
@@ -58,7 +68,7 @@ NAMES = [
 DESCRIBED = [name for name in NAMES if inspect.isroutine(found := getattr(procession, name)) or inspect.isclass(found)]
 CLASSES = [name for name in DESCRIBED if inspect.isclass(getattr(procession, name))]
 
-STATES = importlib.resources.files("procession") / "_model" / "states.py"
+MODEL = importlib.resources.files("procession") / "_model"
 
 
 def imported_by(statement):
@@ -112,15 +122,22 @@ def test_help_says_something_of_every_public_method(name):
     assert silent == []
 
 
-def test_the_words_for_states_are_described_in_the_source():
-    """A name for some words has no docstring that `help` shows; editors show the string below it."""
-    body = ast.parse(STATES.read_text(encoding="utf-8")).body
-    described = [
-        named.targets[0].id
-        for named, text in zip(body, body[1:], strict=False)
-        if isinstance(named, ast.Assign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-    ]
-    assert sorted(described) == sorted(set(NAMES) - set(DESCRIBED))
+def test_names_for_types_are_described_in_the_source():
+    """A name for some words or types has no docstring that `help` shows; editors show the string below it."""
+    described = set()
+    for path in MODEL.iterdir():
+        if path.name.endswith(".py"):
+            body = ast.parse(path.read_text(encoding="utf-8")).body
+            nested = [statement.body for statement in body if isinstance(statement, ast.If)]
+            for part in body, *nested:
+                described |= {
+                    named.targets[0].id
+                    for named, text in zip(part, part[1:], strict=False)
+                    if isinstance(named, ast.Assign)
+                    and isinstance(text, ast.Expr)
+                    and isinstance(text.value, ast.Constant)
+                }
+    assert set(NAMES) - set(DESCRIBED) <= described
 
 
 # The package

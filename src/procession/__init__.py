@@ -1,18 +1,18 @@
 """Run a list of callables as one process: in order, all at once, or the first half in order and the rest at once.
 
-How the rooms lie, each importing only from those below it:
+The packages and modules, each of which imports only from those below it:
 
-    cli, web                the command line and the page; use public names only
-    _process                what users define
-    _run, _recording        one execution of it: where the rooms meet
-    _executor               which engine an executor takes
-    _remote, _loop          the engines for tasks elsewhere, and for coroutines
-    observe                 those who are told
+    cli, web                the command line and the page; they use public names only
+    _process                the definition of a process
+    _run, _recording        one execution of a process
+    _executor               the engine for each kind of executor
+    _remote, _loop          the engines for worker processes, executors and clusters, and for coroutines
+    observe                 observers: log, progress, OpenTelemetry
     pictures                graphs and timelines
-    journal                 the durable record of runs; needs an extra
-    _engine                 the ledger, the state of a run, and the engine for threads
-    _plan                   stages and edges, digests (pure)
-    _model                  what is said: tasks, handles, strategies, events, outcomes
+    journal                 the durable record of runs; needs the extra `journal`
+    _engine                 the ledger, the run state, and the engine for threads
+    _plan                   stages and edges of a process, digests of arguments; without side effects
+    _model                  tasks, handles, strategies, events, outcomes
     errors                  every public exception
 """
 
@@ -20,14 +20,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from procession._engine.call_context import CurrentTask, current_task
-from procession._model.event import Event
+from procession._model.event import Event, EventName
 from procession._model.handle import Handle
 from procession._model.observer import Observer
-from procession._model.outcome import Outcome
+from procession._model.outcome import Outcome, Outcomes
 from procession._model.progress import Progress
 from procession._model.states import OnError, ProcessStatus, RunStatus, TaskState
-from procession._model.strategy import Hybrid, Parallel, Sequential
-from procession._model.task import task
+from procession._model.strategy import Hybrid, Parallel, Sequential, Stage, Strategy, StrategyName
+from procession._model.task import Call, task
+from procession._model.where import DaskClient
 from procession._process import Process
 from procession.errors import (
     DigestError,
@@ -55,11 +56,21 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from procession._engine.task_logs import TaskLogHandler
+    from procession._model.where import ExecutorLike
     from procession._run import Run
     from procession.errors import ExecutorBrokenError
+    from procession.pictures.graph import Graph
+    from procession.pictures.timeline import Timeline
 else:
-    # Only runs need what these bring along.
-    _LATER = {"ExecutorBrokenError": "errors", "Run": "_run", "TaskLogHandler": "_engine.task_logs"}
+    # These names import modules that only runs and pictures need: they are loaded at their first use.
+    _LATER = {
+        "ExecutorBrokenError": "errors",
+        "ExecutorLike": "_model.where",
+        "Graph": "pictures.graph",
+        "Run": "_run",
+        "TaskLogHandler": "_engine.task_logs",
+        "Timeline": "pictures.timeline",
+    }
 
     def __getattr__(name: str) -> object:
         if name in _LATER:
@@ -71,10 +82,15 @@ else:
 
 
 __all__ = [
+    "Call",
     "CurrentTask",
+    "DaskClient",
     "DigestError",
     "Event",
+    "EventName",
     "ExecutorBrokenError",
+    "ExecutorLike",
+    "Graph",
     "Handle",
     "HandleError",
     "Hybrid",
@@ -83,6 +99,7 @@ __all__ = [
     "Observer",
     "OnError",
     "Outcome",
+    "Outcomes",
     "Parallel",
     "PlanChangedError",
     "Process",
@@ -98,11 +115,15 @@ __all__ = [
     "RunStatus",
     "RunUnknownError",
     "Sequential",
+    "Stage",
+    "Strategy",
+    "StrategyName",
     "TaskCancelled",
     "TaskLogHandler",
     "TaskSkippedError",
     "TaskState",
     "TaskTimeoutError",
+    "Timeline",
     "TransferError",
     "ValueUnavailableError",
     "WorkerDiedError",

@@ -8,7 +8,7 @@ from procession._engine.threads import ThreadEngine
 from procession._model.where import is_dask
 
 if TYPE_CHECKING:
-    from procession._model.where import Where
+    from procession._model.where import ExecutorLike
 
 
 class Engine(Protocol):
@@ -21,7 +21,7 @@ class Engine(Protocol):
         ...
 
 
-def engine_of(executor: "Where", run_state: RunState) -> Engine:
+def engine_of(executor: "ExecutorLike", run_state: RunState) -> Engine:
     """Return the engine that drives a run state where the tasks are to run."""
     if executor == "threads":
         return _own_threads(run_state)

@@ -34,7 +34,7 @@ from procession._plan.wiring import Hidden, handles_in, searched_as
 from procession.errors import HandleError, NestingError, ProcessRunningError
 
 if TYPE_CHECKING:
-    from procession._model.where import Where
+    from procession._model.where import ExecutorLike
     from procession._plan.fingerprint import Fingerprint
     from procession._run import Run
     from procession.journal import Journal
@@ -110,7 +110,7 @@ class Process:
         max_workers: int | None = None,
         *,
         on_error: OnError = "stop",
-        executor: "Where" = "threads",
+        executor: "ExecutorLike" = "threads",
         journal: "Journal | str | os.PathLike[str] | None" = None,
         observers: Iterable[Observer] = (),
     ) -> None:
@@ -124,7 +124,7 @@ class Process:
         self.strategy: StrategyName | Strategy = strategy
         self.max_workers: int = max_workers
         self.on_error: OnError = on_error
-        self.executor: Where = executor
+        self.executor: ExecutorLike = executor
         self.journal = journal
         self.observers: list[Observer] = observers_in(where, observers)
         self.tasks: list[Call] = []

@@ -31,7 +31,7 @@ from procession.observe.audience import audience_of
 from procession.observe.summary import summary_of
 
 if TYPE_CHECKING:
-    from procession._model.where import Where
+    from procession._model.where import ExecutorLike
     from procession.journal import Journal
     from procession.pictures.timeline import Timeline
 
@@ -79,7 +79,7 @@ class Run:
         on_error: OnError,
         observers: Sequence[Observer] = (),
         progress: bool = False,
-        executor: "Where",
+        executor: "ExecutorLike",
         run_id: str | None = None,
         journal: "Journal | str | os.PathLike[str] | None" = None,
         allow_changes: bool = False,

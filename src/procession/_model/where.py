@@ -1,4 +1,4 @@
-"""Where tasks run: what may be given as an executor."""
+"""The values that the option `executor` takes: where tasks run."""
 
 import os
 import sys
@@ -18,24 +18,34 @@ def usable_cores() -> int:
 
 
 class DaskClient(Protocol):
-    """What a `distributed.Client` is known by, without importing it."""
+    """A `distributed.Client`, as far as Procession needs to know it without importing Dask."""
 
     def get_executor(self) -> "Executor":
-        """Return an executor that runs what it is given on the cluster."""
+        """Return an executor that runs calls on the cluster."""
         ...
 
 
 if TYPE_CHECKING:
-    Where = str | Executor | DaskClient
-    """Where tasks run: `"threads"`, `"processes"`, `"dask"` or `"ray"`, the address of a Dask scheduler such as
-    `tcp://host:8786`, or a Dask client or any other executor, which are the caller's and stay open."""
+    ExecutorLike = str | Executor | DaskClient
+    """The values of the option `executor`, which says where tasks run.
+
+    `"threads"`, `"processes"`, `"dask"` or `"ray"`; the address of a Dask scheduler, such as `tcp://host:8786`; a Dask
+    client; or any `concurrent.futures.Executor`. A client or executor stays the caller's and is not shut down."""
+else:
+
+    def __getattr__(name: str) -> object:
+        if name == "ExecutorLike":
+            from concurrent.futures import Executor  # at the first use, since it doubles the time of the import
+
+            return str | Executor | DaskClient
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def check_executor(executor: object, where: str) -> None:
-    """Raise for what is no executor; the message lists what is."""
+    """Raise `ValueError` or `TypeError`, with a list of all known executors, unless `executor` is one of them."""
     if isinstance(executor, str) and executor in ("threads", "processes", "ray"):
         return
-    # Whoever has one has imported what it derives from, which takes longer than all that a definition needs.
+    # A caller who has an executor has imported `concurrent.futures`; importing it here would double the import time.
     kind: Any = getattr(sys.modules.get("concurrent.futures"), "Executor", ())
     if isinstance(executor, kind) or is_dask(executor):
         return
@@ -49,7 +59,7 @@ def check_executor(executor: object, where: str) -> None:
 
 
 def is_dask(executor: object) -> bool:
-    """Return whether tasks are to run on Dask: by name, by address, or by a client."""
+    """Return whether an executor stands for Dask: by its name, a scheduler's address, or a client."""
     if isinstance(executor, str):
         return executor == "dask" or executor.startswith(_ADDRESSES)
     return not isinstance(executor, type) and callable(getattr(executor, "get_executor", None))
