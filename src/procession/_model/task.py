@@ -116,16 +116,20 @@ def task(
     `task` may be applied to a function that has options already: it then changes only the options that are passed.
 
     Args:
-        function: The function, where `@task` is written without brackets.
-        retries: The number of further attempts after one that failed, 0 by default, or a `tenacity.Retrying`, whose
-            rules then decide. Between attempts there are pauses: 0.1 s before the first retry, doubled for each
-            further one, at most 60 s, and made shorter or longer at random (exponential backoff with jitter).
-        timeout: The time in seconds that one attempt may take, above 0; `None`, the default, sets no limit. An attempt
-            that takes longer fails with `TaskTimeoutError`. A coroutine is then cancelled and a worker process ended. A
-            thread cannot be stopped: it is abandoned, and no further attempt is made while it still runs.
-        name: The name of the task in logs, notes and tables; `None`, the default, is the name of the function.
-        retry_on: The exceptions that are worth another attempt where `retries` is a number: a subclass of `Exception`
-            or several; by default, every `Exception`. With `retries=0` it goes back to that.
+        function (Callable[..., Any] | None): The function, where `@task` is written without brackets.
+        retries (int | Retrying): The number of further attempts after one that failed, 0 by default, or a
+            `tenacity.Retrying`, whose rules then decide. Between attempts there are pauses: 0.1 s before the first
+            retry, doubled for each further one, at most 60 s, and made shorter or longer at random (exponential backoff
+            with jitter).
+        timeout (float | None): The time in seconds that one attempt may take, above 0; `None`, the default, sets no
+            limit. An attempt that takes longer fails with `TaskTimeoutError`. A coroutine is then cancelled and a
+            worker process ended. A thread cannot be stopped: it is abandoned, and no further attempt is made while it
+            still runs.
+        name (str | None): The name of the task in logs, notes and tables; `None`, the default, is the name of the
+            function.
+        retry_on (type[Exception] | Iterable[type[Exception]]): The exceptions that are worth another attempt where
+            `retries` is a number: a subclass of `Exception` or several; by default, every `Exception`. With `retries=0`
+            it goes back to that.
 
     Returns:
         The copy, or, where no function is passed, a decorator that makes it.
