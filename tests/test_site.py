@@ -87,6 +87,24 @@ def test_public_names_are_in_the_reference(site: Path) -> None:
     assert not [name for name in procession.__all__ if not re.search(rf'id="procession\.(\w+\.)*{name}"', built)]
 
 
+@pytest.mark.parametrize(
+    ("page", "name", "sections"),
+    [
+        ("task", "procession.task", ["Parameters:", "Returns:", "Raises:"]),
+        ("observe", "procession.Event", ["Attributes:"]),
+        ("run", "procession.Outcome", ["Attributes:"]),
+        ("process", "procession.Hybrid", ["Parameters:", "Raises:", "Attributes:"]),
+    ],
+)
+def test_the_reference_shows_sections_as_tables(site: Path, page: str, name: str, sections: list[str]) -> None:
+    """A reader finds an argument, an attribute or an error in a table, and not in running text."""
+    text = (site / "reference" / f"{page}.html").read_text(encoding="utf-8")
+    start = text.index(f'id="{name}"')
+    described = text[start : text.index('<div class="doc doc-object', start)]
+    tables = re.findall(r"<(?:p|span)[^>]*>(?:<[^>]*>)*(\w+:)(?:<[^>]*>)*</(?:p|span)>(?:\s|</?p>)*<table>", described)
+    assert tables == sections
+
+
 def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     """A reader without a network, or who wants to be known to nobody, can read the site."""
     pages = list(site.rglob("*.html"))
