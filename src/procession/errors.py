@@ -21,7 +21,7 @@
     └── WorkersUnavailableError  no worker could be started                                     RuntimeError
     TaskCancelled                the signal that reaches a task of a cancelled run              BaseException
 
-Each is also the built-in exception in the right column, so that code which catches that one catches it too.
+Each is also the built-in exception in the right column, so that `except` for the built-in catches it, too.
 An argument that is wrong in itself (an unknown strategy, a task that cannot be called) is a plain `ValueError` or
 `TypeError`. The exception of a task is never wrapped: it leaves `execute()` as it was raised.
 """

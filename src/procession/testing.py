@@ -122,7 +122,7 @@ def fail_everywhere(build_process: Callable[[], Process], *, timeout: float = 60
     """Make each write to the journal fail in turn, execute the process again, and check that no result is wrong.
 
     A disk is full for a moment, another program holds a lock, a database restarts: a write fails, and the next one
-    succeeds, or none does. Each write fails in every way of `Failure`, the one that records the end of a run included.
+    succeeds, or none does. Each write fails in every way of `Failure`, also the write that records the end of a run.
 
     Args:
         build_process: Builds and returns the process, the same process each time. It is sent to interpreters of their

@@ -122,7 +122,7 @@ def _wanted_kept() -> tuple[tuple[str, int, int], ...]:
 
 
 def listen(wanted_logs: WantedLogs) -> None:
-    """Set up the loggers of this process as the process wants it for which this one makes calls."""
+    """Set up the loggers of this worker process as the process wants it that has sent the calls."""
     for name, kept, logged in wanted_logs.kept:
         logger = logging.getLogger(name)
         if all(_is_ours(handler) for handler in _handlers(logger)):

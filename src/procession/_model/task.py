@@ -117,7 +117,7 @@ def task(
 
     Args:
         function (Callable[..., Any] | None): The function, where `@task` is written without brackets.
-        retries (int | Retrying): The number of further attempts after one that failed, 0 by default, or a
+        retries (int | Retrying): The number of further attempts after a failed attempt, 0 by default, or a
             `tenacity.Retrying`, whose rules then decide. Between attempts there are pauses: 0.1 s before the first
             retry, doubled for each further one, at most 60 s, and made shorter or longer at random (exponential backoff
             with jitter).

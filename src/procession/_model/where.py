@@ -35,7 +35,7 @@ else:
 
     def __getattr__(name: str) -> object:
         if name == "ExecutorLike":
-            from concurrent.futures import Executor  # at the first use, since it doubles the time of the import
+            from concurrent.futures import Executor  # only here, since its import takes long
 
             return str | Executor | DaskClient
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -45,7 +45,7 @@ def check_executor(executor: object, where: str) -> None:
     """Raise `ValueError` or `TypeError`, with a list of all known executors, unless `executor` is one of them."""
     if isinstance(executor, str) and executor in ("threads", "processes", "ray"):
         return
-    # A caller who has an executor has imported `concurrent.futures`; importing it here would double the import time.
+    # A caller who has an executor has imported `concurrent.futures`, which takes longer than the rest of a definition.
     kind: Any = getattr(sys.modules.get("concurrent.futures"), "Executor", ())
     if isinstance(executor, kind) or is_dask(executor):
         return

@@ -247,9 +247,7 @@ def _pairs(items: dict[Any, Any]) -> Parts:
 
 def _enum(member: Any) -> Parts:
     flag = _imported("enum:Flag")
-    combined = flag is not None and isinstance(
-        member, flag
-    )  # a combination of flags always has a value, but not always a name
+    combined = flag is not None and isinstance(member, flag)  # a combination of flags may have no name
     return Parts("enum", [type(member), member.value if combined else member.name])
 
 
@@ -299,10 +297,7 @@ _KNOWN: Final[dict[Any, Callable[[Any], Parts]]] = {
 """The functions that take values apart, by exact type."""
 
 _ELSEWHERE: Final[dict[str, Callable[[Any], Iterable[Any]]]] = {
-    "fractions:Fraction": lambda value: (
-        value.numerator,
-        value.denominator,
-    ),  # its state for pickle is another one in 3.11
+    "fractions:Fraction": lambda value: (value.numerator, value.denominator),  # has another state for pickle in 3.11
     "uuid:UUID": lambda value: (value.int,),
     "builtins:mappingproxy": lambda value: (dict(value),),
     "builtins:dict_keys": list,
