@@ -8,9 +8,9 @@ The packages and modules, each of which imports only from those below it:
     _executor               the engine for each kind of executor
     _remote, _loop          the engines for worker processes, executors and clusters, and for coroutines
     observe                 observers: log, progress, OpenTelemetry
+    _engine                 the ledger, the run state, and the engine for threads
     pictures                graphs and timelines
     journal                 the durable record of runs; needs the extra `journal`
-    _engine                 the ledger, the run state, and the engine for threads
     _plan                   stages and edges of a process, digests of arguments; without side effects
     _model                  tasks, handles, strategies, events, outcomes
     errors                  every public exception

@@ -3,6 +3,7 @@
 
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,15 @@ from typing import Any, TypeVar, assert_type
 import tenacity
 
 from procession import (
+    Call,
     CurrentTask,
+    EventName,
+    ExecutorLike,
+    Graph,
     Hybrid,
     OnError,
     Outcome,
+    Outcomes,
     Parallel,
     Process,
     ProcessStatus,
@@ -22,7 +28,11 @@ from procession import (
     Run,
     RunStatus,
     Sequential,
+    Stage,
+    Strategy,
+    StrategyName,
     TaskState,
+    Timeline,
     current_task,
     task,
 )
@@ -138,6 +148,30 @@ assert_type(process.status, ProcessStatus)
 assert_type(process.tasks, list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]])
 for function, args, kwargs in process.tasks:
     function(*args, **kwargs)
+
+# Names for the types in signatures, for functions of the user's own
+
+
+def build(strategy: Strategy | StrategyName, executor: ExecutorLike = "threads") -> Process:
+    return Process("a", strategy, executor=executor)
+
+
+def calls_of(built: Process) -> list[Call]:
+    return built.tasks
+
+
+def picture_of(built: Process) -> Graph:
+    return built.graph()
+
+
+def ends_of(ended: Run) -> tuple[Outcomes, Timeline]:
+    return ended.outcomes, ended.timeline()
+
+
+build("parallel", ThreadPoolExecutor())
+build(Hybrid(first=2), "processes")
+assert_type(Hybrid(first=2).stages(3), tuple[Stage, ...])
+last: EventName = "run_completed"
 policy: OnError = "return"
 process.on_error = policy
 process.strategy = "parallel"
