@@ -82,7 +82,7 @@ def test_commits_do_not_hold_up_the_loop(strategy):
         recorder.gate.set()
         await driving
         assert threading.get_ident() not in recorder.threads
-        assert sorted(record.task for record in recorder.records) == list(range(21))
+        assert sorted(record.index for record in recorder.records) == list(range(21))
         assert run_state.ledger.values == list(range(21))
 
     asyncio.run(main())

@@ -132,7 +132,7 @@ def test_a_failing_journal_fails_the_run(strategy, policy, monkeypatch, path):
     commit, failures = Recorder.commit, []
 
     def full(recorder, records, **again):
-        if not failures and any(record.task == 2 for record in records):
+        if not failures and any(record.index == 2 for record in records):
             failures.append(records)
             raise JournalError("the disk is full")
         commit(recorder, records, **again)

@@ -52,9 +52,9 @@ def test_events_say_who_when_and_how_long(kind, strategy):
     assert times[-1] < time.time() + 1
     load, drop, start, end = by["task_completed", 0], by["task_failed", 1], by["run_started", None], kept.events[-1]
     assert (load.task_name, load.error, drop.task_name, drop.error) == ("load", None, "drop", error)
-    assert load.duration_s == pytest.approx(load.at - by["task_started", 0].at, abs=0.05)
-    assert end.duration_s == pytest.approx(end.at - start.at, abs=1e-5)
-    assert (start.duration_s, start.progress, end.progress) == (None, Progress(0, 0, 2), Progress(2, 1, 2))
+    assert load.duration == pytest.approx(load.at - by["task_started", 0].at, abs=0.05)
+    assert end.duration == pytest.approx(end.at - start.at, abs=1e-5)
+    assert (start.duration, start.progress, end.progress) == (None, Progress(0, 0, 2), Progress(2, 1, 2))
     assert load.worker == process.last_run.outcomes[0].worker
     assert end.dropped == (0 if kind is Kept else None)
     assert repr(load) == f"<Event task_completed of task 0 (load), process 'fields', run {process.last_run.id}>"
@@ -202,7 +202,7 @@ def test_what_was_recorded_is_not_told_again(kept):
     Books.ledger.ends[1], Books.ledger.starts[2] = 3.0, 3.0
     assert lookout.look() == 2
     events = [lookout.event(moment) for moment in lookout.moments([])]
-    assert [(event.name, event.index, event.at, event.duration_s) for event in events] == [
+    assert [(event.name, event.index, event.at, event.duration) for event in events] == [
         ("task_completed", 1, 103.0, 1.0),
         ("task_started", 2, 103.0, None),
     ]

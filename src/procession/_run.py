@@ -398,7 +398,7 @@ class Run:
             self.process_name,
             self.id,
             at=run_state.moment(run_state.began if ended is None else ended),
-            duration_s=None if ended is None else ended - run_state.began,
+            duration=None if ended is None else ended - run_state.began,
             error=run_state.ledger.failure,
             progress=run_state.progress() if self._audience.observed else None,
         )

@@ -76,7 +76,7 @@ class GroupCommit:
         self._write = write
         self._failed = failed
         self._lost = lost
-        self._queue: deque[tuple[Record, Callable[[], object]]] = deque()
+        self._queue: deque[tuple[Record, Callable[[], object] | None]] = deque()
         self._lock = threading.Lock()  # held by the one who commits
         self._count = threading.Lock()
         self._at_risk = 0
@@ -99,8 +99,8 @@ class GroupCommit:
         """Whether so much has ended and is not committed that no other call may begin."""
         return self._at_risk > AT_RISK and self._at_risk_s > AT_RISK_S and self._error is None
 
-    def add(self, record: Record, then: Callable[[], object]) -> None:
-        """Queue a record; `then` is called once it is committed. Does nothing once closed."""
+    def add(self, record: Record, then: Callable[[], object] | None = None) -> None:
+        """Queue a record; `then` is called, if given, once it is committed. Does nothing once closed."""
         with self._count:
             self._at_risk += 1
             self._at_risk_s += record.duration
@@ -154,4 +154,5 @@ class GroupCommit:
                     self._at_risk -= len(group)
                     self._at_risk_s -= took
                 for _, then in group:
-                    then()
+                    if then is not None:
+                        then()

@@ -9,32 +9,30 @@ An engine claims tasks from the ledger, has them run, and says here how they end
 
 import threading
 import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple, Protocol, cast
 
 from procession._engine.attempt import stripped
 from procession._engine.call_context import CURRENT_CALL, CallContext
-from procession._engine.commit import GroupCommit, Recorder
+from procession._engine.commit import Recorder
 from procession._engine.decimals import base_context
 from procession._engine.latch import Latch
 from procession._engine.ledger import Ledger
 from procession._engine.note import annotate
+from procession._engine.recording import CallRecording
 from procession._engine.unawaited import awaited, is_coroutine, unawaited, unawaited_in
 from procession._model.event import Event, EventName
-from procession._model.log import Log, Logs
+from procession._model.log import Log
 from procession._model.map_share import MapShare
 from procession._model.progress import Progress
-from procession._model.record import WHOLE, Record, Recorded
+from procession._model.record import WHOLE, Recorded
 from procession._model.states import OnError
 from procession._model.task import PLAIN, Call, MapFunction, Options, name_of
-from procession._model.text import described, shown
+from procession._model.text import shown
 from procession._plan.plan import Plan
 from procession._plan.wiring import bound
 from procession.errors import TaskCancelled
-
-_ERROR_LIMIT = 20_000
 
 
 class Part(Protocol):
@@ -89,7 +87,6 @@ class RunState:
         self.verbose = verbose
         self.recorder = recorder
         self.recorded: Mapping[int, Recorded] = {} if recorder is None else recorder.recorded
-        self.logs = None if recorder is None else Logs()
         count = len(plan.calls)
         edges = plan.edges
         if self.recorded and edges:
@@ -111,7 +108,8 @@ class RunState:
         self.epoch = time.time()
         self.began = time.perf_counter()
         self.loop_thread: int | None = None
-        self._commits = None if recorder is None else GroupCommit(recorder.commit, self.interrupt, self._unrecorded)
+        self.recording = None if recorder is None else CallRecording(recorder, self)
+        self.logs = None if self.recording is None else self.recording.logs
         self._driver: Driver | None = None
         self._named: tuple[object, str] = None, ""
         self._watchers: list[Callable[[int | None], None]] = []
@@ -160,51 +158,55 @@ class RunState:
         if self._watchers:
             self.notify(index)
 
-    def finished(self, index: int, value: object, end: float) -> None:
+    def finished(self, index: int, value: object, end: float, *, encoded: bytes | None = None) -> None:
         """Record that a task returned; it has ended, for the ledger and everyone else, when that is committed.
 
-        Raises for a value that cannot be recorded.
+        `encoded` is the value as it is to be recorded, if that is known. Raises for a value that cannot be recorded.
         """
-        commits = self._commits
-        if commits is None:
+        recording = self.recording
+        if recording is None:
             self.ledger.values[index] = value
             self.ledger.ends[index] = end
             if self.attentive:
                 self.ended(index)
             return
-        commits.add(self._record(index, awaited(value), end), partial(self._committed, index, value, end))
+        # The elements of a map are recorded by themselves, and the map has their number.
+        is_map = isinstance(self.plan.calls[index][0], MapFunction)
+        recording.record(
+            index,
+            WHOLE,
+            self.attempts.get(index, 1),
+            self.ledger.starts[index],
+            end,
+            value=len(cast("list[object]", value)) if is_map else awaited(value),
+            encoded=None if is_map else encoded,
+            then=partial(self._committed, index, value, end),
+        )
 
     def element_finished(
-        self, index: int, place: int, digest: bytes, value: object, start: float, attempts: int
+        self,
+        index: int,
+        element: int,
+        digest: bytes,
+        value: object,
+        start: float,
+        attempts: int,
+        *,
+        encoded: bytes | None = None,
     ) -> None:
-        """Record that an element of a map returned."""
-        if self._commits is None or self.recorder is None:
-            return
-        worker = self._worker_at(index)
-        record = Record(
-            index,
-            place,
-            "completed",
-            self.name(index),
-            digest,
-            self.recorder.encode(value),
-            None,
-            attempts,
-            self.epoch + start - self.began,
-            time.perf_counter() - start,
-            worker or "",
-            self._log(index, place) if self.logs else None,
-        )
-        self._commits.add(record, _nothing)
+        """Record that an element of a map returned. `encoded` is as for `finished`."""
+        if self.recording is not None:
+            end = time.perf_counter()
+            self.recording.record(index, element, attempts, start, end, value=value, encoded=encoded, digest=digest)
 
-    def element_raised(self, index: int, place: int, error: BaseException, start: float, attempts: int) -> None:
+    def element_raised(self, index: int, element: int, error: BaseException, start: float, attempts: int) -> None:
         """Record that an element of a map raised."""
-        if self._commits is not None:
-            self._commits.add(self._failure(index, place, error, start, time.perf_counter(), attempts), _nothing)
+        if self.recording is not None:
+            self.recording.record(index, element, attempts, start, time.perf_counter(), error=error)
 
     def commit(self) -> bool:
         """Have what was recorded so far committed, as the engine sees fit; return whether the worker may go on."""
-        if self._commits is None:
+        if self.recording is None:
             return True
         if self._driver is not None:
             return self._driver.commit()
@@ -212,9 +214,9 @@ class RunState:
         return True
 
     def offer(self) -> None:
-        """Commit what was recorded so far, unless somebody is at it: then that one will."""
-        if self._commits is not None:
-            self._commits.offer()
+        """Commit what was recorded so far, unless another thread is at it: then that thread will."""
+        if self.recording is not None:
+            self.recording.commits.offer()
 
     def took_part(self, map_share: MapShare) -> None:
         """Note that a worker was on a map, unless it came too late for any element."""
@@ -224,22 +226,22 @@ class RunState:
     @property
     def uncommitted(self) -> bool:
         """Whether something was recorded that nobody has begun to commit."""
-        return self._commits is not None and self._commits.pending
+        return self.recording is not None and self.recording.commits.pending
 
     @property
     def commit_waits(self) -> bool:
         """Whether something was recorded and nobody is committing."""
-        return self._commits is not None and self._commits.waits
+        return self.recording is not None and self.recording.commits.waits
 
     @property
     def behind(self) -> bool:
         """Whether so much has ended and is not committed that no other call may begin."""
-        return self._commits is not None and self._commits.behind
+        return self.recording is not None and self.recording.commits.behind
 
     def flush(self) -> None:
         """Return when all that was recorded so far is committed."""
-        if self._commits is not None:
-            self._commits.flush()
+        if self.recording is not None:
+            self.recording.commits.flush()
 
     def logged(self, call: tuple[int, int], log: Log) -> None:
         """Take note of what a call has logged elsewhere."""
@@ -265,9 +267,8 @@ class RunState:
             self.ledger.ends[index] = now
             self._note_halt()
             self.report("task_failed", index, attempt, None if start is None else now - start, error)
-            if self._commits is not None:
-                record = self._failure(index, WHOLE, error, now if start is None else start, now, attempt)
-                self._commits.add(record, _nothing)
+            if self.recording is not None:
+                self.recording.record(index, WHOLE, attempt, start, now, error=error)
         self.notify(index)
 
     def fail_early(self, index: int, error: BaseException, *, in_order: bool) -> None:
@@ -284,8 +285,8 @@ class RunState:
 
     def close(self) -> None:
         """Close the books: whatever has not started by now never will."""
-        if self._commits is not None:
-            self._commits.close()
+        if self.recording is not None:
+            self.recording.commits.close()
         if not self.ledger.over:
             self._fail_unawaited()
         self.ledger.finish()
@@ -343,6 +344,21 @@ class RunState:
         """Tell those who watch that a task has ended, or, with `None`, that the run has."""
         for watcher in list(self._watchers):
             watcher(index)
+
+    # What a recording asks
+
+    def worker_at(self, index: int) -> str:
+        """Return which worker is at a task just here: many are, at the elements of a map."""
+        call_context = CURRENT_CALL.get(None)
+        if call_context is not None and call_context.run is self and call_context.index == index:
+            return call_context.worker
+        return self.workers[index] or ""
+
+    def lose(self, index: int, error: BaseException) -> None:
+        """Fail a task of which nobody can know any more that it ended well."""
+        self.ledger.fail(index, error)
+        self.ledger.ends[index] = time.perf_counter()
+        self.notify(index)
 
     # What tasks may know
 
@@ -415,7 +431,7 @@ class RunState:
                 element=element,
                 attempt=attempt,
                 worker=self.workers[index],
-                duration_s=duration,
+                duration=duration,
                 error=error,
             )
         )
@@ -446,68 +462,6 @@ class RunState:
             self.recruit(freed)
         self.notify(index)
 
-    def _record(self, index: int, value: object, end: float) -> Record:
-        assert self.recorder is not None
-        function = self.plan.calls[index][0]
-        start, worker = self.ledger.starts[index], self.workers[index]
-        assert start is not None
-        assert worker is not None
-        return Record(
-            index,
-            WHOLE,
-            "completed",
-            self.name(index),
-            b"",
-            self.recorder.encode(len(cast("list[object]", value)) if isinstance(function, MapFunction) else value),
-            None,
-            self.attempts.get(index, 1),
-            self.epoch + start - self.began,
-            end - start,
-            worker,
-            self._log(index, WHOLE) if self.logs else None,
-        )
-
-    def _worker_at(self, index: int) -> str | None:
-        """Return who is at a task just here: many are, at the elements of a map."""
-        call_context = CURRENT_CALL.get(None)
-        return (
-            call_context.worker
-            if call_context is not None and call_context.run is self and call_context.index == index
-            else self.workers[index]
-        )
-
-    def _failure(
-        self, index: int, element: int, error: BaseException, start: float, end: float, attempts: int
-    ) -> Record:
-        worker = self._worker_at(index)
-        return Record(
-            index,
-            element,
-            "failed",
-            self.name(index),
-            b"",
-            None,
-            _text(error),
-            attempts,
-            self.epoch + start - self.began,
-            end - start,
-            worker or "",
-            self._log(index, element) if self.logs else None,
-        )
-
-    def _log(self, index: int, element: int) -> str | None:
-        """Return what a call has logged, which nobody needs any more."""
-        log = None if self.logs is None else self.logs.take((index, element))
-        return None if log is None else log.text()
-
-    def _unrecorded(self, error: BaseException, records: Sequence[Record]) -> None:
-        """Fail the tasks of which nobody can know any more that they ended well."""
-        for record in records:
-            if record.element == WHOLE and record.state == "completed":
-                self.ledger.fail(record.task, error)
-                self.ledger.ends[record.task] = time.perf_counter()
-                self.notify(record.task)
-
     def _note_halt(self) -> None:
         """Wake whoever waits for what the ledger has come to."""
         if self.ledger.cancelled:
@@ -519,18 +473,3 @@ class RunState:
         self._halted.open()
         if self._driver is not None:
             self._driver.on_halt()
-
-
-def _nothing() -> None:
-    pass
-
-
-def _text(error: BaseException) -> str:
-    """Return an error in a line, and its traceback below it, of bounded length."""
-    try:
-        text = "".join(traceback.format_exception(error))
-    except Exception as failure:
-        text = f"<no traceback: {type(failure).__name__}>"
-    if len(text) > _ERROR_LIMIT:
-        text = f"{text[: _ERROR_LIMIT // 2]}\n…\n{text[-_ERROR_LIMIT // 2 :]}"
-    return f"{described(error)}\n\n{text}"

@@ -48,7 +48,7 @@ class Event:
         element (int | None): The place of the element in its map, from 0.
         attempt (int | None): The number of the attempt, from 1.
         worker (str | None): The name of the thread, asyncio task or worker process that made the call.
-        duration_s (float | None): How long the task or run took, in seconds; there when it has ended.
+        duration (float | None): How long the task or run took, in seconds; there when it has ended.
         error (BaseException | None): The exception of the task or attempt, or the exception that ended the run.
         progress (Progress | None): How far the run has come, at its start and end; of a map, how far that has come.
         dropped (int | None): At the end of a run, how many events this observer missed because it was too slow.
@@ -59,7 +59,7 @@ class Event:
         "at",
         "attempt",
         "dropped",
-        "duration_s",
+        "duration",
         "element",
         "error",
         "index",
@@ -83,7 +83,7 @@ class Event:
         element: int | None = None,
         attempt: int | None = None,
         worker: str | None = None,
-        duration_s: float | None = None,
+        duration: float | None = None,
         error: BaseException | None = None,
         progress: Progress | None = None,
         dropped: int | None = None,
@@ -97,7 +97,7 @@ class Event:
         self.element: Final = element
         self.attempt: Final = attempt
         self.worker: Final = worker
-        self.duration_s: Final = duration_s
+        self.duration: Final = duration
         self.error: Final = error
         self.progress: Final = progress
         self.dropped: Final = dropped
@@ -109,7 +109,7 @@ class Event:
             self.process_name,
             self.run_id,
             at=self.at,
-            duration_s=self.duration_s,
+            duration=self.duration,
             error=self.error,
             progress=self.progress,
             dropped=dropped,

@@ -9,7 +9,7 @@ WHOLE = -1
 class Record(NamedTuple):
     """How one call ended, as a journal keeps it."""
 
-    task: int
+    index: int  # type: ignore[assignment]  # in place of the method of tuples, which says nothing here
     """The index of the task in its process."""
     element: int
     """The element's place in its map, or `WHOLE`. The value in the record of a whole map is its number of elements."""

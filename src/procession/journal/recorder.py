@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_COLUMNS: Final = ("run", *Record._fields)
+_COLUMNS: Final = ("run", *("task" if field == "index" else field for field in Record._fields))
+"""The columns of a record, in the order of its fields: the place of a task is the column `task`."""
 _SHORT: Final = _COLUMNS[:-1]
 """Without the log, which most have none of: what is not bound costs nothing."""
 _log: Final = itemgetter(-1)
@@ -320,9 +321,9 @@ class Recorder:
     def _write(self, group: Sequence[Record], *, again: bool) -> None:
         channel = self.held.channel
         # What was recorded when the connection was dropped can be of this process only, and is recorded anew.
-        stale = [(record.task, record.element) for record in group] if self.allow_changes or again else []
+        stale = [(record.index, record.element) for record in group] if self.allow_changes or again else []
         if self._failed and not stale:
-            stale = [place for record in group if (place := (record.task, record.element)) in self._failed]
+            stale = [place for record in group if (place := (record.index, record.element)) in self._failed]
         if stale:
             with channel.transaction() as connection:
                 connection.execute(_FORGET, [{"of": self.key, "at": task, "on": element} for task, element in stale])
@@ -363,7 +364,7 @@ class Recorder:
             cursor.close()
         else:
             held = {"held_key": self.held.key, "held_token": self.held.token, "run": self.key}
-            written = connection.execute(_INSERT, [record._asdict() | held for record in group]).rowcount
+            written = connection.execute(_INSERT, [_by_column(record) | held for record in group]).rowcount
         if written != len(group):
             raise self._lost(connection)
 
@@ -461,6 +462,10 @@ class Recorder:
 def read_shared(written: str | None) -> list[Shared]:
     """Return what is noted of a run as what its tasks take and have changed."""
     return [Shared(kind, tuple(tasks)) for kind, tasks in json.loads(written or "[]")]
+
+
+def _by_column(record: Record) -> dict[str, object]:
+    return dict(zip(_COLUMNS[1:], record, strict=True))
 
 
 def _is_plain(record: Record) -> bool:

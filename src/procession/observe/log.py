@@ -50,8 +50,8 @@ def log(event: Event) -> None:
         fields |= {"task_name": shown(event.task_name), "index": event.index, "attempt": event.attempt}
     if event.element is not None:
         fields["element"] = event.element
-    if event.duration_s is not None:
-        fields["duration_s"] = event.duration_s
+    if event.duration is not None:
+        fields["duration_s"] = event.duration
     if event.error is not None:
         fields["error_type"] = shown(type(event.error).__name__)
     _emit(level, event.name, fields)

@@ -140,7 +140,7 @@ class Lookout:
             index=index,
             attempt=attempt,
             worker=books.workers[index],
-            duration_s=duration,
+            duration=duration,
             error=error,
             progress=progress,
         )

@@ -111,7 +111,7 @@ class OpenTelemetry:
             self._running.add(-1, run.labels)
             span.end()
         state = _ENDS[event.name]
-        self._run_duration.record(event.duration_s or 0.0, {**run.labels, "procession.state": state})
+        self._run_duration.record(event.duration or 0.0, {**run.labels, "procession.state": state})
         _close(run.span, state, event)
 
     def _start(self, run: "_Run", event: Event, index: int) -> None:
@@ -142,7 +142,7 @@ class OpenTelemetry:
 
     def _finish(self, run: "_Run", event: Event, index: int) -> None:
         state = _ENDS[event.name]
-        self._task_duration.record(event.duration_s or 0.0, {**run.labels, "procession.state": state})
+        self._task_duration.record(event.duration or 0.0, {**run.labels, "procession.state": state})
         with run.lock:
             span = run.tasks.pop(index, None)
         if span is not None:
