@@ -205,9 +205,9 @@ class Drive:
         freed = self.ledger.settle(index)
         self.rules.states[index] = "completed"
         if self.at_once and not self.rules.halted:
-            # First in line, and in the order added.
+            # Last in line, and in the order added.
             new = [other for other in self.rules.may_start() if other not in before]
-            assert list(self.ledger.ready) == new + before
+            assert list(self.ledger.ready) == before + new
             assert freed == len(new)
 
     def stop(self, index):
@@ -270,8 +270,8 @@ def drawn(ledger):
     return order
 
 
-def test_a_worker_goes_on_with_what_it_made_ready():
-    """Depth first, in the order added, so that a chain never leaves its thread.
+def test_what_becomes_ready_stands_last_in_line():
+    """In the order added, so that chains side by side get on evenly.
 
     0 ──▶ 2 ──▶ 4 ──▶ 6
     │     └──▶ 5 ─────┘
@@ -281,7 +281,7 @@ def test_a_worker_goes_on_with_what_it_made_ready():
     ledger = Ledger(7, {2: (0,), 3: (0,), 4: (2,), 5: (2,), 6: (4, 5)}, "stop")
     ledger.open(Stage(0, 7, at_once=True))
     assert list(ledger.ready) == [0, 1]
-    assert drawn(ledger) == [0, 2, 4, 5, 6, 3, 1]
+    assert drawn(ledger) == [0, 1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("halt", ["cancel", "interrupt", "fail"])
@@ -336,9 +336,18 @@ def test_what_becomes_ready_after_a_halt_is_never_offered(edges):
     offered = []
 
     class Watched(deque):
+        def append(self, index):
+            offered.append(index)
+            super().append(index)
+
         def appendleft(self, index):
             offered.append(index)
             super().appendleft(index)
+
+        def extend(self, indexes):
+            for index in indexes:
+                offered.append(index)
+                super().append(index)
 
         def extendleft(self, indexes):
             for index in indexes:
@@ -348,9 +357,84 @@ def test_what_becomes_ready_after_a_halt_is_never_offered(edges):
     ledger.ready = Watched()
     ledger.open(Stage(0, 3, at_once=True))
     ledger.starts[ledger.ready.popleft()] = 0.0
+    offered.clear()  # of those that the stage had ready
     ledger.cancel()
     ledger.settle(0)
     assert offered == list(ledger.ready) == []
+
+
+EDGES = pytest.mark.parametrize("edges", [{1: (0,)}, {1: (0,), 2: (0,)}, {1: (0, 3), 2: (0, 3)}])
+
+
+@EDGES
+def test_what_is_made_ready_while_the_run_is_halted_cannot_be_claimed(edges):
+    """The halt comes between the look at it and the append: for that moment something is ready, and nobody gets it."""
+    claimed = []
+
+    class Halting(deque):
+        def _halt_before(self, add, given):
+            ledger.cancel()
+            add(given)
+            with pytest.raises(IndexError):
+                claimed.append(ledger.claim())
+            add(given)  # and not because that was claimed
+
+        def append(self, index):
+            self._halt_before(super().append, index)
+
+        def extend(self, indexes):
+            self._halt_before(super().extend, indexes)
+
+    ledger = Ledger(4, edges, "stop")
+    if 3 in edges[1]:
+        ledger.settle(3)
+    ledger.ready = Halting()
+    assert ledger.settle(0) == 0
+    assert claimed == list(ledger.ready) == []
+    assert ledger.halted
+
+
+@EDGES
+def test_what_is_made_ready_in_the_middle_of_a_halt_is_not_left_over(edges):
+    """It comes after the halt has emptied the line, and before anybody can see the halt."""
+    freed = []
+
+    class Settling(deque):
+        def clear(self):
+            super().clear()
+            if not freed:
+                freed.append(ledger.settle(0))
+
+    ledger = Ledger(4, edges, "stop")
+    if 3 in edges[1]:
+        ledger.settle(3)
+    ledger.ready = Settling()
+    ledger.cancel()
+    assert freed == [len(edges)]
+    assert list(ledger.ready) == []
+    with pytest.raises(IndexError):
+        ledger.claim()
+
+
+@EDGES
+def test_a_halt_right_after_an_append_takes_it_back(edges):
+    """Who has made something ready does not count on it any more, and recruits nobody for it."""
+
+    class Halted(deque):
+        def append(self, index):
+            super().append(index)
+            ledger.cancel()
+
+        def extend(self, indexes):
+            super().extend(indexes)
+            ledger.cancel()
+
+    ledger = Ledger(4, edges, "stop")
+    if 3 in edges[1]:
+        ledger.settle(3)
+    ledger.ready = Halted()
+    assert ledger.settle(0) == 0
+    assert list(ledger.ready) == []
 
 
 def test_long_chains_are_skipped_without_recursion():

@@ -184,7 +184,7 @@ def test_the_ledger_hands_out_each_task_once_and_nothing_after_a_halt():
             while len(claimed) < 60:
                 halted = ledger.halted
                 try:
-                    index = ledger.ready.popleft()
+                    index = ledger.claim()
                 except IndexError:
                     if halted:
                         return

@@ -15,11 +15,17 @@
 Claiming is `ready.popleft`: one atomic step on every build of CPython, so that each task has exactly one owner
 without a lock and, as each slot of a column is written by one owner only, neither have the columns. What several
 workers could change at the same time (failures, halting) is guarded by the one lock.
+
+A task that ends makes others ready without the lock, for there all workers would meet. So one may be appended while
+another thread halts the run. Whoever appends looks at `halted` again and, if it is set, takes everything back; whoever
+claims looks at it, too, and gives up the task, which then has never started; and a halt clears what was appended just
+before. Each operation on the deque is atomic and so orders the looks around it: an append that the halt's `clear` did
+not catch comes after it, and then both who appended and who claims see the halt.
 """
 
 import threading
 from collections import deque
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 
 from procession._model.states import OnError, TaskState
 from procession._model.strategy import Stage
@@ -98,6 +104,15 @@ class Ledger:
                     self.ready.extend(indexes)
             return len(self.ready)
 
+    @property
+    def claim(self) -> Callable[[], int]:
+        """What returns the next ready task, which its caller then owns, and raises `IndexError` if there is none.
+
+        Look it up once for many claims. Where no task waits for another, nothing becomes ready after a halt, and it is
+        the deque's own method.
+        """
+        return self._claim if self._edges else self.ready.popleft
+
     def put_back(self, index: int) -> None:
         """Make a task ready that was claimed, first in line; once halted, nobody can have it any more."""
         with self._lock:
@@ -122,18 +137,20 @@ class Ledger:
         if isinstance(dependents, int):
             if dependents in waits and not waits[dependents].pop():
                 return 0
-            # Under the lock: what becomes ready after a halt must not be seen by anyone, not even for a moment.
-            with self._lock:
-                if self.halted:
-                    return 0
-                self.ready.append(dependents)
-            return 1
-        last = [dependent for dependent in dependents if dependent not in waits or waits[dependent].pop()]
-        with self._lock:
+            if self.halted:
+                return 0
+            self.ready.append(dependents)
+            freed = 1
+        else:
+            last = [dependent for dependent in dependents if dependent not in waits or waits[dependent].pop()]
             if self.halted:
                 return 0
             self.ready.extend(last)
-        return len(last)
+            freed = len(last)
+        if self.halted:  # since the look above: see the module's docstring
+            self.ready.clear()
+            return 0
+        return freed
 
     def fail(self, index: int, error: BaseException, *, in_order: bool = False) -> None:
         """Record that the task raised. What waits for it is skipped; the policy says what it means for the rest.
@@ -210,10 +227,18 @@ class Ledger:
         self.values = {index: values[index] for index in kept}
         return values
 
+    def _claim(self) -> int:
+        index = self.ready.popleft()
+        if self.halted:
+            raise IndexError("the run is halted")
+        return index
+
     def _halt(self) -> None:
         # In this order: who sees that the run is halted, and draws then, must find nothing.
         self.ready.clear()
         self.halted = True
+        if self._edges:
+            self.ready.clear()  # what was made ready between the two
 
     def _skip_dependents(self, index: int) -> None:
         pending = [index]

@@ -304,9 +304,13 @@ class ThreadEngine:
         now = clock()
         try:
             for index in iter(ledger.ready.popleft, None):
+                if attentive:
+                    if ledger.halted:  # as in `ledger.claim`, without a call
+                        return False
+                    now = clock()  # what it waited for may have ended since
                 call_context.index = index
                 workers[index] = worker
-                starts[index] = clock() if attentive else now  # what it waited for may have ended since
+                starts[index] = now
                 function, args, kwargs = calls[index]
                 values[index] = function(*args, **kwargs) if kwargs else function(*args)
                 ends[index] = now = clock()
@@ -322,11 +326,11 @@ class ThreadEngine:
         self, call_context: CallContext, context: contextvars.Context, base: contextvars.Context
     ) -> bool:
         """Do the same in a run with a journal, in which a task has ended only when that is committed."""
-        run_state, ready, clock = self.run_state, self.run_state.ledger.ready, time.perf_counter
+        run_state, claim, clock = self.run_state, self.run_state.ledger.claim, time.perf_counter
         index = -1
         try:
             while run_state.commit():
-                index = ready.popleft()
+                index = claim()
                 call_context.index = index
                 own = call_context.own(index)
                 CURRENT_CALL.set(own)

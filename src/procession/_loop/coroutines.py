@@ -249,7 +249,7 @@ class CoroutineEngine:
             time.perf_counter,
         )
         ledger, workers, attentive, calls = run_state.ledger, run_state.workers, run_state.attentive, self._calls
-        values, starts, ends, claim = ledger.values, ledger.starts, ledger.ends, ledger.ready.popleft
+        values, starts, ends, claim = ledger.values, ledger.starts, ledger.ends, ledger.claim
         coroutines = run_state.plan.coroutines
         cancelling = current().cancelling
         since = now = clock()
@@ -288,7 +288,7 @@ class CoroutineEngine:
     async def _draw_recorded(self, worker: Worker) -> None:
         """Do the same in a run with a journal, in which a task has ended only when that is committed."""
         run_state, clock = self.run_state, time.perf_counter
-        ledger, claim, cancelling = run_state.ledger, run_state.ledger.ready.popleft, current().cancelling
+        ledger, claim, cancelling = run_state.ledger, run_state.ledger.claim, current().cancelling
         since = clock()
         while True:
             try:
@@ -382,7 +382,7 @@ class CoroutineEngine:
     def _next_plain(self) -> int | None:
         ledger = self.run_state.ledger
         try:
-            index = ledger.ready.popleft()
+            index = ledger.claim()
         except IndexError:
             return None
         if index not in self.run_state.plan.coroutines:
