@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from procession import DigestError, Process, task
 from procession._model.task import MapFunction, name_of
-from procession._plan.digest import digest_element
 from procession._plan.fingerprint import Fingerprint, called, fingerprint_of, qualified
+from procession._plan.identity import digest_element
 from procession._plan.parts import main_module
 from test_digest import Client, adder, fetch, lock, plain, whole
 from test_digest_search import leaves

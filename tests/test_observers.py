@@ -178,7 +178,7 @@ def test_a_map_tells_how_far_it_has_come(kept):
 
 def test_what_was_recorded_is_not_told_again(kept):
     """An observer that comes to a task that ended before is told of nothing."""
-    from procession.observe.lookout import Lookout
+    from procession.observe.event_collector import EventCollector
 
     class Books:
         process_name, run_id = "books", "a"
@@ -195,7 +195,7 @@ def test_what_was_recorded_is_not_told_again(kept):
         def moment(self, reading):
             return 100 + reading
 
-    lookout = Lookout(Books())
+    lookout = EventCollector(Books())
     Books.ledger.starts[1] = 2.0
     assert lookout.look() == 1
     assert [lookout.event(moment).name for moment in lookout.moments([])] == ["task_started"]
@@ -225,7 +225,7 @@ class Meddled(list):
 @pytest.mark.parametrize("column", ["starts", "ends"])
 def test_a_start_is_not_told_before_the_end_that_it_waited_for_whenever_one_looks(column):
     """Task 2000 waits for task 5, and both get on while somebody looks at a part of the books."""
-    from procession.observe.lookout import Lookout
+    from procession.observe.event_collector import EventCollector
 
     class Books:
         process_name, run_id = "books", "a"
@@ -245,7 +245,7 @@ def test_a_start_is_not_told_before_the_end_that_it_waited_for_whenever_one_look
     def get_on():
         ledger.starts[5], ledger.ends[5], ledger.starts[2000] = 1.0, 2.0, 2.0
 
-    ledger, lookout, said = Books.ledger, Lookout(Books()), []
+    ledger, lookout, said = Books.ledger, EventCollector(Books()), []
     getattr(ledger, column).meddle = get_on
     for _ in range(2):
         lookout.look()

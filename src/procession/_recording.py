@@ -132,9 +132,7 @@ def recording_of(
     if task is not None and outer is not None:
         assert isinstance(outer, Recorder)
         run_id = f"{task.run.run_id}/{task.index}" + (f".{task.element}" if task.element >= 0 else "")
-        within = (outer, task.index, task.element)
-        allow_changes = outer.allow_changes
-        recorder = outer.journal.begin(run_id, fingerprint, shape, within=within, allow_changes=allow_changes)
+        recorder = outer.begin_nested(run_id, fingerprint, shape, task.index, task.element)
     else:
         run_id = os.urandom(8).hex() if run_id is None else run_id
         assert journal is not None

@@ -151,15 +151,21 @@ class TaskCancelled(BaseException):
 
 
 if TYPE_CHECKING:
-    from procession._executor_broken import ExecutorBrokenError
+    from concurrent.futures import BrokenExecutor
+
+    class ExecutorBrokenError(ProcessionError, BrokenExecutor):
+        """The executor that was given to the process is shut down, or broke while the process ran."""
+
 else:
 
     def __getattr__(name: str) -> object:
-        if name == "ExecutorBrokenError":
-            from procession._executor_broken import ExecutorBrokenError
+        if name != "ExecutorBrokenError":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from concurrent.futures import BrokenExecutor  # takes long to import, for it imports logging
 
-            return ExecutorBrokenError
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        text = "The executor that was given to the process is shut down, or broke while the process ran."
+        made = type(name, (ProcessionError, BrokenExecutor), {"__module__": __name__, "__doc__": text})
+        return globals().setdefault(name, made)  # in one step, so that two threads get the same class
 
     def __dir__() -> list[str]:
         return sorted({*globals(), "ExecutorBrokenError"})

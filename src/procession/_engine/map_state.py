@@ -342,7 +342,7 @@ class MapState:
 
     def _checked(self, place: int, element: tuple[Any, ...]) -> bytes:
         """Return the digest of an element, and forget what was recorded in its place if that was another."""
-        from procession._plan.digest import digest_element  # which the journal has imported
+        from procession._plan.identity import digest_element  # which the journal has imported
 
         digest = digest_element(element, self.where)
         recorded = self._recorded.get(place)

@@ -54,26 +54,6 @@ def digest(value: object) -> bytes:
         raise DigestError(f"the value{refused}") from refused.__cause__
 
 
-def digest_element(element: tuple[Any, ...], where: str) -> bytes:
-    """Return the digest of the arguments of one element of a map; `where` names process and task in error messages.
-
-    Functions and classes without a name of their own in it, such as lambdas, count by their code.
-
-    >>> digest_element((1, "a"), "process 'p', task 0 (f)").hex()
-    '556b747b6b9d03235dc4f207c16329dc'
-    """
-    try:
-        digester = Digester()
-        found = digester.call(element, {})
-        if digester.unnamed:
-            from procession._plan.identity import unnamed_in  # at the first use, since that module imports this one
-
-            found = combined(found, *(one.code for one in unnamed_in(element, digester)))
-        return found
-    except Refused as refused:
-        raise DigestError(f"{where}, an element, {refused}") from refused.__cause__
-
-
 def check_order(iterables: tuple[object, ...], where: str) -> None:
     """Raise `DigestError` if an iterable of a map is a set; `where` names process and task.
 

@@ -14,7 +14,7 @@ from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleT
 from typing import Any, NamedTuple, cast
 
 from procession._model.task import MapFunction, look_up, name_of, options_of, unwrapped
-from procession._plan.digest import SIMPLE, Digester, combined, digest
+from procession._plan.digest import SIMPLE, Digester, Refused, combined, digest
 from procession._plan.parts import named, nameless, place_of, taken_apart
 from procession.errors import DigestError
 
@@ -100,6 +100,24 @@ class Unnamed(NamedTuple):
     """Its module and qualified name."""
     code: bytes
     """A digest of its code and, for a class, of the values that its methods close over."""
+
+
+def digest_element(element: tuple[Any, ...], where: str) -> bytes:
+    """Return the digest of the arguments of one element of a map; `where` names process and task in error messages.
+
+    Functions and classes without a name of their own in it, such as lambdas, count by their code.
+
+    >>> digest_element((1, "a"), "process 'p', task 0 (f)").hex()
+    '556b747b6b9d03235dc4f207c16329dc'
+    """
+    try:
+        digester = Digester()
+        found = digester.call(element, {})
+        if digester.unnamed:
+            found = combined(found, *(one.code for one in unnamed_in(element, digester)))
+        return found
+    except Refused as refused:
+        raise DigestError(f"{where}, an element, {refused}") from refused.__cause__
 
 
 def unnamed_in(values: Sequence[object], digester: Digester) -> list[Unnamed]:

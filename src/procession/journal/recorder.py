@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, func, insert, select, update
 
@@ -16,18 +16,16 @@ from procession._model.record import WHOLE, Record, Recorded
 from procession._model.states import RunStatus
 from procession._model.text import untold
 from procession._plan.digest import SIMPLE, digest
+from procession._plan.fingerprint import Fingerprint
 from procession._plan.shape import Shape
 from procession._plan.shared import Shared
 from procession.errors import DigestError, JournalError, ProcessionError, ResultError, RunInUseError
 from procession.journal import lease
 from procession.journal.codec import Codec, decoded, encoded, writable
-from procession.journal.database import Channel
+from procession.journal.database import Channel, Database
 from procession.journal.heartbeat import Heartbeat, Snapshot
 from procession.journal.removal import forget, forget_whole
 from procession.journal.schema import definitions, records, runs
-
-if TYPE_CHECKING:
-    from procession.journal.store import Journal
 
 T = TypeVar("T")
 
@@ -80,7 +78,7 @@ class Recorder:
 
     def __init__(
         self,
-        journal: "Journal",
+        database: Database,
         held: Held,
         key: int,
         run_id: str,
@@ -90,8 +88,10 @@ class Recorder:
         shape: Shape | None,
         entry: Entry,
         allow_changes: bool,
+        begin: "Callable[..., Recorder]",
     ) -> None:
-        self.journal: Final = journal
+        self._database: Final = database
+        self._begin: Final = begin
         self.held: Final = held
         self.key: Final = key
         self.run_id: Final = run_id
@@ -103,9 +103,15 @@ class Recorder:
         self._entry = entry
         self._failed = set(entry.failed)
         self._added = False
-        self._at_once = ROWS if journal.database.backend in DIRECT else 1
+        self._at_once = ROWS if database.backend in DIRECT else 1
         self._heartbeat: Heartbeat | None = None
         self._recorded: dict[int, Recorded] | None = None
+
+    def begin_nested(
+        self, run_id: str, fingerprint: Fingerprint, shape: Shape | None, task: int, element: int
+    ) -> "Recorder":
+        """Begin the run that a task of this one, or an element of a map (else `WHOLE`), is itself, or go on with it."""
+        return self._begin(run_id, fingerprint, shape, within=(self, task, element), allow_changes=self.allow_changes)
 
     @property
     def recorded(self) -> Mapping[int, Recorded]:
@@ -274,7 +280,7 @@ class Recorder:
         """Renew the lease and write how far the run is; return what `cancelling` does."""
         with self.held.channel.transaction() as connection:
             now = time.monotonic()
-            until = self.journal.database.now(connection) + lease.DURATION_S
+            until = self._database.now(connection) + lease.DURATION_S
             holder = lease.Holder.renewing().text
             self._update(connection, held_until=until, progress=progress, holder=holder)
         self.held.renewed = now
@@ -305,7 +311,7 @@ class Recorder:
         def write(again: bool) -> None:
             with self.held.channel.transaction() as connection:
                 if not (again and self._is_let_go(connection)):
-                    self._update(connection, **{"ended_at": self.journal.database.now(connection)} | values)
+                    self._update(connection, **{"ended_at": self._database.now(connection)} | values)
 
         try:
             if self._heartbeat is not None:
@@ -316,7 +322,7 @@ class Recorder:
                 self._heartbeat.end()
             if not nested:
                 lease.drop(self.held.token)
-                self.journal.database.release(self.held.channel)
+                self._database.release(self.held.channel)
 
     def _write(self, group: Sequence[Record], *, again: bool) -> None:
         channel = self.held.channel
@@ -358,7 +364,7 @@ class Recorder:
                 for record in part:
                     values.append(self.key)
                     values += record[:rest]
-                statement = _insertion(columns, len(part), backend, self.journal.database.synchronous_commit)
+                statement = _insertion(columns, len(part), backend, self._database.synchronous_commit)
                 cursor.execute(statement, (*values, self.held.key, self.held.token))
                 written += cursor.rowcount
             cursor.close()

@@ -244,7 +244,7 @@ class Journal:
         if parent == TOP:
             held = Held(held.channel, key, held.token, run_id)
         return Recorder(
-            self,
+            self.database,
             held,
             key,
             run_id,
@@ -253,6 +253,7 @@ class Journal:
             shape=plan.shape,
             entry=entry,
             allow_changes=allow_changes,
+            begin=self.begin,
         )
 
     def _entered(

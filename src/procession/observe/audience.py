@@ -8,9 +8,9 @@ tell ──┬──▶ the log                        ┐ at once, where it hap
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from procession._engine.run_state import RunState
 from procession._model.event import Event
 from procession._model.observer import Observer
-from procession.observe.books import Books
 from procession.observe.feed import Feed
 from procession.observe.guard import Guarded
 from procession.observe.log import log, verbose
@@ -19,12 +19,12 @@ from procession.observe.log import log, verbose
 class Follower(Protocol):
     """Follows a run in a thread of its own."""
 
-    def begin(self, books: Books, started: Event) -> None:
+    def begin(self, run_state: RunState, started: Event) -> None:
         """Begin to follow a run in which nothing is under way yet."""
         ...
 
     def tell(self, event: Event) -> None:
-        """Take note of what the books do not show, without holding up who tells it."""
+        """Take note of what the columns of the ledger do not show, without holding up who tells it."""
         ...
 
     def end(self, ended: Event) -> None:
@@ -55,11 +55,11 @@ class Audience:
         """Whether `end` waits for a thread."""
         return bool(self._followers)
 
-    def begin(self, books: Books, started: Event) -> None:
+    def begin(self, run_state: RunState, started: Event) -> None:
         """Say that a run has begun, in which nothing is under way yet."""
         self.tell(started)
         for follower in self._followers:
-            follower.begin(books, started)
+            follower.begin(run_state, started)
 
     def tell(self, event: Event) -> None:
         """Tell of an event."""

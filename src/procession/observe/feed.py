@@ -13,11 +13,11 @@ import time
 from collections import deque
 from typing import Final
 
+from procession._engine.run_state import RunState
 from procession._model.event import Event
-from procession.observe.books import Books
+from procession.observe.event_collector import EventCollector
 from procession.observe.guard import Guarded
 from procession.observe.log import log_trouble
-from procession.observe.lookout import Lookout
 
 PERIOD_S: Final = 0.03
 """Seconds between two looks, at least."""
@@ -49,11 +49,11 @@ class Feed:
         self._over.acquire()
         self._thread: threading.Thread | None = None
 
-    def begin(self, books: Books, started: Event) -> None:
+    def begin(self, run_state: RunState, started: Event) -> None:
         """Begin to tell of a run in which nothing is under way yet."""
-        lookout, context = Lookout(books), contextvars.copy_context()
+        collector, context = EventCollector(run_state), contextvars.copy_context()
         thread = threading.Thread(
-            target=lambda: context.run(self._serve, lookout, started),
+            target=lambda: context.run(self._serve, collector, started),
             name=f"procession-observer-{self._observer.name}",
             daemon=True,  # so that one that is blocked for ever does not hold up the interpreter's exit
         )
@@ -88,40 +88,40 @@ class Feed:
 
     # In the thread
 
-    def _serve(self, lookout: Lookout, started: Event) -> None:
+    def _serve(self, collector: EventCollector, started: Event) -> None:
         self._pass_on(started)
         pause = PERIOD_S
         while not self._over.acquire(timeout=pause):
             began = time.perf_counter()
-            new = lookout.look()
+            new = collector.look()
             # Long columns are looked at less often.
             pause = max(PERIOD_S, _THRIFT * (time.perf_counter() - began))
-            self._catch_up(lookout, new, began + PATIENCE_S)
+            self._catch_up(collector, new, began + PATIENCE_S)
             if self._observer.off:
                 return
         # Where a run has ended well, it is known without a look how much is left, and that there are no failures.
-        left = lookout.happened() - self._passed_on - self._skipped if lookout.ended_well else 0
+        left = collector.happened() - self._passed_on - self._skipped if collector.ended_well else 0
         if self._affords(left):
-            self._catch_up(lookout, lookout.look(), self._deadline)
+            self._catch_up(collector, collector.look(), self._deadline)
         assert self._ended is not None
-        dropped = self._dropped + lookout.happened() - self._passed_on
+        dropped = self._dropped + collector.happened() - self._passed_on
         if dropped:
             log_trouble("events_dropped", self._ended, self._observer.name, dropped=dropped)
         self._pass_on(self._ended.with_dropped(dropped))
 
-    def _catch_up(self, lookout: Lookout, new: int, until: float) -> None:
+    def _catch_up(self, collector: EventCollector, new: int, until: float) -> None:
         told = [self._told.popleft() for _ in range(len(self._told))]
         if self._affords(new):
-            moments = lookout.moments(told)
+            moments = collector.moments(told)
         else:
-            moments = lookout.failures(told)
+            moments = collector.failures(told)
             self._skipped += new
         for passed, moment in enumerate(moments):
             if time.perf_counter() > min(until, self._deadline):
-                self._dropped += sum(map(lookout.was_told, moments[passed:]))
+                self._dropped += sum(map(collector.was_told, moments[passed:]))
                 return
-            self._passed_on += not lookout.was_told(moment)
-            self._pass_on(lookout.event(moment))
+            self._passed_on += not collector.was_told(moment)
+            self._pass_on(collector.event(moment))
 
     def _affords(self, count: int) -> bool:
         """Return whether the observer is likely to be quick enough for so many events."""

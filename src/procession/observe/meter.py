@@ -3,9 +3,9 @@
 from collections import deque
 from typing import Final, NamedTuple
 
+from procession._engine.run_state import RunState
 from procession._model.progress import Progress
 from procession._model.text import shown
-from procession.observe.books import Books
 from procession.observe.column import Column
 
 MAPS: Final = 8
@@ -31,15 +31,15 @@ class Reading(NamedTuple):
 class Meter:
     """Follows the parts of a run."""
 
-    def __init__(self, books: Books) -> None:
-        self._books = books
-        self._columns = [Column(books.ledger.ends, stage.start, stage.stop) for stage in books.plan.stages]
+    def __init__(self, run_state: RunState) -> None:
+        self._run_state = run_state
+        self._columns = [Column(run_state.ledger.ends, stage.start, stage.stop) for stage in run_state.plan.stages]
         self._histories: dict[object, deque[tuple[float, int, int]]] = {}
 
     def read(self, now: float) -> list[Reading]:
         """Return how each stage stands, and the maps that have begun, the last ones if they are many."""
-        books, stages = self._books, self._books.plan.stages
-        ends, errors = books.ledger.ends, list(books.ledger.errors)
+        run_state, stages = self._run_state, self._run_state.plan.stages
+        ends, errors = run_state.ledger.ends, list(run_state.ledger.errors)
         readings: list[Reading] = []
         for number, stage in enumerate(stages):
             column = self._columns[number]
@@ -48,10 +48,10 @@ class Meter:
             failed = sum(stage.start <= index < stage.stop for index in errors)
             progress = Progress(column.filled(), failed, stage.stop - stage.start)
             what = "" if len(stages) == 1 else ": at once" if stage.at_once else ": in order"
-            readings.append(self._reading(number, f"{shown(books.process_name, 40)}{what}", progress, now))
-        maps = sorted(books.maps.items(), key=lambda item: (ends[item[0]] is None, item[0]))[-MAPS:]
+            readings.append(self._reading(number, f"{shown(run_state.process_name, 40)}{what}", progress, now))
+        maps = sorted(run_state.maps.items(), key=lambda item: (ends[item[0]] is None, item[0]))[-MAPS:]
         for index, part in sorted(maps, key=lambda item: item[0]):
-            label = f"  {index}: {shown(books.name(index), 40)}"
+            label = f"  {index}: {shown(run_state.name(index), 40)}"
             readings.append(self._reading(("map", index), label, part.progress, now))
         return readings
 

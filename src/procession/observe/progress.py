@@ -14,9 +14,9 @@ import time
 from collections import deque
 from typing import Final
 
+from procession._engine.run_state import RunState
 from procession._model.event import Event
 from procession._model.text import counted, described, shown
-from procession.observe.books import Books
 from procession.observe.log import log_trouble
 from procession.observe.meter import Meter
 from procession.observe.screen import Screen, screen_for
@@ -41,9 +41,11 @@ class Display:
         self._ended: Event | None = None
         self._thread: threading.Thread | None = None
 
-    def begin(self, books: Books, started: Event) -> None:
+    def begin(self, run_state: RunState, started: Event) -> None:
         """Begin to show the run."""
-        thread = threading.Thread(target=self._serve, args=(books, started), name="procession-progress", daemon=True)
+        thread = threading.Thread(
+            target=self._serve, args=(run_state, started), name="procession-progress", daemon=True
+        )
         try:
             thread.start()
         except RuntimeError as error:
@@ -69,9 +71,9 @@ class Display:
 
     # In the thread
 
-    def _serve(self, books: Books, started: Event) -> None:
+    def _serve(self, run_state: RunState, started: Event) -> None:
         began = time.perf_counter()
-        meter = Meter(books)
+        meter = Meter(run_state)
         meter.read(began)
         if self._over.acquire(timeout=DELAY_S):
             return

@@ -9,9 +9,9 @@ is seen too, and an end whose start is not seen waits for the next look: nothing
 
 import time
 
+from procession._engine.run_state import RunState
 from procession._model.event import Event, EventName
 from procession._model.progress import Progress
-from procession.observe.books import Books
 from procession.observe.column import Column
 
 _START, _END, _TOLD = range(3)
@@ -22,14 +22,14 @@ task; and what: it started, it ended, or it is in the list of what was told, at 
 """
 
 
-class Lookout:
-    """Looks at the books of a run, in which nothing is under way yet."""
+class EventCollector:
+    """Collects the events of a run, in which nothing is under way yet."""
 
-    def __init__(self, books: Books) -> None:
-        self._books = books
-        self._epoch = books.moment(0.0)
-        self._starts = Column(books.ledger.starts)
-        self._ends = Column(books.ledger.ends)
+    def __init__(self, run_state: RunState) -> None:
+        self._run_state = run_state
+        self._epoch = run_state.moment(0.0)
+        self._starts = Column(run_state.ledger.starts)
+        self._ends = Column(run_state.ledger.ends)
         self._filled = self._starts.filled() + self._ends.filled()
         self._seen_parts: dict[int, Progress] = {}
         self._told: list[Event] = []
@@ -40,7 +40,7 @@ class Lookout:
 
     def moments(self, told: list[Event]) -> list[Moment]:
         """Return what is new at this look, by time, among it what was told in another way."""
-        starts, ends, ledger = self._starts, self._ends, self._books.ledger
+        starts, ends, ledger = self._starts, self._ends, self._run_state.ledger
         moments: list[Moment] = []
         for index in list(ends.new()):
             end = ledger.ends[index]
@@ -54,7 +54,7 @@ class Lookout:
 
     def failures(self, told: list[Event]) -> list[Moment]:
         """Return the same without tasks that started or ended well."""
-        ledger = self._books.ledger
+        ledger = self._run_state.ledger
         new = [index for index in list(ledger.errors) if self._ends.is_new(index)]
         moments = [(ledger.ends[index] or 0.0, 0, index, _END) for index in new]
         return self._seen(moments, told + self._progressed())
@@ -64,12 +64,12 @@ class Lookout:
         reading, _, index, what = moment
         if what >= _TOLD:
             return self._told[what - _TOLD]
-        books, ledger, at = self._books, self._books.ledger, self._epoch + reading
+        run_state, ledger, at = self._run_state, self._run_state.ledger, self._epoch + reading
         if what == _START:
             return self._event("task_started", at, index)
         start, end = ledger.starts[index], ledger.ends[index]
         duration = None if start is None or end is None else end - start
-        attempt = books.attempts.get(index, 1)
+        attempt = run_state.attempts.get(index, 1)
         if index in ledger.stopped:
             return self._event("task_cancelled", at, index, attempt, duration)
         error = ledger.errors.get(index)
@@ -82,20 +82,20 @@ class Lookout:
     def happened(self) -> int:
         """Return how many tasks have started, and ended, up to what was seen last; or, if a run ended well, in all."""
         if self.ended_well:
-            return 2 * len(self._books.ledger.starts) - self._filled
+            return 2 * len(self._run_state.ledger.starts) - self._filled
         return self._starts.filled() + self._ends.filled() - self._filled
 
     @property
     def ended_well(self) -> bool:
         """Whether every task has started and ended, and none has failed."""
-        return self._books.ledger.over and self._books.ledger.well
+        return self._run_state.ledger.over and self._run_state.ledger.well
 
     def _start(self, index: int) -> float:
         """Return when a task started, but no earlier than what it waits for ended.
 
         A worker notes as a start its own last look at the clock, and another may have made the task ready since.
         """
-        ledger, edges = self._books.ledger, self._books.edges
+        ledger, edges = self._run_state.ledger, self._run_state.edges
         start = ledger.starts[index] or 0.0
         if index in edges:
             return max(start, *(ledger.ends[need] or 0.0 for need in edges[index]))
@@ -112,9 +112,9 @@ class Lookout:
     def _progressed(self) -> list[Event]:
         """Return how far those maps have come that have come further and have not ended."""
         events: list[Event] = []
-        for index, part in list(self._books.maps.items()):
+        for index, part in list(self._run_state.maps.items()):
             progress = part.progress
-            if self._books.ledger.ends[index] is None and self._seen_parts.get(index) != progress:
+            if self._run_state.ledger.ends[index] is None and self._seen_parts.get(index) != progress:
                 self._seen_parts[index] = progress
                 at = self._epoch + time.perf_counter()
                 events.append(self._event("task_progressed", at, index, progress=progress))
@@ -130,16 +130,16 @@ class Lookout:
         error: BaseException | None = None,
         progress: Progress | None = None,
     ) -> Event:
-        books = self._books
+        run_state = self._run_state
         return Event(
             name,
-            books.process_name,
-            books.run_id,
+            run_state.process_name,
+            run_state.run_id,
             at=at,
-            task_name=books.name(index),
+            task_name=run_state.name(index),
             index=index,
             attempt=attempt,
-            worker=books.workers[index],
+            worker=run_state.workers[index],
             duration=duration,
             error=error,
             progress=progress,
