@@ -213,7 +213,7 @@ def test_a_live_run_fills_up_while_another_process_executes_it(pipeline, open_pa
         child.stdin.flush()
         expect(page.locator(f"#row{number}")).to_contain_text("completed")
     expect(page.locator("#status")).to_have_text("running")
-    expect(page.locator("#time svg.strip")).to_be_visible()
+    expect(page.locator("#time figure svg")).to_be_visible()
     child.stdin.write("go\n")
     child.stdin.flush()
     expect(page.locator("#status")).to_have_text("completed")

@@ -84,7 +84,7 @@ def test_a_holder_that_lives_and_is_late_keeps_its_run(where):
         assert journal.prune(time.time() + 10_000) == []
         with journal.reader() as reader:
             assert [found.run.pid for found in reader.runs(status="running")] == [pid]
-            assert reader.kept().counts["running"] == 1
+            assert reader.counts().by_status["running"] == 1
         assert journal.cancel("run")
         os.kill(pid, signal.SIGCONT)
         assert child.end() == []

@@ -115,7 +115,7 @@ def test_a_task_of_which_a_part_is_recorded_was_interrupted(where):
         def states():
             with journal.reader() as reader:
                 key = reader.key("run")
-                return [stands.state for stands in reader.standings(key, reader.run(key), range(6))]
+                return [stands.state for stands in reader.statuses(key, reader.run(key), range(6))]
 
         assert states() == ["completed", "failed", "waiting", "waiting", "completed", "waiting"]
         expire(where)

@@ -161,7 +161,7 @@ def test_a_link_is_followed_to_the_journal_and_news_of_it(tmp_path):
         recorder = journal.begin("run", SIX)
         with Journal(link) as other:
             assert [run.id for run in other.runs()] == ["run"]
-            assert other.database.trace() == journal.database.trace() != []
+            assert other.database.last_commit() == journal.database.last_commit() != []
         recorder.close("completed")
     assert sorted(path.name for path in tmp_path.rglob("*db*")) == ["link.db", "runs.db"]
 

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 from procession import Hybrid, Process, task
 from procession._model.strategy import Stage
-from procession.pictures.lanes import LANES, LIMIT
 from procession.pictures.schedule import Span
 from procession.pictures.timeline import Timeline
+from procession.pictures.timeline_svg import LANES, LIMIT
 
 
 def meet(folder):

@@ -5,7 +5,8 @@ import sqlite3
 
 from procession import Process
 from procession.journal import Journal, Mark
-from procession.web.strip import LIMIT, drawn
+from procession.pictures.timeline_svg import PART_LIMIT as LIMIT
+from procession.web.timeline import timeline_of as drawn
 from web_pages import BROKEN, HOSTILE, _nothing_broken, double, going, nodes_of, numbers, opened, path, rows_of, work
 
 
@@ -31,7 +32,7 @@ def test_the_picture_is_bounded_however_many_calls_there_are():
     ]
     picture = drawn(marks, 0.0, 1001.0)
     assert picture.count("<rect") < LIMIT + 8 + 10
-    assert picture.count('class="bad"') == 1
+    assert picture.count('class="failed"') == 1
     assert "<script" not in picture
     assert len(picture) < 90_000
 
@@ -41,7 +42,7 @@ def test_what_runs_now_is_in_the_picture_though_nothing_has_ended(path, opened, 
     with Journal(path) as journal:
         assert comes_true(lambda: journal.run("run").running)  # it says so within a second
     text = opened(path).get("/run/1/time").text
-    assert 'class="going"' in text
+    assert 'class="bar running"' in text
     assert "hold, task 0: running for" in text
 
 

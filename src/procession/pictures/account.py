@@ -43,6 +43,7 @@ class Account:
         needs: Mapping[int, tuple[int, ...]] | None = None,
         cpu: float | None = None,
         cores: tuple[float, int] | None = None,
+        exact: float = 0.0,
     ) -> None:
         self.process_name = process_name
         self.status = status
@@ -53,6 +54,7 @@ class Account:
         self.needs: Mapping[int, tuple[int, ...]] = {} if needs is None else needs
         self.cpu = cpu
         self.cores = cores
+        self.exact = exact
         self.begun: list[Busy] = busy_spans(spans, duration)
         self.duration = max([duration, *(busy.end for busy in self.begun)])
         """Seconds."""
@@ -60,7 +62,7 @@ class Account:
     @cached_property
     def lanes(self) -> list[Lane]:
         """Who was busy when: one lane a worker, or several for one that did several things at once."""
-        return lanes_of(self.begun)
+        return lanes_of(self.begun, self.exact)
 
     @cached_property
     def work(self) -> float:

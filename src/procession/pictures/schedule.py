@@ -43,6 +43,10 @@ class Span:
     """The longest of these calls: its start and duration, as above."""
     drawn: float = 0.0
     """How many seconds it took to draw elements, one after another, as far as it is known of this span."""
+    element: int | None = None
+    """The element of a map that the span is the call of, where spans are single calls."""
+    calls: int = 1
+    """How many calls the span is the sum of. `failed` and `busy` are theirs, `index` and `name` those of one."""
 
 
 class Busy(NamedTuple):
@@ -78,8 +82,8 @@ def busy_spans(spans: Iterable[Span], until: float) -> list[Busy]:
     return begun
 
 
-def lanes_of(begun: Sequence[Busy]) -> list[Lane]:
-    """Return who was busy when. Spans of a lane do not overlap.
+def lanes_of(begun: Sequence[Busy], exact: float = 0.0) -> list[Lane]:
+    """Return who was busy when. Spans of a lane do not overlap; their times may be off by `exact` seconds.
 
     >>> spans = [Span(n, "f", "completed", 1, start, 1.0, "loop") for n, start in enumerate((0.0, 0.5, 1.5))]
     >>> [[busy.span.index for busy in lane.spans] for lane in lanes_of(busy_spans(spans, 9.0))]
@@ -90,7 +94,7 @@ def lanes_of(begun: Sequence[Busy]) -> list[Lane]:
     for busy in begun:
         worker = busy.span.worker or "?"
         mine, ends = lanes.setdefault(worker, []), free.setdefault(worker, [])
-        if ends and ends[0][0] <= busy.start:
+        if ends and ends[0][0] <= busy.start + exact:
             _, place = heapq.heappop(ends)
         else:
             place = len(mine)
@@ -174,18 +178,21 @@ def critical_path(
 
 
 def load(begun: Iterable[Busy], duration: float, buckets: int) -> list[float]:
-    """Return how many spans went on at the same time, on average, in each of so many equal parts of the run."""
+    """Return how many calls went on at the same time, on average, in each of so many equal parts of the run."""
     busy, change = [0.0] * buckets, [0.0] * (buckets + 1)
     width = duration / buckets
-    for start, end, _ in begun:
+    for start, end, span in begun:
         first, last = min(int(start / width), buckets - 1), min(int(end / width), buckets - 1)
+        took = end - start
+        # Between the calls of one span there may be gaps.
+        part = 1.0 if span.calls == 1 or not took or span.busy is None else span.busy / took
         if first == last:
-            busy[first] += (end - start) / width
+            busy[first] += part * took / width
         else:
-            busy[first] += first + 1 - start / width
-            busy[last] += end / width - last
-            change[first + 1] += 1.0
-            change[last] -= 1.0
+            busy[first] += part * (first + 1 - start / width)
+            busy[last] += part * (end / width - last)
+            change[first + 1] += part
+            change[last] -= part
     level = 0.0
     for place in range(buckets):
         level += change[place]

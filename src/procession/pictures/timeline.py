@@ -12,9 +12,9 @@ from procession._model.table import lasting
 from procession._model.text import shown
 from procession.pictures.account import Account
 from procession.pictures.endings import TIMELINE, format_of
-from procession.pictures.lanes import drawn
 from procession.pictures.picture import Picture
 from procession.pictures.schedule import Span
+from procession.pictures.timeline_svg import svg_of_timeline
 from procession.pictures.trace import traced
 
 
@@ -66,7 +66,7 @@ class Timeline(Account, Picture):
 
     def svg(self) -> str:
         """Return the timeline as an SVG picture, light or dark as its reader prefers. Its size is bounded."""
-        return drawn(self)
+        return svg_of_timeline(self)
 
     def trace(self) -> dict[str, Any]:
         """Return the run in the trace-event format, which Perfetto (ui.perfetto.dev) and chrome://tracing open."""

@@ -23,6 +23,7 @@ from procession._model.text import counted
 from procession.errors import JournalError, RunUnknownError
 from procession.journal import Journal, Reader, RunInfo
 from procession.pictures.cards import STANDING_SHEET
+from procession.pictures.timeline_svg import TIMELINE_SHEET
 from procession.web import asked, words
 from procession.web.guard import Guard
 from procession.web.live import STREAMS, Live, Topic
@@ -238,7 +239,7 @@ class _Site:
 def _files() -> dict[str, bytes]:
     """Return the files that browsers get as they are, by name."""
     files = {file.name: file.read_bytes() for file in (resources.files("procession.web") / "static").iterdir()}
-    return {**files, "graph.css": STANDING_SHEET.encode()}
+    return {**files, "graph.css": (STANDING_SHEET + TIMELINE_SHEET).encode()}
 
 
 @cache

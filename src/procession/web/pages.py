@@ -15,7 +15,7 @@ from procession.web import asked
 from procession.web.asked import State
 from procession.web.definitions import KEEP, Definition
 from procession.web.graph import graph_of
-from procession.web.strip import CELLS, drawn
+from procession.web.timeline import CELLS, timeline_of
 
 RUNS = 50
 TASKS = 100
@@ -217,12 +217,12 @@ class Pages:
         shares = reader.shares(key, maps=definition.maps, since=since)
         going = [_going(one, reader.now) for one in _running(reader, key, info)]
         if not shares and not going:
-            return {"shares": [], "strip": None}
+            return {"shares": [], "timeline": None}
         times = [(one.begin, one.end) for one in shares] + [(one.begin, one.end) for one in going]
         begin, end = min(begin for begin, _ in times), max(end for _, end in times)
         cell = max(end - begin, 1e-6) / CELLS
         marks = reader.marks(key, maps=definition.maps, begin=begin, cell=cell)
-        return {"shares": shares, "strip": drawn(sorted([*marks, *going], key=lambda mark: mark.begin), begin, end)}
+        return {"shares": shares, "timeline": timeline_of([*marks, *going], begin, end)}
 
 
 class Done(NamedTuple):

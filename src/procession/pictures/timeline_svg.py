@@ -1,32 +1,41 @@
-"""The picture of a timeline: who was busy over time, and below it a lane for each worker.
+"""The picture of a timeline: how many calls ran over time, and below it a lane for each worker.
 
-However many tasks there are, the picture has about `LIMIT` marks: what is narrower than a cell shares a block with its
-neighbours, as strong in colour as its worker was busy. Cells grow until the marks are few enough.
+    Account ──▶ Chart: axis, load, lanes ──▶ part_of_timeline    what the page of a journal shows
+                                         ──▶ svg_of_timeline     with figures, stages, critical path and legend
+
+However many calls there are, a picture has a bounded number of bars: neighbours in a lane that are narrower than a cell
+share a block, as strong in colour as its worker was busy. Cells grow until the bars are few enough.
 """
 
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from procession._model.states import TaskState
 from procession._model.table import lasting
 from procession._model.text import counted
 from procession.pictures.account import Account
-from procession.pictures.picture import MONO, TIMES, Style, columns, label, svg_of, text
+from procession.pictures.picture import MONO, TIMES, Style, columns, label, part_of, sheet, svg_of, text
 from procession.pictures.schedule import Busy, Lane, load
 
 LIMIT = 1200
-"""Marks that a picture has at most, or somewhat more."""
+"""Bars and blocks that a whole picture has at most, or somewhat more."""
+
+PART_LIMIT = 450
+"""Bars and blocks that a part of a page has at most, or somewhat more: some 150 bytes each."""
 
 LANES = 48
-"""Lanes that a picture has at most; the others share one."""
+"""Lanes that a whole picture has at most; the others share one."""
+
+PART_LANES = 32
+"""Lanes that a part of a page has at most."""
 
 # Geometry, in pixels.
 _WIDTH = 960
 _MARGIN = 24
-_STRIP = 44
+_LOAD = 44
 _LANE = 18
 _GAP = 5
 _RIGHT = 64
@@ -38,7 +47,7 @@ _ROOM = 34
 _WORST: tuple[TaskState, ...] = ("completed", "running", "cancelled", "failed")
 _STEPS = (0.25, 0.5, 0.75)
 
-_STYLE: Style = {
+STYLE: Style = {
     ".title": {"font-size": "16px", "font-weight": "600", "fill": "ink"},
     ".sub": {"font-size": "12px", "fill": "muted"},
     ".said": {"font-size": "12px", "fill": "ink"},
@@ -73,62 +82,225 @@ _PATTERNS = (
     '<path class="stripe" d="M0 1H4"/></pattern></defs>'
 )
 
+_KIND: Final = "procession-timeline"
+TIMELINE_SHEET = sheet(_KIND, STYLE)
+"""The rules of `part_of_timeline`."""
 
-class Mark(NamedTuple):
-    """One thing to draw in a lane: a span, or several that are too narrow to be drawn alone."""
+
+class Bar(NamedTuple):
+    """One rectangle in a lane: a call, or several that are too short to be drawn apart."""
 
     start: float
     end: float
     spans: list[Busy]
 
+    @property
+    def calls(self) -> int:
+        """How many calls, or workers' shares of a map, the rectangle stands for."""
+        return sum(span.calls for _, _, span in self.spans)
 
-def marks_of(lanes: Sequence[Lane], scale: float) -> list[list[Mark]]:
-    """Return what to draw in each lane, at `scale` pixels a second: `LIMIT` marks in all, or somewhat more."""
+
+def svg_of_timeline(account: Account) -> str:
+    """Return the timeline of a run as a whole picture."""
+    return _Whole(account).svg()
+
+
+def part_of_timeline(account: Account, title: str) -> str:
+    """Return when which worker was busy as SVG, for a page that has `TIMELINE_SHEET`; `title` is read out."""
+    chart = Chart(account, 6, PART_LIMIT, PART_LANES, "call")
+    return part_of(_KIND, (0, 0, _WIDTH, chart.axis + 22), title, chart.body())
+
+
+def bars_of(lanes: Sequence[Lane], scale: float, limit: int = LIMIT) -> list[list[Bar]]:
+    """Return what to draw in each lane, at `scale` pixels a second: about `limit` bars in all."""
     cell = _NARROW
     while True:
-        marks = [list(_folded(lane.spans, scale, cell)) for lane in lanes]
-        if sum(map(len, marks)) <= LIMIT or cell > _WIDTH:
-            return marks
-        cell *= 2
+        bars = [list(_folded(lane.spans, scale, cell)) for lane in lanes]
+        if sum(map(len, bars)) <= limit or cell > _WIDTH:
+            return bars
+        cell *= 1.5
 
 
-def _folded(spans: Sequence[Busy], scale: float, cell: float) -> Iterator[Mark]:
+def _folded(spans: Sequence[Busy], scale: float, cell: float) -> Iterator[Bar]:
     pending: list[Busy] = []
     place = -1
     for busy in spans:
-        narrow = (busy.end - busy.start) * scale < cell
+        narrow = (busy.end - busy.start) * scale < cell and busy.span.state != "running"
         here = int(busy.start * scale / cell)
         if pending and (not narrow or here != place):
-            yield Mark(pending[0].start, pending[-1].end, pending)
+            yield Bar(pending[0].start, pending[-1].end, pending)
             pending = []
         if narrow:
             pending.append(busy)
             place = here
         else:
-            yield Mark(busy.start, busy.end, [busy])
+            yield Bar(busy.start, busy.end, [busy])
     if pending:
-        yield Mark(pending[0].start, pending[-1].end, pending)
+        yield Bar(pending[0].start, pending[-1].end, pending)
 
 
-def drawn(account: Account) -> str:
-    """Return the timeline of a run as SVG."""
-    return _Drawing(account).svg()
+class Chart:
+    """How many calls ran over time, and below it a lane for each worker.
 
+    The chart begins `top` pixels below the upper edge of its picture, and has at most `lanes` lanes with about `limit`
+    bars in all. `noun` is the word for what a span stands for.
+    """
 
-class _Drawing:
-    def __init__(self, account: Account) -> None:
+    patterns = False
+    """Whether states have patterns, too: a page that loads nothing by address refuses them."""
+
+    def __init__(self, account: Account, top: float, limit: int, lanes: int, noun: Literal["call", "task"]) -> None:
         self.account = account
         self.duration = account.duration or 1.0
-        self.lanes = account.lanes[:LANES]
-        self.others = account.lanes[LANES:]
+        self.limit = limit
+        self.noun = noun
+        self.lanes = account.lanes[:lanes]
+        self.others = account.lanes[lanes:]
         named = max((columns(label(lane.worker, 22)) for lane in self.lanes), default=0)
         self.left = _MARGIN + max(56.0, named * _CHARACTER + 10)
         self.right = float(_WIDTH - _MARGIN - _RIGHT)
         self.scale = (self.right - self.left) / self.duration
+        self.load_top = top
+        self.top = top + _LOAD + (30 if len(account.stages) > 1 else 14)
+        self.axis = self.top + (_LANE + _GAP) * len(self.lanes) + ((_LOAD + _GAP) if self.others else 0)
+
+    def body(self) -> list[str]:
+        """Return the elements of the chart."""
+        return [*self._ticks(), *self._load(), *self._lanes()]
+
+    def x(self, seconds: float) -> float:
+        """Return where a moment lies, in pixels from the left."""
+        return self.left + seconds * self.scale
+
+    def _ticks(self) -> Iterator[str]:
+        about = self.duration / 8
+        step = next(s for s in _ticking() if s >= about)
+        for place in range(int(self.duration / step) + 1):
+            x = self.x(place * step)
+            yield (
+                f'<path class="grid" d="M{x:.1f} {self.load_top}V{self.axis}"/>'
+                f'<text class="small mid" x="{x:.1f}" y="{self.axis + 15}">{lasting(place * step)}</text>'
+            )
+
+    def _load(self) -> Iterator[str]:
+        workers = self.account.max_workers
+        busy = load(self.account.begun, self.duration, int((self.right - self.left) / 2))
+        most = max(*busy, workers if any(stage.at_once for stage in self.account.stages) else 1.0, 1e-9)
+        bottom = self.load_top + _LOAD
+        yield (
+            f'<text class="small right" x="{self.left - 10:.1f}" y="{self.load_top + 10}">running</text>'
+            f"<g><title>how many {self.noun}s ran at the same time: {sum(busy) / len(busy):.2g} on average</title>"
+            f'<path class="load" d="{_area(busy, self.left, self.right, bottom, (_LOAD - 4) / most)}"/></g>'
+            f'<path class="grid" d="M{self.left:.1f} {bottom}H{self.right:.1f}"/>'
+        )
+        if most == workers:
+            said = f"{workers} at most"
+        elif not workers and most >= 1:
+            said = f"up to {most:.0f}"
+        else:
+            return
+        yield (
+            f'<path class="most" d="M{self.left:.1f} {self.load_top + 4}H{self.right:.1f}"/>'
+            f'<text class="small" x="{self.right + 8}" y="{self.load_top + 8}">{said}</text>'
+        )
+
+    def _lanes(self) -> Iterator[str]:
+        account = self.account
+        count = Counter[str]()
+        for _, _, span in account.begun:
+            count[span.worker or "?"] += span.calls
+        for place, (lane, bars) in enumerate(zip(self.lanes, bars_of(self.lanes, self.scale, self.limit), strict=True)):
+            y = self.top + place * (_LANE + _GAP)
+            whole = f'x="{self.left:.1f}" y="{y}" width="{self.right - self.left:.1f}" height="{_LANE}"'
+            yield f'<rect class="lane" {whole}/>'
+            if not lane.place:
+                idle = account.idle[lane.worker]
+                busy = 1 - idle / self.duration
+                name = text(label(lane.worker, 22))
+                calls = counted(count[lane.worker], self.noun)
+                yield (
+                    f"<g><title>{text(lane.worker)}: {calls}, idle for {lasting(idle)}</title>"
+                    f'<text class="mono right" x="{self.left - 10:.1f}" y="{y + 13}">{name}</text>'
+                    f'<text class="small" x="{self.right + 8}" y="{y + 13}">{busy:.0%} busy</text></g>'
+                )
+            for bar in bars:
+                yield from self._bar(bar, y)
+        if self.others:
+            y = self.axis - _GAP
+            spans = [busy for lane in self.others for busy in lane.spans]
+            busy_ = load(spans, self.duration, int((self.right - self.left) / 2))
+            area = _area(busy_, self.left, self.right, y, (_LOAD - 4) / max(busy_))
+            calls = counted(sum(span.calls for _, _, span in spans), self.noun)
+            yield (
+                f"<g><title>{counted(len(self.others), 'more lane')}, {calls}</title>"
+                f'<text class="small right" x="{self.left - 10:.1f}" y="{y - 16}">{len(self.others):,} more</text>'
+                f'<path class="load" d="{area}"/></g>'
+            )
+
+    def _bar(self, bar: Bar, y: float) -> Iterator[str]:
+        x = self.x(bar.start)
+        width = max(1.0, self.x(bar.end) - x)
+        place = f'x="{x:.1f}" y="{y}" width="{width:.1f}" height="{_LANE}"'
+        if bar.calls > 1:
+            yield from self._block(bar, x, y, place)
+            return
+        (start, end, span), *_ = bar.spans
+        state = span.state
+        how = f"{state}, {lasting(end - start)}" if state != "running" else f"running for {lasting(end - start)} so far"
+        parts = f", {counted(span.elements, 'element')}" if span.elements is not None else ""
+        parts += f", {span.failed:,} of them failed" if span.failed else ""
+        tries = f", {span.attempts} attempts" if span.attempts > 1 else ""
+        between = ": " if state == "running" else "\n"
+        element = "" if span.element is None else f", element {span.element}"
+        title = f"{text(span.name)}, task {span.index}{element}{between}{how}{parts}{tries}\nfrom {lasting(start)}"
+        kind = f"{'bar ' if width > _NARROW + 1 else ''}{state}"
+        corner = ' rx="2"' if width > 6 else ""  # noqa: PLR2004
+        yield f'<rect class="{kind}" {place}{corner}><title>{title}</title></rect>'
+        if self.patterns and state in {"failed", "cancelled"}:
+            yield f'<rect class="over" {place} fill="url(#procession-{state})"/>'
+        if span.attempts > 1 and width > 8:  # noqa: PLR2004
+            yield f'<path class="again" d="M{x + 1:.1f} {y + 0.5}h8l-8 8z"/>'
+        if width > _ROOM:
+            room = int((width - 10) / 6.4)
+            on = f"on {state}" if state in {"failed", "cancelled"} else "on"
+            at = f'x="{x + 6 + 5 * (span.attempts > 1):.1f}" y="{y + 12.5}"'
+            yield f'<text class="{on}" {at}>{text(label(span.name, room))}</text>'
+
+    def _block(self, bar: Bar, x: float, y: float, place: str) -> Iterator[str]:
+        busy = sum(end - start if span.busy is None else span.busy for start, end, span in bar.spans)
+        part = busy / (bar.end - bar.start) if bar.end > bar.start else 1.0
+        states = Counter[TaskState]()
+        for _, _, span in bar.spans:
+            failed = span.failed if span.calls > 1 else 0
+            states[span.state] += span.calls - failed
+            states["failed"] += failed
+        states = +states
+        worst = max(states, key=_WORST.index)
+        said = ""
+        if len(bar.spans) == bar.calls:  # of what was summed up before, not all names are known
+            names = Counter(span.name for _, _, span in bar.spans).most_common(3)
+            said = ", ".join(f"{text(label(name, 40))} {TIMES} {count:,}" for name, count in names) + "\n"
+        bad = "".join(f", {count:,} {state}" for state, count in states.items() if state != "completed")
+        title = f"{bar.calls:,} {self.noun}s{bad}\n{said}busy for {part:.0%} of {lasting(bar.end - bar.start)}"
+        strength = 0.4 + 0.2 * sum(part > step for step in _STEPS)
+        fade = f' fill-opacity="{strength:.1f}"' if strength < 1 else ""
+        usual = "completed" if states["completed"] else worst
+        yield f'<rect class="block {usual}" {place}{fade}><title>{title}</title></rect>'
+        if worst != usual:
+            at = next(self.x(start) for start, _, span in bar.spans if span.state == worst or span.failed)
+            # It stands out of its lane, for those who do not see the colour.
+            place = f'x="{max(x, at):.1f}" y="{y - 2}" width="2" height="{_LANE + 4}"'
+            yield f'<rect class="{worst}" {place}><title>{title}</title></rect>'
+
+
+class _Whole(Chart):
+    """A chart with the figures of its run above it, its stages and critical path in it, and a legend below."""
+
+    patterns = True
+
+    def __init__(self, account: Account) -> None:
         self.said = textwrap.wrap(account.verdict, 140)
-        self.strip = 66 + _LINE * len(self.said) + 12
-        self.top = self.strip + _STRIP + (30 if len(account.stages) > 1 else 14)
-        self.axis = self.top + (_LANE + _GAP) * len(self.lanes) + ((_STRIP + _GAP) if self.others else 0)
+        super().__init__(account, 66 + _LINE * len(self.said) + 12, LIMIT, LANES, "task")
 
     def svg(self) -> str:
         account = self.account
@@ -143,130 +315,22 @@ class _Drawing:
             ),
         ]
         if account.begun:
-            body += [*self._ticks(), *self._load(), *self._stages(), *self._lanes(), *self._critical()]
+            body += [*self.body(), *self._stages(), *self._critical()]
         body += self._legend()
-        title = f"Timeline of {account.process_name}"
-        return svg_of("procession-timeline", _WIDTH, self.axis + 62, title, body, _STYLE)
-
-    def _x(self, seconds: float) -> float:
-        return self.left + seconds * self.scale
-
-    def _ticks(self) -> Iterator[str]:
-        about = self.duration / 8
-        step = next(s for s in _ticking() if s >= about)
-        for place in range(int(self.duration / step) + 1):
-            x = self._x(place * step)
-            yield (
-                f'<path class="grid" d="M{x:.1f} {self.strip}V{self.axis}"/>'
-                f'<text class="small mid" x="{x:.1f}" y="{self.axis + 15}">{lasting(place * step)}</text>'
-            )
-
-    def _load(self) -> Iterator[str]:
-        workers = self.account.max_workers
-        busy = load(self.account.begun, self.duration, int((self.right - self.left) / 2))
-        most = max(*busy, workers if any(stage.at_once for stage in self.account.stages) else 1.0)
-        bottom = self.strip + _STRIP
-        yield (
-            f'<text class="small right" x="{self.left - 10}" y="{self.strip + 10}">running</text>'
-            f"<g><title>how many tasks ran at the same time: {sum(busy) / len(busy):.2g} on average</title>"
-            f'<path class="load" d="{_area(busy, self.left, self.right, bottom, (_STRIP - 4) / most)}"/></g>'
-            f'<path class="grid" d="M{self.left:.1f} {bottom}H{self.right:.1f}"/>'
-        )
-        if most == workers:
-            yield (
-                f'<path class="most" d="M{self.left:.1f} {self.strip + 4}H{self.right:.1f}"/>'
-                f'<text class="small" x="{self.right + 8}" y="{self.strip + 8}">{workers} at most</text>'
-            )
+        return svg_of(_KIND, _WIDTH, self.axis + 62, f"Timeline of {account.process_name}", body, STYLE)
 
     def _stages(self) -> Iterator[str]:
         if len(self.account.stages) < 2:  # noqa: PLR2004
             return
-        y = self.strip + _STRIP + 17
+        y = self.load_top + _LOAD + 17
         for stage in self.account.stages:
             spans = [busy for busy in self.account.begun if stage.start <= busy.span.index < stage.stop]
             if spans:
-                x, end = self._x(spans[0].start), self._x(max(busy.end for busy in spans))
+                x, end = self.x(spans[0].start), self.x(max(busy.end for busy in spans))
                 said = "at once" if stage.at_once else "in order"
                 yield f'<path class="grid" d="M{x + 0.5:.1f} {y}v-5H{end - 0.5:.1f}v5"><title>{said}</title></path>'
                 if end - x > 60:  # noqa: PLR2004
                     yield f'<text class="small mid" x="{(x + end) / 2:.1f}" y="{y + 5}">{said}</text>'
-
-    def _lanes(self) -> Iterator[str]:
-        account = self.account
-        count = Counter(busy.span.worker or "?" for busy in account.begun)
-        for place, (lane, marks) in enumerate(zip(self.lanes, marks_of(self.lanes, self.scale), strict=True)):
-            y = self.top + place * (_LANE + _GAP)
-            whole = f'x="{self.left:.1f}" y="{y}" width="{self.right - self.left:.1f}" height="{_LANE}"'
-            yield f'<rect class="lane" {whole}/>'
-            if not lane.place:
-                idle = account.idle[lane.worker]
-                busy = 1 - idle / self.duration
-                name = text(label(lane.worker, 22))
-                tasks = counted(count[lane.worker], "task")
-                yield (
-                    f"<g><title>{text(lane.worker)}: {tasks}, idle for {lasting(idle)}</title>"
-                    f'<text class="mono right" x="{self.left - 10:.1f}" y="{y + 13}">{name}</text>'
-                    f'<text class="small" x="{self.right + 8}" y="{y + 13}">{busy:.0%} busy</text></g>'
-                )
-            for mark in marks:
-                yield from self._mark(mark, y)
-        if self.others:
-            y = self.axis - _GAP
-            spans = [busy for lane in self.others for busy in lane.spans]
-            busy_ = load(spans, self.duration, int((self.right - self.left) / 2))
-            area = _area(busy_, self.left, self.right, y, (_STRIP - 4) / max(busy_))
-            yield (
-                f"<g><title>{counted(len(self.others), 'more lane')}, {counted(len(spans), 'task')}</title>"
-                f'<text class="small right" x="{self.left - 10}" y="{y - 16}">{len(self.others):,} more</text>'
-                f'<path class="load" d="{area}"/></g>'
-            )
-
-    def _mark(self, mark: Mark, y: float) -> Iterator[str]:
-        x = self._x(mark.start)
-        width = max(1.0, self._x(mark.end) - x)
-        place = f'x="{x:.1f}" y="{y}" width="{width:.1f}" height="{_LANE}"'
-        if len(mark.spans) > 1:
-            yield from self._block(mark, x, y, place)
-            return
-        (start, end, span), *_ = mark.spans
-        state = span.state
-        how = f"{state}, {lasting(end - start)}" if state != "running" else f"running for {lasting(end - start)} so far"
-        parts = f", {counted(span.elements, 'element')}" if span.elements is not None else ""
-        parts += f", {span.failed:,} of them failed" if span.failed else ""
-        tries = f", {span.attempts} attempts" if span.attempts > 1 else ""
-        title = f"{text(span.name)}, task {span.index}\n{how}{parts}{tries}\nfrom {lasting(start)}"
-        kind = f"{'bar ' if width > _NARROW + 1 else ''}{state}"
-        corner = ' rx="2"' if width > 6 else ""  # noqa: PLR2004
-        yield f'<rect class="{kind}" {place}{corner}><title>{title}</title></rect>'
-        if state in {"failed", "cancelled"}:
-            yield f'<rect class="over" {place} fill="url(#procession-{state})"/>'
-        if span.attempts > 1 and width > 8:  # noqa: PLR2004
-            yield f'<path class="again" d="M{x + 1:.1f} {y + 0.5}h8l-8 8z"/>'
-        if width > _ROOM:
-            room = int((width - 10) / 6.4)
-            on = f"on {state}" if state in {"failed", "cancelled"} else "on"
-            at = f'x="{x + 6 + 5 * (span.attempts > 1):.1f}" y="{y + 12.5}"'
-            yield f'<text class="{on}" {at}>{text(label(span.name, room))}</text>'
-
-    def _block(self, mark: Mark, x: float, y: float, place: str) -> Iterator[str]:
-        spans = mark.spans
-        busy = sum(end - start for start, end, _ in spans)
-        part = busy / (mark.end - mark.start) if mark.end > mark.start else 1.0
-        states = Counter(span.state for _, _, span in spans)
-        worst = max(states, key=_WORST.index)
-        names = Counter(span.name for _, _, span in spans).most_common(3)
-        said = ", ".join(f"{text(label(name, 40))} {TIMES} {count:,}" for name, count in names)
-        bad = "".join(f", {count:,} {state}" for state, count in states.items() if state != "completed")
-        title = f"{len(spans):,} tasks{bad}\n{said}\nbusy for {part:.0%} of {lasting(mark.end - mark.start)}"
-        strength = 0.4 + 0.2 * sum(part > step for step in _STEPS)
-        fade = f' fill-opacity="{strength:.1f}"' if strength < 1 else ""
-        usual = "completed" if states["completed"] else worst
-        yield f'<rect class="block {usual}" {place}{fade}><title>{title}</title></rect>'
-        if worst != usual:
-            at = next(self._x(start) for start, _, span in spans if span.state == worst)
-            # It stands out of its lane, for those who do not see the colour.
-            place = f'x="{max(x, at):.1f}" y="{y - 2}" width="2" height="{_LANE + 4}"'
-            yield f'<rect class="{worst}" {place}><title>{title}</title></rect>'
 
     def _critical(self) -> Iterator[str]:
         """Underline the critical path."""
@@ -282,7 +346,7 @@ class _Drawing:
             ranges: list[list[float]] = []
             for busy in lane.spans:
                 if id(busy) in wanted:
-                    x, end = self._x(busy.start), self._x(busy.end)
+                    x, end = self.x(busy.start), self.x(busy.end)
                     if ranges and x - ranges[-1][1] < 2:  # noqa: PLR2004
                         ranges[-1][1] = end
                     else:
