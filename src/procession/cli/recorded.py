@@ -73,7 +73,7 @@ def _print_tasks(reader: "Reader", key: int, info: "RunInfo", limit: int) -> Non
     count = min(limit, definition.tasks)
     rows = [
         (str(one.task), definition.called(one.task), one.state) if one.ended is None else _task_row(one.ended)
-        for one in reader.standings(key, info, range(count))
+        for one in reader.statuses(key, info, range(count))
     ]
     _print_table(rows, definition.tasks - count)
 

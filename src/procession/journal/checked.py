@@ -15,7 +15,7 @@ from sqlalchemy.types import NullType
 from procession._model.progress import Progress
 from procession._model.text import sketch
 from procession.errors import JournalError
-from procession.journal.lease import Holder
+from procession.journal.lease import Holder, is_held
 from procession.journal.schema import ID_LIMIT, runs
 
 TEXT_LIMIT: Final = 1_000_000
@@ -64,6 +64,10 @@ class RunRow(NamedTuple):
     held_until: float
     origin: Mapping[str, Any]
     wrong: tuple[str, ...]
+
+    def is_alive(self, now: float) -> bool:
+        """Return whether somebody executes the run, as far as can be known here; `now` is the database's time."""
+        return is_held(self.holder, self.token, self.held_until, now)
 
 
 class Checked:

@@ -234,8 +234,8 @@ class Database:
             return float(connection.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one())
         return self.clock()
 
-    def trace(self) -> object:
-        """Return what every commit changes, for a look that costs next to nothing; `None` where there is none."""
+    def last_commit(self) -> object:
+        """Return what every commit changes, to be asked at next to no cost; `None` where there is none."""
         if self._path is None:
             return None
         written = (Path(f"{self._path}{companion}") for companion in ("", "-wal"))

@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import cache
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, update
 
 from procession._model.record import WHOLE, Record, Recorded
 from procession._model.states import RunStatus
@@ -26,22 +25,13 @@ from procession.journal.database import Channel, Database
 from procession.journal.heartbeat import Heartbeat, Snapshot
 from procession.journal.removal import forget, forget_whole
 from procession.journal.schema import definitions, records, runs
+from procession.journal.statements import COLUMNS, DIRECT, FORGET, INSERT, ROWS, SHORT, insertion
 
 T = TypeVar("T")
 
-_COLUMNS: Final = ("run", *("task" if field == "index" else field for field in Record._fields))
-"""The columns of a record, in the order of its fields: the place of a task is the column `task`."""
-_SHORT: Final = _COLUMNS[:-1]
-"""Without the log, which most have none of: what is not bound costs nothing."""
 _log: Final = itemgetter(-1)
 
-DIRECT: Final = {"sqlite": ("?", ""), "postgresql": ("%s", " FOR SHARE OF held")}
-"""The databases whose driver is used directly: how it marks a parameter, and how a row is shared."""
-
 _BEFORE: Final = "\nbefore that: "
-
-ROWS = 100
-"""Rows of one statement, at most."""
 
 PAUSES_S: Final = (0.05, 1.0)
 """How long to wait before connecting again to a server that has dropped the connection: at first, and at most."""
@@ -332,7 +322,7 @@ class Recorder:
             stale = [place for record in group if (place := (record.index, record.element)) in self._failed]
         if stale:
             with channel.transaction() as connection:
-                connection.execute(_FORGET, [{"of": self.key, "at": task, "on": element} for task, element in stale])
+                connection.execute(FORGET, [{"of": self.key, "at": task, "on": element} for task, element in stale])
                 self._insert(connection, group)
             self._failed.difference_update(stale)
         elif len(group) <= self._at_once:
@@ -358,19 +348,19 @@ class Recorder:
             written = 0
             for start in range(0, len(group), ROWS):
                 part = group[start : start + ROWS]
-                columns = _COLUMNS if any(map(_log, part)) else _SHORT
+                columns = COLUMNS if any(map(_log, part)) else SHORT
                 rest = len(columns) - 1
                 values: list[object] = []
                 for record in part:
                     values.append(self.key)
                     values += record[:rest]
-                statement = _insertion(columns, len(part), backend, self._database.synchronous_commit)
+                statement = insertion(columns, len(part), backend, self._database.synchronous_commit)
                 cursor.execute(statement, (*values, self.held.key, self.held.token))
                 written += cursor.rowcount
             cursor.close()
         else:
             held = {"held_key": self.held.key, "held_token": self.held.token, "run": self.key}
-            written = connection.execute(_INSERT, [_by_column(record) | held for record in group]).rowcount
+            written = connection.execute(INSERT, [_by_column(record) | held for record in group]).rowcount
         if written != len(group):
             raise self._lost(connection)
 
@@ -458,7 +448,7 @@ class Recorder:
                 holding = select(runs.c.key).where(runs.c.key == self.held.key, runs.c.token == self.held.token)
                 if connection.execute(holding.with_for_update()).one_or_none() is None:
                     raise self._lost(connection)
-                connection.execute(_FORGET, [{"of": self.key, "at": task, "on": element} for task, element in gone])
+                connection.execute(FORGET, [{"of": self.key, "at": task, "on": element} for task, element in gone])
 
         self.persist(delete_them)
         for task in again:
@@ -471,7 +461,7 @@ def read_shared(written: str | None) -> list[Shared]:
 
 
 def _by_column(record: Record) -> dict[str, object]:
-    return dict(zip(_COLUMNS[1:], record, strict=True))
+    return dict(zip(COLUMNS[1:], record, strict=True))
 
 
 def _is_plain(record: Record) -> bool:
@@ -487,42 +477,3 @@ def _without_texts(record: Record) -> Record:
     # The first word is the type's name.
     error = None if record.error is None else untold(record.error.partition("\n")[0].partition(":")[0])
     return record._replace(error=error, log=None)
-
-
-_FORGET = delete(records).where(
-    records.c.run == bindparam("of"), records.c.task == bindparam("at"), records.c.element == bindparam("on")
-)
-
-# Nothing is inserted unless the lease is still ours; FOR SHARE makes whoever takes it over wait for our commit.
-_INSERT = (
-    insert(records)
-    .from_select(
-        list(_COLUMNS),
-        select(*(bindparam(name, type_=records.c[name].type) for name in _COLUMNS))
-        .select_from(runs)
-        .where(runs.c.key == bindparam("held_key"), runs.c.token == bindparam("held_token"))
-        .with_for_update(read=True),
-    )
-    .execution_options(preserve_rowcount=True)
-)
-
-
-@cache
-def _insertion(columns: Sequence[str], count: int, backend: str, synchronous_commit: str) -> str:
-    """Return the same for several rows, as a driver of `DIRECT` takes it."""
-    mark, share = DIRECT[backend]
-    setting = ""
-    slots = ", ".join([mark] * len(columns))
-    if backend == "postgresql":
-        from sqlalchemy.dialects.postgresql import dialect  # takes long to import, and SQLite has no need of it
-
-        compiler = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy has no types for it
-        # For this transaction only, which is this statement, unless there is one around it.
-        setting = f", (SELECT set_config('synchronous_commit', '{synchronous_commit}', true)) AS setting"
-        slots = ", ".join(f"{mark}::{records.c[name].type.compile(compiler)}" for name in columns)
-    rows = ", ".join([f"({slots})"] * count)
-    return (
-        f"INSERT INTO {records.name} ({', '.join(columns)}) "  # noqa: S608  # no word of it is a user's
-        f"SELECT given.* FROM (VALUES {rows}) AS given{setting}, {runs.name} AS held WHERE held.key = {mark} "
-        f"AND held.token = {mark}{share}"
-    )

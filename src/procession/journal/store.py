@@ -10,20 +10,21 @@ from typing import Any, Literal, NamedTuple, Self
 from sqlalchemy import Connection, Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from procession._model.progress import Progress
 from procession._model.record import WHOLE
 from procession._model.text import described, shown, sketch
 from procession._plan.fingerprint import Fingerprint
 from procession._plan.shape import Shape
 from procession.errors import JournalError, PlanChangedError, ProcessionError, RunInUseError, RunUnknownError
-from procession.journal import lease, look
+from procession.journal import lease
 from procession.journal.checked import RUN, RunRow, run_row
 from procession.journal.codec import Codec, CodecName, codec_of, writable
-from procession.journal.counts import Counts
 from procession.journal.database import Database, Durability
-from procession.journal.look import RunInfo, TaskInfo
-from procession.journal.reader import Reader
+from procession.journal.latest import Latest
+from procession.journal.reader import COUNTED, Reader
 from procession.journal.recorder import Entry, Held, Recorder, read_shared
 from procession.journal.removal import forget, forget_whole, remove
+from procession.journal.run_info import RunInfo, TaskInfo
 from procession.journal.schema import ID_LIMIT, TOP, definitions, records, runs
 
 
@@ -70,7 +71,7 @@ class Journal:
         self.database = Database(where, durability)
         self._codec = codec_of(codec)
         self._texts = isinstance(codec, str) if texts is None else texts
-        self._counts = Counts()
+        self._counted = Latest[tuple[int, int], Progress](COUNTED)
 
     def begin(
         self,
@@ -115,15 +116,14 @@ class Journal:
 
     def runs(self, limit: int = 50, offset: int = 0, *, within: str | None = None) -> list[RunInfo]:
         """Return how runs stand, the newest first; with `within`, those that are nested in that one."""
-        with self.database.reading() as connection:
-            parent = TOP if within is None else look.key_of(connection, within)
-            now = self.database.now(connection)
-            return look.runs_of(connection, self._counts, parent, within or "", now, limit, offset)
+        with self.reader() as reader:
+            parent = TOP if within is None else reader.key(within)
+            return [found.run for found in reader.runs(parent=parent, limit=limit, offset=offset)]
 
     def run(self, run_id: str) -> RunInfo:
         """Return how a run stands. `RunUnknownError` if the journal has none of that id."""
-        with self.database.reading() as connection:
-            return look.run_of(connection, self._counts, run_id, self.database.now(connection))
+        with self.reader() as reader:
+            return reader.run(reader.key(run_id))
 
     def tasks(
         self,
@@ -141,14 +141,15 @@ class Journal:
         """
         if state not in (None, "completed", "failed"):
             raise ValueError(f"unknown state {sketch(state)}; known are 'completed' and 'failed'")
-        with self.database.reading() as connection:
-            return look.tasks_of(connection, look.key_of(connection, run_id), task, state, limit, offset)
+        with self.reader() as reader:
+            key = reader.key(run_id)
+            return reader.tasks(key, task=task, state=state, limit=limit, offset=offset, whole=True)
 
     @contextmanager
     def reader(self) -> Generator[Reader]:
         """Return a closer look at the journal, by key and a part at a time, for as long as the `with` lasts."""
         with self.database.reading() as connection:
-            yield Reader(connection, self._counts, self.database.now(connection), self.database.trace)
+            yield Reader(connection, self._counted, self.database.now(connection), self.database.last_commit)
 
     def cancel(self, run_id: str) -> bool:
         """Ask whoever executes a run to cancel it, which takes about a second; return whether somebody does.
@@ -158,7 +159,7 @@ class Journal:
         """
         with self.database.writing() as connection:
             row = _top(connection, run_id)
-            if not look.is_alive(row, self.database.now(connection)):
+            if not row.is_alive(self.database.now(connection)):
                 return False
             connection.execute(update(runs).where(runs.c.key == row.key).values(cancelling=True))
             return True
@@ -189,7 +190,7 @@ class Journal:
             with self.database.writing() as connection:
                 # Somebody may have deleted or begun it since.
                 row = connection.execute(old.where(runs.c.id == run_id).with_for_update()).one_or_none()
-                if row is not None and not look.is_alive(run_row(row), self.database.now(connection)):
+                if row is not None and not run_row(row).is_alive(self.database.now(connection)):
                     remove(connection, row.key)
                     pruned.append(run_id)
         return pruned
@@ -324,7 +325,7 @@ def _top(connection: Connection, run_id: str) -> RunRow:
 
 def _check_free(row: RunRow, run_id: str, now: float) -> None:
     holder = row.holder
-    if holder is None or not look.is_alive(row, now):
+    if holder is None or not row.is_alive(now):
         return
     here = lease.Holder.here()
     late = now - row.held_until + lease.DURATION_S

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from markupsafe import Markup
 
-from procession.journal import TaskStanding
+from procession.journal import TaskStatus
 from procession.pictures.cards import Standing, standing
 from procession.pictures.nodes import Node, Outline
 
@@ -12,7 +12,7 @@ _NOT_BEGUN, _ENDED, _FAILED, _BEGUN = range(4)
 
 
 def graph_of(
-    outline: Outline, key: int, ends: Iterable[tuple[int, bool]], begun: Iterable[TaskStanding], *, over: bool
+    outline: Outline, key: int, ends: Iterable[tuple[int, bool]], begun: Iterable[TaskStatus], *, over: bool
 ) -> Markup:
     """Return the graph of the run of a key as SVG, in which each node leads to its task, or to its first one.
 

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from procession._model.text import counted
-from procession.journal import Mark, Reader, RunInfo, Running, TaskInfo, TaskStanding
+from procession.journal import Mark, Reader, RunInfo, Running, TaskInfo, TaskStatus
 from procession.journal.latest import Latest
 from procession.web import asked
 from procession.web.asked import State
@@ -70,13 +70,13 @@ class Pages:
         more = len(found) > RUNS
         if more:
             found = found[1:] if after is not None else found[:-1]
-        kept = reader.kept()
+        counts = reader.counts()
         return {
             "found": found,
             "older": found[-1].key if found and (more or after is not None) else None,
             "newer": found[0].key if found and (before is not None or (more and after is not None)) else None,
-            "kept": kept,
-            "total": sum(kept.counts.values()),
+            "counts": counts,
+            "total": sum(counts.by_status.values()),
             "status": status,
             "process": process,
             "text": text,
@@ -131,7 +131,7 @@ class Pages:
         state = asked.state(request)
         is_map = element is None and definition.is_map(task)
         if element is None:
-            row = _row(definition, reader.standing(key, info, task))
+            row = _row(definition, reader.status(key, info, task))
         else:
             ended = reader.task(key, task, element)
             if ended is None:
@@ -159,7 +159,7 @@ class Pages:
         if over:  # what has parts may have begun, too
             made = (task for node in outline.nodes if node.kind != "task" for task in node.tasks)
             maybe_begun += [task for task in made if task not in ends]
-        begun = reader.standings(key, info, maybe_begun)
+        begun = reader.statuses(key, info, maybe_begun)
         return {"graph": graph_of(outline, key, ends.items(), begun, over=over)}
 
     def time(self, reader: Reader, key: int, info: RunInfo) -> Context:
@@ -256,8 +256,8 @@ def _tasks(
 ) -> Table:
     begin = min(begin, definition.count)
 
-    def rows(standings: Sequence[TaskStanding]) -> list[Row]:
-        return [_row(definition, one) for one in standings]
+    def rows(statuses: Sequence[TaskStatus]) -> list[Row]:
+        return [_row(definition, one) for one in statuses]
 
     if text:
         places = list(definition.matching(text))
@@ -265,21 +265,21 @@ def _tasks(
         if state is None:
             before = [place for place in places if place < begin][-TASKS:]
             later = shown[TASKS] if len(shown) > TASKS else None
-            standings = reader.standings(key, info, shown[:TASKS])
-            return Table(rows(standings), begin, before[0] if before else None, later, len(places))
+            statuses = reader.statuses(key, info, shown[:TASKS])
+            return Table(rows(statuses), begin, before[0] if before else None, later, len(places))
         if len(places) <= _SOUGHT:
             found = reader.tasks(key, state=state, among=places, limit=_SOUGHT) if places else []
-            return Table(rows(reader.standings_of(key, info, found)), 0, None, None)
+            return Table(rows(reader.statuses_of(key, info, found)), 0, None, None)
     if state is None:
         end = min(begin + TASKS, definition.count)
         earlier = max(0, begin - TASKS) if begin else None
         later = end if end < definition.count else None
-        standings = reader.standings(key, info, range(begin, end))
-        return Table(rows(standings), begin, earlier, later, definition.count)
+        statuses = reader.statuses(key, info, range(begin, end))
+        return Table(rows(statuses), begin, earlier, later, definition.count)
     found = reader.tasks(key, state=state, text=text, begin=begin, limit=TASKS + 1)
     earlier = reader.earlier(key, state=state, text=text, begin=begin, limit=TASKS) if begin else None
     later = found[TASKS].task if len(found) > TASKS else None
-    return Table(rows(reader.standings_of(key, info, found[:TASKS])), begin, earlier, later)
+    return Table(rows(reader.statuses_of(key, info, found[:TASKS])), begin, earlier, later)
 
 
 def _elements(
@@ -296,7 +296,7 @@ def _elements(
     return Table(rows, begin, earlier, found[TASKS].element if len(found) > TASKS else None)
 
 
-def _row(definition: Definition, one: TaskStanding) -> Row:
+def _row(definition: Definition, one: TaskStatus) -> Row:
     name = definition.name(one.task) if one.ended is None else one.ended.name
     return Row(one.task, name, definition.origin(one.task), one.state, one.ended, one.since)
 
@@ -304,8 +304,8 @@ def _row(definition: Definition, one: TaskStanding) -> Row:
 def _running(reader: Reader, key: int, info: RunInfo) -> list[Running]:
     """Return what runs now: what the run said a moment ago, without what has ended since."""
     told = info.running[:_SOUGHT]
-    standings = reader.standings(key, info, [one.task for one in told])
-    return [one for one, now in zip(told, standings, strict=True) if now.state == "running"]
+    statuses = reader.statuses(key, info, [one.task for one in told])
+    return [one for one, now in zip(told, statuses, strict=True) if now.state == "running"]
 
 
 def _going(one: Running, now: float) -> Mark:

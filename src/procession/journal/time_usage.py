@@ -1,8 +1,9 @@
 """Where the time of a recorded run went: summed up by the database, so that what comes out of it is bounded."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, case, cast, exists, func, select
+from sqlalchemy import BigInteger, ColumnElement, Select, case, cast, exists, func, select
 
 from procession._model.record import WHOLE
 from procession.journal.checked import Checked, refuse
@@ -46,109 +47,73 @@ class Mark(NamedTuple):
     """The last three: of the first call."""
 
 
-def shares_of(connection: Connection, key: int, maps: bool, since: float, limit: int) -> list[Share]:
-    """Return what calls took, by name; see `Reader.shares`."""
+def shares_query(key: int, *, maps: bool, since: float, limit: int) -> Select[Any]:
+    """Return the query whose rows are shares: see `Reader.shares`."""
     c = records.c
     total = func.sum(c.duration)
-    query = (
-        select(
-            c.name,
-            func.count(),
-            func.sum(_failed()),
-            func.sum(c.attempts - 1),
-            total,
-            func.max(c.duration),
-            func.min(c.started_at),
-            func.max(c.started_at + c.duration),
-        )
+    ends = func.max(c.started_at + c.duration)
+    return (
+        select(c.name, func.count(), func.sum(_failed()), func.sum(c.attempts - 1), total)
+        .add_columns(func.max(c.duration), func.min(c.started_at), ends)
         .where(*_calls(key, maps, since))
         .group_by(c.name)
         .order_by(total.desc(), c.name)
         .limit(limit)
     )
-    return [_share(*row) for row in connection.execute(query)]
 
 
-def marks_of(connection: Connection, key: int, maps: bool, begin: float, cell: float) -> list[Mark]:
-    """Return who was busy when; see `Reader.marks`."""
-    c = records.c
-    place: ColumnElement[Any] = (c.started_at - begin) / cell
-    if connection.dialect.name != "sqlite":
-        place = func.floor(place)  # SQLite may have none, but cuts where others round
-    # Each long call is a group of its own; the numbers of groups of short ones are negative.
-    group = case((c.duration < cell, -1 - cast(place, BigInteger)), else_=c.task)
-    part = case((c.duration < cell, WHOLE), else_=c.element)
-    start = func.min(c.started_at)
-    query = (
-        select(
-            c.worker,
-            func.count(),
-            func.sum(_failed()),
-            func.max(c.attempts),
-            start,
-            func.max(c.started_at + c.duration),
-            func.sum(c.duration),
-            func.min(c.task),
-            func.min(c.element),
-            func.min(c.name),
-        )
-        .where(*_calls(key, maps, begin))
-        .group_by(c.worker, group, part)
-        .order_by(start)
-        .limit(MARKS)
-    )
-    return [_mark(*row) for row in connection.execute(query)]
-
-
-def _share(
-    name: object,
-    calls: object,
-    failed: object,
-    again: object,
-    total: object,
-    longest: object,
-    begin: object,
-    end: object,
-) -> Share:
+def share_of(row: Sequence[Any]) -> Share:
+    """Return a row of `shares_query`, checked."""
     check = Checked()
     share = Share(
-        check.text("name", name),
-        check.count("calls", calls),
-        check.count("failed", failed),
-        check.count("attempts", again),
-        check.number("duration", total),
-        check.number("duration", longest),
-        check.number("started_at", begin),
-        check.number("ended at", end),
+        check.text("name", row[0]),
+        check.count("calls", row[1]),
+        check.count("failed", row[2]),
+        check.count("attempts", row[3]),
+        check.number("duration", row[4]),
+        check.number("duration", row[5]),
+        check.number("started_at", row[6]),
+        check.number("ended at", row[7]),
     )
     refuse(check.wrong)
     return share
 
 
-def _mark(
-    worker: object,
-    calls: object,
-    failed: object,
-    attempts: object,
-    begin: object,
-    end: object,
-    busy: object,
-    task: object,
-    element: object,
-    name: object,
-) -> Mark:
+def marks_query(key: int, *, maps: bool, begin: float, cell: float, dialect: str) -> Select[Any]:
+    """Return the query whose rows are marks: see `Reader.marks`."""
+    c = records.c
+    place: ColumnElement[Any] = (c.started_at - begin) / cell
+    if dialect != "sqlite":
+        place = func.floor(place)  # SQLite may have none, but cuts where others round
+    # Each long call is a group of its own; the numbers of groups of short ones are negative.
+    group = case((c.duration < cell, -1 - cast(place, BigInteger)), else_=c.task)
+    part = case((c.duration < cell, WHOLE), else_=c.element)
+    start = func.min(c.started_at)
+    return (
+        select(c.worker, func.count(), func.sum(_failed()), func.max(c.attempts), start)
+        .add_columns(func.max(c.started_at + c.duration), func.sum(c.duration))
+        .add_columns(func.min(c.task), func.min(c.element), func.min(c.name))
+        .where(*_calls(key, maps, begin))
+        .group_by(c.worker, group, part)
+        .order_by(start)
+        .limit(MARKS)
+    )
+
+
+def mark_of(row: Sequence[Any]) -> Mark:
+    """Return a row of `marks_query`, checked."""
     check = Checked()
     mark = Mark(
-        check.text("worker", worker),
-        check.count("calls", calls),
-        check.count("failed", failed),
-        check.count("attempts", attempts),
-        check.number("started_at", begin),
-        check.number("ended at", end),
-        check.number("duration", busy),
-        check.count("task", task),
-        None if element == WHOLE else check.count("element", element),
-        check.text("name", name),
+        check.text("worker", row[0]),
+        check.count("calls", row[1]),
+        check.count("failed", row[2]),
+        check.count("attempts", row[3]),
+        check.number("started_at", row[4]),
+        check.number("ended at", row[5]),
+        check.number("duration", row[6]),
+        check.count("task", row[7]),
+        None if row[8] == WHOLE else check.count("element", row[8]),
+        check.text("name", row[9]),
     )
     refuse(check.wrong)
     return mark
