@@ -76,7 +76,6 @@ class Event:
         name: EventName,
         process_name: str,
         run_id: str,
-        *,
         at: float,
         task_name: str | None = None,
         index: int | None = None,

@@ -116,12 +116,18 @@ class Feed:
         else:
             moments = collector.failures(told)
             self._skipped += new
-        for passed, moment in enumerate(moments):
-            if time.perf_counter() > min(until, self._deadline):
-                self._dropped += sum(map(collector.was_told, moments[passed:]))
-                return
-            self._passed_on += not collector.was_told(moment)
-            self._pass_on(collector.event(moment))
+        on_event, took, before = self._observer.on_event, self._took, time.perf_counter()
+        for passed, event in enumerate(collector.events(moments), 1):
+            on_event(event)
+            now = time.perf_counter()
+            took.append(now - before)
+            before = now
+            if now > until or now > self._deadline:
+                left = moments[passed:]
+                self._dropped += sum(map(collector.was_told, left))
+                moments = moments[:passed]
+                break
+        self._passed_on += len(moments) - sum(map(collector.was_told, moments))
 
     def _affords(self, count: int) -> bool:
         """Return whether the observer is likely to be quick enough for so many events."""

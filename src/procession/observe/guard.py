@@ -13,10 +13,10 @@ FAILURES = 3
 class Guarded:
     """Passes events on to an observer. What that raises is logged and goes no further."""
 
-    __slots__ = ("_failures", "_observer", "name")
+    __slots__ = ("_failures", "_on_event", "name")
 
     def __init__(self, observer: Observer) -> None:
-        self._observer = observer
+        self._on_event = observer.on_event
         self._failures = 0
         self.name = type(observer).__name__
 
@@ -27,10 +27,10 @@ class Guarded:
 
     def on_event(self, event: Event) -> None:
         """Tell the observer of an event."""
-        if self.off:
+        if self._failures >= FAILURES:
             return
         try:
-            self._observer.on_event(event)
+            self._on_event(event)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 raise  # of the user, not of the observer
