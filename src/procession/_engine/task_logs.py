@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._model.log import harmless
+from procession._model.shared_handler import SharedHandler
 
 
 class WantedLogs(NamedTuple):
@@ -34,14 +35,6 @@ _LOCK: Final = threading.RLock()
 _seen: Final = weakref.WeakSet[logging.LogRecord]()
 _added: Final[dict[str, "TaskLogHandler"]] = {}
 """The handlers that `listen` has added in this process, by the name of their logger."""
-
-
-class SharedHandler(logging.Handler):
-    """A handler of the root logger that worker processes are to have, too."""
-
-    def elsewhere(self) -> Callable[[], object]:
-        """Return a function, which must be picklable, that sets up the same handler in a worker process."""
-        raise NotImplementedError
 
 
 class TaskLogHandler(logging.Handler):

@@ -70,3 +70,12 @@ def untold(name: str) -> str:
     'PermissionError (what it said is not kept)'
     """
     return f"{name} (what it said is not kept)"
+
+
+def headline(error: str) -> str:
+    r"""Return the first line of a recorded error, which says what was raised; its traceback stands below.
+
+    >>> headline("KeyError: 'x'\n\nTraceback (most recent call last):\n")
+    "KeyError: 'x'"
+    """
+    return error.partition("\n")[0]

@@ -1,1 +1,1 @@
-"""The command line. Uses nothing of the library that any user of it could not."""
+"""The command line. It defines, runs and reads by public names, and shares only how things are said."""

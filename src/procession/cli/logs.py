@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final, TextIO
 
 from procession import TaskLogHandler
-from procession._engine.task_logs import SharedHandler
+from procession._model.shared_handler import SharedHandler
 from procession._model.table import lasting
 from procession._model.text import described, shown, sketch
 
@@ -76,7 +76,7 @@ class _Handler(logging.StreamHandler[TextIO], SharedHandler):
         self.setFormatter(_json_formatter() if chosen == "json" else TextFormatter())
 
     def elsewhere(self) -> Callable[[], object]:
-        """Return what has records written in the same format, and from the same level on, in another process."""
+        """Return a function that shows records in the same format, and from the same level on, in another process."""
         return partial(_show_here, self._chosen, logging.getLogger().level)
 
     def format(self, record: logging.LogRecord) -> str:

@@ -19,7 +19,6 @@ from procession._model.text import shown, shown_lines
 from procession.cli.demo import demo_target
 from procession.cli.logs import FORMATS as LOG_FORMATS
 from procession.cli.logs import LEVELS, logs_kept, logs_loaded, logs_shown
-from procession.cli.page import show_page
 from procession.cli.pictures import FORMATS, draw_graph, graph_path, save_timeline, timeline_path
 from procession.cli.recorded import (
     DEFAULT_JOURNAL,
@@ -31,6 +30,7 @@ from procession.cli.recorded import (
     prune_runs,
 )
 from procession.cli.resumed import agreed
+from procession.cli.serve import serve_page
 from procession.cli.target import TargetError, load
 from procession.cli.terminal import say, tell
 from procession.observe.footer import release_terminal
@@ -390,7 +390,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "show": lambda options: print_run(options.journal, options.run, options.limit, failed=options.failed),
     "cancel": lambda options: cancel_run(options.journal, options.run),
     "prune": lambda options: prune_runs(options.journal, options.runs, options.older_than),
-    "ui": lambda options: show_page(options.journal, options.host, options.port),
+    "ui": lambda options: serve_page(options.journal, options.host, options.port),
 }
 
 

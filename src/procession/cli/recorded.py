@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from procession._model.table import lasting, table
-from procession._model.text import counted, shown
+from procession._model.text import counted, headline, shown
 from procession.cli.terminal import say, tell
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _run_row(info: "RunInfo") -> tuple[str, ...]:
         "" if progress is None else f"{progress.failed:,}",
         _moment(info.started_at),
         lasting(took) if info.ended_at is not None or info.status == "running" else "",
-        _headline(info.error),
+        headline(info.error or ""),
     )
 
 
@@ -155,12 +155,8 @@ def _task_row(task: "TaskInfo") -> tuple[str, ...]:
         str(task.attempts),
         _moment(task.started_at),
         lasting(task.duration),
-        _headline(task.error),
+        headline(task.error or ""),
     )
-
-
-def _headline(error: str | None) -> str:
-    return (error or "").partition("\n")[0]
 
 
 def _place(task: "TaskInfo") -> str:

@@ -30,9 +30,9 @@ def screen_for(stream: TextIO) -> Screen:
     """Return what suits: the page of a notebook, the terminal that the stream leads to, or the stream as it is."""
     ipython = sys.modules.get("IPython")
     if ipython is not None and "ZMQ" in type(ipython.get_ipython()).__name__:
-        from procession.observe.page import Page  # for notebooks only
+        from procession.observe.notebook import NotebookBars  # for notebooks only
 
-        return Page()
+        return NotebookBars()
     if stream.isatty():
         try:
             from procession.observe.bars import bars_on  # takes a while to load

@@ -188,7 +188,7 @@ class Account:
             "margin": "before the first task and after the last",
         }
         reasons = sorted(self._waste.items(), key=lambda item: -item[1])
-        parts = [f"{spent / capacity:.0%} {words[reason]}" for reason, spent in reasons if spent >= 0.01 * capacity]
+        parts = [f"{idle / capacity:.0%} {words[reason]}" for reason, idle in reasons if idle >= 0.01 * capacity]
         if not parts or self._workers == 1:
             return []
         return [f"The workers were idle {self._idle_part:.0%} of the time: {'; '.join(parts)}."]

@@ -54,11 +54,11 @@ _STANDING: Style = {
 }
 
 _KIND = "procession-graph"
-STANDING_SHEET = sheet(_KIND, {**_STYLE, **_STANDING})
-"""The rules of `standing`."""
+GRAPH_SHEET = sheet(_KIND, {**_STYLE, **_STANDING})
+"""The rules of `part_of_graph`."""
 
 
-class Standing(NamedTuple):
+class NodeStatus(NamedTuple):
     """How the tasks of a node stand, and the address at which there is more of them."""
 
     ended: int
@@ -69,7 +69,7 @@ class Standing(NamedTuple):
     address: str
 
 
-def drawn(outline: Outline) -> str:
+def svg_of_graph(outline: Outline) -> str:
     """Return the outline as SVG."""
     drawing = _Drawing(outline)
     title = label(outline.name, 60)
@@ -80,12 +80,12 @@ def drawn(outline: Outline) -> str:
     return svg_of(_KIND, width, drawing.bottom + _MARGIN, f"Process {outline.name}", head + drawing.body(), _STYLE)
 
 
-def standing(outline: Outline, standings: Sequence[Standing], begun: str, not_begun: str) -> str:
-    """Return the outline as SVG with how each node stands, for a page that has `STANDING_SHEET`.
+def part_of_graph(outline: Outline, statuses: Sequence[NodeStatus], begun: str, not_begun: str) -> str:
+    """Return the outline as SVG with how each node stands, for a page that has `GRAPH_SHEET`.
 
     `begun` is the word for tasks that have begun and not ended, `not_begun` that for those that have not begun.
     """
-    drawing = _Drawing(outline, standings, (begun, not_begun))
+    drawing = _Drawing(outline, statuses, (begun, not_begun))
     box = (_MARGIN - 2, _TOP - 2, drawing.right - _MARGIN + 4, drawing.bottom - _TOP + 4)
     return part_of(_KIND, box, f"Graph of process {outline.name}", drawing.body())
 
@@ -93,9 +93,11 @@ def standing(outline: Outline, standings: Sequence[Standing], begun: str, not_be
 class _Drawing:
     """The making of one picture: where everything goes, then what it looks like."""
 
-    def __init__(self, outline: Outline, standings: Sequence[Standing] = (), words: tuple[str, str] = ("", "")) -> None:
+    def __init__(
+        self, outline: Outline, statuses: Sequence[NodeStatus] = (), words: tuple[str, str] = ("", "")
+    ) -> None:
         self.outline = outline
-        self.standings = standings
+        self.statuses = statuses
         self.words = words
         self.corners: dict[int, tuple[float, float, float]] = {}
         """Node → left, top, width."""
@@ -179,7 +181,7 @@ class _Drawing:
         return max(96.0, 30 + columns(label(node.name, _NAME)) * _CHARACTER + len(self._tag(number)) * 5.8)
 
     def _tag(self, number: int) -> str:
-        failed = self.standings[number].failed if self.standings else 0
+        failed = self.statuses[number].failed if self.statuses else 0
         several = len(self.outline.nodes[number].tasks) > 1
         said = f", {failed:,} failed" if several else ", failed"
         return f"{tag_of(self.outline.nodes[number])}{said if failed else ''}"
@@ -209,7 +211,7 @@ class _Drawing:
         kind = {"task": "", "map": "one call for each element, ", "process": "a process, "}[node.kind]
         rows = ", one after another" if node.in_rows else ""
         mark = ' map"' if node.kind == "map" else '"'
-        begin, bar, end = self._standing(number)
+        begin, bar, end = self._node_status(number)
         yield f"{begin}<title>{text(node.name)}\n{kind}{where}{rows}</title>"
         size = f'width="{width:.1f}" height="{_HEIGHT}" rx="6"'
         if several:
@@ -225,11 +227,11 @@ class _Drawing:
             f'<text class="tag" x="{left + width - 10:.1f}" y="{top + 20:.1f}">{self._tag(number)}</text>{bar}{end}'
         )
 
-    def _standing(self, number: int) -> tuple[str, str, str]:
+    def _node_status(self, number: int) -> tuple[str, str, str]:
         """Return what a card begins with, the bar at its bottom, and what it ends with."""
-        if not self.standings:
+        if not self.statuses:
             return '<g class="node">', "", "</g>"
-        node, (ended, failed, begun, address) = self.outline.nodes[number], self.standings[number]
+        node, (ended, failed, begun, address) = self.outline.nodes[number], self.statuses[number]
         left, top, width = self.corners[number]
         total = len(node.tasks)
         doing, not_begun = self.words

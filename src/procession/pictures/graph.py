@@ -5,7 +5,7 @@ from pathlib import Path
 
 from procession._model.text import counted, shown
 from procession._plan.shape import Shape
-from procession.pictures.cards import drawn
+from procession.pictures.cards import svg_of_graph
 from procession.pictures.endings import GRAPH, format_of
 from procession.pictures.nodes import Outline, outline_of, stage_said, tag_of
 from procession.pictures.picture import TIMES, Picture, label
@@ -55,7 +55,7 @@ class Graph(Outline, Picture):
 
     def svg(self) -> str:
         """Return the graph as an SVG picture, light or dark as its reader prefers."""
-        return drawn(self)
+        return svg_of_graph(self)
 
     def save(self, path: str | Path) -> None:
         """Write the picture to a file that ends in `.svg`, or the text to a `.mmd`, `.mermaid`, `.md` or `.txt`.

@@ -35,8 +35,8 @@ Style = Mapping[str, Mapping[str, str]]
 """Selector → property → value; a value that is a name in `PALETTE` is that colour."""
 
 
-class Drawn(Protocol):
-    """What can draw itself."""
+class HasSvg(Protocol):
+    """An object that can draw itself."""
 
     def svg(self) -> str:
         """Return it as SVG."""
@@ -48,13 +48,13 @@ class Picture:
 
     __slots__ = ()
 
-    def _repr_svg_(self: Drawn) -> str:
+    def _repr_svg_(self: HasSvg) -> str:
         return self.svg()
 
-    def _repr_html_(self: Drawn) -> str:
+    def _repr_html_(self: HasSvg) -> str:
         return self.svg()
 
-    def _repr_mimebundle_(self: Drawn, **_: object) -> dict[str, str]:
+    def _repr_mimebundle_(self: HasSvg, **_: object) -> dict[str, str]:
         return {"image/svg+xml": self.svg(), "text/html": self.svg(), "text/plain": str(self)}
 
 

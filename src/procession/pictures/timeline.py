@@ -15,7 +15,7 @@ from procession.pictures.endings import TIMELINE, format_of
 from procession.pictures.picture import Picture
 from procession.pictures.schedule import Span
 from procession.pictures.timeline_svg import svg_of_timeline
-from procession.pictures.trace import traced
+from procession.pictures.trace_events import trace_events_of
 
 
 def spans_of(outcomes: Iterable[Outcome], map_shares: Iterable[MapShare], began: float) -> list[Span]:
@@ -70,7 +70,7 @@ class Timeline(Account, Picture):
 
     def trace(self) -> dict[str, Any]:
         """Return the run in the trace-event format, which Perfetto (ui.perfetto.dev) and chrome://tracing open."""
-        return traced(self)
+        return trace_events_of(self)
 
     def save(self, path: str | Path) -> None:
         """Write the picture to a file that ends in `.svg`, or the trace to one that ends in `.json`.

@@ -19,12 +19,12 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 
 from procession._model.table import lasting
-from procession._model.text import counted
+from procession._model.text import counted, headline
 from procession.errors import JournalError, RunUnknownError
 from procession.journal import Journal, Reader, RunInfo
-from procession.pictures.cards import STANDING_SHEET
+from procession.pictures.cards import GRAPH_SHEET
 from procession.pictures.timeline_svg import TIMELINE_SHEET
-from procession.web import asked, words
+from procession.web import formatting, query_params
 from procession.web.guard import Guard
 from procession.web.live import STREAMS, Live, Topic
 from procession.web.pages import Context, Pages
@@ -83,7 +83,7 @@ class _Site:
         self.pages = Pages()
         self.live = Live(self._stamp)
         self.token = secrets.token_urlsafe(24)
-        self.where = _short(journal.database.where)
+        self.address = _short(journal.database.where)
 
     # Pages
 
@@ -93,7 +93,7 @@ class _Site:
         def answer(request: Request) -> Response:
             with self.journal.reader() as reader:
                 # Taken first: what changes while the rest is read must not go unnoticed.
-                topic = asked.digits(request.path_params["key"], "run") if "key" in request.path_params else None
+                topic = query_params.digits(request.path_params["key"], "run") if "key" in request.path_params else None
                 stamp = reader.stamp(topic)
                 context = show(reader, request)
                 context |= self._around(request, reader.now, topic, stamp)
@@ -103,18 +103,24 @@ class _Site:
 
     def of_run(self, show: Callable[[Reader, Request, int], Context]) -> Show:
         """Return what shows something of the run that the address names."""
-        return lambda reader, request: show(reader, request, asked.place(request, "key"))
+        return lambda reader, request: show(reader, request, query_params.path_number(request, "key"))
 
     def task(self, reader: Reader, request: Request) -> Context:
         """Show a task, or an element of a map."""
-        element = asked.place(request, "element") if "element" in request.path_params else None
-        return self.pages.task(reader, request, asked.place(request, "key"), asked.place(request, "task"), element)
+        element = query_params.path_number(request, "element") if "element" in request.path_params else None
+        return self.pages.task(
+            reader,
+            request,
+            query_params.path_number(request, "key"),
+            query_params.path_number(request, "task"),
+            element,
+        )
 
     def late(self, template: str, show: Callable[[Reader, int, RunInfo], Context]) -> Callable[[Request], Response]:
         """Return what answers with something of a run that takes a while. What is above it is there at once."""
 
         def answer(request: Request) -> Response:
-            key = asked.place(request, "key")
+            key = query_params.path_number(request, "key")
             with self.journal.reader() as reader:
                 stamp, now = reader.stamp(key), reader.now
                 info, outer = reader.run(key), reader.outer(key)
@@ -135,7 +141,7 @@ class _Site:
 
     def by_id(self, request: Request) -> Response:
         """Lead to the run of an id."""
-        run_id = asked.words(request, "id", 4000)
+        run_id = query_params.text(request, "id", 4000)
         with self.journal.reader() as reader:
             return RedirectResponse(f"/run/{reader.key(run_id)}", 303)
 
@@ -163,7 +169,7 @@ class _Site:
         given = parse_qs(body.decode("latin-1")).get("token", [""])[0]
         if not secrets.compare_digest(given.encode(), self.token.encode()):
             raise HTTPException(403, "the page was made before the server was started again; open it again")
-        key = asked.place(request, "key")
+        key = query_params.path_number(request, "key")
         await run_in_threadpool(self._cancel, key)
         return RedirectResponse(f"/run/{key}", 303)
 
@@ -179,8 +185,8 @@ class _Site:
 
     async def events(self, request: Request) -> Response:
         """Answer with a stream that says when to look again: at the run of a key, or at the list."""
-        topic: Topic = asked.number(request, "run")
-        known = request.headers.get("last-event-id") or asked.words(request, "since")
+        topic: Topic = query_params.number(request, "run")
+        known = request.headers.get("last-event-id") or query_params.text(request, "since")
         if self.live.streams >= STREAMS:
             raise HTTPException(503, f"{STREAMS} pages are open already")
         stamps = self.live.stream(topic, known)
@@ -231,7 +237,7 @@ class _Site:
             "events": f"/events?{urlencode(watched)}" if stamp else "",
             "query": _query(request),
             "token": self.token,
-            "where": self.where,
+            "address": self.address,
         }
 
 
@@ -239,7 +245,7 @@ class _Site:
 def _files() -> dict[str, bytes]:
     """Return the files that browsers get as they are, by name."""
     files = {file.name: file.read_bytes() for file in (resources.files("procession.web") / "static").iterdir()}
-    return {**files, "graph.css": (STANDING_SHEET + TIMELINE_SHEET).encode()}
+    return {**files, "graph.css": (GRAPH_SHEET + TIMELINE_SHEET).encode()}
 
 
 @cache
@@ -255,8 +261,16 @@ def _templates() -> jinja2.Environment:
     files = b"".join(data for _, data in sorted(_files().items()))
     known: dict[str, Any] = templates.globals
     version = hashlib.blake2b(files, digest_size=6).hexdigest()
-    known.update(version=version, moment=words.moment, counted=counted)
-    for said in (words.plain, words.lines, words.traceback, words.headline, words.count, lasting, words.size):
+    known.update(version=version, moment=formatting.moment, counted=counted)
+    for said in (
+        formatting.plain,
+        formatting.lines,
+        formatting.traceback,
+        headline,
+        formatting.count,
+        lasting,
+        formatting.size,
+    ):
         templates.filters[said.__name__] = said
     for name in templates.list_templates():
         templates.get_template(name)
@@ -288,8 +302,8 @@ def _in_two(pieces: Iterator[str]) -> Iterator[str]:
     yield "".join(pieces)
 
 
-def _short(where: str) -> tuple[str, str]:
+def _short(address: str) -> tuple[str, str]:
     """Return the last part of a journal's place, and all of it."""
-    whole = where.strip("'\"")
+    whole = address.strip("'\"")
     path = whole.partition("?")[0] if "://" in whole else whole
     return path.rpartition("/")[2] or whole, whole

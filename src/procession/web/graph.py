@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from markupsafe import Markup
 
 from procession.journal import TaskStatus
-from procession.pictures.cards import Standing, standing
+from procession.pictures.cards import NodeStatus, part_of_graph
 from procession.pictures.nodes import Node, Outline
 
 _NOT_BEGUN, _ENDED, _FAILED, _BEGUN = range(4)
@@ -25,16 +25,16 @@ def graph_of(
     for one in begun:
         if one.state in ("running", "interrupted"):
             states[one.task] = _BEGUN
-    standings = [_standing(node, key, states) for node in outline.nodes]
+    statuses = [_node_status(node, key, states) for node in outline.nodes]
     words = ("interrupted", "never begun") if over else ("running", "waiting")
-    picture = standing(outline, standings, *words)
+    picture = part_of_graph(outline, statuses, *words)
     return Markup(picture)  # noqa: S704  # what it is made of is escaped there
 
 
-def _standing(node: Node, key: int, states: bytearray) -> Standing:
+def _node_status(node: Node, key: int, states: bytearray) -> NodeStatus:
     counts = [0, 0, 0, 0]
     for task in node.tasks:
         counts[states[task]] += 1
     first = node.tasks[0]
     address = f"/run/{key}/task/{first}" if len(node.tasks) == 1 else f"/run/{key}?from={first}#tasks"
-    return Standing(counts[_ENDED] + counts[_FAILED], counts[_FAILED], counts[_BEGUN], address)
+    return NodeStatus(counts[_ENDED] + counts[_FAILED], counts[_FAILED], counts[_BEGUN], address)

@@ -11,10 +11,10 @@ from starlette.requests import Request
 from procession._model.text import counted
 from procession.journal import Mark, Reader, RunInfo, Running, TaskInfo, TaskStatus
 from procession.journal.latest import Latest
-from procession.web import asked
-from procession.web.asked import State
+from procession.web import query_params
 from procession.web.definitions import KEEP, Definition
 from procession.web.graph import graph_of
+from procession.web.query_params import State
 from procession.web.timeline import CELLS, timeline_of
 
 RUNS = 50
@@ -62,10 +62,10 @@ class Pages:
 
     def runs(self, reader: Reader, request: Request) -> Context:
         """Return the list of runs."""
-        status = asked.status(request)
-        process = asked.words(request, "process", 1000) or None
-        text = asked.words(request, "q")
-        before, after = asked.number(request, "before"), asked.number(request, "after")
+        status = query_params.status(request)
+        process = query_params.text(request, "process", 1000) or None
+        text = query_params.text(request, "q")
+        before, after = query_params.number(request, "before"), query_params.number(request, "after")
         found = reader.runs(status=status, process=process, text=text, before=before, after=after, limit=RUNS + 1)
         more = len(found) > RUNS
         if more:
@@ -86,10 +86,10 @@ class Pages:
         """Return how one run stands, and a part of its tasks."""
         info = reader.run(key)
         definition = self._definition(reader, key, info)
-        state = asked.state(request)
-        text = asked.words(request, "q")
-        begin = asked.number(request, "from") or 0
-        if text.removeprefix("#").isdecimal() and len(text) < asked.LONGEST_TEXT // 2:
+        state = query_params.state(request)
+        text = query_params.text(request, "q")
+        begin = query_params.number(request, "from") or 0
+        if text.removeprefix("#").isdecimal() and len(text) < query_params.LONGEST_TEXT // 2:
             # Nobody's task is called a number: it is a place.
             begin, text = min(int(text.removeprefix("#")), max(definition.count - 1, 0)), ""
         nested = reader.runs(parent=key, limit=NESTED + 1)
@@ -110,7 +110,7 @@ class Pages:
 
     def nested(self, reader: Reader, request: Request, key: int) -> Context:
         """Return the runs that are nested in one."""
-        before, after = asked.number(request, "before"), asked.number(request, "after")
+        before, after = query_params.number(request, "before"), query_params.number(request, "after")
         found = reader.runs(parent=key, before=before, after=after, limit=RUNS + 1)
         more = len(found) > RUNS
         if more:
@@ -128,7 +128,7 @@ class Pages:
         definition = self._definition(reader, key, info)
         if task >= definition.count:
             raise HTTPException(404, f"the run has {counted(definition.count, 'task')}, and none at place {task}")
-        state = asked.state(request)
+        state = query_params.state(request)
         is_map = element is None and definition.is_map(task)
         if element is None:
             row = _row(definition, reader.status(key, info, task))
@@ -137,7 +137,7 @@ class Pages:
             if ended is None:
                 raise HTTPException(404, f"task {task} has no record of an element {element}")
             row = Row(task, ended.name, definition.origin(task), ended.state, ended, None)
-        begin = asked.number(request, "from") or 0
+        begin = query_params.number(request, "from") or 0
         return {
             **self._head(reader, key, info),
             "row": row,
@@ -177,7 +177,7 @@ class Pages:
     def compared(self, reader: Reader, request: Request, key: int) -> Context:
         """Return what was different in another run: by default the last good one of the same process."""
         info = reader.run(key)
-        other = asked.number(request, "with")
+        other = query_params.number(request, "with")
         other = reader.last_good(key) if other is None else other
         head = self._head(reader, key, info)
         if other is None:

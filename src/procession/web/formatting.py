@@ -1,4 +1,4 @@
-"""How the page says things. What came from users is made harmless here; templates escape it as HTML."""
+"""How texts, numbers and times stand on the page. What came from users is made harmless here; templates escape it as HTML."""
 
 from datetime import UTC, datetime
 
@@ -25,17 +25,8 @@ def lines(text: str) -> str:
     return shown_lines(text).rstrip()
 
 
-def headline(error: str) -> str:
-    r"""Return what was raised: a recorded error says so in its first line, and how it came to that below.
-
-    >>> headline("KeyError: 'x'\n\nTraceback (most recent call last):\n")
-    "KeyError: 'x'"
-    """
-    return error.partition("\n")[0]
-
-
 def traceback(error: str) -> str:
-    r"""Return the rest of it, "" if there is none.
+    r"""Return how a recorded error came about: what stands below its first line, "" if there is nothing.
 
     >>> traceback("KeyError: 'x'\n\nTraceback (most recent call last):\n")
     'Traceback (most recent call last):'

@@ -11,7 +11,7 @@ from procession.pictures.account import Account
 _US = 1e6
 
 
-def traced(account: Account) -> dict[str, Any]:
+def trace_events_of(account: Account) -> dict[str, Any]:
     """Return the run in the trace-event format, which Perfetto (ui.perfetto.dev) and chrome://tracing open."""
     name = shown(account.process_name)
     events: list[dict[str, Any]] = [

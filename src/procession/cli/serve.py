@@ -8,7 +8,7 @@ from procession.cli.logs import logs_shown
 from procession.cli.terminal import say, tell
 
 
-def show_page(where: str, host: str, port: int) -> int:
+def serve_page(where: str, host: str, port: int) -> int:
     """Serve the page of the journal at a path or URL until Ctrl-C."""
     try:
         from procession.web import serve  # an extra, and slow to import

@@ -8,7 +8,7 @@ from typing import Any
 from procession.observe.meter import Reading, told
 
 
-class Page:
+class NotebookBars:
     """A bar for each part of a run, below the cell that runs it."""
 
     def __init__(self) -> None:
