@@ -20,11 +20,11 @@ class BatchSize:
     """What is known of the calls of a run.
 
     Example:
-        >>> pace = Pace()
-        >>> pace.size(left=10_000, workers=2)
+        >>> batch_size = BatchSize()
+        >>> batch_size.size(left=10_000, workers=2)
         1
-        >>> pace.learn(1, seconds=1e-6, way=1e-4, size=100)
-        >>> pace.size(left=10_000, workers=2)
+        >>> batch_size.learn(1, seconds=1e-6, way=1e-4, size=100)
+        >>> batch_size.size(left=10_000, workers=2)
         8
 
     """

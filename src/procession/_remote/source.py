@@ -13,11 +13,11 @@ _QUICK_S = 0.001
 class Source:
     """Has `fill` called in a thread of its own each time it is asked, one call at a time. Asked by one thread."""
 
-    __slots__ = ("_answered", "_busy", "_fill", "_over", "_quick", "_thread", "_wanted_logs")
+    __slots__ = ("_answered", "_busy", "_fill", "_over", "_quick", "_thread", "_asked")
 
     def __init__(self, fill: Callable[[], object], name: str, context: contextvars.Context) -> None:
         self._fill = fill
-        self._wanted_logs = threading.Semaphore(0)
+        self._asked = threading.Semaphore(0)
         self._answered = threading.Event()
         self._busy = False
         self._over = False
@@ -33,18 +33,18 @@ class Source:
         if not self._busy:
             self._busy = True
             self._answered.clear()
-            self._wanted_logs.release()
+            self._asked.release()
         if self._quick:
             self._quick = self._answered.wait(_QUICK_S)
 
     def close(self) -> None:
         """End the thread, and wait for a call that is under way: nobody can stop it."""
         self._over = True
-        self._wanted_logs.release()
+        self._asked.release()
         self._thread.join()
 
     def _serve(self) -> None:
-        while self._wanted_logs.acquire() and not self._over:
+        while self._asked.acquire() and not self._over:
             start = time.perf_counter()
             self._fill()
             self._quick = time.perf_counter() - start < _QUICK_S

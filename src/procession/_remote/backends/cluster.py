@@ -36,21 +36,21 @@ def small_bytes(run_state: RunState) -> float:
 
 def packed(calls: Sequence[Call], *, whole: bool) -> tuple[bytes, list[Away]]:
     """Return calls as bytes, and what they take that lies on the cluster, in the order in which the bytes name it."""
-    in_own_task: list[Away] = []
+    taken: list[Away] = []
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, value: Any) -> int | None:
             if not isinstance(value, Away):
                 return None
-            in_own_task.append(value)
-            return len(in_own_task) - 1
+            taken.append(value)
+            return len(taken) - 1
 
     file = io.BytesIO()
     try:
         if whole and by_value() is not None:
             raise TypeError
         Pickler(file, pickle.HIGHEST_PROTOCOL).dump(calls)
-        return file.getvalue(), in_own_task
+        return file.getvalue(), taken
     except Exception:
         # By value, or one by one, as for any other executor; nothing of that knows of what lies elsewhere.
         here = [

@@ -134,10 +134,10 @@ class DaskBackend:
 
     def send(self, batch: Batch, timeout: float | None) -> str:  # noqa: ARG002
         """Give a batch to the cluster. Raises `ExecutorBrokenError`."""
-        data, in_own_task = packed(batch.calls, whole=batch.whole)
+        data, taken = packed(batch.calls, whole=batch.whole)
         batch.size = len(data)
         names = (self._run_state.process_name, self._run_state.run_id)
-        values = [cast("DaskValue", value).future for value in in_own_task]
+        values = [cast("DaskValue", value).future for value in taken]
         try:
             how = data, names, batch.budget, batch.stops, batch.chained, batch.wanted_logs
             kept = self._client.submit(_run, self._key, self._waiting, how, values, pure=False)

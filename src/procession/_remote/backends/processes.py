@@ -250,8 +250,8 @@ class ProcessBackend:
             free += worker.is_free
             starting += not worker.greeted
         self._watched = False
-        wanted_logs = 0 if self._halted else self._wanted_logs(waiting - free - starting, call_s, starting)
-        for _ in range(wanted_logs):
+        wanted = 0 if self._halted else self._wanted_workers(waiting - free - starting, call_s, starting)
+        for _ in range(wanted):
             if not self._start():
                 break
         if free or self._halted or call_s is None or waiting * call_s < _AHEAD_S * len(self._workers):
@@ -360,7 +360,7 @@ class ProcessBackend:
 
     # Inside
 
-    def _wanted_logs(self, waiting: int, call_s: float | None, starting: int) -> int:
+    def _wanted_workers(self, waiting: int, call_s: float | None, starting: int) -> int:
         """Return how many workers to start, where there are calls for so many more."""
         count = len(self._workers)
         more = min(waiting, self._run_state.max_workers - count)

@@ -61,7 +61,7 @@ class RayBackend:
             self._places = min(run_state.max_workers, max(int(ray.cluster_resources().get("CPU", 1)), 1))
         except Exception as error:
             raise ExecutorBrokenError(f"no Ray could be reached: {described(error)}") from error
-        self._submit: Any = ray.run_stub(num_returns=2)(_run).run_stub
+        self._submit: Any = ray.remote(num_returns=2)(_run).remote
         self._small_bytes = small_bytes(run_state)
         self._references: dict[Any, tuple[Batch, Any]] = {}
 
@@ -76,9 +76,9 @@ class RayBackend:
 
     def send(self, batch: Batch, timeout: float | None) -> str:  # noqa: ARG002
         """Give a batch to Ray. Raises `ExecutorBrokenError`."""
-        data, in_own_task = packed(batch.calls, whole=batch.whole)
+        data, taken = packed(batch.calls, whole=batch.whole)
         batch.size = len(data)
-        values = [cast("RayValue", value) for value in in_own_task]
+        values = [cast("RayValue", value) for value in taken]
         names = (self._run_state.process_name, self._run_state.run_id)
         how = names, batch.budget, batch.stops, batch.chained, batch.wanted_logs
         places = [value.place for value in values]

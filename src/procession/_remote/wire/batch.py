@@ -1,8 +1,8 @@
 """Calls that go to a worker together: one object to send and one report back, for as many calls as are worth it.
 
 coordinator                                 worker
-Batch(calls) ──────── as it is ──────────▶ run_chunk ──▶ Report(ended)          threads: nothing is pickled
-     └──pickled──▶ bytes ──▶ Batch(bytes) ──▶ run_chunk ──▶ Report ──▶ bytes     other processes
+Batch(calls) ──────── as it is ──────────▶ run_batch ──▶ Report(ended)          threads: nothing is pickled
+     └──pickled──▶ bytes ──▶ Batch(bytes) ──▶ run_batch ──▶ Report ──▶ bytes     other processes
 """
 
 import contextvars
@@ -288,7 +288,7 @@ def _clean(
     context: contextvars.Context, pristine: contextvars.Context, decimals: "contextvars.ContextVar[Any] | None"
 ) -> contextvars.Context:
     """Return the context if no call has changed it, else a new copy of what it was."""
-    if decimals is not None:  # which a call may have changed without a crash file
+    if decimals is not None:  # which a call may have changed without a trace
         context = pristine.copy()
         context.run(own_decimals, decimals)
         return context
