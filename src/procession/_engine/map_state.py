@@ -19,6 +19,7 @@ from procession._engine.attempt import stripped
 from procession._engine.note import annotate
 from procession._engine.run_state import RunState
 from procession._model.map_share import MapShare
+from procession._model.outcome import Away
 from procession._model.progress import Progress
 from procession._model.record import WHOLE
 from procession._model.task import MapFunction, Options, check_iterables
@@ -121,7 +122,9 @@ class MapState:
     def open(self, start: float) -> None:
         """Bind and check the iterables, and begin to iterate over them. Raises for those that cannot be iterated."""
         self.began = start
-        iterables = bound(self._run_state.plan.calls[self.index][1], {}, self._run_state.ledger.values)[0]
+        given = bound(self._run_state.plan.calls[self.index][1], {}, self._run_state.ledger.values)[0]
+        # What is drawn from has to be here; its elements may be kept elsewhere.
+        iterables = tuple(value.fetch() if isinstance(value, Away) else value for value in given)
         check_iterables(iterables, self.where)
         if self._run_state.recorder is not None and self.index in self._run_state.plan.needs:
             # Of what was given itself, the fingerprint has told already; here are the values of handles, too.

@@ -28,6 +28,7 @@ from procession._model.text import shown
 from procession._remote.backends.base import Arrival, Backend
 from procession._remote.backends.executor import LocalBackend
 from procession._remote.batch_size import BatchSize
+from procession._remote.map import RemoteMap
 from procession._remote.pending_call import End, PendingCall, PlainCalls
 from procession._remote.queue import CallQueue
 from procession._remote.wire.batch import Batch
@@ -192,7 +193,9 @@ class Coordinator:
                 return
             pending_calls = queue.take(self._size(queue.near))
             if not pending_calls:
-                return
+                if in_order or not self._recalled(backend):
+                    return
+                continue
             if full and pending_calls[0].stays:
                 queue.give_back(pending_calls)
                 return
@@ -266,10 +269,10 @@ class Coordinator:
                 starts[index] = at
             return
         for pending_call in pending_calls:
-            if pending_call.follows:
+            if pending_call.follows or pending_call.job is not None:
                 continue
-            self.run_state.attempts[pending_call.key] = pending_call.attempt
-            if pending_call.job is None and starts[pending_call.index] is None:
+            self.run_state.attempts[pending_call.index] = pending_call.attempt
+            if starts[pending_call.index] is None:
                 starts[pending_call.index] = at
 
     def _retry(self, pending_call: PendingCall) -> None:
@@ -440,14 +443,15 @@ class Coordinator:
         elif map_share is not None and map_share.task == pending_call.index:
             map_share.note(start, end)
         else:
-            self._map_shares[worker] = map_share = MapShare(pending_call.index, worker, start, end)
-            self.run_state.map_shares.append(map_share)
+            self._map_shares[worker] = pending_call.job.share(worker, start, end)
 
-    def _count(self, pending_call: PendingCall, worker: str, *, failed: bool) -> None:
+    def _element_ended(self, job: RemoteMap, start: float, end: float, worker: str, *, failed: bool) -> None:
         """Take note that an element of a map has ended."""
         map_share = self._map_shares.get(worker)
-        if map_share is not None and map_share.task == pending_call.index:
-            map_share.count(failed=failed)
+        if map_share is None or map_share.task != job.index:
+            self._map_shares[worker] = map_share = job.share(worker, end, end)
+        map_share.count(failed=failed)
+        job.ended(start, end)
 
     def _judge(
         self, pending_call: PendingCall, *, returned: bool, value: Any, start: float, end: float, worker: str
@@ -469,12 +473,13 @@ class Coordinator:
         self._queue.retry(pending_call, seconds)
 
     def _finish(self, pending_call: PendingCall, value: Any, end: float, worker: str) -> None:
-        run_state, index = self.run_state, pending_call.index
+        run_state, index, job = self.run_state, pending_call.index, pending_call.job
         assert pending_call.start is not None
         try:
-            if pending_call.job is not None:
-                pending_call.job.returned(pending_call.element, pending_call.digest, value, pending_call.start, end)
-                self._count(pending_call, worker, failed=False)
+            if job is not None:
+                place, digest, start = pending_call.element, pending_call.digest, pending_call.start
+                job.state.returned(place, digest, value, start, end, pending_call.attempt)
+                self._element_ended(job, start, end, worker, failed=False)
                 return
             run_state.ledger.starts[index] = pending_call.start
             run_state.workers[index] = worker
@@ -485,12 +490,11 @@ class Coordinator:
             self._fail(pending_call, error, end, worker)
 
     def _fail(self, pending_call: PendingCall, error: BaseException, end: float, worker: str) -> None:
-        run_state, index = self.run_state, pending_call.index
-        if pending_call.job is not None:
-            pending_call.job.raised(
-                pending_call.element, error, end if pending_call.start is None else pending_call.start, end
-            )
-            self._count(pending_call, worker, failed=True)
+        run_state, index, job = self.run_state, pending_call.index, pending_call.job
+        if job is not None:
+            start = end if pending_call.start is None else pending_call.start
+            job.state.raised(pending_call.element, error, start, pending_call.attempt)
+            self._element_ended(job, start, end, worker, failed=True)
             return
         run_state.ledger.starts[index] = pending_call.start
         run_state.workers[index] = worker
@@ -498,18 +502,13 @@ class Coordinator:
 
     def _conclude_maps(self) -> bool:
         """End the maps whose calls have all ended; return whether there were any."""
-        done = [job for job in self._queue.open if not job.out and (self.run_state.ledger.halted or not job.more)]
+        done = [job for job in self._queue.open if not job.out and job.state.nothing_left]
         for job in done:
             self._queue.open.discard(job)
-            map_share = next(
-                (map_share for map_share in reversed(self.run_state.map_shares) if map_share.task == job.index), None
-            )
-            if map_share is not None:
-                map_share.drawn = job.drawing_s
             if job.start is not None:  # as its first call did, and not when it was opened
                 self.run_state.ledger.starts[job.index] = job.start
             try:
-                self.run_state.finished(job.index, job.concluded(), job.end)
+                self.run_state.finished(job.index, job.conclude(), job.end)
             except BaseException as error:
                 self.run_state.raised(job.index, error, in_order=self._queue.in_order, end=job.end)
         return bool(done)
@@ -536,12 +535,14 @@ class Coordinator:
         """Forget a call that was not begun; one whose next attempt was not, ends as the last one did."""
         run_state, last = self.run_state, pending_call.last
         if last is None and pending_call.job is not None:
-            pending_call.job.dropped(pending_call.element)
+            pending_call.job.drop()
         elif last is None:
             run_state.ledger.starts[pending_call.index] = None
             run_state.attempts.pop(pending_call.index, None)
         else:
-            run_state.attempts[pending_call.key] = last.attempt  # another one was sent, perhaps, and not made
+            pending_call.attempt = last.attempt  # another one was sent, perhaps, and not made
+            if pending_call.job is None:
+                run_state.attempts[pending_call.index] = last.attempt
             self._fail(pending_call, last.error or _cancelled(pending_call.index), last.at, last.worker)
 
     def _forsake(self) -> None:

@@ -1,111 +1,119 @@
-"""A map whose elements are called elsewhere: one coordinator draws them, and is told how their calls ended."""
+"""A map whose elements are called elsewhere: the coordinator draws them, and is told how their calls ended.
+
+a list or the like ────────────────────────draw──▶ element ──▶ a call that waits to be sent
+anything else ──a thread draws──▶ window ──draw──▶ element ──▶
+"""
 
 import contextvars
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
 from procession._engine.call_context import CURRENT_CALL, CallContext
-from procession._engine.map import WINDOW, MapJob
+from procession._engine.map_state import QUICK_S, WINDOW, Element, MapState
 from procession._engine.run_state import RunState
-from procession._model.outcome import Away
+from procession._model.map_share import MapShare
+from procession._model.progress import Progress
 from procession._model.remote_setup import REMOTE_SETUP
 from procession._model.task import MapFunction, Options
 from procession._model.text import shown
-from procession._remote.source import Source
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from procession.errors import WorkersUnavailableError
 
 
-class RemoteMap(MapJob):
-    """The call of one map task. `lazy` says that its elements may be a while in coming.
+class RemoteMap:
+    """Drives the state of one map. For the coordinator's thread only.
 
-    They are drawn in a thread then, and no more than so many that have not ended: a source may wait for what becomes
-    of those it has given.
+    Of a source that may take its time, at most `max(64, 4 * max_workers)` elements are drawn and have not ended: it
+    may wait for what becomes of those that it has given. Of a source that is at hand, so many may pause between two
+    attempts, and those in the batches that are under way come on top.
     """
 
-    __slots__ = ("_most", "_source", "end", "function", "index", "lazy", "options", "out", "remote_setup", "start")
+    __slots__ = ("_most", "_run_state", "_source", "end", "index", "out", "pausing", "remote_setup", "start", "state")
 
     def __init__(
         self, run_state: RunState, index: int, map_function: MapFunction, options: Options, *, in_order: bool
     ) -> None:
-        super().__init__(run_state, index, map_function, options, in_order=in_order)
         self.index = index
-        self.start: float | None = None
-        self.end = time.perf_counter()
-        self.function: Callable[..., Any] = map_function.function
-        self.options = options
-        self.lazy = True
+        self.state = MapState(run_state, index, map_function, options, in_order=in_order)
         self.out = 0
-        self._most = max(WINDOW, 2 * run_state.max_workers)
-        self._source: Source | None = None
-        with self._lock:
-            contextvars.copy_context().run(self._enter)
-        self.remote_setup = self._context.get(REMOTE_SETUP)
-        self.lazy = not self._at_hand
+        """How many elements were handed out and have not ended."""
+        self.pausing = 0
+        """How many of these wait for their next attempt."""
+        self.start: float | None = None
+        """When the first call began."""
+        self.end = time.perf_counter()
+        """When the last call ended."""
+        self._run_state = run_state
+        self._most = max(WINDOW, 4 * run_state.max_workers)
+        self._source: _Source | None = None
+        context = contextvars.copy_context()
+        context.run(self.state.open, self.end)
+        self.remote_setup = context.get(REMOTE_SETUP)
 
-    def draw(self) -> tuple[int, tuple[Any, ...], bytes] | None:
+    @property
+    def lazy(self) -> bool:
+        """Whether its elements may be a while in coming."""
+        return not self.state.at_hand
+
+    @property
+    def progress(self) -> Progress:
+        """How far the map has come, in elements."""
+        return self.state.progress
+
+    def draw(self) -> tuple[int, tuple[object, ...], bytes] | None:
         """Return the next element to call, with its place and digest, or `None` if there is none for now."""
-        while (drawn := self._from_source() if self.lazy else self._at_once()) is not None:
+        while self.pausing < self._most and (drawn := self._next()) is not None:
             place, element = drawn
             try:
-                digest = self._recall(place, element)
+                digest = self.state.digest(place, element)
             except Exception as error:  # it has none, or is not the one that was recorded
-                self._raised(place, error, time.perf_counter())
+                self.state.raised(place, error, time.perf_counter())
+                self.state.share(threading.current_thread().name).count(failed=True)
             else:
                 if digest is not None:
                     self.out += 1
                     return place, element, digest
-            self._count(place)
         return None
 
     def left(self, workers: int) -> int:
-        """Return how many elements are still to be drawn, as far as is known."""
-        if not self.more:
+        """Return about how many elements are still to be drawn, where others need not end first."""
+        if self.state.nothing_left or self._is_full:
             return 0
+        if self.lazy:
+            return WINDOW * workers
         # That there is no more is found out by drawing, too.
-        return WINDOW * workers if self.lazy else max(self._length - self._drawn + len(self._window), 1)
+        return max(self.state.length - self.state.drawn + len(self.state.window), 1)
 
     @property
     def near(self) -> int:
-        """How many elements could be called now, as far as is known."""
-        if not self.lazy:
-            return self.left(1)
-        return max(len(self._window), int(self._ahead < self._most)) if self.more else 0
+        """About how many elements could be called now."""
+        return min(self.left(1), max(len(self.state.window), 1)) if self.lazy else self.left(1)
 
-    @property
-    def drawing_s(self) -> float:
-        """How long it took to draw, in seconds."""
-        return self._drawing_s
-
-    @property
-    def more(self) -> bool:
-        """Whether there may be something to draw, now or when others have ended."""
-        exhausted = self._exhausted  # asked first: another thread fills the window, and says so after that
-        return self._failure is None and (not exhausted or bool(self._window))
-
-    def returned(self, place: int, digest: bytes, value: object, start: float, end: float) -> None:
-        """Take note of what an element's call returned. Raises for a value that cannot be recorded."""
-        self._keep(place, digest, value, start)
-        self._over(place, start, end)
-
-    def raised(self, place: int, error: BaseException, start: float, end: float) -> None:
-        """Take note of what an element's call raised."""
-        self._raised(place, error, start)
-        self._over(place, start, end)
-
-    def dropped(self, place: int) -> None:
-        """Take note that an element that was drawn will not be called."""
-        self._cut_short = True
-        self._run_state.attempts.pop((self._index, place), None)
+    def ended(self, start: float, end: float) -> None:
+        """Take note of when the call of an element began and ended, whatever came of it."""
         self.out -= 1
+        self.start = start if self.start is None else min(self.start, start)
+        self.end = max(self.end, end)
 
-    def concluded(self) -> list[Any]:
-        """Return the results, or raise what became of the map."""
-        self._ended = True
+    def drop(self) -> None:
+        """Take note that an element that was handed out will not be called."""
+        self.out -= 1
+        self.state.drop()
+
+    def share(self, worker: str, start: float, end: float) -> MapShare:
+        """Return the part of a worker that comes to the map with the call that began and ended then."""
+        share = MapShare(self.index, worker, start, end)
+        self.state.shares.append(share)
+        self._run_state.map_shares.append(share)
+        return share
+
+    def conclude(self) -> list[object]:
+        """Return the results, or raise what the map came to."""
         self.close()
-        return self._concluded()
+        if self.state.shares:
+            self.state.shares[-1].drawn = self.state.drawing_s
+        return self.state.conclude()
 
     def close(self) -> None:
         """Draw no more."""
@@ -113,48 +121,76 @@ class RemoteMap(MapJob):
         if source is not None:
             source.close()
 
-    def _ask(self) -> None:
-        """Ask for nobody: there is one who draws."""
+    @property
+    def _is_full(self) -> bool:
+        """Whether some elements have to end before another one may be drawn."""
+        if not self.lazy:
+            return self.pausing >= self._most
+        return not self.state.window and self.out >= self._most
 
-    def _iterables(self) -> tuple[Any, ...]:
-        # What is drawn from has to be here; its elements may lie elsewhere.
-        return tuple(value.fetch() if isinstance(value, Away) else value for value in super()._iterables())
-
-    def _at_once(self) -> tuple[int, tuple[Any, ...]] | None:
-        self._refill = WINDOW
-        return self._next()
-
-    def _from_source(self) -> tuple[int, tuple[Any, ...]] | None:
-        """Return an element that is there already, and see to it that there will be others."""
+    def _next(self) -> Element | None:
+        """Return an element that is there; where that may take its time, see to it that there will be others."""
+        state = self.state
+        if not self.lazy:
+            return state.claim()
         for asked in False, True:
-            if self._run_state.ledger.halted or self._failure is not None:
+            if state.stopped:
                 return None
             with suppress(IndexError):
-                return self._window.popleft()
-            if asked or self._exhausted or self._ahead >= self._most:
+                return state.window.popleft()
+            if asked or state.exhausted or self._is_full:
                 return None
             if self._source is None:
-                self._source = self._opened_source()
-            self._source.ask()
+                self._source = self._open_source()
+            self._source.ask(self._most - self.out)
         return None
 
-    @property
-    def _ahead(self) -> int:
-        """How many elements are drawn and have not ended."""
-        return self._drawn - self._done
-
-    def _opened_source(self) -> Source:
+    def _open_source(self) -> "_Source":
         name = f"procession-{shown(self._run_state.process_name, 40)}-source"
         context = self._run_state.context.copy()
         context.run(CURRENT_CALL.set, CallContext(self._run_state, name, self.index))
-        return Source(self._fill, name, context)
+        return _Source(self.state.draw, name, context)
 
-    def _fill(self) -> None:
-        self._refill = max(min(self._refill, self._most - self._ahead), 1)
-        self._refilled()
 
-    def _over(self, place: int, start: float, end: float) -> None:
-        self.out -= 1
-        self.start = start if self.start is None else min(self.start, start)
-        self.end = max(self.end, end)
-        self._count(place)
+class _Source:
+    """A thread that draws each time it is asked to, while the coordinator goes on."""
+
+    __slots__ = ("_answered", "_asked", "_busy", "_draw", "_most", "_over", "_quick", "_thread")
+
+    def __init__(self, draw: Callable[[int], object], name: str, context: contextvars.Context) -> None:
+        self._draw = draw
+        self._most = 1
+        self._asked = threading.Semaphore(0)
+        self._answered = threading.Event()
+        self._busy = False
+        self._over = False
+        self._quick = True
+        self._thread = threading.Thread(target=context.run, args=(self._serve,), name=name, daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise WorkersUnavailableError(f"no thread could be started to draw from an iterable: {error}") from None
+
+    def ask(self, most: int) -> None:
+        """Have up to `most` elements drawn. Return when they are there if that is quick, else at once."""
+        if not self._busy:
+            self._busy = True
+            self._most = most
+            self._answered.clear()
+            self._asked.release()
+        if self._quick:
+            self._quick = self._answered.wait(QUICK_S)
+
+    def close(self) -> None:
+        """End the thread, and wait for the element that it is drawing: nobody can stop that."""
+        self._over = True
+        self._asked.release()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while self._asked.acquire() and not self._over:
+            start = time.perf_counter()
+            self._draw(self._most)
+            self._quick = time.perf_counter() - start < QUICK_S
+            self._busy = False
+            self._answered.set()

@@ -43,10 +43,8 @@ class PendingCall:
     hung: threading.Thread | bool = False
     remote_setup: Callable[[], object] | None = None
 
-    def __init__(self, key: int | tuple[int, int], call: Call, options: Options, *, stays: bool) -> None:
-        self.key = key
-        """Under what its attempts are counted."""
-        self.index = key if isinstance(key, int) else key[0]
+    def __init__(self, index: int, call: Call, options: Options, *, stays: bool) -> None:
+        self.index = index
         self.call = call
         self.stays = stays
         if options is not PLAIN:
@@ -57,7 +55,7 @@ class PendingCall:
     @classmethod
     def of(cls, job: RemoteMap, place: int, call: Call, digest: bytes, *, stays: bool) -> "PendingCall":
         """Return the call of an element of a map."""
-        pending_call = cls((job.index, place), call, job.options, stays=stays)
+        pending_call = cls(job.index, call, job.state.options, stays=stays)
         pending_call.job = job
         pending_call.element = place
         pending_call.digest = digest

@@ -102,12 +102,14 @@ class CallQueue:
 
     def retry(self, pending_call: PendingCall, seconds: float) -> None:
         """Keep a call until its next attempt is due."""
+        if pending_call.job is not None:
+            pending_call.job.pausing += 1
         heapq.heappush(self._later, (time.perf_counter() + seconds, next(self._number), pending_call))
 
     def due(self) -> Iterator[PendingCall]:
         """Hand out the calls whose next attempt is due."""
         while self._later and self._later[0][0] <= time.perf_counter():
-            yield heapq.heappop(self._later)[2]
+            yield self._resumed(heapq.heappop(self._later)[2])
 
     def drop(self) -> Iterator[PendingCall]:
         """Hand out everything that waits, for nothing is to be sent any more."""
@@ -115,9 +117,14 @@ class CallQueue:
         while self._back:
             yield self._back.popleft()
         while self._later:
-            yield self._later.pop()[2]
+            yield self._resumed(self._later.pop()[2])
 
     # Inside
+
+    def _resumed(self, pending_call: PendingCall) -> PendingCall:
+        if pending_call.job is not None:
+            pending_call.job.pausing -= 1
+        return pending_call
 
     def _take_plain(self, limit: int) -> PlainCalls | None:
         """Claim tasks with nothing to them but the call, if the next ones are such.
@@ -190,9 +197,9 @@ class CallQueue:
             drawn = job.draw()
             if drawn is not None:
                 place, element, digest = drawn
-                call = self._called(job.index, (job.function, element, {}))
-                return PendingCall.of(job, place, call, digest, stays=self._stays(job.function))
-            if not job.more:
+                call = self._called(job.index, (job.state.function, element, {}))
+                return PendingCall.of(job, place, call, digest, stays=self._stays(job.state.function))
+            if job.state.nothing_left:
                 self._maps.remove(job)
         return None
 
