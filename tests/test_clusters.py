@@ -44,8 +44,10 @@ from procession import (
     task,
 )
 from procession._remote.backends import dask as module
-from procession._remote.backends.cluster import run_away, told, value_of
-from procession._remote.wire.serialize import encode_calls, ended_of
+from procession._remote.wire.batch import BatchOptions
+from procession._remote.wire.result import result_of
+from procession._remote.wire.serialize import encode_calls
+from procession._remote.worker.cluster_main import run_away, told, value_of
 from procession.journal import Journal
 from procession.testing import recorded_calls
 
@@ -145,13 +147,14 @@ def test_rules_of_retries_see_large_values(cluster):
 def test_a_report_may_be_moved_on_the_cluster():
     """From the worker that made the calls to another, with the values that stay in it."""
     calls = [(0, -1, 1, None, large, (1,), {}), (1, -1, 1, None, double, (4,), {}), (2, -1, 1, None, fail, (3,), {})]
-    report = run_away(encode_calls(calls, whole=False), ("p", "id"), 10.0, False, False, None, [])
+    report = run_away(encode_calls(calls, whole=False), BatchOptions("p", "id", budget=10.0), [])
     moved = pickle.loads(pickle.dumps(report))
     short, away = told(moved, 1000)
     assert away == [0]
     assert value_of(moved, 0) == large(1)
-    assert [ended_of(one)[0] for one in short.ended] == [True, True, False]
-    assert ended_of(short.ended[1])[3] == 8
+    results = [result_of(one, short.worker) for one in short.ended]
+    assert [result.returned for result in results] == [True, True, False]
+    assert results[1].value == 8
     assert len(short.ended[0]) < 100
 
 

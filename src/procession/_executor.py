@@ -41,7 +41,7 @@ def engine_of(executor: "ExecutorLike", run_state: RunState) -> Engine:
 
         return Coordinator(run_state, ProcessBackend)
     from procession._remote.backends.executor import ExecutorBackend, settle_in
-    from procession._remote.wire.batch import WITHIN
+    from procession._remote.worker.run_calls import WITHIN
 
     assert isinstance(executor, Executor)
     if any(executor is one for one in WITHIN.get()):

@@ -53,6 +53,11 @@ class Recorder(Protocol):
         """Return a value as it will be recorded. Raises for one that cannot be, or that could not be read back."""
         ...
 
+    @property
+    def encode_elsewhere(self) -> Callable[[object], bytes] | None:
+        """What does the same as `encode` in another process, to bytes that `pickle.loads` reads; `None` if nothing."""
+        ...
+
     def commit(self, group: Sequence[Record], /, *, again: bool = False) -> None:
         """Record all of these or, with an exception, none. `again`: an earlier try may have recorded them after all."""
         ...

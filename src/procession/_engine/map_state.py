@@ -229,10 +229,22 @@ class MapState:
             run_state.report("element_started", self.index, 1, None, element=place)
         return digest
 
-    def returned(self, place: int, digest: bytes, value: object, start: float, end: float, attempts: int = 1) -> None:
-        """Take note of what an element's call returned. Raises for a value that cannot be recorded."""
+    def returned(
+        self,
+        place: int,
+        digest: bytes,
+        value: object,
+        start: float,
+        end: float,
+        attempts: int = 1,
+        encoded: bytes | None = None,
+    ) -> None:
+        """Take note of what an element's call returned. Raises for a value that cannot be recorded.
+
+        `encoded` is the value as the journal keeps it, where that is there already.
+        """
         run_state = self._run_state
-        run_state.element_finished(self.index, place, digest, value, start, attempts)
+        run_state.element_finished(self.index, place, digest, value, start, attempts, encoded)
         self._results[place] = value
         self._attempted(attempts)
         if run_state.verbose:

@@ -158,7 +158,7 @@ class RunState:
         if self._watchers:
             self.notify(index)
 
-    def finished(self, index: int, value: object, end: float, *, encoded: bytes | None = None) -> None:
+    def finished(self, index: int, value: object, end: float, encoded: bytes | None = None) -> None:
         """Record that a task returned; it has ended, for the ledger and everyone else, when that is committed.
 
         `encoded` is the value as it is to be recorded, if that is known. Raises for a value that cannot be recorded.
@@ -191,7 +191,6 @@ class RunState:
         value: object,
         start: float,
         attempts: int,
-        *,
         encoded: bytes | None = None,
     ) -> None:
         """Record that an element of a map returned. `encoded` is as for `finished`."""

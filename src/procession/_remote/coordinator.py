@@ -13,27 +13,25 @@ backend, so no task waits in somebody's queue while a worker has nothing to do.
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from procession._engine.call_context import CallContext
 from procession._engine.commit import AT_RISK, AT_RISK_S
 from procession._engine.latch import SLICE_S, Latch
 from procession._engine.run_state import RunState
 from procession._engine.task_logs import wanted_logs
-from procession._model.map_share import MapShare
 from procession._model.record import WHOLE
-from procession._model.remote_setup import REMOTE_SETUP
 from procession._model.strategy import Stage
 from procession._model.text import shown
 from procession._remote.backends.base import Arrival, Backend
 from procession._remote.backends.executor import LocalBackend
 from procession._remote.batch_size import BatchSize
-from procession._remote.map import RemoteMap
-from procession._remote.pending_call import End, PendingCall, PlainCalls
+from procession._remote.pending_call import PendingCall, PlainCalls
 from procession._remote.queue import CallQueue
-from procession._remote.wire.batch import Batch
-from procession._remote.wire.serialize import Call, Ended, by_value, ended_of
-from procession.errors import TaskCancelled, TransferError, WorkersUnavailableError
+from procession._remote.settlement import Settlement
+from procession._remote.wire.batch import Batch, BatchOptions, Report
+from procession._remote.wire.result import Result
+from procession._remote.wire.serialize import Call, by_value
+from procession.errors import TransferError, WorkersUnavailableError
 
 _TURN_S = 0.002
 """How long to wait for one backend before turning to another, or to a source of elements."""
@@ -70,12 +68,12 @@ class Coordinator:
         self._backend: Backend | None = None
         self._local: LocalBackend | None = None
         self._queue = CallQueue(run_state)
+        self._settlement = Settlement(run_state, self._queue)
         self._batch_size = BatchSize()
         self._sent: dict[Batch, _Sent] = {}
-        self._map_shares: dict[str, MapShare] = {}
-        """By worker: the stretch of time that it is on a map, until it does something else."""
         self._whole = False
         self._wanted_logs = wanted_logs(recorded=run_state.recorder is not None)
+        self._encode = None if run_state.recorder is None else run_state.recorder.encode_elsewhere
         self._left = False
         self._told = (False, False)
         self._patience: float | None = None
@@ -156,7 +154,7 @@ class Coordinator:
             else:
                 self._send(backend)
             run_state.offer()
-            if self._conclude_maps():
+            if self._settlement.conclude_maps():
                 continue
             pause = _TURN_S if queue.is_hungry else SLICE_S
             pause = min(pause, self._until_late(), pause if queue.pause is None else queue.pause)
@@ -177,7 +175,7 @@ class Coordinator:
     def _send(self, backend: Backend) -> None:
         queue, in_order = self._queue, self._queue.in_order
         for pending_call in queue.due():
-            self._retry(pending_call)
+            self._settlement.begin_retry(pending_call)
         while not (in_order and (self._sent or queue.pause is not None)):
             left = queue.count()
             if not left:
@@ -227,20 +225,19 @@ class Coordinator:
     def _send_calls(self, backend: Backend, pending_calls: Sequence[PendingCall]) -> None:
         run_state, chained = self.run_state, pending_calls[-1].follows
         stop = run_state.ledger.on_error == "stop"
-        self._tell_start(pending_calls[0])
-        batch = Batch(
-            self._calls(pending_calls),
-            run_state,
-            (run_state.process_name, run_state.run_id),
+        self._settlement.tell_start(pending_calls[0])
+        options = BatchOptions(
+            run_state.process_name,
+            run_state.run_id,
             budget=2 * self._batch_size.batch_s,
             stops=self._queue.in_order or chained or stop,
             halts=stop and (isinstance(pending_calls, PlainCalls) or all(map(_is_last, pending_calls))),
-            chained=chained,
             kills=backend.kills,
-            whole=self._whole,
-            within=backend.within,
+            chained=chained,
             wanted_logs=self._wanted_logs,
+            encode=self._encode,
         )
+        batch = Batch(self._calls(pending_calls), options, run_state, whole=self._whole, within=backend.within)
         sent = _Sent(pending_calls, run_state.call_context(""), self._batch_size.late_s(len(pending_calls)))
         sent.call_context.index = pending_calls[0].index
         self._sent[batch] = sent
@@ -275,18 +272,6 @@ class Coordinator:
             if starts[pending_call.index] is None:
                 starts[pending_call.index] = at
 
-    def _retry(self, pending_call: PendingCall) -> None:
-        """Have another attempt made, unless the one before still goes on in a thread that was given up."""
-        assert pending_call.again is not None
-        assert pending_call.last is not None
-        if pending_call.hangs and pending_call.last.error is not None:
-            self._fail(pending_call, pending_call.last.error, pending_call.last.at, pending_call.last.worker)
-            return
-        pending_call.again.begin()
-        pending_call.attempt += 1
-        pending_call.alone = True
-        self._queue.give_back([pending_call])
-
     # Taking back
 
     def _until_late(self) -> float:
@@ -310,208 +295,76 @@ class Coordinator:
             sent = self._sent[batch]
             pending_calls = list(sent.pending_calls)
             sent.pending_calls, sent.settled = pending_calls[len(ended) : begun], len(ended)
-            self._ended_calls(pending_calls, ended, 0.0, sent.call_context.worker)
+            self._settlement.settle_batch(pending_calls, ended, sent.call_context.worker)
             for pending_call in sent.pending_calls:
-                self._follow(pending_call)
+                self._settlement.follow(pending_call)
             if begun:
                 self._batch_size.learn(begun, seconds=now - sent.at, way=now - sent.at, size=batch.size)
             self._queue.give_back([pending_call for pending_call in pending_calls[begun:] if not pending_call.follows])
         return bool(recalled)
 
-    # Settling
-
     def _settle(self, arrival: Arrival) -> None:
+        """Go on from a batch that came back."""
         sent = self._sent[arrival.batch]
-        self._settle_calls(arrival, sent)
+        report = arrival.report
+        if report is None or report.error is not None:
+            self._settle_unmade(arrival, sent)
+        else:
+            self._settle_made(arrival, sent, report)
         del self._sent[arrival.batch]
         self.run_state.leave(sent.call_context)
 
-    def _settle_calls(self, arrival: Arrival, sent: _Sent) -> None:
-        pending_calls, report, lost = sent.pending_calls, arrival.report, arrival.lost
-        now = time.perf_counter()
-        if report is None or report.error is not None:
-            self._unmade(arrival, sent, now)
-            return
+    def _settle_made(self, arrival: Arrival, sent: _Sent, report: Report) -> None:
+        """Settle the calls that were made, and have the others made elsewhere."""
+        pending_calls, lost, now = sent.pending_calls, arrival.lost, time.perf_counter()
         # Where the worker's clock is another one than ours, its work is taken to have ended when it came back.
         shift = 0.0 if sent.at <= report.began and report.finished <= now else now - report.finished
         if report.ended and not sent.settled:
             took = report.finished - report.began
             self._batch_size.learn(len(report.ended), seconds=took, way=now - sent.at - took, size=arrival.batch.size)
         ended = report.ended[sent.settled :]
-        if isinstance(pending_calls, PlainCalls):
-            self._ended_plain(pending_calls, ended, shift, report.worker)
-        else:
+        if not isinstance(pending_calls, PlainCalls):
             for pending_call in pending_calls:
                 pending_call.hung = report.hung
-            self._ended_calls(pending_calls, ended, shift, report.worker)
+        self._settlement.settle_batch(pending_calls, ended, report.worker, shift)
         rest = pending_calls[len(ended) :]
         if lost is not None and rest:
-            self._follow(rest[0])
-            if report.crash_log is not None and report.crash_log[0] == (rest[0].index, rest[0].element):
+            first, rest = rest[0], rest[1:]
+            self._settlement.follow(first)
+            if report.crash_log is not None and report.crash_log[0] == (first.index, first.element):
                 self.run_state.logged(*report.crash_log)
-            self._raised(rest[0], lost, sent.at, now, report.worker)
-            rest = rest[1:]
+            self._settlement.settle(first, Result(False, lost, sent.at, now, report.worker))
         # Those that follow are claimed anew once what they wait for has ended.
         self._queue.give_back([pending_call for pending_call in rest if not pending_call.follows])
 
-    def _unmade(self, arrival: Arrival, sent: _Sent, now: float) -> None:
+    def _settle_unmade(self, arrival: Arrival, sent: _Sent) -> None:
         """Go on from a batch of which no call was made, as far as is known."""
         report, lost = arrival.report, arrival.lost
         claimed = [pending_call for pending_call in sent.pending_calls if not pending_call.follows]
         if report is not None and report.error is not None:
-            self._unread(arrival.batch, claimed, report.error, sent.at, now)
+            self._settle_unread(arrival.batch, claimed, report.error, sent.at)
         elif lost is None:
             self._queue.give_back(claimed)
         else:
             for pending_call in claimed:
-                self._raised(pending_call, type(lost)(*lost.args), sent.at, now, sent.call_context.worker)
+                self._lose(pending_call, type(lost)(*lost.args), sent.at, sent.call_context.worker)
 
-    def _unread(
-        self, batch: Batch, pending_calls: Sequence[PendingCall], error: BaseException, start: float, end: float
+    def _settle_unread(
+        self, batch: Batch, pending_calls: Sequence[PendingCall], error: BaseException, sent_at: float
     ) -> None:
-        """Go on from calls that the worker could not unpickle: by value, else one by one, else it is that one."""
+        """Go on from calls that the worker could not unpickle: send them by value, then one by one; then one fails."""
         if not batch.whole and by_value() is not None:
             self._whole = True
         elif len(pending_calls) == 1:
             why = f"the call could be pickled, but not be unpickled in the worker: {error}"
-            self._raised(pending_calls[0], TransferError(why), start, end, "")
+            self._lose(pending_calls[0], TransferError(why), sent_at, "")
             return
         for pending_call in pending_calls:
             pending_call.alone = pending_call.alone or batch.whole
         self._queue.give_back(pending_calls)
 
-    def _follow(self, pending_call: PendingCall) -> None:
-        """Claim a call that was begun right after the one that it waits for, now that that one has ended."""
-        if pending_call.follows:
-            pending_call.follows = False
-            self._queue.claim(pending_call)
-
-    def _ended_calls(
-        self, pending_calls: Sequence[PendingCall], ended: Sequence[Ended | bytes], shift: float, worker: str
-    ) -> None:
-        for pending_call, one in zip(pending_calls, ended, strict=False):
-            self._follow(pending_call)
-            self._ended(pending_call, ended_of(one), shift, worker)
-
-    def _ended_plain(self, pending_calls: PlainCalls, ends: Sequence[Ended | bytes], shift: float, worker: str) -> None:
-        run_state = self.run_state
-        starts, workers = run_state.ledger.starts, run_state.workers
-        self._map_shares.pop(worker, None)
-        for place, (index, data) in enumerate(zip(pending_calls.indexes, ends, strict=False)):
-            ended = ended_of(data)
-            returned, start, end, value, _ = ended
-            if not returned or run_state.recorder is not None:
-                self._ended(pending_calls[place], ended, shift, worker)
-                continue
-            starts[index] = start + shift
-            workers[index] = worker
-            run_state.finished(index, value, end + shift)
-
-    def _ended(self, pending_call: PendingCall, ended: Ended, shift: float, worker: str) -> None:
-        returned, start, end, value, log = ended
-        if log is not None:
-            self.run_state.logged((pending_call.index, pending_call.element), log)
-        start, end = start + shift, end + shift
-        if not start:  # what came back could not be read, and that would have said when it was
-            start = end = time.perf_counter()
-        if pending_call.start is None:
-            pending_call.start = start
-        self._tell_start(pending_call)
-        if not returned:
-            self._raised(pending_call, value, start, end, worker)
-            return
-        self._note_busy(pending_call, start, end, worker)
-        if pending_call.again is None:
-            self._finish(pending_call, value, end, worker)
-        else:
-            self._judge(pending_call, returned=True, value=value, start=start, end=end, worker=worker)
-
-    def _raised(self, pending_call: PendingCall, error: BaseException, start: float, end: float, worker: str) -> None:
-        if pending_call.start is None:
-            pending_call.start = start
-        self._note_busy(pending_call, start, end, worker)
-        if pending_call.again is None or isinstance(error, TransferError):
-            self._fail(pending_call, error, end, worker)
-        else:
-            self._judge(pending_call, returned=False, value=error, start=start, end=end, worker=worker)
-
-    def _note_busy(self, pending_call: PendingCall, start: float, end: float, worker: str) -> None:
-        """Take note of when a worker was busy with an element of a map, or that it has left one."""
-        map_share = self._map_shares.get(worker)
-        if pending_call.job is None:
-            self._map_shares.pop(worker, None)
-        elif map_share is not None and map_share.task == pending_call.index:
-            map_share.note(start, end)
-        else:
-            self._map_shares[worker] = pending_call.job.share(worker, start, end)
-
-    def _element_ended(self, job: RemoteMap, start: float, end: float, worker: str, *, failed: bool) -> None:
-        """Take note that an element of a map has ended."""
-        map_share = self._map_shares.get(worker)
-        if map_share is None or map_share.task != job.index:
-            self._map_shares[worker] = map_share = job.share(worker, end, end)
-        map_share.count(failed=failed)
-        job.ended(start, end)
-
-    def _judge(
-        self, pending_call: PendingCall, *, returned: bool, value: Any, start: float, end: float, worker: str
-    ) -> None:
-        """Go on from an attempt of a call with retries."""
-        assert pending_call.again is not None
-        seconds, returned, value = pending_call.again.verdict(returned=returned, value=value)
-        if pending_call.job is None and (pending_call.attempt > 1 or seconds is not None):
-            # Nobody is busy with it from one attempt to the next.
-            self.run_state.map_shares.append(MapShare(pending_call.index, worker, start, end))
-        if seconds is None:
-            if returned:
-                self._finish(pending_call, value, end, worker)
-            else:
-                self._fail(pending_call, value, end, worker)
-            return
-        pending_call.last = End(pending_call.attempt, None if returned else value, end, worker)
-        self.run_state.report("task_retrying", pending_call.index, pending_call.attempt, None, pending_call.last.error)
-        self._queue.retry(pending_call, seconds)
-
-    def _finish(self, pending_call: PendingCall, value: Any, end: float, worker: str) -> None:
-        run_state, index, job = self.run_state, pending_call.index, pending_call.job
-        assert pending_call.start is not None
-        try:
-            if job is not None:
-                place, digest, start = pending_call.element, pending_call.digest, pending_call.start
-                job.state.returned(place, digest, value, start, end, pending_call.attempt)
-                self._element_ended(job, start, end, worker, failed=False)
-                return
-            run_state.ledger.starts[index] = pending_call.start
-            run_state.workers[index] = worker
-            if run_state.verbose:
-                run_state.report("task_completed", index, pending_call.attempt, end - pending_call.start)
-            run_state.finished(index, value, end)
-        except BaseException as error:  # it cannot be recorded
-            self._fail(pending_call, error, end, worker)
-
-    def _fail(self, pending_call: PendingCall, error: BaseException, end: float, worker: str) -> None:
-        run_state, index, job = self.run_state, pending_call.index, pending_call.job
-        if job is not None:
-            start = end if pending_call.start is None else pending_call.start
-            job.state.raised(pending_call.element, error, start, pending_call.attempt)
-            self._element_ended(job, start, end, worker, failed=True)
-            return
-        run_state.ledger.starts[index] = pending_call.start
-        run_state.workers[index] = worker
-        run_state.raised(index, error, in_order=self._queue.in_order, end=end)
-
-    def _conclude_maps(self) -> bool:
-        """End the maps whose calls have all ended; return whether there were any."""
-        done = [job for job in self._queue.open if not job.out and job.state.nothing_left]
-        for job in done:
-            self._queue.open.discard(job)
-            if job.start is not None:  # as its first call did, and not when it was opened
-                self.run_state.ledger.starts[job.index] = job.start
-            try:
-                self.run_state.finished(job.index, job.conclude(), job.end)
-            except BaseException as error:
-                self.run_state.raised(job.index, error, in_order=self._queue.in_order, end=job.end)
-        return bool(done)
+    def _lose(self, pending_call: PendingCall, error: BaseException, sent_at: float, worker: str) -> None:
+        self._settlement.settle(pending_call, Result(False, error, sent_at, time.perf_counter(), worker))
 
     # Stopping
 
@@ -529,54 +382,18 @@ class Coordinator:
             self._patience = None
             self._backend.stop()
         for pending_call in self._queue.drop():
-            self._drop(pending_call)
-
-    def _drop(self, pending_call: PendingCall) -> None:
-        """Forget a call that was not begun; one whose next attempt was not, ends as the last one did."""
-        run_state, last = self.run_state, pending_call.last
-        if last is None and pending_call.job is not None:
-            pending_call.job.drop()
-        elif last is None:
-            run_state.ledger.starts[pending_call.index] = None
-            run_state.attempts.pop(pending_call.index, None)
-        else:
-            pending_call.attempt = last.attempt  # another one was sent, perhaps, and not made
-            if pending_call.job is None:
-                run_state.attempts[pending_call.index] = last.attempt
-            self._fail(pending_call, last.error or _cancelled(pending_call.index), last.at, last.worker)
+            self._settlement.drop(pending_call)
 
     def _forsake(self) -> None:
         """Close what is still open when there is nobody to hear of it."""
-        now = time.perf_counter()
         for sent in self._sent.values():
             self.run_state.leave(sent.call_context)
             for pending_call in sent.pending_calls:
-                if pending_call.follows or (
-                    pending_call.job is None and self.run_state.ledger.ends[pending_call.index] is not None
-                ):
-                    continue
-                pending_call.start = sent.at if pending_call.start is None else pending_call.start
-                self._fail(pending_call, _cancelled(pending_call.index), now, sent.call_context.worker)
+                self._settlement.abandon(pending_call, sent.at, sent.call_context.worker)
         self._sent.clear()
-        for job in self._queue.open:
-            job.close()
-            self.run_state.raised(job.index, _cancelled(job.index), in_order=self._queue.in_order)
-
-    # Events
-
-    def _tell_start(self, pending_call: PendingCall) -> None:
-        """Tell of the start of a call, once, and keep what observers send along with it."""
-        if self.run_state.verbose and pending_call.job is None and not pending_call.told:
-            pending_call.told = True
-            context = self.run_state.context.copy()
-            context.run(self.run_state.report, "task_started", pending_call.index, 1, None)
-            pending_call.remote_setup = context.get(REMOTE_SETUP)
+        self._settlement.abandon_maps()
 
 
 def _is_last(pending_call: PendingCall) -> bool:
     """Return whether the run is over at once if this attempt fails and failures stop it."""
     return pending_call.again is None and pending_call.job is None
-
-
-def _cancelled(index: int) -> TaskCancelled:
-    return TaskCancelled(f"the run ended before task {index} did")

@@ -3,44 +3,41 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 from procession._engine.retry_state import RetryState
 from procession._model.record import WHOLE
 from procession._model.task import PLAIN, Call, Options, name_of
 from procession._remote.map import RemoteMap
-
-
-class End(NamedTuple):
-    """How an attempt ended: which; with an error or, to be judged by what it returned, with none; when; where."""
-
-    attempt: int
-    error: BaseException | None
-    at: float
-    worker: str
+from procession._remote.wire.result import Result
 
 
 class PendingCall:
-    """The call of a task, or of an element of a map. `alone` says that nothing else may travel with it.
+    """The call of a task, or of an element of a map.
 
-    `last` is how the attempt before ended, `hung` the thread in which that still goes on, or whether there is one.
-    `stays` says that the call is made in this process, wherever others are: it is a process, whose tasks then run
-    where that one says.
+    `stays` says that the call is made in this process, wherever others are made: the callable is a `Process`, whose
+    tasks run where its own executor says.
     """
 
-    # What few calls have is an attribute of the class until one has it: 100,000 of them are made.
+    # What few calls have is an attribute of the class until a call has it: 100,000 of them are made.
     element = WHOLE
     job: RemoteMap | None = None
     digest = b""
     timeout: float | None = None
     again: RetryState | None = None
     alone = False
+    """Whether no other call may travel with it."""
     follows = False
+    """Whether it was sent together with the one call that it waits for, before the ledger said that it may start."""
     attempt = 1
     start: float | None = None
+    """When its first attempt began."""
     told = False
-    last: End | None = None
+    """Whether observers were told that it starts."""
+    last: Result | None = None
+    """How the attempt before ended, of a call that is to be made again."""
     hung: threading.Thread | bool = False
+    """The thread in which the attempt before still goes on, or whether there is one."""
     remote_setup: Callable[[], object] | None = None
 
     def __init__(self, index: int, call: Call, options: Options, *, stays: bool) -> None:
@@ -50,7 +47,7 @@ class PendingCall:
         if options is not PLAIN:
             self.timeout = options.timeout
             self.alone = options.timeout is not None
-            self.again = None if options.retries == 0 else RetryState(options, _told(call))
+            self.again = None if options.retries == 0 else RetryState(options, _of_the_task(call))
 
     @classmethod
     def of(cls, job: RemoteMap, place: int, call: Call, digest: bytes, *, stays: bool) -> "PendingCall":
@@ -74,7 +71,7 @@ class PendingCall:
 
 
 class PlainCalls(Sequence[PendingCall]):
-    """Tasks with nothing to them but the call. A call of one is made when somebody looks at it, which is seldom."""
+    """Tasks without options, kept by index. A `PendingCall` is made when somebody looks at one, which is seldom."""
 
     __slots__ = ("_calls", "indexes")
 
@@ -98,8 +95,8 @@ class PlainCalls(Sequence[PendingCall]):
         return PendingCall(index, self._calls[index], PLAIN, stays=False)
 
 
-def _told(call: Call) -> Call:
-    """Return a call as the callbacks of a `Retrying` see it: of the task's own function."""
+def _of_the_task(call: Call) -> Call:
+    """Return a call as the callbacks of a `Retrying` see it: with the task's own function."""
     function: Callable[..., Any] = call[0]
     return (function.function, *call[1:]) if isinstance(function, Awaited) else call
 
@@ -118,7 +115,7 @@ class Awaited:
 
 
 class WithRemoteSetup:
-    """Calls a function where it has come to, after what was sent along with it."""
+    """Calls a function on the worker, after the setup that an observer has sent along with it."""
 
     __slots__ = ("function", "name", "remote_setup")
 

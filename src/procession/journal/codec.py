@@ -4,14 +4,12 @@ import json
 import pickle
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
+from procession._model.pickled import LIMIT, pickled
 from procession._model.text import described, shown
 from procession.errors import ResultError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-LIMIT = 500_000_000
-"""Bytes of one value, at most: what every supported database takes in one piece."""
 
 _MAPPINGS: Final = frozenset({dict})
 _CONTAINERS: Final = frozenset({list, dict})
@@ -57,12 +55,7 @@ class PickleCodec:
         >>> PickleCodec().decode(PickleCodec().encode([1, "two"]))
         [1, 'two']
         """
-        data = pickle.dumps(value, 5)
-        # All that can go wrong on the way back is a class or function that is looked up and called. Every pickle of
-        # protocol 4 or 5 that does so has this opcode; if the byte is there by chance, that costs a look and no more.
-        if pickle.STACK_GLOBAL in data:
-            pickle.loads(data)  # noqa: S301  # it was made in the line above
-        return data
+        return pickled(value)
 
     def decode(self, data: bytes) -> object:
         """Return the value. The journal's file belongs to the user and nobody else can write to it: see `access`."""

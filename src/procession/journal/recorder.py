@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, update
 
+from procession._model.pickled import pickled
 from procession._model.record import WHOLE, Record, Recorded
 from procession._model.states import RunStatus
 from procession._model.text import untold
@@ -20,7 +21,7 @@ from procession._plan.shape import Shape
 from procession._plan.shared import Shared
 from procession.errors import DigestError, JournalError, ProcessionError, ResultError, RunInUseError
 from procession.journal import lease
-from procession.journal.codec import Codec, decoded, encoded, writable
+from procession.journal.codec import Codec, PickleCodec, decoded, encoded, writable
 from procession.journal.database import Channel, Database
 from procession.journal.heartbeat import Heartbeat, Snapshot
 from procession.journal.removal import forget, forget_whole
@@ -179,6 +180,11 @@ class Recorder:
     def encode(self, value: object) -> bytes:
         """Return a value as it will be recorded. `ResultError` for one that cannot be, or not be read back."""
         return encoded(self._codec, value)
+
+    @property
+    def encode_elsewhere(self) -> Callable[[object], bytes] | None:
+        """What makes the bytes of a value in a worker process; `None` where the codec is for this process only."""
+        return pickled if type(self._codec) is PickleCodec else None
 
     def commit(self, group: Sequence[Record], *, again: bool = False) -> None:
         """Record all of these or, with an exception, none: `RunInUseError` if another has taken over the run.

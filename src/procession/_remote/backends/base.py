@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from procession._remote.wire.batch import Batch, Report
-from procession._remote.wire.serialize import Ended
+from procession._remote.wire.result import Result
 
 SETTLED_S = 0.001
 """After so long, what a worker does is seen by the coordinator, and the other way round. (It takes nanoseconds.)"""
@@ -24,7 +24,7 @@ class Recalled(NamedTuple):
     """A batch of which no other call is begun. One may be going on, and is told of by the batch's arrival."""
 
     batch: Batch
-    ended: Sequence[Ended | bytes]
+    ended: Sequence[Result | bytes]
     """How its first calls have ended."""
     begun: int
     """How many of its calls have been begun, at most."""

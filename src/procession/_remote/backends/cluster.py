@@ -1,4 +1,4 @@
-"""What backends on a cluster share: calls whose arguments lie there, and values that stay there.
+"""What the client's side of a cluster shares: calls whose arguments lie there, and values that stay there.
 
     client                                             cluster
     calls ──pickled, references apart──▶ run_away(data, *values) ──▶ Report, kept on a worker
@@ -16,17 +16,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 from procession._engine.run_state import RunState
-from procession._engine.task_logs import WantedLogs
 from procession._model.outcome import Away
-from procession._remote.wire.batch import Batch, Report, run_batch
-from procession._remote.wire.serialize import Call, by_value, encode_calls, encode_ended, ended_of
-from procession._remote.worker.run_stub import RunStub
+from procession._remote.wire.batch import Report
+from procession._remote.wire.result import result_of
+from procession._remote.wire.serialize import Call, by_value, encode_calls
 
 SMALL_BYTES = 64 * 1024
 """What comes with a report, at most, of one value."""
-
-
-# In the client
 
 
 def small_bytes(run_state: RunState) -> float:
@@ -74,8 +70,7 @@ def refer(report: Report, away: Iterable[int], reference: Callable[[int], Away])
     """Put references into a report in place of the values that stayed on the cluster."""
     ended = list(report.ended)
     for place in away:
-        _, start, end, _, log = ended_of(ended[place])
-        ended[place] = True, start, end, reference(place), log
+        ended[place] = result_of(ended[place], report.worker)._replace(value=reference(place))
     report.ended = ended
 
 
@@ -83,84 +78,3 @@ def places_away(values: list[Any]) -> list[tuple[list[Any], int]]:
     """Return in which list, and where in it, references stand among values, one by one in those of a map."""
     holders: list[list[Any]] = [values, *(value for value in values if type(value) is list)]
     return [(holder, place) for holder in holders for place, item in enumerate(holder) if isinstance(item, Away)]
-
-
-# On the cluster
-
-
-def run_away(
-    data: bytes,
-    names: tuple[str, str],
-    budget: float,
-    stops: bool,
-    chained: bool,
-    wanted_logs: WantedLogs | None,
-    values: Sequence[Any],
-    run_stub: RunStub | None = None,
-) -> Report:
-    """Make the calls of a batch, and keep what came of them."""
-
-    class Unpickler(pickle.Unpickler):
-        def persistent_load(self, place: Any) -> Any:
-            return values[place]
-
-    def loads(data: bytes) -> Sequence[Call]:
-        calls: Sequence[Call] = Unpickler(io.BytesIO(data)).load()
-        return calls
-
-    batch = Batch(
-        (), None, names, budget=budget, stops=stops, chained=chained, wanted_logs=wanted_logs, data=data, loads=loads
-    )
-    return run_batch(batch, run_stub)
-
-
-def told(report: Report, small_bytes: float) -> tuple[Report, list[int]]:
-    """Return a report as the client gets it, with small values in it, and the places of those that stay."""
-    ended: list[bytes] = []
-    away: list[int] = []
-    for place, one in enumerate(report.ended):
-        # As bytes, if the cluster has moved it from the worker that made it.
-        returned, start, end, value, log = ended_of(one)
-        if returned and not _is_small(value, small_bytes):
-            away.append(place)
-            ended.append(encode_ended((True, start, end, None, log)))
-        else:
-            ended.append(one if isinstance(one, bytes) else encode_ended(one))
-    return Report(report.worker, ended, report.began, report.finished, report.error, bool(report.hung)), away
-
-
-def _is_small(value: Any, limit: float) -> bool:
-    try:
-        pickle.Pickler(_Small(limit), pickle.HIGHEST_PROTOCOL).dump(value)
-    except _LargeError:
-        return False
-    except Exception:  # by value, or not at all, and then it says so: it has to come here for that
-        return True
-    return True
-
-
-class _LargeError(Exception):
-    """A value is too large to come with a report."""
-
-
-class _Small:
-    """A file that takes so many bytes and no more, so that a large value is not copied to be measured."""
-
-    def __init__(self, limit: float) -> None:
-        self._left = limit
-
-    def write(self, data: Any) -> int:
-        """Take some bytes."""
-        size = memoryview(data).nbytes
-        self._left -= size
-        if self._left < 0:
-            raise _LargeError
-        return size
-
-
-def value_of(report: Report, place: int) -> Any:
-    """Return a value that stayed."""
-    returned, _, _, value, _ = ended_of(report.ended[place])
-    if not returned:  # it could not be read where the cluster has moved it
-        raise value
-    return value

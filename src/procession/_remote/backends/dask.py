@@ -24,13 +24,13 @@ except ImportError as error:
     raise ImportError('Dask is not installed: pip install "procession[dask]"') from error
 
 from procession._engine.run_state import RunState
-from procession._engine.task_logs import WantedLogs
 from procession._model.outcome import Away
 from procession._model.text import described
 from procession._remote.backends.base import Arrival, Recalled
-from procession._remote.backends.cluster import packed, places_away, refer, run_away, small_bytes, told, value_of
+from procession._remote.backends.cluster import packed, places_away, refer, small_bytes
 from procession._remote.backends.executor import LocalBackend
-from procession._remote.wire.batch import Batch, Report
+from procession._remote.wire.batch import Batch, BatchOptions, Report
+from procession._remote.worker.cluster_main import run_away, told, value_of
 from procession._remote.worker.halt_registry import halt, registered
 from procession._remote.worker.run_stub import RunStub
 from procession.errors import ExecutorBrokenError
@@ -136,11 +136,10 @@ class DaskBackend:
         """Give a batch to the cluster. Raises `ExecutorBrokenError`."""
         data, taken = packed(batch.calls, whole=batch.whole)
         batch.size = len(data)
-        names = (self._run_state.process_name, self._run_state.run_id)
         values = [cast("DaskValue", value).future for value in taken]
         try:
-            how = data, names, batch.budget, batch.stops, batch.chained, batch.wanted_logs
-            kept = self._client.submit(_run, self._key, self._waiting, how, values, pure=False)
+            options = tuple(batch.options)  # Dask looks into arguments, and would make a plain tuple of it anyway
+            kept = self._client.submit(_run, self._key, self._waiting, data, options, values, pure=False)
             report = self._client.submit(told, kept, self._small_bytes, pure=False)
         except Exception as error:
             raise self._broken("did not take a task", error) from error
@@ -303,17 +302,13 @@ def hired(where: object, run_state: RunState) -> DaskBackend | LocalBackend:
     return LocalBackend(run_state)
 
 
-def _run(
-    key: str,
-    waiting: tuple[str, ...],
-    how: tuple[bytes, tuple[str, str], float, bool, bool, WantedLogs],
-    values: list[Any],
-) -> Report:
+def _run(key: str, waiting: tuple[str, ...], data: bytes, options: tuple[Any, ...], values: list[Any]) -> Report:
     """Make the calls of a batch on Dask, until the run is halted."""
-    run_stub = RunStub(*how[1])
+    how = BatchOptions(*options)
+    run_stub = RunStub(how.process_name, how.run_id)
     before = WAITING.set(waiting)
     try:
         with registered(run_stub, key):
-            return run_away(*how, values, run_stub)
+            return run_away(data, how, values, run_stub)
     finally:
         WAITING.reset(before)

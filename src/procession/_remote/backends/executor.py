@@ -12,7 +12,8 @@ from queue import Empty, SimpleQueue
 from procession._engine.run_state import RunState
 from procession._model.text import described, shown, sketch
 from procession._remote.backends.base import SETTLED_S, Arrival, Recalled
-from procession._remote.wire.batch import Batch, Report, run_batch
+from procession._remote.wire.batch import Batch, Report
+from procession._remote.worker.run_calls import run_batch
 from procession.errors import ExecutorBrokenError
 
 

@@ -17,13 +17,13 @@ except ImportError as error:
     raise ImportError('Ray is not installed: pip install "procession[ray]"') from error
 
 from procession._engine.run_state import RunState
-from procession._engine.task_logs import WantedLogs
 from procession._model.outcome import Away
 from procession._model.text import described
 from procession._remote.backends.base import Arrival, Recalled
-from procession._remote.backends.cluster import packed, places_away, refer, run_away, small_bytes, told, value_of
+from procession._remote.backends.cluster import packed, places_away, refer, small_bytes
 from procession._remote.backends.executor import LocalBackend
-from procession._remote.wire.batch import Batch, Report
+from procession._remote.wire.batch import Batch, BatchOptions, Report
+from procession._remote.worker.cluster_main import run_away, told, value_of
 from procession.errors import ExecutorBrokenError
 
 
@@ -79,11 +79,11 @@ class RayBackend:
         data, taken = packed(batch.calls, whole=batch.whole)
         batch.size = len(data)
         values = [cast("RayValue", value) for value in taken]
-        names = (self._run_state.process_name, self._run_state.run_id)
-        how = names, batch.budget, batch.stops, batch.chained, batch.wanted_logs
         places = [value.place for value in values]
         try:
-            report, kept = self._submit(data, how, self._small_bytes, places, *(value.kept for value in values))
+            report, kept = self._submit(
+                data, batch.options, self._small_bytes, places, *(value.kept for value in values)
+            )
         except Exception as error:
             raise self._broken("did not take a task", error) from error
         self._references[report] = batch, kept
@@ -153,13 +153,9 @@ def hired(run_state: RunState) -> RayBackend | LocalBackend:
 
 
 def _run(
-    data: bytes,
-    how: tuple[tuple[str, str], float, bool, bool, WantedLogs],
-    small_bytes: float,
-    places: list[int],
-    *kept: list[Any],
+    data: bytes, options: BatchOptions, small_bytes: float, places: list[int], *kept: list[Any]
 ) -> tuple[tuple[Report, list[int]], list[Any]]:
     """Make the calls of a batch on Ray; return what is told of it, and the large values."""
-    report = run_away(data, *how, [values[place] for values, place in zip(kept, places, strict=True)])
+    report = run_away(data, options, [values[place] for values, place in zip(kept, places, strict=True)])
     short, away = told(report, small_bytes)
     return (short, away), [value_of(report, place) for place in away]

@@ -19,10 +19,11 @@ import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from procession._remote.wire.batch import Batch, Report, here
+from procession._remote.wire.batch import Batch, Report
 from procession._remote.wire.crash_file import CrashFile
 from procession._remote.wire.crash_log import CrashLogs
-from procession._remote.wire.serialize import Ended, encode_ended
+from procession._remote.wire.result import Encode, Result, encode_result
+from procession._remote.worker.run_calls import run_calls, worker_name
 from procession._remote.worker.run_stub import RunStub
 
 HELLO, PART, REPORT = b"h", b"p", b"r"
@@ -67,7 +68,7 @@ def serve(work: Connection, word: Connection, path: str, names: tuple[str, str],
         except (EOFError, OSError):
             return
         number += 1
-        report = _Notes(work, crash_file, number).report(batch, run_stub)
+        report = _Notes(work, crash_file, number, batch.options.encode).report(batch, run_stub)
         if os.getpid() != pid:
             os._exit(0)
         with suppress(OSError):
@@ -76,26 +77,28 @@ def serve(work: Connection, word: Connection, path: str, names: tuple[str, str],
 
 
 class _Notes:
-    """What is noted of one batch."""
+    """How the calls of one batch ended, noted where the coordinator finds it should this process be killed."""
 
-    def __init__(self, work: Connection, crash_file: CrashFile, number: int) -> None:
+    def __init__(self, work: Connection, crash_file: CrashFile, number: int, encode: Encode | None) -> None:
         self._work = work
         self._crash_file = crash_file
         self._number = number
+        self._encode = encode
         self._part = 0
         self._ended: list[bytes] = []
         crash_file.begin(number, 0)
 
     def report(self, batch: Batch, run_stub: RunStub) -> Report:
+        """Make the calls of the batch; return how those ended that have not been sent yet."""
         began = time.perf_counter()
         error = None
         if not self._crash_file.is_recalled(self._number):
-            error = batch.run(self._note, run_stub)
-        return Report(here(elsewhere=True), self._ended, began, time.perf_counter(), error)
+            error = run_calls(batch, self._note, run_stub)
+        return Report(worker_name(here=False), self._ended, began, time.perf_counter(), error)
 
-    def _note(self, ended: Ended) -> bool:
-        """Note how a call ended; return whether no other is to be begun."""
-        data = encode_ended(ended)
+    def _note(self, result: Result) -> bool:
+        """Note how a call ended; return whether no other is to begin."""
+        data = encode_result(result, self._encode)
         self._ended.append(data)
         if not self._crash_file.note(data):
             self._work.send_bytes(PART + pickle.dumps(self._ended, pickle.HIGHEST_PROTOCOL))

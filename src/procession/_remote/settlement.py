@@ -1,0 +1,228 @@
+"""What follows from how calls ended: for the ledger, the maps, the next attempts, and those who watch.
+
+results of a batch ──▶ Settlement ──▶ RunState: finished, raised
+                           ├──▶ RemoteMap: returned, raised, conclude
+                           └──▶ CallQueue: the next attempt
+"""
+
+import time
+from collections.abc import Sequence
+
+from procession._engine.run_state import RunState
+from procession._model.map_share import MapShare
+from procession._model.remote_setup import REMOTE_SETUP
+from procession._remote.map import RemoteMap
+from procession._remote.pending_call import PendingCall, PlainCalls
+from procession._remote.queue import CallQueue
+from procession._remote.wire.result import Result, result_of
+from procession.errors import TaskCancelled, TransferError
+
+
+class Settlement:
+    """Settles the calls of one run. For the coordinator's thread only."""
+
+    def __init__(self, run_state: RunState, queue: CallQueue) -> None:
+        self._run_state = run_state
+        self._queue = queue
+        self._map_shares: dict[str, MapShare] = {}
+        """By worker: the stretch of time that it is on a map, until it does something else."""
+
+    # How calls ended
+
+    def settle_batch(
+        self, pending_calls: Sequence[PendingCall], ended: Sequence[Result | bytes], worker: str, shift: float = 0.0
+    ) -> None:
+        """Settle the first calls of a batch, of which it is known how they ended."""
+        if isinstance(pending_calls, PlainCalls):
+            self._settle_plain(pending_calls, ended, worker, shift)
+            return
+        for pending_call, data in zip(pending_calls, ended, strict=False):
+            self.follow(pending_call)
+            self.settle(pending_call, result_of(data, worker, shift))
+
+    def _settle_plain(self, calls: PlainCalls, ended: Sequence[Result | bytes], worker: str, shift: float) -> None:
+        run_state = self._run_state
+        starts, workers = run_state.ledger.starts, run_state.workers
+        self._map_shares.pop(worker, None)
+        for place, (index, data) in enumerate(zip(calls.indexes, ended, strict=False)):
+            result = result_of(data, worker, shift)
+            if not result.returned or run_state.recorder is not None:
+                self.settle(calls[place], result)
+                continue
+            starts[index] = result.start
+            workers[index] = worker
+            run_state.finished(index, result.value, result.end)
+
+    def settle(self, pending_call: PendingCall, result: Result) -> None:
+        """Go on from an attempt that has ended."""
+        if result.log is not None:
+            self._run_state.logged((pending_call.index, pending_call.element), result.log)
+        if pending_call.start is None:
+            pending_call.start = result.start
+        self.tell_start(pending_call)
+        self._note_busy(pending_call, result)
+        if pending_call.again is None or isinstance(result.error, TransferError):
+            self._end(pending_call, result)
+        else:
+            self._judge(pending_call, result)
+
+    def follow(self, pending_call: PendingCall) -> None:
+        """Claim a call that was begun right after the one that it waits for, now that that one has ended."""
+        if pending_call.follows:
+            pending_call.follows = False
+            self._queue.claim(pending_call)
+
+    def _judge(self, pending_call: PendingCall, result: Result) -> None:
+        """Go on from an attempt of a call with retries, as its rules say."""
+        assert pending_call.again is not None
+        seconds, returned, value = pending_call.again.verdict(returned=result.returned, value=result.value)
+        if pending_call.job is None and (pending_call.attempt > 1 or seconds is not None):
+            # Nobody is busy with it from one attempt to the next.
+            self._run_state.map_shares.append(MapShare(pending_call.index, result.worker, result.start, result.end))
+        if seconds is None:
+            if value is not result.value:  # the rules have put another value in its place
+                result = result._replace(returned=returned, value=value, encoded=None)
+            self._end(pending_call, result)
+            return
+        # What it returned is of no use any more.
+        pending_call.last = result._replace(value=result.error, encoded=None, attempt=pending_call.attempt)
+        self._run_state.report("task_retrying", pending_call.index, pending_call.attempt, None, result.error)
+        self._queue.retry(pending_call, seconds)
+
+    def begin_retry(self, pending_call: PendingCall) -> None:
+        """Have another attempt made, unless the one before still goes on in a thread that was given up."""
+        assert pending_call.again is not None
+        assert pending_call.last is not None
+        if pending_call.hangs and pending_call.last.error is not None:
+            self._end(pending_call, pending_call.last)
+            return
+        pending_call.again.begin()
+        pending_call.attempt += 1
+        pending_call.alone = True
+        self._queue.give_back([pending_call])
+
+    def _end(self, pending_call: PendingCall, result: Result) -> None:
+        """Take note of how a call ended after its last attempt."""
+        if result.error is None:
+            try:
+                self._finish(pending_call, result)
+                return
+            except BaseException as error:  # it cannot be recorded
+                result = result._replace(returned=False, value=error)
+        self._fail(pending_call, result)
+
+    def _finish(self, pending_call: PendingCall, result: Result) -> None:
+        run_state, index, start = self._run_state, pending_call.index, pending_call.start
+        assert start is not None
+        if pending_call.job is not None:
+            pending_call.job.state.returned(
+                pending_call.element,
+                pending_call.digest,
+                result.value,
+                start,
+                result.end,
+                pending_call.attempt,
+                result.encoded,
+            )
+            self._element_ended(pending_call.job, start, result, failed=False)
+            return
+        run_state.ledger.starts[index] = start
+        run_state.workers[index] = result.worker
+        if run_state.verbose:
+            run_state.report("task_completed", index, pending_call.attempt, result.end - start)
+        run_state.finished(index, result.value, result.end, result.encoded)
+
+    def _fail(self, pending_call: PendingCall, result: Result) -> None:
+        run_state, index, error = self._run_state, pending_call.index, result.error
+        assert error is not None
+        if pending_call.job is not None:
+            start = result.end if pending_call.start is None else pending_call.start
+            pending_call.job.state.raised(pending_call.element, error, start, pending_call.attempt)
+            self._element_ended(pending_call.job, start, result, failed=True)
+            return
+        run_state.ledger.starts[index] = pending_call.start
+        run_state.workers[index] = result.worker
+        run_state.raised(index, error, in_order=self._queue.in_order, end=result.end)
+
+    # Calls that will not be made, or not be heard of
+
+    def drop(self, pending_call: PendingCall) -> None:
+        """Forget a call that was not begun. A call of which the next attempt was not begun ends as the last one did."""
+        run_state, last = self._run_state, pending_call.last
+        if last is not None:
+            pending_call.attempt = last.attempt  # another one was sent, perhaps, and not made
+            if pending_call.job is None:
+                run_state.attempts[pending_call.index] = last.attempt
+            error = last.error or ended_before(pending_call.index)
+            self._fail(pending_call, last._replace(returned=False, value=error))
+        elif pending_call.job is not None:
+            pending_call.job.drop()
+        else:
+            run_state.ledger.starts[pending_call.index] = None
+            run_state.attempts.pop(pending_call.index, None)
+
+    def abandon(self, pending_call: PendingCall, sent_at: float, worker: str) -> None:
+        """Fail a call that was sent and of which nobody will hear any more, unless it has ended."""
+        if pending_call.follows:
+            return
+        if pending_call.job is None and self._run_state.ledger.ends[pending_call.index] is not None:
+            return
+        if pending_call.start is None:
+            pending_call.start = sent_at
+        error = ended_before(pending_call.index)
+        self._fail(pending_call, Result(False, error, pending_call.start, time.perf_counter(), worker))
+
+    # Maps
+
+    def conclude_maps(self) -> bool:
+        """End the maps whose calls have all ended; return whether there were any."""
+        run_state = self._run_state
+        done = [job for job in self._queue.open if not job.out and job.state.nothing_left]
+        for job in done:
+            self._queue.open.discard(job)
+            if job.start is not None:  # as its first call did, and not when it was opened
+                run_state.ledger.starts[job.index] = job.start
+            try:
+                run_state.finished(job.index, job.conclude(), job.end)
+            except BaseException as error:
+                run_state.raised(job.index, error, in_order=self._queue.in_order, end=job.end)
+        return bool(done)
+
+    def abandon_maps(self) -> None:
+        """Close the maps that are still open when the run is over."""
+        for job in self._queue.open:
+            job.close()
+            self._run_state.raised(job.index, ended_before(job.index), in_order=self._queue.in_order)
+
+    def _element_ended(self, job: RemoteMap, start: float, result: Result, *, failed: bool) -> None:
+        share = self._map_shares.get(result.worker)
+        if share is None or share.task != job.index:
+            self._map_shares[result.worker] = share = job.share(result.worker, result.end, result.end)
+        share.count(failed=failed)
+        job.ended(start, result.end)
+
+    def _note_busy(self, pending_call: PendingCall, result: Result) -> None:
+        """Take note of when a worker was busy with an element of a map, or that it has left the map."""
+        share = self._map_shares.get(result.worker)
+        if pending_call.job is None:
+            self._map_shares.pop(result.worker, None)
+        elif share is not None and share.task == pending_call.index:
+            share.note(result.start, result.end)
+        else:
+            self._map_shares[result.worker] = pending_call.job.share(result.worker, result.start, result.end)
+
+    # Events
+
+    def tell_start(self, pending_call: PendingCall) -> None:
+        """Tell of the start of a task, once, and keep what observers send along with it."""
+        run_state = self._run_state
+        if run_state.verbose and pending_call.job is None and not pending_call.told:
+            pending_call.told = True
+            context = run_state.context.copy()
+            context.run(run_state.report, "task_started", pending_call.index, 1, None)
+            pending_call.remote_setup = context.get(REMOTE_SETUP)
+
+
+def ended_before(index: int) -> TaskCancelled:
+    """Return what a call ends with that the run did not wait for."""
+    return TaskCancelled(f"the run ended before task {index} did")

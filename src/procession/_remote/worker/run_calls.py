@@ -1,0 +1,191 @@
+"""The loop that makes the calls of a batch, in whatever thread or process that is."""
+
+import contextvars
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from procession._engine.attempt import Attempt
+from procession._engine.call_context import CURRENT_CALL, CallContext
+from procession._engine.decimals import base_context, own_decimals
+from procession._engine.run_state import RunState
+from procession._engine.task_logs import listen
+from procession._engine.unawaited import awaited
+from procession._model.task import Options
+from procession._remote.wire.batch import Batch, Report
+from procession._remote.wire.crash_file import CrashFile
+from procession._remote.wire.previous_value import with_previous_value
+from procession._remote.wire.result import Result, encode_result
+from procession._remote.worker.run_stub import RunStub
+
+WITHIN: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar("procession_within", default=())
+"""The executors one of whose workers waits for the calling code to end."""
+
+Note = Callable[[Result], bool]
+"""What is told of each end, at once, and returns whether no other call is to begin."""
+
+
+def run_batch(batch: Batch, run_stub: RunStub | None = None) -> Report:
+    """Make the calls of a batch and return how they ended: the function that executors are given to call."""
+    began = time.perf_counter()
+    error = _run_shared(batch, run_stub)
+    worker, encode = worker_name(here=batch.run_state is not None), batch.options.encode
+    return Report(worker, batch.ended, began, time.perf_counter(), error, batch.hung or False, encode)
+
+
+def _run_shared(batch: Batch, run_stub: RunStub | None) -> BaseException | None:
+    """Make the calls, with each end seen by the sender, if there is memory that both see."""
+    batch.begun = True
+    found = batch.options.found
+    crash_file = None if found is None else CrashFile.found(*found)
+
+    def note(result: Result) -> bool:
+        batch.ended.append(result)
+        return batch.recalled
+
+    if crash_file is None:
+        return run_calls(batch, note, run_stub)
+
+    def note_in_file(result: Result) -> bool:
+        data = encode_result(result, batch.options.encode)
+        batch.ended.append(data)
+        # What does not fit is noted to have ended, and comes with the report.
+        return not (crash_file.note(data) or crash_file.note(b"")) or crash_file.is_recalled(1)
+
+    try:
+        crash_file.begin(1, 0)
+        return None if crash_file.is_recalled(1) else run_calls(batch, note_in_file, run_stub)
+    finally:
+        crash_file.release()
+
+
+def run_calls(batch: Batch, note: Note, run_stub: RunStub | None = None) -> BaseException | None:
+    """Make the calls and have each end noted. Return why they could not be read, if so: then none was made."""
+    wanted_logs, run_state = batch.options.wanted_logs, batch.run_state
+    run: RunState | RunStub
+    if run_state is not None:
+        run = run_state
+    else:
+        run = RunStub(batch.options.process_name, batch.options.run_id) if run_stub is None else run_stub
+        run.logs = run.kept if wanted_logs is not None and wanted_logs.kept else None
+        if wanted_logs is not None and wanted_logs.show is not None:
+            wanted_logs.show()  # before modules of the calls are imported, which may log
+    if batch.data is not None:
+        try:
+            batch.calls = batch.loads(batch.data)
+        except BaseException as error:
+            return error
+        batch.data = None
+    if run_state is not None:
+        base, decimals = run_state.context, run_state.decimals
+    else:
+        # Now that the modules of the calls are there, which may have set something, or set up logging.
+        base, decimals = base_context()
+        if wanted_logs is not None:
+            listen(wanted_logs)
+    failed = _make_calls(batch, note, run, base, decimals)
+    if failed and batch.options.halts and isinstance(run, RunStub):
+        run.halted = True  # and so the batch that lies ready here comes back as it is
+    return None
+
+
+def _make_calls(
+    batch: Batch,
+    note: Note,
+    run: RunState | RunStub,
+    base: contextvars.Context,
+    decimals: "contextvars.ContextVar[Any] | None",
+) -> bool:
+    """Make the calls; return whether one failed after which none may follow.
+
+    They share a call context and, until one of them changes it, a context, which saves a third of a call.
+    """
+    clock, options = time.perf_counter, batch.options
+    chained, worker = options.chained, worker_name(here=batch.run_state is not None)
+    call_context = CallContext(run, worker)
+    pristine = _own_context(base, call_context, batch.within)
+    context = _clean(pristine.copy(), pristine, decimals)
+    # What a call has logged goes back with how it ended. In its run's own process it lies there.
+    run_stub = run if isinstance(run, RunStub) else None
+    logs = None if run_stub is None else run_stub.logs
+    halting = run.ledger if isinstance(run, RunState) else run
+    start = clock()
+    until = start + options.budget
+    value: Any = None
+    for index, element, attempt, timeout, function, args, kwargs in batch.calls:
+        if halting.halted or start > until:
+            return False
+        if run_stub is not None:
+            run_stub.function, run_stub.element = function, element
+        if run.logs is not None:
+            call_context = call_context.own(index)
+            context.run(CURRENT_CALL.set, call_context)
+            pristine.run(CURRENT_CALL.set, call_context)
+        call_context.index, call_context.element, call_context.attempt = index, element, attempt
+        if chained:
+            args, kwargs = with_previous_value(args, kwargs, value)  # noqa: PLW2901
+        returned = True
+        try:
+            if timeout is None or options.kills:
+                value = awaited(context.run(function, *args, **kwargs))
+            else:
+                bounded = Attempt(run, index, Options(timeout=timeout), function, args, kwargs, element)
+                value = awaited(context.run(_within_timeout, batch, run, bounded, attempt, (index, element)))
+        except BaseException as error:
+            returned, value = False, error
+        call_context.over = True
+        end = clock()
+        log = logs.take((index, element)) if logs else None
+        recalled = note(Result(returned, value, start, end, worker, attempt, log))
+        failed = not returned and (options.stops or not isinstance(value, Exception))
+        value = value if chained and returned else None  # an error would keep this frame
+        if failed or recalled:
+            return failed
+        start = end
+        context = _clean(context, pristine, decimals)
+    return False
+
+
+def _within_timeout(
+    batch: Batch, run: RunState | RunStub, bounded: Attempt, attempt: int, call: tuple[int, int]
+) -> Any:
+    bounded.made = attempt - 1
+    try:
+        return bounded()
+    finally:
+        batch.hung = bounded.hung
+        run.attempts.pop(call, None)  # of an element, the coordinator counts them
+
+
+def _own_context(base: contextvars.Context, call_context: CallContext, within: object) -> contextvars.Context:
+    context = base.copy()
+    context.run(CURRENT_CALL.set, call_context)
+    if within is not None:
+        context.run(WITHIN.set, (*context.run(WITHIN.get), within))
+    return context
+
+
+def _clean(
+    context: contextvars.Context, pristine: contextvars.Context, decimals: "contextvars.ContextVar[Any] | None"
+) -> contextvars.Context:
+    """Return the context if no call has changed it, else a new copy of what it was."""
+    if decimals is not None:  # which a call may have changed without a trace
+        context = pristine.copy()
+        context.run(own_decimals, decimals)
+        return context
+    try:
+        if context == pristine:
+            return context
+    except Exception:  # noqa: S110  # comparing what a call put into it failed: it is not the same
+        pass
+    return pristine.copy()
+
+
+def worker_name(*, here: bool) -> str:
+    """Return what a worker is called: by its thread in the run's own process, else by the process."""
+    if here:
+        return threading.current_thread().name
+    return f"{multiprocessing.current_process().name} ({os.getpid()})"
