@@ -103,6 +103,17 @@ def kill_me_between_results(sheet):
     return noted(sheet)
 
 
+class Witness:
+    """A value that notes in which process it is pickled."""
+
+    def __init__(self, sheet):
+        self.sheet = sheet
+
+    def __reduce__(self):
+        noted(self.sheet, f"pickled in {os.getpid()}")
+        return Witness, (self.sheet,)
+
+
 def big(size):
     return b"x" * size
 

@@ -1,23 +1,24 @@
-"""How many calls travel together: decided from how long they took so far. Pure.
+"""How many calls travel together: decided from how long the calls of a run took so far. Pure.
 
-Too few, and the way there and back costs more than the calls; too many, and some workers hold what others wait for.
+With too few in a batch, the way there and back costs more than the calls. With too many, one worker holds calls that
+another one, which is free, could make.
 """
 
 _BATCH_S = 0.03
-"""What a batch should take, if the way is short."""
+"""How long a batch should take, in seconds, if the way is short."""
 _LONGEST_S = 1.0
 _WORTH = 20
 """How many times longer than the way there and back a batch should take: it costs at most 5 % then."""
 _GROWTH = 8
 _LATE, _LATE_S = 2, 0.01
-"""A batch is late after twice the time that it should take, and no sooner than after so many seconds."""
+"""A batch is late after twice the time that it should take, but no sooner than after this many seconds."""
 _MOST_BYTES = 1 << 20
 _MANY = 2_000
-"""So many calls travel well: with more, whoever sends and whoever receives them have long pauses in turn."""
+"""Calls in a batch, at most, unless the way is long: with more, sender and receiver keep each other waiting."""
 
 
 class BatchSize:
-    """What is known of the calls of a run.
+    """What is known of how long the calls of a run take, and of the way to a worker and back.
 
     Example:
         >>> batch_size = BatchSize()
@@ -49,11 +50,15 @@ class BatchSize:
         return max(_LATE * should, _LATE_S)
 
     def learn(self, calls: int, *, seconds: float, way: float, size: int) -> None:
-        """Take note of a batch: its calls, what they took, what the way there and back took, how many bytes it had."""
+        """Take note of a batch that came back.
+
+        `calls` is how many it had, `seconds` how long all of them took, `way` how long the way there and back took, in
+        seconds, and `size` how many bytes were sent.
+        """
         call_s = seconds / calls
         self.call_s = call_s if self.call_s is None else (self.call_s + call_s) / 2
         self._bytes = (self._bytes + size / calls) / 2
-        # Only the shortest says what the way costs: the others include waiting in somebody's queue.
+        # Only the shortest way says what a way costs: longer ones include waiting in a queue of the executor.
         self._way = min(self._way, max(way, 1e-6))
 
     def size(self, left: int, workers: int) -> int:
@@ -63,6 +68,6 @@ class BatchSize:
         call_s = max(self.call_s, 1e-7)
         size = min(self.batch_s / call_s, self._last * _GROWTH, _MOST_BYTES / max(self._bytes, 1.0))
         size = min(size, max(_MANY, _WORTH * self._way / call_s))
-        # Towards the end everyone gets a share: one that is worth its way, as far as there are calls for all.
+        # Towards the end each worker gets a share of what is left, large enough to be worth its way.
         self._last = max(int(min(size, max(left / (2 * workers), min(self._way / call_s, left / workers)))), 1)
         return self._last

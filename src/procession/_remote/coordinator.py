@@ -1,13 +1,13 @@
-"""The engine for all executors but threads of our own: one coordinator, which claims, sends, receives and settles.
+"""The engine for worker processes, Executors, Dask and Ray: one coordinator, which sends calls and takes them back.
 
-    ledger ──claim──▶ queue ──batch──▶ backend ┄┄▶ whoever makes the calls
+    ledger ──claim──▶ queue ──batch──▶ backend ┄┄▶ worker
        ▲                ▲                 ┊
-       │            given back,           ┊
-       │            to be retried         ▼
-       └──settle── run state ◀───── report of a batch
+       │           not begun, or          ┊
+       │           to be retried          ▼
+    run state ◀──── settlement ◀──── report of a batch
 
-Nothing is decided elsewhere: workers know neither plan nor ledger. What is out at the same time is bounded by the
-backend, so no task waits in somebody's queue while a worker has nothing to do.
+Workers know neither the plan nor the ledger: every decision is made here. The backend says how many batches may be
+under way, so that no call waits in a queue elsewhere while a worker has nothing to do.
 """
 
 import threading
@@ -42,7 +42,7 @@ _GRACE_S = 1.0
 
 
 class _Sent:
-    """A batch on its way."""
+    """A batch that has been sent and not come back: its calls, since when, and when it is late."""
 
     __slots__ = ("at", "call_context", "late", "pending_calls", "settled")
 
@@ -52,19 +52,19 @@ class _Sent:
         self.at = time.perf_counter()
         self.late = self.at + late_s
         self.settled = 0
-        """How many of its calls have been settled before it came back, and are not among the calls any more."""
+        """How many of its calls were settled before it came back: they are not among `pending_calls` any more."""
 
 
 class Coordinator:
     """Drives the run state of one run over a backend, which `hire` makes when the run begins.
 
-    `aside` says that it does so in a thread of its own if it would else be the main one.
+    `aside` says that it takes a thread of its own where it would else be the main thread.
     """
 
     def __init__(self, run_state: RunState, hire: Callable[[RunState], Backend], *, aside: bool = True) -> None:
         self.run_state = run_state
         self._hire = hire
-        self._side_threads = aside
+        self._aside = aside
         self._backend: Backend | None = None
         self._local: LocalBackend | None = None
         self._queue = CallQueue(run_state)
@@ -81,11 +81,11 @@ class Coordinator:
     def drive(self) -> None:
         """Run every stage. Never raises what a task raised.
 
-        Signals reach the main thread only, at any instruction, so it does nothing but wait. Raises the second
-        `KeyboardInterrupt` at once, with calls still being made.
+        Signals reach only the main thread, at any instruction, so the main thread does nothing but wait. Raises the
+        second `KeyboardInterrupt` at once, with calls still being made.
         """
         run_state = self.run_state
-        if not self._side_threads or threading.current_thread() is not threading.main_thread():
+        if not self._aside or threading.current_thread() is not threading.main_thread():
             self._coordinate()
             return
         over = Latch()
@@ -142,7 +142,7 @@ class Coordinator:
             run_state.close()
 
     def _run(self, stage: Stage, backend: Backend) -> None:
-        """Run what is ready, and what becomes so, until there is nothing left to do."""
+        """Run all tasks of a stage that are ready or become ready."""
         run_state, queue = self.run_state, self._queue
         queue.in_order = not stage.at_once
         run_state.ledger.open(stage)
@@ -182,7 +182,7 @@ class Coordinator:
                 if in_order or not self._recalled(backend):
                     return
                 continue
-            # What lies ready at a worker takes no other place than that worker's.
+            # A batch that lies ready at a busy worker takes no place of its own.
             full = len(self._sent) - backend.ahead >= self.run_state.max_workers
             if full and self._local is not None and self._local.busy:
                 return
@@ -206,9 +206,9 @@ class Coordinator:
         return 1 if self.run_state.recorder is not None else self._batch_size.size(left, 1)
 
     def _within_risk(self, size: int) -> int:
-        """Return how many calls may travel together: of all that have ended only so many may be not committed yet.
+        """Return how many calls may travel together where only so many may have ended and not be committed.
 
-        Each worker may have made those of one batch while those of another, which came from it, are committed.
+        Each worker may have made the calls of one batch while those of its last batch are being committed.
         """
         if self.run_state.recorder is None or self._batch_size.call_s is None:
             return size
@@ -275,16 +275,17 @@ class Coordinator:
     # Taking back
 
     def _until_late(self) -> float:
-        """Return in how many seconds there may be something to take back."""
+        """Return in how many seconds a batch may be late, and calls of it be taken back."""
         now = time.perf_counter()
         if self._queue.in_order or self._queue.count():
             return SLICE_S
         return min((sent.late - now for sent in self._sent.values() if sent.late > now), default=SLICE_S)
 
     def _recalled(self, backend: Backend) -> bool:
-        """Take back calls that wait behind others for longer than they should, if there is a place where to make them.
+        """Take back calls that lie behind others in batches that are late, if a worker is free to make them.
 
-        What has ended in the same batches is settled, as others may wait for it. Return whether anything has changed.
+        The calls of these batches that have ended are settled, as other tasks may wait for them. Return whether any
+        batch was recalled.
         """
         if self.run_state.ledger.halted or len(self._sent) - backend.ahead >= self.run_state.max_workers:
             return False
@@ -385,7 +386,7 @@ class Coordinator:
             self._settlement.drop(pending_call)
 
     def _forsake(self) -> None:
-        """Close what is still open when there is nobody to hear of it."""
+        """Fail the calls that are still under way when the run is over: nobody waits for them any more."""
         for sent in self._sent.values():
             self.run_state.leave(sent.call_context)
             for pending_call in sent.pending_calls:

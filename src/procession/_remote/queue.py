@@ -1,4 +1,4 @@
-"""What waits to be sent, in the order in which it is to be.
+"""The calls that wait to be sent, in the order in which they will be.
 
 given back, or due to be retried ─┐
 the elements of open maps ────────┼──▶ take ──▶ calls that travel together
@@ -22,7 +22,7 @@ from procession._remote.wire.previous_value import PREVIOUS_VALUE
 
 
 class CallQueue:
-    """Claims from the ledger of a run state, and keeps what was claimed and not yet sent. Used by one thread."""
+    """Claims calls from the ledger and from maps, and keeps those that are not sent yet. For one thread only."""
 
     def __init__(self, run_state: RunState) -> None:
         self._run_state = run_state
@@ -39,21 +39,21 @@ class CallQueue:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing, now or later."""
+        """Whether nothing waits to be sent, and no map or retry will bring any more."""
         return not (self._back or self._later or self.open or self._run_state.ledger.ready)
 
     @property
     def pause(self) -> float | None:
-        """How long until something is to be retried, in seconds."""
+        """In how many seconds the next retry is due; `None` if there is none."""
         return max(self._later[0][0] - time.perf_counter(), 0.0) if self._later else None
 
     @property
     def is_hungry(self) -> bool:
-        """Whether there is a map whose next element may come at any moment, or be a while in coming."""
+        """Whether there is a map whose next element may come at any moment, or take a while."""
         return any(job.lazy for job in self._maps)
 
     def count(self) -> int:
-        """Return about how many calls are there to be sent, now or when others have ended."""
+        """Return about how many calls there are to send, elements that are not drawn yet included."""
         workers = self._run_state.max_workers
         return len(self._back) + len(self._run_state.ledger.ready) + sum(job.left(workers) for job in self._maps)
 
@@ -64,7 +64,7 @@ class CallQueue:
 
     @property
     def next_stays(self) -> bool:
-        """Whether the next task is a process."""
+        """Whether the next call is made in this process, because its callable is a `Process`."""
         ready = self._run_state.ledger.ready
         try:
             return self._back[0].stays if self._back else self._stays(self._run_state.plan.calls[ready[0]][0])
@@ -72,12 +72,12 @@ class CallQueue:
             return False
 
     def take(self, limit: int) -> Sequence[PendingCall]:
-        """Claim what can travel together, at most so many."""
+        """Claim calls that can travel together, up to `limit`."""
         if self._plain and not self._back and (plain := self._take_plain(limit)):
             return plain
         pending_calls: list[PendingCall] = []
         while len(pending_calls) < limit and (pending_call := self._next(pending_calls)) is not None:
-            # A task whose start is told is sent when it is told.
+            # Where observers are told of each start, a task travels alone: it starts when that is said.
             single = pending_call.alone or pending_call.stays or (self._run_state.verbose and pending_call.job is None)
             if single and pending_calls:
                 self._back.appendleft(pending_call)
@@ -92,12 +92,12 @@ class CallQueue:
         return pending_calls
 
     def claim(self, pending_call: PendingCall) -> None:
-        """Claim a call that was made with the one before it, as soon as that has ended and made it ready."""
-        with suppress(ValueError):  # nothing is ready any more in a run that was halted
+        """Claim a call that travelled behind the call that it waits for, now that this has ended and made it ready."""
+        with suppress(ValueError):  # in a run that was halted, nothing is ready any more
             self._run_state.ledger.ready.remove(pending_call.index)
 
     def give_back(self, pending_calls: Sequence[PendingCall]) -> None:
-        """Take back calls that were not begun: they are the first to be sent again."""
+        """Take back calls that were sent and not begun: they are the first to be sent again."""
         self._back.extendleft(reversed(pending_calls))
 
     def retry(self, pending_call: PendingCall, seconds: float) -> None:
@@ -112,7 +112,7 @@ class CallQueue:
             yield self._resumed(heapq.heappop(self._later)[2])
 
     def drop(self) -> Iterator[PendingCall]:
-        """Hand out everything that waits, for nothing is to be sent any more."""
+        """Hand out every call that waits, as nothing will be sent any more."""
         self._maps.clear()
         while self._back:
             yield self._back.popleft()
@@ -127,9 +127,9 @@ class CallQueue:
         return pending_call
 
     def _take_plain(self, limit: int) -> PlainCalls | None:
-        """Claim tasks with nothing to them but the call, if the next ones are such.
+        """Claim tasks of a run in which no task has options, takes a handle or is told of when it starts.
 
-        Measured: to claim, send and settle one of many takes the coordinator 1.7 µs; with a call for each, 3.3.
+        Measured: to claim, send and settle one of many takes the coordinator 1.7 µs; with a `PendingCall` each, 3.3.
         """
         calls, ready, indexes = self._run_state.plan.calls, self._run_state.ledger.ready, list[int]()
         try:
@@ -144,9 +144,9 @@ class CallQueue:
         return PlainCalls(calls, indexes) if indexes else None
 
     def _followers(self, first: PendingCall, limit: int) -> list[PendingCall]:
-        """Return the calls that only wait for one another, from the first on: they can be made where that one is.
+        """Return the chain of calls that begins at the first: each waits for the one before it and for nothing else.
 
-        So a chain's values stay where they are made, and it does not come back here at each of its links.
+        They travel together, so that their values stay on one worker and nothing comes back at each link.
         """
         run_state, plan = self._run_state, self._run_state.plan
         pending_calls: list[PendingCall] = []
@@ -156,7 +156,7 @@ class CallQueue:
             if after is None or after in plan.options or after in plan.coroutines:
                 break
             function, args, kwargs = plan.calls[after]
-            # What it takes besides has ended before: it waits for nothing else.
+            # Whatever else it takes has ended before.
             values = {
                 need: PREVIOUS_VALUE if need == index else run_state.ledger.values[need] for need in plan.needs[after]
             }
@@ -171,7 +171,7 @@ class CallQueue:
         return pending_calls
 
     def _next(self, before: Sequence[PendingCall]) -> PendingCall | None:
-        """Claim the next call to send after these."""
+        """Claim the next call to send, in the batch in which the calls `before` are already."""
         if self._back:
             return self._back.popleft()
         while True:
@@ -184,7 +184,7 @@ class CallQueue:
                 return None
             function = self._run_state.plan.calls[index][0]
             if self.in_order and before and (isinstance(function, MapFunction) or index in self._run_state.plan.needs):
-                # What it takes may be the value of one before it, which has not even been sent.
+                # It may take the value of a call in this very batch, which has not even been sent.
                 self._run_state.ledger.put_back(index)
                 return None
             if not isinstance(function, MapFunction):
@@ -219,7 +219,7 @@ class CallQueue:
         self.open.add(job)
 
     def _stays(self, function: Callable[..., object]) -> bool:
-        if function is not self._last:  # the same one over and over is looked at once
+        if function is not self._last:  # the same function over and over is looked at once
             self._last, self._last_stays = function, is_process(function)
         return self._last_stays
 

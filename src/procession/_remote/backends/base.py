@@ -1,4 +1,4 @@
-"""What a coordinator needs of those who make calls, whoever and wherever they are."""
+"""What a coordinator needs of a backend: whatever makes calls, in this process or elsewhere."""
 
 from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
@@ -7,7 +7,7 @@ from procession._remote.wire.batch import Batch, Report
 from procession._remote.wire.result import Result
 
 SETTLED_S = 0.001
-"""After so long, what a worker does is seen by the coordinator, and the other way round. (It takes nanoseconds.)"""
+"""After so many seconds, each side sees what the other has written to shared memory. (It takes nanoseconds.)"""
 
 
 class Arrival(NamedTuple):
@@ -15,37 +15,37 @@ class Arrival(NamedTuple):
 
     batch: Batch
     report: Report | None
-    """What was made of it; `None` if nobody can say, or if it was taken back before it was begun."""
+    """How its calls ended; `None` if nobody knows, or if it was taken back before it was begun."""
     lost: BaseException | None
-    """Why the call that was being made did not end, nor any after it begin."""
+    """Why the worker went: the first call without a result ended with this, and the calls after it did not begin."""
 
 
 class Recalled(NamedTuple):
-    """A batch of which no other call is begun. One may be going on, and is told of by the batch's arrival."""
+    """A batch of which no other call will begin. One may be going on: the batch's arrival says how it ended."""
 
     batch: Batch
     ended: Sequence[Result | bytes]
-    """How its first calls have ended."""
+    """How its first calls have ended, as far as their results are here."""
     begun: int
     """How many of its calls have been begun, at most."""
 
 
 class Backend(Protocol):
-    """Takes batches and gives reports. All is asked for in one thread."""
+    """Takes batches and gives reports. Called by one thread only."""
 
     @property
     def kills(self) -> bool:
-        """Whether it can end a call at its timeout by ending whoever makes it."""
+        """Whether it can end a call at its timeout by ending the worker."""
         ...
 
     @property
     def within(self) -> object:
-        """The executor it gives the calls to, if that may be asked to make others that they wait for."""
+        """The executor that makes the calls, if these may give it further calls and wait for them."""
         ...
 
     @property
     def ahead(self) -> int:
-        """How many batches have been sent that only lie ready for when another one is done."""
+        """How many of the batches that were sent occupy no worker: they lie ready, or their calls have been made."""
         ...
 
     @property
@@ -54,39 +54,39 @@ class Backend(Protocol):
         ...
 
     def room(self, waiting: int, call_s: float | None) -> int:
-        """Return how many batches can be sent now, where about so many calls wait that take about so long each."""
+        """Return how many batches can be sent now, where about `waiting` calls wait that take `call_s` seconds each."""
         ...
 
     def send(self, batch: Batch, timeout: float | None) -> str:
-        """Have the calls of a batch made, and return by whom, as far as is known.
+        """Have the calls of a batch made; return the name of the worker, as far as it is known.
 
-        With a timeout, there is one call, and it may take so many seconds.
+        A batch with a timeout has one call, which may take so many seconds.
         """
         ...
 
     def recall(self, late: Collection[Batch]) -> list[Recalled]:
-        """Have no other call begun of batches that take longer than they should, and of those that lie behind them.
+        """See to it that no other call begins of the batches that are late, nor of those that lie ready behind them.
 
-        Returns those of which that is certain by now.
+        Returns the batches of which this is certain by now.
         """
         ...
 
     def receive(self, seconds: float) -> list[Arrival]:
-        """Wait for batches to come back, at most so long, and return those that have."""
+        """Wait up to so many seconds for batches to come back, and return those that have."""
         ...
 
     def halt(self, *, cancelled: bool) -> None:
-        """Have nothing new begun; with `cancelled`, those who are at it are asked to stop."""
+        """See to it that no other call begins; with `cancelled`, ask the calls under way to stop."""
         ...
 
     def stop(self) -> None:
-        """End whoever makes a call, if that is possible."""
+        """End every worker that makes a call, if that is possible."""
         ...
 
     def fetch(self, values: list[object]) -> None:
-        """Put values in place of what stands for them, if anything does: see `Away`."""
+        """Put values in the places where an `Away` stands for them."""
         ...
 
     def close(self, *, at_once: bool) -> None:
-        """Let everything go. Whatever is still in flight then is of no interest any more."""
+        """Let go of workers and connections. Batches that are still under way are given up."""
         ...

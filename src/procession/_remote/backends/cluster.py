@@ -6,8 +6,8 @@
                                              └──▶ value_of(report, place), for each large value: a reference
     Away(reference) ◀── stands for such a value in the ledger, and as an argument travels as what it stands for
 
-A small value comes with the report, since that has to come anyway. A large one stays where it was made and goes from
-worker to worker; the client fetches it once, at the end of the run or when somebody asks for it.
+A small value comes with the report, which has to come anyway. A large value stays where it was made, and other workers
+get it from there; the client fetches it once, at the end of the run or when an outcome is asked for it.
 """
 
 import io
@@ -22,16 +22,16 @@ from procession._remote.wire.result import result_of
 from procession._remote.wire.serialize import Call, by_value, encode_calls
 
 SMALL_BYTES = 64 * 1024
-"""What comes with a report, at most, of one value."""
+"""A value of at most so many bytes comes to the client with the report; a larger one stays on the cluster."""
 
 
 def small_bytes(run_state: RunState) -> float:
-    """Return what comes with a report, at most, of one value. What a journal records has to come here anyway."""
+    """Return up to how many bytes a value comes with the report. In a recorded run every value has to come here."""
     return float("inf") if run_state.recorder is not None else SMALL_BYTES
 
 
 def packed(calls: Sequence[Call], *, whole: bool) -> tuple[bytes, list[Away]]:
-    """Return calls as bytes, and what they take that lies on the cluster, in the order in which the bytes name it."""
+    """Return calls as bytes, and the values on the cluster that they take, in the order that the bytes use."""
     taken: list[Away] = []
 
     class Pickler(pickle.Pickler):
@@ -48,7 +48,7 @@ def packed(calls: Sequence[Call], *, whole: bool) -> tuple[bytes, list[Away]]:
         Pickler(file, pickle.HIGHEST_PROTOCOL).dump(calls)
         return file.getvalue(), taken
     except Exception:
-        # By value, or one by one, as for any other executor; nothing of that knows of what lies elsewhere.
+        # By value, or one by one, as for any other executor: that way takes no references to the cluster.
         here = [
             (*call[:5], _fetched(call[5]), {name: _fetched(arg) for name, arg in call[6].items()}) for call in calls
         ]
@@ -75,6 +75,6 @@ def refer(report: Report, away: Iterable[int], reference: Callable[[int], Away])
 
 
 def places_away(values: list[Any]) -> list[tuple[list[Any], int]]:
-    """Return in which list, and where in it, references stand among values, one by one in those of a map."""
+    """Return each list and place in it where a reference stands, among the values and in the list of each map."""
     holders: list[list[Any]] = [values, *(value for value in values if type(value) is list)]
     return [(holder, place) for holder in holders for place, item in enumerate(holder) if isinstance(item, Away)]

@@ -39,16 +39,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 WAITING: ContextVar[tuple[str, ...]] = ContextVar("procession_waiting", default=())
-"""The workers, by address, that wait for the calling code to end, where that is on another cluster than theirs."""
+"""The addresses of workers whose task waits for the calling code to end, though that runs on another cluster."""
 
 _HALT_S = 2.0
 """How long workers, and the scheduler, have to answer when a run is halted."""
 _SILENT_S = 10.0
-"""After so long without an answer, what a cancelled run has on the cluster is given up."""
+"""After so many seconds without an answer, the batches of a cancelled run are given up."""
 
 
 class Future(Protocol):
-    """What this needs of Dask's futures."""
+    """The part of Dask's futures that is used here."""
 
     key: str
     status: str
@@ -80,7 +80,6 @@ class DaskBackend:
     """
 
     kills = False
-    ahead = 0
     within = None
 
     def __init__(self, run_state: RunState, where: object) -> None:
@@ -90,6 +89,8 @@ class DaskBackend:
         self._client = self._connected(where)
         self._small_bytes = small_bytes(run_state)
         self._futures: dict[Future, tuple[Batch, Future]] = {}
+        self._made: set[Future] = set()
+        """What is kept of batches whose calls have been made, and whose report is on its way."""
         self._done: SimpleQueue[Future] = SimpleQueue()
         self._halted = self._cancelled = False
         self._unanswered: float | None = None
@@ -128,9 +129,14 @@ class DaskBackend:
         """Whether there is something to receive sooner or later."""
         return bool(self._futures)
 
+    @property
+    def ahead(self) -> int:
+        """How many batches have been sent and take no worker's place: their calls have been made."""
+        return min(len(self._made), self._run_state.max_workers)
+
     def room(self, waiting: int, call_s: float | None) -> int:  # noqa: ARG002
         """Return how many batches can be sent."""
-        return self._run_state.max_workers - len(self._futures)
+        return self._run_state.max_workers - len(self._futures) + self.ahead
 
     def send(self, batch: Batch, timeout: float | None) -> str:  # noqa: ARG002
         """Give a batch to the cluster. Raises `ExecutorBrokenError`."""
@@ -144,6 +150,7 @@ class DaskBackend:
         except Exception as error:
             raise self._broken("did not take a task", error) from error
         self._futures[report] = batch, kept
+        kept.add_done_callback(self._done.put)
         report.add_done_callback(self._done.put)
         return "Dask"
 
@@ -153,28 +160,31 @@ class DaskBackend:
 
     def receive(self, seconds: float) -> list[Arrival]:
         """Wait for batches to come back, at most so long, and return those that have."""
-        reports: list[Future] = []
+        done: list[Future] = []
         try:
-            reports.append(self._done.get(timeout=seconds))
+            done.append(self._done.get(timeout=seconds))
             while True:
-                reports.append(self._done.get_nowait())
+                done.append(self._done.get_nowait())
         except Empty:
             pass
-        if not reports and self._futures and self._is_lost():
+        if not done and self._futures and self._is_lost():
             lost = [self._futures.pop(report) for report in list(self._futures)]
+            self._made.clear()
             return [Arrival(batch, None, self._gone()) for batch, _ in lost]
-        return [self._arrived(report) for report in reports if report in self._futures]
+        kept = {kept for _, kept in self._futures.values()}
+        self._made.update(future for future in done if future in kept)
+        return [self._arrived(future) for future in done if future in self._futures]
 
     def halt(self, *, cancelled: bool) -> None:
-        """Have no other call begun, and take back what has not been given to a worker."""
+        """See to it that no other call begins, and take back the batches that no worker has."""
         self._halted, self._cancelled = True, cancelled
         self._unanswered = None if self._took_back() else time.monotonic()
 
     def stop(self) -> None:
-        """Do nothing: nobody else's workers are ended."""
+        """Do nothing: the workers belong to the cluster."""
 
     def fetch(self, values: list[object]) -> None:
-        """Put values in place of what stands for them, all in one go."""
+        """Put values in the places where references stand for them, all in one go."""
         places = places_away(values)
         if places:
             try:
@@ -189,6 +199,7 @@ class DaskBackend:
         if self._futures and not self._is_gone:
             self.halt(cancelled=True)
         self._futures.clear()
+        self._made.clear()
         self._close_owned()
         # Taking the place back means to wait for it. A task that is to end does not: its thread ends with it.
         if self._lent and not self._run_state.cancelled:
@@ -225,7 +236,10 @@ class DaskBackend:
         self._owned.clear()
 
     def _took_back(self) -> bool:
-        """Tell the workers to begin nothing, and take back what none has. Return whether the scheduler answered."""
+        """Tell the workers to begin no call, and take back the batches that none has.
+
+        Return whether the scheduler answered.
+        """
         waiting = [(report, kept) for report, (_, kept) in self._futures.items() if report.status == "pending"]
         if not waiting:
             return True
@@ -233,7 +247,7 @@ class DaskBackend:
         with suppress(Exception):  # too late, or gone; then what is just being begun may be taken for not begun
             self._client.run(halt, self._key, self._cancelled, on_error="ignore", callback_timeout=_HALT_S)
         try:
-            # In this order: what has left the one by the time of the answer is in the other.
+            # In this order: a batch that has left the first by the time of its answer is in the second.
             processing = sync(scheduler.processing, callback_timeout=_HALT_S)
             who_has = sync(scheduler.who_has, keys=[kept.key for _, kept in waiting], callback_timeout=_HALT_S)
         except Exception:
@@ -251,7 +265,7 @@ class DaskBackend:
         return bool(self._client.status != "running")
 
     def _is_lost(self) -> bool:
-        """Return whether nothing will be heard of what was sent. A halt that was not answered is said again."""
+        """Return whether no batch will come back any more. A halt that nobody has answered is said again."""
         if self._is_gone:
             return True
         if self._unanswered is None:
@@ -263,6 +277,7 @@ class DaskBackend:
 
     def _arrived(self, told_future: Future) -> Arrival:
         batch, kept = self._futures.pop(told_future)
+        self._made.discard(kept)
         if told_future.status == "cancelled":
             if self._is_gone:
                 return Arrival(batch, None, self._gone())
@@ -271,7 +286,10 @@ class DaskBackend:
             error = told_future.exception()
             return Arrival(batch, None, self._broken("lost a task", error))
         report: Report
-        report, away = told_future.result()
+        try:
+            report, away = told_future.result()
+        except (Exception, CancelledError) as error:  # the cluster ends just now, and has taken the report along
+            return Arrival(batch, None, self._gone() if self._is_gone else self._broken("lost a report", error))
         submit = self._client.submit
         refer(report, away, lambda place: DaskValue(submit(value_of, kept, place, pure=False)))
         return Arrival(batch, report, None)
@@ -290,7 +308,7 @@ class DaskBackend:
 
 
 def hired(where: object, run_state: RunState) -> DaskBackend | LocalBackend:
-    """Return a backend on Dask, or one here: for a run in a task there that has no place to lend while it waits."""
+    """Return a backend on Dask, or one here: for a run inside a task of the cluster that cannot lend its place."""
     backend = DaskBackend(run_state, where)
     try:
         if backend.gets_through():

@@ -1,4 +1,4 @@
-"""A backend over any `concurrent.futures.Executor`, the caller's: neither shut down nor asked who its workers are.
+"""A backend over any `concurrent.futures.Executor` of the caller's, which is used and not shut down.
 
 send ──submit──▶ executor ──done callback──▶ queue ──▶ receive
 """
@@ -18,7 +18,7 @@ from procession.errors import ExecutorBrokenError
 
 
 class ExecutorBackend:
-    """At most `max_workers` batches are with the executor at the same time: it has no say in how many it runs."""
+    """Keeps at most `max_workers` batches with the executor at the same time, however many workers that has."""
 
     kills = False
     ahead = 0
@@ -52,9 +52,9 @@ class ExecutorBackend:
         return type(self._executor).__name__
 
     def recall(self, late: Collection[Batch]) -> list[Recalled]:
-        """Have no other call begun of batches that take longer than they should.
+        """See to it that no other call begins of batches that are late.
 
-        What the executor has not begun hides nothing from its workers.
+        A batch that the executor has not begun is left alone: any of its workers may take it.
         """
         batches = [batch for batch in self._futures.values() if batch in late and _hides(batch)]
         for batch in batches:
@@ -78,13 +78,13 @@ class ExecutorBackend:
         return arrivals
 
     def halt(self, *, cancelled: bool) -> None:  # noqa: ARG002
-        """Take back what the executor has not begun."""
+        """Take back the batches that the executor has not begun."""
         self._halted = True
         for future in list(self._futures):
             future.cancel()
 
     def stop(self) -> None:
-        """Do nothing: nobody else's workers are ended."""
+        """Do nothing: the workers are the caller's."""
 
     def fetch(self, values: list[object]) -> None:
         """Do nothing: all values come with the reports."""
@@ -111,7 +111,7 @@ class ExecutorBackend:
 
 
 def _hides(batch: Batch) -> bool:
-    """Return whether there are calls behind the one that is being made, which can be taken back."""
+    """Return whether calls lie behind the one that is being made, and can be taken back."""
     if batch.recalled or len(batch.calls) == 1:
         return False
     if batch.travelled:
@@ -127,16 +127,16 @@ def _let_go(batch: Batch) -> None:
 def settle_in(executor: Executor) -> None:
     """Have a pool that forks its workers do so now, before the run has threads.
 
-    A pool forks them all at the first call, and a child has every lock for ever that another thread holds then: that of
-    the log's stream, which an observer writes to, of the terminal, on which progress is shown, of a database.
+    Such a pool forks all its workers at the first call. A lock that another thread holds at that moment (of the log's
+    stream, the terminal or a database) stays locked in the child for ever.
     """
     if isinstance(executor, ProcessPoolExecutor):
-        with suppress(Exception):  # one that takes no calls says so when it is given a task
+        with suppress(Exception):  # a pool that is shut down says so when it is given a batch
             executor.submit(int)
 
 
 class LocalBackend(ExecutorBackend):
-    """Threads of our own, for calls that belong in this process."""
+    """Threads in this process, for tasks whose callable is a `Process`."""
 
     def __init__(self, run_state: RunState) -> None:
         prefix = f"procession-{shown(run_state.process_name, 40)}-local"

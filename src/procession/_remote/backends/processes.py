@@ -9,28 +9,23 @@ pebble's pool: the way there and back takes 30 µs instead of 165 to 300, no thr
 it sends a large result is noticed; both executors wait for the rest of it for ever.
 """
 
-import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import time
 import warnings
 from collections.abc import Collection
-from contextlib import ExitStack, suppress
-from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 
 from procession._engine.run_state import RunState
 from procession._model.text import described, shown
 from procession._model.where import usable_cores
 from procession._remote.backends.base import SETTLED_S, Arrival, Recalled
-from procession._remote.wire.batch import Batch, Report
-from procession._remote.wire.crash_file import CrashFile
-from procession._remote.worker.process_main import CANCEL, END, HALT, HELLO, PART, serve
+from procession._remote.backends.worker_process import EXIT_CHECK_S, WorkerProcess
+from procession._remote.wire.batch import Batch
+from procession._remote.worker.process_main import CANCEL, END, HALT
 from procession.errors import TaskCancelled, TaskTimeoutError, WorkerDiedError, WorkersUnavailableError
 
-_SPAWN = multiprocessing.get_context("spawn")
 _QUIET_S = 0.01
 """Where nothing has come back for so long, and calls wait, more workers than there are cores are started for them."""
 _SOME_WORK_S = 0.2
@@ -39,176 +34,13 @@ _STALL_S, _STALLS = 0.05, 3
 """The same if all compute: one at a time, where nothing has come back for three times as long as a call takes, too."""
 _WORTH_S = 0.5
 """The same, where so much work waits for each worker."""
-_AHEAD_S = 0.01
-"""The same, for batches to lie ready at workers that have one."""
-_AHEAD_BYTES = 1 << 16 if sys.platform == "linux" else 1 << 12
-"""What is sent to a worker that is busy: so little that it fits into the system's pipe."""
+_AHEAD_S, _AHEAD_CALLS = 0.01, 4
+"""A batch lies ready at each worker that has one while so much work, and so many calls, wait for each of them."""
 _STILLBORN = 3
 """After so many workers in a row that were gone before they could take a task, no other is started beside the rest."""
 _UNGUARDED = 'starts a process when it is imported, and so in every worker: put that under if __name__ == "__main__":'
 _CLOSING_S = 5.0
 """How long what tasks have left in a worker may hold up its end: handlers at exit, threads, children."""
-_EXIT_CHECK_S = 1.0
-
-
-class _Worker:
-    """One worker process, as the coordinator sees it."""
-
-    def __init__(self, name: str, names: tuple[str, str]) -> None:
-        with ExitStack() as opened:  # closed again where there is no room for all of it
-            self.crash_file = CrashFile.made()
-            opened.callback(self.crash_file.close)
-            self.work, theirs = map(opened.enter_context, _SPAWN.Pipe())
-            hears, self.word = map(opened.enter_context, _SPAWN.Pipe(duplex=False))
-            if sys.platform != "win32":
-                # gevent, where it has patched sockets, has made these so that they do not wait.
-                for end in (self.work, theirs):
-                    os.set_blocking(end.fileno(), True)
-            opened.pop_all()
-        self.greeted = False
-        self.batch: Batch | None = None
-        self.ahead: tuple[Batch, float | None, bytes | None] | None = None
-        """The next batch, its timeout, and, unless it is on its way, its bytes."""
-        self.timeout: float | None = None
-        self.deadline: float | None = None
-        self.late = False
-        self.cancelled = False
-        self.recalled = False
-        self.sent = 0.0
-        self._number = 0
-        self._parts: list[list[bytes]] = []
-        self.process = _SPAWN.Process(
-            target=serve, args=(theirs, hears, self.crash_file.path, names, os.getpid()), name=name, daemon=False
-        )
-        try:
-            resource_tracker.ensure_running()  # which, if it was to be started now, would take the block away
-            with _signals_blocked():
-                self.process.start()
-        except BaseException:
-            self.work.close()
-            self.word.close()
-            self.crash_file.close()
-            raise
-        finally:
-            theirs.close()
-            hears.close()
-        self.name = f"{name} ({self.process.pid})"
-
-    @property
-    def is_free(self) -> bool:
-        """Whether it has nothing to do."""
-        return self.greeted and self.batch is None
-
-    @property
-    def takes_another(self) -> bool:
-        """Whether another batch may lie ready for when it has made the one it has."""
-        return self.greeted and self.ahead is None and self.deadline is None and not self.recalled
-
-    @property
-    def hides(self) -> bool:
-        """Whether it has calls that others could make."""
-        return self.batch is not None and not self.recalled and (self.ahead is not None or len(self.batch.calls) > 1)
-
-    def send(self, batch: Batch, timeout: float | None) -> None:
-        """Send a batch, or, to one that has another, as far as it can be sent without waiting for anybody.
-
-        Raises `OSError` when the worker is gone.
-        """
-        data = pickle.dumps(batch, pickle.HIGHEST_PROTOCOL)
-        if self.batch is None:
-            self.work.send_bytes(data)
-            self._take_up(batch, timeout)
-        elif timeout is None and len(data) <= _AHEAD_BYTES:
-            self.work.send_bytes(data)
-            self.ahead = batch, timeout, None
-        else:
-            self.ahead = batch, timeout, data
-
-    def go_on(self) -> None:
-        """Take note that the batch is done, and go on with the one that lies ready."""
-        ahead, self.batch, self.deadline, self.ahead = self.ahead, None, None, None
-        if ahead is not None:
-            batch, timeout, data = ahead
-            self._take_up(batch, timeout)
-            if data is not None:
-                with suppress(OSError):  # gone; found out when it is listened to
-                    self.work.send_bytes(data)
-
-    def _take_up(self, batch: Batch, timeout: float | None) -> None:
-        self._number += 1
-        self._parts.clear()
-        self.recalled = False
-        self.batch = batch
-        self.sent = time.perf_counter()
-        self.timeout = timeout
-        self.deadline = None if timeout is None else time.monotonic() + timeout
-
-    def waits(self) -> bool:
-        """Return whether its call waits for something instead of computing, as far as is known."""
-        return self.batch is not None and not _runs(self.process.pid) and not self.work.poll()
-
-    def receive(self) -> Report | None:
-        """Take the next message; return the report if that is one. Raises `EOFError` or `OSError` when it is gone."""
-        data = self.work.recv_bytes()
-        kind = data[:1]
-        if kind == HELLO:
-            self.greeted = True
-            self.crash_file.unlink()
-            return None
-        if kind == PART:
-            self._parts.append(pickle.loads(memoryview(data)[1:]))  # noqa: S301  # from a worker of ours
-            return None
-        report: Report = pickle.loads(memoryview(data)[1:])  # noqa: S301
-        return self._whole(report)
-
-    def recall(self) -> None:
-        """Have no other call begun of what was sent."""
-        self.crash_file.recall(self._number + (self.ahead is not None and self.ahead[2] is None))
-
-    def is_recalled(self) -> list[Recalled]:
-        """Return what was recalled a moment ago, unless a message that says more is on its way."""
-        assert self.batch is not None
-        number, part = self.crash_file.at
-        if number > self._number or (number == self._number and part != len(self._parts)):
-            return []
-        self.recalled = True
-        if number < self._number:
-            recalled = [Recalled(self.batch, [], 0)]
-        else:
-            ended = [data for part in (*self._parts, self.crash_file.read(number, part)) for data in part]
-            recalled = [Recalled(self.batch, ended, len(ended) + 1)]
-        return recalled if self.ahead is None else [*recalled, Recalled(self.ahead[0], [], 0)]
-
-    def tell(self, said: bytes) -> None:
-        """Say a word to the watcher."""
-        with suppress(OSError):
-            self.word.send_bytes(said)
-
-    def remains(self) -> Report:
-        """Return what is known of the batch after the worker is gone."""
-        end = time.perf_counter()
-        noted = self.crash_file.read(self._number, len(self._parts))
-        report = self._whole(Report(self.name, noted, self.sent, end))
-        report.crash_log = self.crash_file.crash_log.read()
-        return report
-
-    def close(self) -> None:
-        """Let go of a worker that has ended, or end it."""
-        self.work.close()
-        self.word.close()
-        self.process.join(0 if self.process.exitcode is not None else _EXIT_CHECK_S)
-        if self.process.exitcode is None and not wait([self.process.sentinel], 0):
-            self.process.kill()
-            self.process.join()
-        if self.process.exitcode is None:  # somebody else has asked for its exit code, which can be told only once
-            self.process._popen.returncode = 0  # type: ignore[attr-defined]  # else it could not be closed
-        self.process.close()
-        self.crash_file.close()
-
-    def _whole(self, report: Report) -> Report:
-        if self._parts:
-            report.ended = [data for part in (*self._parts, report.ended) for data in part]
-        return report
 
 
 class ProcessBackend:
@@ -220,7 +52,7 @@ class ProcessBackend:
     def __init__(self, run_state: RunState) -> None:
         self._run_state = run_state
         self._names = (run_state.process_name, run_state.run_id)
-        self._workers: list[_Worker] = []
+        self._workers: list[WorkerProcess] = []
         self._arrivals: list[Arrival] = []
         self._started = 0
         self._stillborn = 0
@@ -233,7 +65,7 @@ class ProcessBackend:
 
     @property
     def ahead(self) -> int:
-        """How many batches lie ready at workers that have another one."""
+        """How many batches lie ready at workers that are busy with another one."""
         return sum(worker.ahead is not None for worker in self._workers)
 
     @property
@@ -254,8 +86,10 @@ class ProcessBackend:
         for _ in range(wanted):
             if not self._start():
                 break
-        if free or self._halted or call_s is None or waiting * call_s < _AHEAD_S * len(self._workers):
+        if free or self._halted or call_s is None:
             return free
+        if waiting * call_s < max(_AHEAD_S, _AHEAD_CALLS * call_s) * len(self._workers):
+            return 0  # each of the last calls goes to the worker that is free first
         # While there is enough for all, nobody waits for the coordinator, which may be a while in waking up.
         return sum(worker.takes_another for worker in self._workers)
 
@@ -273,7 +107,7 @@ class ProcessBackend:
         return ""
 
     def recall(self, late: Collection[Batch]) -> list[Recalled]:
-        """Have no other call begun of batches that take longer than they should, and of those that lie behind them."""
+        """See to it that no other call begins of batches that are late, nor of those that lie ready behind them."""
         workers = [worker for worker in self._workers if worker.batch in late and worker.hides]
         for worker in workers:
             self._take_back(worker)
@@ -314,7 +148,7 @@ class ProcessBackend:
         return arrivals
 
     def halt(self, *, cancelled: bool) -> None:
-        """Have nothing new begun; with `cancelled`, the tasks are asked to stop."""
+        """See to it that no other call begins; with `cancelled`, ask the tasks to stop."""
         self._halted = True
         for worker in self._workers:
             self._take_back(worker)
@@ -331,7 +165,7 @@ class ProcessBackend:
         """Do nothing: all values come with the reports."""
 
     def close(self, *, at_once: bool) -> None:
-        """End all workers: those that are free by asking them to go."""
+        """End all workers: free ones by asking them to, others at once."""
         for worker in self._workers:
             if at_once or worker.batch is not None or not worker.greeted:
                 worker.process.kill()
@@ -361,7 +195,7 @@ class ProcessBackend:
     # Inside
 
     def _wanted_workers(self, waiting: int, call_s: float | None, starting: int) -> int:
-        """Return how many workers to start, where there are calls for so many more."""
+        """Return how many workers to start, where so many calls wait for which no worker is free or starting."""
         count = len(self._workers)
         more = min(waiting, self._run_state.max_workers - count)
         if self._stillborn >= _STILLBORN and count:
@@ -382,7 +216,7 @@ class ProcessBackend:
         # Where all compute, another one is of use only to calls that wait for each other while they do.
         return int(not starting and (work_s > _WORTH_S or quiet_s > max(_STALL_S, _STALLS * (call_s or 0.0))))
 
-    def _take_back(self, worker: _Worker) -> None:
+    def _take_back(self, worker: WorkerProcess) -> None:
         """Take back a batch that lies ready for a worker and has not been sent."""
         if worker.ahead is not None and worker.ahead[2] is not None:
             self._arrivals.append(Arrival(worker.ahead[0], None, None))
@@ -393,7 +227,7 @@ class ProcessBackend:
         self._started += 1
         name = f"procession-{shown(self._run_state.process_name, 40)}-{self._started}"
         try:
-            self._workers.append(_Worker(name, self._names))
+            self._workers.append(WorkerProcess(name, self._names))
         except Exception as error:
             if not self._workers:
                 unguarded = isinstance(error, RuntimeError) and "bootstrapping" in str(error)
@@ -403,10 +237,10 @@ class ProcessBackend:
         self._heard = time.monotonic()
         return self._cores > 0
 
-    def _gone(self, worker: _Worker, arrivals: list[Arrival]) -> None:
-        """Take note that a worker is gone, and of what it had got done."""
+    def _gone(self, worker: WorkerProcess, arrivals: list[Arrival]) -> None:
+        """Take note that a worker is gone, and of the calls that it had made."""
         self._workers.remove(worker)
-        worker.process.join(_EXIT_CHECK_S)
+        worker.process.join(EXIT_CHECK_S)
         code = worker.process.exitcode
         if worker.batch is not None:
             arrivals.append(Arrival(worker.batch, worker.remains(), self._why(worker, code)))
@@ -418,12 +252,12 @@ class ProcessBackend:
         self._stillborn += 1
         if any(other.greeted for other in self._workers):
             return
-        # One that was killed may have been unlucky; one that ended by itself has its reason, and so will the others.
+        # A worker that was killed may have been unlucky. One that ended by itself had a reason, which others will have.
         if self._stillborn >= _STILLBORN or (code is not None and code >= 0 and not self._any_greeted):
             why = _unreadable() or f"a program whose main module {_UNGUARDED}"
             raise self._unavailable(f"it {_ending(code)} before it could take a task; {why}")
 
-    def _why(self, worker: _Worker, code: int | None) -> BaseException:
+    def _why(self, worker: WorkerProcess, code: int | None) -> BaseException:
         assert worker.batch is not None
         if worker.cancelled:
             return TaskCancelled("the run was cancelled, and the worker process was ended")
@@ -434,13 +268,13 @@ class ProcessBackend:
         return WorkerDiedError(f"the worker process that ran the task {_ending(code)}")
 
     def _look_after(self, now: float, arrivals: list[Arrival]) -> None:
-        """End workers that are late, and look now and then for some that are gone without a sign."""
+        """End workers whose call has run into its timeout, and look now and then for workers gone without a sign."""
         for worker in self._workers:
             if worker.deadline is not None and now >= worker.deadline:
                 worker.late = True
                 worker.deadline = None
                 worker.process.kill()
-        if now - self._checked > _EXIT_CHECK_S:
+        if now - self._checked > EXIT_CHECK_S:
             # A program that a task has started may hold the other end of the pipe.
             self._checked = now
             for worker in list(self._workers):
@@ -451,27 +285,6 @@ class ProcessBackend:
         return WorkersUnavailableError(
             f"process {self._run_state.process_name!r}: no worker process could be started: {why}"
         )
-
-
-class _signals_blocked:  # noqa: N801  # reads as a word
-    """Keeps Ctrl-C and SIGTERM from a process until it has said what it does about them."""
-
-    def __enter__(self) -> None:
-        if sys.platform != "win32":
-            self._before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-
-    def __exit__(self, *_: object) -> None:
-        if sys.platform != "win32":
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
-
-
-def _runs(pid: int | None) -> bool:
-    """Return whether the main thread of a process has a processor, or waits for one; only Linux tells."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  # a third of the time
-            return file.read().rpartition(b")")[2].split()[0] == b"R"
-    except (OSError, IndexError):
-        return False
 
 
 def _unreadable() -> str:

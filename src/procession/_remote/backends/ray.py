@@ -28,7 +28,7 @@ from procession.errors import ExecutorBrokenError
 
 
 class RayValue(Away):
-    """A value on the cluster: one of those that a batch left there."""
+    """A value on the cluster: one of the values of a batch that stayed there."""
 
     __slots__ = ("kept", "place")
 
@@ -42,10 +42,10 @@ class RayValue(Away):
 
 
 class RayBackend:
-    """At most `max_workers` batches are with Ray at the same time, and no more than it has processors for.
+    """Keeps at most `max_workers` batches with Ray at the same time, and no more than Ray has processors for.
 
-    It is the Ray that the program is connected to; if there is none, one on this machine is started, and ended with
-    the run.
+    It is the Ray that the program is connected to. If there is none, Ray is started on this machine, and ended with the
+    run.
     """
 
     kills = False
@@ -71,7 +71,7 @@ class RayBackend:
         return bool(self._references)
 
     def room(self, waiting: int, call_s: float | None) -> int:  # noqa: ARG002
-        """Return how many batches can be sent: what has to wait there could not be taken back from there."""
+        """Return how many batches can be sent: one that waits for a processor there could not be taken back."""
         return self._places - len(self._references)
 
     def send(self, batch: Batch, timeout: float | None) -> str:  # noqa: ARG002
@@ -102,13 +102,13 @@ class RayBackend:
         return [self._arrived(report) for report in done]
 
     def halt(self, *, cancelled: bool) -> None:
-        """Do nothing: what was sent has been begun."""
+        """Do nothing: every batch that was sent has been begun."""
 
     def stop(self) -> None:
-        """Do nothing: nobody else's workers are ended."""
+        """Do nothing: the workers belong to the cluster."""
 
     def fetch(self, values: list[object]) -> None:
-        """Put values in place of what stands for them, each batch's in one go."""
+        """Put values in the places where references stand for them, those of each batch in one go."""
         found = places_away(values)
         kept = list({id(holder[place].kept): holder[place].kept for holder, place in found}.values())
         brought = dict(zip(map(id, kept), ray.get(kept), strict=True))
@@ -143,9 +143,9 @@ def in_task() -> bool:
 
 
 def hired(run_state: RunState) -> RayBackend | LocalBackend:
-    """Return a backend on Ray, or one here: for a run in a task there that has no place to lend while it waits.
+    """Return a backend on Ray, or one here: for a run inside a task of Ray that cannot lend its place.
 
-    Ray gives the place of a task that waits to others, but only if it does so in its main thread.
+    Ray lends the place of a task that waits, but only if the task waits in its main thread.
     """
     if in_task() and threading.current_thread() is not threading.main_thread():
         return LocalBackend(run_state)
@@ -155,7 +155,7 @@ def hired(run_state: RunState) -> RayBackend | LocalBackend:
 def _run(
     data: bytes, options: BatchOptions, small_bytes: float, places: list[int], *kept: list[Any]
 ) -> tuple[tuple[Report, list[int]], list[Any]]:
-    """Make the calls of a batch on Ray; return what is told of it, and the large values."""
+    """Make the calls of a batch on Ray; return the report with the small values, and the large values."""
     report = run_away(data, options, [values[place] for values, place in zip(kept, places, strict=True)])
     short, away = told(report, small_bytes)
     return (short, away), [value_of(report, place) for place in away]

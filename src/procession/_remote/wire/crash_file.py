@@ -1,18 +1,18 @@
-"""What a worker process has got done of its batch, in memory that outlives it.
+"""The results of a worker process in memory that outlives it: which calls of its batch have ended, and how.
 
     ┌───────┬───────┬──────┬──────────┬──────────────┬──────────────┬────
     │ batch │ parts │ used │ recalled │ length, data │ length, data │ ...
     └───────┴───────┴──────┴──────────┴──────────────┴──────────────┴────
 
-A mapped file that both sides see. The worker notes each call when it has ended, which costs no system call; should it
-be killed, what it had noted is there, and the first call that is missing is the one it was killed in. What does not
-fit goes through the pipe, as a part of the report that comes early; `parts` says how many there were, so that nothing
-counts twice. After that comes the log of the call that it is at: see `crash_log`.
+A mapped file that both sides see. The worker notes each result as the call ends, which costs no system call. If the
+worker is killed, the results that it has noted are there, and the first call without one is the call it was killed in.
+Results that do not fit go through the pipe, as an early part of the report; `parts` counts these, so that none counts
+twice. Behind the results lies the log of the call that is being made: see `crash_log`.
 
-The coordinator writes one number there, `recalled`: of that batch and those before, no other call is to be begun. The
-worker looks at it after it has noted a call, so what the coordinator reads a moment after it has written is settled:
-the first call that is not noted may be going on, and those after it never begin. That holds whatever the worker is
-doing, and costs it no more than to look at a number.
+The coordinator writes one number there, `recalled`: of that batch and of those before, no other call may begin. The
+worker looks at the number after it has noted a result. So what the coordinator reads a moment after it has written is
+final: the first call without a result may be going on, and those after it never begin. That holds whatever the worker
+is doing, and costs it a look at a number.
 """
 
 import mmap
@@ -36,7 +36,7 @@ _WHOLE = _SIZE + DRAFT_BYTES + _TOKEN_BYTES
 
 
 class CrashFile:
-    """One worker's memory, opened by path on both sides."""
+    """The memory of one worker process, opened by path on both sides."""
 
     def __init__(self, path: str, descriptor: int | None = None) -> None:
         self.path = path
@@ -48,9 +48,9 @@ class CrashFile:
 
     @classmethod
     def made(cls) -> "CrashFile":
-        """Return a new one. The file takes its space at once: there is no error that a write to a map could raise.
+        """Return a new crash file. It takes its space at once, as a write to mapped memory could raise no error later.
 
-        On Linux it is in no folder, and gone with those who have it open, however they end.
+        On Linux the file is in no folder, and gone once no process has it open, however these end.
         """
         in_memory = _memory()
         path = folder = tempfile.gettempdir() if in_memory is None else ""
@@ -73,7 +73,7 @@ class CrashFile:
 
     @classmethod
     def found(cls, path: str, token: bytes) -> "CrashFile | None":
-        """Return the one with this token, if it is there: on another machine, something else may have its path."""
+        """Return the file at a path if it has this token: on another machine, some other file may have the path."""
         try:
             status = os.stat(path)  # noqa: PTH116
             if not stat.S_ISREG(status.st_mode) or status.st_size != _WHOLE:
@@ -88,7 +88,7 @@ class CrashFile:
 
     @property
     def token(self) -> bytes:
-        """What tells this one from any other."""
+        """What tells this file from any other."""
         return self._map[-_TOKEN_BYTES:]
 
     def begin(self, batch: int, part: int) -> None:
@@ -99,7 +99,7 @@ class CrashFile:
         _HEAD.pack_into(self._map, 0, batch, part, self._used)
 
     def note(self, data: bytes) -> bool:
-        """Note how a call ended; return whether there was room."""
+        """Note a result; return whether there was room for it."""
         end = self._used + _LENGTH.size + len(data)
         if end > _SIZE:
             return False
@@ -109,11 +109,11 @@ class CrashFile:
         return True
 
     def recall(self, batch: int) -> None:
-        """Have no other call of this batch, nor of those before, begun."""
+        """See to it that no other call of this batch, nor of those before, begins."""
         _LENGTH.pack_into(self._map, _RECALLED, batch)
 
     def is_recalled(self, batch: int) -> bool:
-        """Return whether no other call of this batch is to be begun."""
+        """Return whether no other call of this batch may begin."""
         recalled: int = _LENGTH.unpack_from(self._map, _RECALLED)[0]
         return recalled >= batch
 
@@ -124,7 +124,7 @@ class CrashFile:
         return batch, part
 
     def read(self, batch: int, part: int) -> list[bytes]:
-        """Return what was noted of this part of the report on this batch."""
+        """Return the results that were noted for this part of the report on this batch."""
         noted: list[bytes] = []
         found, at, used = _HEAD.unpack_from(self._map)
         if (found, at) == (batch, part):
@@ -136,12 +136,12 @@ class CrashFile:
         return noted
 
     def part(self) -> None:
-        """Have memory of its own from now on, in a child that a task has forked: its calls are nobody's."""
+        """Note into private memory from now on: for a child that a task has forked, whose results are not asked for."""
         self._map = mmap.mmap(-1, _SIZE + DRAFT_BYTES)
         self.crash_log = CrashLog(self._map, _SIZE)
 
     def unlink(self) -> None:
-        """Let the name of the file go, which is of no use once both sides have opened it."""
+        """Delete the name of the file, which is of no use once both sides have opened it."""
         if self.path.startswith("/proc/"):
             descriptor, self._descriptor = self._descriptor, None
             if descriptor is not None:
@@ -151,11 +151,11 @@ class CrashFile:
             os.unlink(self.path)  # noqa: PTH108
 
     def release(self) -> None:
-        """Let it go where it was not made."""
+        """Close the memory, in the process that has not made it."""
         self._map.close()
 
     def close(self) -> None:
-        """Let it go."""
+        """Close the memory and delete the file, in the process that has made it."""
         self._map.close()
         self.unlink()  # if that has not been possible yet: on Windows it is not while the file is mapped
 

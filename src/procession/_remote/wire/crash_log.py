@@ -1,11 +1,11 @@
-"""The log of the call that a worker process is at, in memory that outlives it: what a call that killed it had logged.
+"""The log of the call that a worker process is making, in memory that outlives it, for a call that kills its worker.
 
     ┌───────────────┬──────────┬──────┬───────────────────────┬────
     │ task, element │ left out │ used │ attempt, length, text │ ...
     └───────────────┴──────────┴──────┴───────────────────────┴────
 
-It lies in the mapped file of a `crash_file`. What a call logs that ends goes back with how it ended; this is read only
-when the worker is gone. An entry counts once `used` says so, so none is ever read half-way.
+It lies in the mapped file of a `crash_file`. The log of a call that ends goes back with its result; this is read only
+when the worker is gone. An entry counts once `used` includes it, so that none is read half-way.
 """
 
 import os
@@ -33,7 +33,7 @@ class CrashLog:
         self._call = (-1, -1)
 
     def write(self, call: tuple[int, int], log: Log) -> None:
-        """Write the last entry of a call's log; of another call's, or where there is no room, as much as fits."""
+        """Write the last entry of a call's log; of another call, or where there is no room, as much of it as fits."""
         if call != self._call or not all(self._append(*entry) for entry in log.last(1)):
             self._write_all(call, log)
 

@@ -1,4 +1,4 @@
-"""What a call takes of the one before it in the same batch, and what stands for that until it is there."""
+"""A call that takes the value of the call before it in the same batch: what stands for that value on the way."""
 
 from enum import Enum
 from typing import Any, cast
@@ -16,12 +16,12 @@ PREVIOUS_VALUE = PreviousValue.VALUE
 def with_previous_value(
     args: tuple[Any, ...], kwargs: dict[str, Any], value: Any
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of a call, with the value of the one before where they take it."""
+    """Return the arguments of a call, with the previous call's value in the places that take it."""
     return tuple(_filled(arg, value) for arg in args), {name: _filled(arg, value) for name, arg in kwargs.items()}
 
 
 def _filled(arg: Any, value: Any) -> Any:
-    """Return an argument with the value in place of what stands for it, one level deep, as handles are."""
+    """Return an argument with the value in place of `PREVIOUS_VALUE`, which is found one level deep, as handles are."""
     if arg is PREVIOUS_VALUE:
         return value
     if type(arg) is dict:

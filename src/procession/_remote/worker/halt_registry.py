@@ -1,4 +1,4 @@
-"""Which runs have been halted, as a worker of a cluster is told: no batch of theirs makes another call there."""
+"""Which runs are halted, as far as this worker of a cluster was told: their batches make no other call here."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from procession._remote.worker.run_stub import RunStub
 
 _MOST = 1_000
-"""So many halted runs are kept in mind, the newest: whatever an older one had sent has long come back."""
+"""So many halted runs are remembered, the newest: the batches of older ones have come back long ago."""
 
 _HALTED: dict[str, bool] = {}
 _AT_WORK: set[tuple[str, RunStub]] = set()
 
 
 def halt(run: str, cancelled: bool) -> None:
-    """Have the batches of a run begin no other call here: those that are being made, and those that are still to come.
+    """See to it that no other call of a run begins here, in batches that are here or still to come.
 
     With `cancelled`, the tasks are asked to stop.
     """
@@ -27,7 +27,7 @@ def halt(run: str, cancelled: bool) -> None:
 
 @contextmanager
 def registered(run_stub: RunStub, run: str) -> Generator[None]:
-    """Have one that stands for the run here learn when that is halted, or that it is."""
+    """Register `run_stub` to be told when its run is halted, or at once if it has been."""
     _AT_WORK.add((run, run_stub))  # first: `halt` looks here last
     if run in _HALTED:
         run_stub.halt(cancelled=_HALTED[run])

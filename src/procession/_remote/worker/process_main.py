@@ -1,7 +1,7 @@
-"""What runs in a worker process: a loop that takes batches, and a thread that watches over the parent.
+"""The main function of a worker process: a loop that makes the calls of batches, and a thread that watches the parent.
 
     coordinator ══ work ══▶ batches ──▶ main thread ──▶ calls
-        ▲   │                             ├──▶ crash file      each end, at once
+        ▲   │                             ├──▶ crash file      each result, at once
         │   └───── word ──▶ watcher       │
         └═════════ work ══════════════════┘               the report of a batch, when it is done
 
@@ -36,10 +36,10 @@ _ORPHAN_CHECK_S = 1.0
 
 def serve(work: Connection, word: Connection, path: str, names: tuple[str, str], parent: int) -> None:
     """Make calls until there are no more."""
-    # What is imported by now stays for good: looking through it for garbage would be most of the time it takes to go.
+    # What is imported by now stays: looking through it for garbage would be most of the time that the end takes.
     gc.freeze()
-    # Ctrl-C reaches the whole foreground, and SIGTERM, as systemd sends it, the whole group: what runs is let end, and
-    # the coordinator decides. Not ignored, for that would be handed down to whatever programs the tasks start.
+    # Ctrl-C reaches all processes of the foreground, and SIGTERM, as systemd sends it, the whole group: calls go on,
+    # and the coordinator decides. Not ignored, as programs that tasks start would inherit that.
     signal.signal(signal.SIGINT, _let_end)
     signal.signal(signal.SIGTERM, _let_end)
     if sys.platform != "win32":
@@ -53,8 +53,8 @@ def serve(work: Connection, word: Connection, path: str, names: tuple[str, str],
     run_stub, pid = RunStub(*names), os.getpid()
     run_stub.kept = CrashLogs(crash_file.crash_log)
     if hasattr(os, "register_at_fork"):
-        # A task that forks has a child that goes on here, with our pipes: it must hold none of them open, and what it
-        # makes of the batch must not be taken for what we do.
+        # The child of a task that forks goes on with this very loop and these pipes: it must hold none of them open,
+        # and its results must not be taken for ours.
         os.register_at_fork(after_in_child=crash_file.part)
         os.register_at_fork(after_in_child=work.close)
         os.register_at_fork(after_in_child=word.close)
@@ -113,7 +113,7 @@ def _is_orphan(parent: int) -> bool:
 
 
 def _let_end(_number: int, _frame: object) -> None:
-    """Do nothing on Ctrl-C, or on SIGTERM."""
+    """Do nothing on Ctrl-C and on SIGTERM: what runs may end."""
 
 
 def _end_on_sigterm() -> None:

@@ -1,4 +1,4 @@
-"""What a task can know of its run where the run itself is not: in another process."""
+"""What a task can learn of its run in a process where the run itself is not."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class RunStub:
-    """Stands for a run in a worker process. It learns of a cancel only where somebody is there to tell it."""
+    """Stands for a run in a worker process. It learns of a cancel only where the backend can tell it."""
 
     def __init__(self, process_name: str, run_id: str) -> None:
         self.process_name = process_name
@@ -29,7 +29,7 @@ class RunStub:
 
     @property
     def around(self) -> None:
-        """Return nothing: what the run is executed in is not here."""
+        """Return `None`: the task in which the run itself is executed is not here."""
 
     @property
     def cancelled(self) -> bool:
@@ -65,4 +65,4 @@ class RunStub:
         error: BaseException | None = None,
         element: int | None = None,
     ) -> None:
-        """Let it pass: nobody listens here."""
+        """Do nothing: nobody listens here."""
