@@ -81,6 +81,11 @@ def _retried(scene: Scene, one: "Attempt") -> Any:
         value = one.error = None
 
 
+def too_long(run: CallingRun, index: int, timeout: float) -> TaskTimeoutError:
+    """Return the error of a call that took longer than so many seconds."""
+    return TaskTimeoutError(f"task {index} ({shown(run.name(index))}) took longer than its timeout of {timeout:g} s")
+
+
 class GiveUp(BaseException):
     """There will be no other attempt, whatever the retry rules say. Carries how the last one ended."""
 
@@ -140,8 +145,7 @@ class Attempts:
 
     def too_long(self, timeout: float) -> TaskTimeoutError:
         """Return what to raise for an attempt that took too long."""
-        name = shown(self._scene.name(self._index))
-        return TaskTimeoutError(f"task {self._index} ({name}) took longer than its timeout of {timeout:g} s")
+        return too_long(self._scene, self._index, timeout)
 
     def report_retry(self) -> None:
         """Tell that there will be another attempt, after a pause."""

@@ -10,7 +10,7 @@ A driver owns one of these: the threads (`_engine.map`), the event loop (`_loop.
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from operator import length_hint
 from typing import Any
@@ -59,7 +59,6 @@ class MapState:
         "_recalled",
         "_recorded",
         "_refill",
-        "_results",
         "_run_state",
         "at_hand",
         "began",
@@ -73,6 +72,7 @@ class MapState:
         "length",
         "map_function",
         "options",
+        "results",
         "shares",
         "where",
         "window",
@@ -109,7 +109,8 @@ class MapState:
         may_move = run_state.recorder is not None and run_state.recorder.allow_changes
         self._moved = {one.digest: one for one in self._recorded.values()} if may_move else {}
         self._recalled = 0
-        self._results: list[Any] = []
+        self.results: list[Any] = []
+        """The value of each element that was drawn, `None` until it has ended well."""
         self._errors: dict[int, BaseException] = {}
         self._cut_short = False
         self._elements: Iterator[tuple[Any, ...]] | None = None
@@ -150,47 +151,61 @@ class MapState:
                     return None
         return None
 
-    def draw(self, most: int = WINDOW) -> bool:
+    def draw(self, most: int = WINDOW, tell: Callable[[], object] | None = None) -> bool:
         """Draw up to `most` elements into the window; return whether there is something in it.
 
         Nobody waits long for somebody else who draws from a slow source: there may be other tasks, and what comes may
-        depend on them.
+        depend on them. `tell` is called after each element that is drawn, as the next one may be long in coming.
         """
         if not self._drawing.acquire(timeout=QUICK_S):
             return bool(self.window)
         try:
             if self.window:
                 return True
-            if self.exhausted or self._elements is None:
+            if self.exhausted or self._elements is None or most <= 0:
                 return False
-            return self._drew(self._elements, most)
+            start, before = time.perf_counter(), self.drawn
+            try:
+                if self.at_hand:
+                    self._draw_all(self._elements, min(WINDOW, most))
+                else:
+                    self._draw_each(self._elements, min(self._refill, most), tell)
+            except BaseException as error:
+                self.exhausted = True
+                self._fail(self._clear(error))
+                return False
+            finally:
+                self.drawing_s += time.perf_counter() - start
+            return self.drawn > before
         finally:
             self._drawing.release()
 
-    def _drew(self, elements: Iterator[tuple[Any, ...]], most: int) -> bool:
-        start, before = time.perf_counter(), self.drawn
-        wanted = min(WINDOW if self.at_hand else self._refill, most)
-        quick = True
+    def _draw_all(self, elements: Iterator[tuple[Any, ...]], wanted: int) -> None:
+        drawn: deque[Element] = deque()
         try:
-            # One at a time, so that what came before an error of the iterable is not lost with it.
-            for element in islice(elements, wanted):
-                self._results.append(None)
-                self.window.append((self.drawn, element))
-                self.drawn += 1
-                quick = self.at_hand or time.perf_counter() - start < QUICK_S
-                if not quick:
-                    break
-            else:
-                self.exhausted = self.drawn - before < wanted
-        except BaseException as error:
-            self.exhausted = True
-            self._fail(self._clear(error))
-            return False
-        finally:
-            self.drawing_s += time.perf_counter() - start
+            drawn.extend(enumerate(islice(elements, wanted), self.drawn))
+        finally:  # what came before an error is not lost with it
+            self.results += [None] * len(drawn)
+            self.drawn += len(drawn)
+            self.window.extend(drawn)
+        self.exhausted = len(drawn) < wanted
+
+    def _draw_each(self, elements: Iterator[tuple[Any, ...]], wanted: int, tell: Callable[[], object] | None) -> None:
+        start, before = time.perf_counter(), self.drawn
+        quick = True
+        for element in islice(elements, wanted):
+            self.results.append(None)
+            self.window.append((self.drawn, element))
+            self.drawn += 1
+            if tell is not None:
+                tell()
+            quick = time.perf_counter() - start < QUICK_S
+            if not quick:
+                break
+        else:
+            self.exhausted = self.drawn - before < wanted
         # A slow source gets to hand out each element as soon as there is one.
         self._refill = min(WINDOW, self._refill * 2) if quick else 1
-        return self.drawn > before
 
     def _clear(self, error: BaseException) -> BaseException:
         if isinstance(error, ValueError) and str(error).startswith("zip() argument"):
@@ -221,7 +236,7 @@ class MapState:
         run_state = self._run_state
         digest = b"" if run_state.recorder is None else self._checked(place, element)
         if place in self._recorded:
-            self._results[place] = self._recorded[place].value
+            self.results[place] = self._recorded[place].value
             with self._lock:
                 self._recalled += 1
             return None
@@ -245,7 +260,7 @@ class MapState:
         """
         run_state = self._run_state
         run_state.element_finished(self.index, place, digest, value, start, attempts, encoded)
-        self._results[place] = value
+        self.results[place] = value
         self._attempted(attempts)
         if run_state.verbose:
             run_state.report("element_completed", self.index, attempts, end - start, element=place)
@@ -315,7 +330,7 @@ class MapState:
 
     def conclude(self) -> list[Any]:
         """Return the results, or raise what the map came to."""
-        results, self._results = self._results, []
+        results, self.results = self.results, []
         errors, self._errors = self._errors, {}
         failure, self.failure = self.failure, None
         self._elements = None

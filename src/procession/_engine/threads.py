@@ -4,24 +4,29 @@
                        └─ at once ──▶ n workers, each _work ─┴──▶ pop an index, call, note the time, settle
 
 No Future a task: a pool's thread gets one call of `_work` and keeps drawing until nothing is ready. A worker that
-makes several tasks ready takes one itself and recruits others for the rest, up to `max_workers`.
+makes several tasks ready takes one itself and recruits others for the rest, up to `max_workers`. A worker whose call
+takes longer than its timeout is left behind with it, and another has its place. A task that pauses between two attempts
+has no worker.
 """
 
 import contextvars
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from procession._engine.attempt import attempted
 from procession._engine.call_context import CURRENT_CALL, CallContext
-from procession._engine.decimals import own_decimals
+from procession._engine.calls import LeaveTask, TaskCalls
 from procession._engine.latch import Latch
-from procession._engine.map import LeaveMap, MapJob
+from procession._engine.retry import Abandoned
 from procession._engine.run_state import RunState
+from procession._engine.thread_map import ThreadMap
+from procession._engine.watcher import Deadline, Watcher
 from procession._model.strategy import Stage
-from procession._model.task import PLAIN, Call, MapFunction
+from procession._model.task import PLAIN, MapFunction
 from procession._model.text import shown
 from procession.errors import WorkersUnavailableError
 
@@ -29,24 +34,48 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 
+_ANY_NUMBER = 1 << 30
+
+
+class Worker:
+    """The place of a thread among the `max_workers`. One that is `alone` has nothing else to do while a task pauses."""
+
+    __slots__ = ("_engine", "alone", "call_context", "deadline", "has_place", "thread")
+
+    def __init__(self, engine: "ThreadEngine", call_context: CallContext, *, alone: bool) -> None:
+        self._engine = engine
+        self.call_context = call_context
+        self.alone = alone
+        self.has_place = True
+        self.deadline: Deadline | None = None
+        self.thread = threading.current_thread()
+
+    def abandon(self, resume: Callable[[], object]) -> None:
+        """Leave the thread behind with its call, and have `resume` make what follows ready for another worker."""
+        self._engine.abandon(self, resume)
+
+
 class ThreadEngine:
-    """Drives the run state of one run over threads."""
+    """Drives the stages of one run over threads."""
 
     def __init__(self, run_state: RunState) -> None:
         self.run_state = run_state
         self._lock = threading.Lock()
         self._active = 0
         self._displaced = 0
+        self._pauses = 0
         self._here = threading.local()
         self._opening = False
         self._alone = False
         self._vacant = Latch()
         self._starter: threading.Thread | None = None
         self._pool: ThreadPoolExecutor | None = None
+        self._left_behind: set[threading.Thread] = set()
         self._in_order = True
-        self._maps: dict[int, MapJob] = {}
+        self._maps: dict[int, ThreadMap] = {}
         self._interruption: BaseException | None = None
-        self._calls = self._prepared()
+        self._watcher = Watcher(f"procession-{shown(run_state.process_name, 40)}-watcher")
+        self._calls = TaskCalls(run_state, self)
 
     def drive(self) -> None:
         """Run every stage, in the calling thread or on a pool that it waits for. Never raises what a task raised.
@@ -63,33 +92,36 @@ class ThreadEngine:
             run_state.interrupt(error)
             raise
         finally:
+            self._watcher.close()
             run_state.close()
             # No cycle may stay: it would keep what failed, and its frames, until the collector comes.
             run_state.detach()
             self._maps = {}
-            if self._calls is not run_state.plan.calls:
-                self._calls = []
+            self._calls.close()
 
     def drive_stage(self, stage: Stage) -> None:
         """Run one stage."""
-        self._in_order = not stage.at_once
+        self._in_order = self._calls.in_order = not stage.at_once
         self.run_state.attach(self)
         ready = self.run_state.ledger.open(stage)
         if not stage.at_once:
             self._drive_in_order()
         elif ready:
             self._drive_at_once(ready)
+        self._end_left()
 
     # The loops
 
     def _drive_in_order(self) -> None:
         call_context = self.run_state.call_context(threading.current_thread().name)
+        self._here.worker = Worker(self, call_context, alone=True)
         try:
             self.run_state.context.copy().run(self._work, call_context)
         except BaseException as error:
             self.run_state.interrupt(error)
         finally:
             self.run_state.leave(call_context)
+            self._here.worker = None
 
     def _drive_at_once(self, ready: int) -> None:
         try:
@@ -98,9 +130,11 @@ class ThreadEngine:
         except RuntimeError:
             self._do_without()
             return
-        # One more where there is a journal: the one who commits has given its place to another.
+        # One more where there is a journal: the one who commits has given its place to another. A thread that is left
+        # behind keeps its place in the pool, and there may be any number of them; the bound is kept by `recruit`.
+        timeouts = any(options.timeout is not None for options in self.run_state.plan.options.values())
         self._pool = pool = ThreadPoolExecutor(
-            self.run_state.max_workers + (self.run_state.recorder is not None),
+            _ANY_NUMBER if timeouts else self.run_state.max_workers + (self.run_state.recorder is not None),
             thread_name_prefix=f"procession-{shown(self.run_state.process_name, 40)}",
         )
         self._vacant = Latch()
@@ -115,16 +149,33 @@ class ThreadEngine:
             if self._interruption is not None:
                 self.run_state.interrupt(self._interruption)
         finally:
-            if self._vacant.is_open:
-                pool.shutdown(wait=True)
-            else:
-                pool.shutdown(wait=False, cancel_futures=True)
-                # The interpreter joins the threads of every pool when it exits. These were left on purpose.
-                for thread in pool._threads:
-                    _pools()._threads_queues.pop(thread, None)
+            self._shut_down(pool)
             self._pool = None
         if self._alone:
             self._do_without()
+
+    def _shut_down(self, pool: "ThreadPoolExecutor") -> None:
+        """End the threads of a pool and wait for them, but for those that are left behind."""
+        over = self._vacant.is_open
+        if over and not self._left_behind:
+            pool.shutdown(wait=True)
+            return
+        pool.shutdown(wait=False, cancel_futures=True)
+        for thread in list(pool._threads):
+            if over and thread not in self._left_behind:
+                thread.join()
+            else:
+                _forget(thread)
+
+    def _end_left(self) -> None:
+        """End what all workers have left before its end, as nothing new may start."""
+        self._calls.end_paused()
+        for index, job in self._maps.items():
+            if job.is_left and self.run_state.ledger.ends[index] is None:
+                try:
+                    self.run_state.finished(index, job.end(), time.perf_counter())
+                except BaseException as error:
+                    self.run_state.raised(index, error, in_order=self._in_order)
 
     def _do_without(self) -> None:
         """Go on where there is no worker: in this thread if the interpreter waits for it before it exits, else fail."""
@@ -133,7 +184,6 @@ class ThreadEngine:
         if here is main or here.daemon or main.is_alive():
             self.run_state.interrupt(self._no_workers())
         else:
-            self._here.placed = True
             self._drive_in_order()
 
     def _recruit_from_daemon(self, count: int) -> None:
@@ -176,7 +226,8 @@ class ThreadEngine:
 
     def _note_vacancy(self) -> None:
         """End the stage if its last worker has left. With the lock held."""
-        if self._active == 0 and not self._displaced and not self._opening:
+        pauses = self._pauses and not self.run_state.ledger.halted
+        if self._active == 0 and not self._displaced and not self._opening and not pauses:
             self._vacant.open()
 
     def recruit(self, count: int) -> None:
@@ -219,19 +270,21 @@ class ThreadEngine:
                 if not self.run_state.ledger.ready or self._active >= self.run_state.max_workers:
                     return
                 self._active += 1
-        self._here.placed = True
         call_context = self.run_state.call_context(threading.current_thread().name)
+        self._here.worker = worker = Worker(self, call_context, alone=False)
         while True:
             try:
                 self.run_state.context.copy().run(self._work, call_context)
+            except Abandoned:
+                return
             except BaseException as error:  # not from a task: the loop itself was hit
                 self._interruption = error
                 self.run_state.ledger.interrupt(error)
             with self._lock:
                 # Whoever makes tasks ready is active and comes by here, so none is left lying.
-                if not self._regain() or not self.run_state.ledger.ready:
+                if not self._regain(worker) or not self.run_state.ledger.ready:
                     self.run_state.leave(call_context)
-                    if self._here.placed:
+                    if worker.has_place:
                         self._active -= 1
                     else:
                         self._displaced -= 1
@@ -259,11 +312,11 @@ class ThreadEngine:
         if self._in_order:
             run_state.flush()
             return True
-        here = self._here
+        worker: Worker = self._here.worker
         if run_state.commit_waits:
             with self._lock:
-                if here.placed:
-                    here.placed = False
+                if worker.has_place:
+                    worker.has_place = False
                     self._active -= 1
                     self._displaced += 1
             try:
@@ -271,22 +324,62 @@ class ThreadEngine:
                 run_state.offer()
             finally:
                 with self._lock:
-                    self._regain()
+                    self._regain(worker)
         if run_state.behind:
             run_state.flush()
-        return bool(here.placed)
+        return worker.has_place
 
     def on_halt(self) -> None:
-        """Do nothing: workers look for themselves before each call."""
+        """Have the stage end though tasks pause. Workers look for themselves before each call."""
+        if self._pauses:
+            self._watcher.at(0.0, self._look)
 
-    def _regain(self) -> bool:
-        """Have the calling worker take a place again, if it has none; return whether it has one. With the lock held."""
-        here = self._here
-        if not here.placed and self._active < self.run_state.max_workers:
-            here.placed = True
+    def _look(self) -> None:
+        with self._lock:
+            self._note_vacancy()
+
+    def _regain(self, worker: Worker) -> bool:
+        """Have a worker take a place again, if it has none; return whether it has one. With the lock held."""
+        if not worker.has_place and self._active < self.run_state.max_workers:
+            worker.has_place = True
             self._active += 1
             self._displaced -= 1
-        return bool(here.placed)
+        return worker.has_place
+
+    # Pauses and timeouts
+
+    @property
+    def worker(self) -> Worker:
+        """The worker whose thread this is. Where calls may time out, it has a slot for its deadline."""
+        worker: Worker = self._here.worker
+        if worker.deadline is None and not worker.alone:
+            worker.deadline = self._watcher.deadline()
+        return worker
+
+    def pause(self, seconds: float, resume: Callable[[], object]) -> None:
+        """Have `resume` make something ready in so many seconds. Until then the stage does not end."""
+        with self._lock:
+            self._pauses += 1
+        self._watcher.at(seconds, partial(self._resume, resume))
+
+    def _resume(self, resume: Callable[[], object]) -> None:
+        resume()
+        self.recruit(1)
+        with self._lock:
+            self._pauses -= 1
+            self._note_vacancy()
+
+    def abandon(self, worker: Worker, resume: Callable[[], object]) -> None:
+        """Give the place of a worker, whose call takes too long, to another. In the watcher's thread."""
+        self.run_state.leave(worker.call_context)
+        worker.thread.name += "-abandoned"
+        _forget(worker.thread)
+        resume()
+        with self._lock:
+            self._left_behind.add(worker.thread)
+            self._active -= 1
+        self.recruit(1)
+        self._look()
 
     def _draw_plain(self, call_context: CallContext, context: contextvars.Context, base: contextvars.Context) -> bool:
         """Run ready tasks until there are none; return early, with True, when the context is used up.
@@ -299,7 +392,7 @@ class ThreadEngine:
         run_state = self.run_state
         ledger = run_state.ledger
         values, starts, ends = ledger.values, ledger.starts, ledger.ends
-        calls, workers, attentive, clock = self._calls, run_state.workers, run_state.attentive, time.perf_counter
+        calls, workers, attentive, clock = self._calls.calls, run_state.workers, run_state.attentive, time.perf_counter
         index, worker = -1, call_context.worker
         now = clock()
         try:
@@ -337,7 +430,7 @@ class ThreadEngine:
                 base.run(CURRENT_CALL.set, own)
                 run_state.workers[index] = call_context.worker
                 run_state.ledger.starts[index] = clock()
-                function, args, kwargs = self._calls[index]
+                function, args, kwargs = self._calls.calls[index]
                 try:
                     value = function(*args, **kwargs)
                 finally:
@@ -353,10 +446,11 @@ class ThreadEngine:
 
     def _went_wrong(self, index: int, error: BaseException) -> bool:
         """Say what ended a loop; return whether to go on with another."""
-        ends = self.run_state.ledger.ends
-        if index >= 0 and ends[index] is None:
-            if not isinstance(error, LeaveMap):
-                self.run_state.raised(index, error, in_order=self._in_order)
+        if isinstance(error, Abandoned):
+            raise error
+        if index >= 0 and self.run_state.ledger.ends[index] is None:
+            if not isinstance(error, LeaveTask):
+                self._calls.failed(index, error)
             return True
         if isinstance(error, IndexError):
             return False  # `ready` is empty
@@ -364,49 +458,22 @@ class ThreadEngine:
             return True  # comparing what a task put into its context failed: it is not the same
         raise error
 
-    # Calls with more to them than a call
-
-    def _prepared(self) -> list[Call]:
-        """Return the calls that the loop makes: the plan's own, or `_call_specially` where there is more to one."""
-        plan = self.run_state.plan
-        special: Call = (self._call_specially, (), {})
-        if self.run_state.verbose or self.run_state.decimals is not None:
-            return [special] * len(plan.calls)
-        if not plan.needs and not plan.options:
-            return plan.calls
-        prepared = list(plan.calls)
-        for indexes in plan.needs, plan.options:
-            for index in indexes:
-                prepared[index] = special
-        return prepared
-
-    def _call_specially(self) -> object:
-        """Make the call of a task with handles among its arguments, or options, or someone who follows each step."""
-        run_state = self.run_state
-        if run_state.decimals is not None:
-            own_decimals(run_state.decimals)
-        index = CURRENT_CALL.get().index
-        function = run_state.plan.calls[index][0]
-        if isinstance(function, MapFunction):
-            return self._map(index, function).join()
-        (function, args, kwargs), options = run_state.call(index)
-        if not run_state.verbose:
-            return attempted(run_state, index, options, function, args, kwargs)
-        start = time.perf_counter()
-        run_state.report("task_started", index, 1, None)
-        value = attempted(run_state, index, options, function, args, kwargs)
-        run_state.report("task_completed", index, run_state.attempts.get(index, 1), time.perf_counter() - start)
-        return value
-
-    def _map(self, index: int, map_function: MapFunction) -> MapJob:
+    def work_on_map(self, index: int, map_function: MapFunction) -> list[Any]:
+        """Work on a map; return its results in the last worker on it, else raise `LeaveTask`."""
         run_state = self.run_state
         with self._lock:
             job = self._maps.get(index)
             if job is None:
                 options = run_state.plan.options.get(index, PLAIN)
-                job = MapJob(run_state, index, map_function, options, in_order=self._in_order)
-                self._maps[index] = run_state.maps[index] = job
-        return job
+                job = ThreadMap(run_state, self, index, map_function, options, in_order=self._in_order)
+                self._maps[index] = job
+                run_state.maps[index] = job.state
+        return job.join(CURRENT_CALL.get())
+
+
+def _forget(thread: threading.Thread) -> None:
+    """Have the interpreter not wait for a thread of a pool when it exits: it was left behind on purpose."""
+    _pools()._threads_queues.pop(thread, None)
 
 
 def _pools() -> Any:

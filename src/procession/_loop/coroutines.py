@@ -368,7 +368,7 @@ class CoroutineEngine:
         run_state.workers[index] = call_context.worker
         run_state.ledger.starts[index] = time.perf_counter()
         try:
-            function, args, kwargs = self._threads._calls[index]
+            function, args, kwargs = self._threads._calls.calls[index]
             value = context.run(function, *args, **kwargs)
             own.over = True
             run_state.finished(index, value, time.perf_counter())
@@ -393,7 +393,7 @@ class CoroutineEngine:
     # Calls with more to them than a call
 
     def _prepared(self) -> list[Call]:
-        plan, calls = self.run_state.plan, self._threads._calls
+        plan, calls = self.run_state.plan, self._threads._calls.calls
         special: Call = (self._await_specially, (), {})
         for index in plan.coroutines:
             if calls[index] is not plan.calls[index]:  # special to threads, too
