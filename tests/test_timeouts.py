@@ -164,7 +164,7 @@ def test_a_timed_out_attempt_that_has_ended_is_tried_again():
     def wait_until_gone(_):
         assert ended.wait(20)
         for thread in threading.enumerate():
-            if thread.name.endswith("-attempt") and thread not in before:
+            if thread.name.endswith(("-attempt", "-abandoned")) and thread not in before:
                 thread.join(20)
 
     @task(timeout=0.05, retries=tenacity.Retrying(stop=tenacity.stop_after_attempt(3), before_sleep=wait_until_gone))

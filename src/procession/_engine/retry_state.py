@@ -25,7 +25,7 @@ class RetryState:
     task, and whoever makes the attempts may make and wait for them as is right there.
     """
 
-    __slots__ = ("_looks", "_rules", "_state")
+    __slots__ = ("_looks", "_rules", "_state", "_statistics")
 
     def __init__(self, options: Options, call: Call) -> None:
         from tenacity import RetryCallState
@@ -35,11 +35,20 @@ class RetryState:
         self._looks = not isinstance(options.retries, int)  # such rules may ask for the value
         self._state = RetryCallState(self._rules, function, args, kwargs)
         self._rules.begin()
+        self._statistics: dict[str, Any] = self._rules.statistics
         self.begin()
 
     def begin(self) -> None:
         """Take note that an attempt begins."""
-        self._rules.iter(self._state)
+        self._iterate()
+
+    def _iterate(self) -> object:
+        """Have tenacity take the next step. It keeps statistics by thread, and the next attempt may be in another."""
+        here = self._rules.statistics
+        if here is not self._statistics:
+            here.update(self._statistics)
+            self._statistics = here
+        return self._rules.iter(self._state)
 
     def verdict(self, *, returned: bool, value: Any) -> Verdict:
         """Return what follows from an attempt that returned the value, or raised it."""
@@ -55,7 +64,7 @@ class RetryState:
             else:
                 error: BaseException = value
                 self._state.set_exception((type(error), error, error.__traceback__))
-            what = self._rules.iter(self._state)
+            what = self._iterate()
         except BaseException as final:
             return Verdict(None, returned=False, value=final)
         if not isinstance(what, DoSleep):

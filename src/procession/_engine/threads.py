@@ -448,9 +448,10 @@ class ThreadEngine:
         """Say what ended a loop; return whether to go on with another."""
         if isinstance(error, Abandoned):
             raise error
+        if isinstance(error, LeaveTask):
+            return True
         if index >= 0 and self.run_state.ledger.ends[index] is None:
-            if not isinstance(error, LeaveTask):
-                self._calls.failed(index, error)
+            self._calls.failed(index, error)
             return True
         if isinstance(error, IndexError):
             return False  # `ready` is empty
