@@ -90,7 +90,8 @@ class TaskCalls:
         return self.call, (), {}
 
     def close(self) -> None:
-        """Let go of the calls."""
+        """Let go of the calls and the workers: a cycle would keep what failed until it is collected."""
+        del self._workers
         if self.calls is not self.run_state.plan.calls:
             self.calls = []
 

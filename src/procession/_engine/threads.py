@@ -92,12 +92,15 @@ class ThreadEngine:
             run_state.interrupt(error)
             raise
         finally:
-            self._watcher.close()
+            self.close()
             run_state.close()
-            # No cycle may stay: it would keep what failed, and its frames, until the collector comes.
-            run_state.detach()
-            self._maps = {}
-            self._calls.close()
+
+    def close(self) -> None:
+        """End the watcher, and let go of all that makes a cycle: it would keep what failed, and its frames, alive."""
+        self._watcher.close()
+        self.run_state.detach()
+        self._maps = {}
+        self._calls.close()
 
     def drive_stage(self, stage: Stage) -> None:
         """Run one stage."""
