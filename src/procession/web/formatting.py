@@ -1,4 +1,4 @@
-"""How texts, numbers and times stand on the page. What came from users is made harmless here; templates escape it as HTML."""
+"""How texts, numbers and times stand on the page. User text is made harmless here, and templates escape it as HTML."""
 
 from datetime import UTC, datetime
 
