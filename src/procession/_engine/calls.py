@@ -9,6 +9,7 @@ A plain task is in the list as it is, and so is one with retries: until it fails
 is in the list as `call`, which finds out from the context which task it is to make.
 """
 
+import contextvars
 import time
 from collections.abc import Callable
 from functools import partial
@@ -112,12 +113,11 @@ class TaskCalls:
         (function, args, kwargs), options = run_state.call(index)
         retry = self._retries.get(index)
         if retry is None:
-            if not isinstance(options.retries, int):  # such rules see each attempt, the first one too
-                retry = self._retry(index, options)
-            if run_state.verbose:
-                run_state.report("task_started", index, 1, None)
+            retry = self._begin(index, options)
         else:
             self._begin_again(index, retry, call_context)
+            if retry.context is not None:
+                function, args = self._in_context(retry.context, call_context), (function, *args)
         try:
             if options.timeout is None:
                 value = awaited(function(*args, **kwargs))
@@ -131,6 +131,24 @@ class TaskCalls:
             took = time.perf_counter() - (run_state.ledger.starts[index] or 0.0)
             run_state.report("task_completed", index, run_state.attempts.get(index, 1), took)
         return value
+
+    def _begin(self, index: int, options: Options) -> Retry | None:
+        """Begin a first attempt; return the state of the retries where something depends on it from the start."""
+        if self.run_state.verbose:
+            self.run_state.report("task_started", index, 1, None)
+        if isinstance(options.retries, int) and not (options.retries and self.run_state.verbose):
+            return None
+        # Rules of the user's own see each attempt; and what observers have left in the context is for all attempts.
+        retry = self._retry(index, options)
+        retry.context = contextvars.copy_context()
+        return retry
+
+    def _in_context(self, context: contextvars.Context, call_context: CallContext) -> Callable[..., Any]:
+        """Return what makes a call in a copy of the context in which the first attempt was made."""
+        context = context.copy()
+        context.run(CURRENT_CALL.set, call_context)
+        context.run(own_decimals, self.run_state.decimals)
+        return context.run
 
     def _retry(self, index: int, options: Options) -> Retry:
         retry = Retry(options, self.run_state.call(index)[0], self.run_state.ledger.starts[index] or 0.0)
@@ -263,6 +281,9 @@ class TaskCalls:
         run_state = self.run_state
         run_state.report("task_retrying", index, retry.made, None, retry.error)
         self.calls[index] = self._special
+        if seconds <= 0:
+            run_state.ledger.put_back(index)
+            return
         if not self._workers.worker.alone:
             self._workers.pause(seconds, partial(run_state.ledger.put_back, index))
             return

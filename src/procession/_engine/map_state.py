@@ -18,6 +18,7 @@ from typing import Any
 from procession._engine.attempt import stripped
 from procession._engine.note import annotate
 from procession._engine.run_state import RunState
+from procession._engine.unawaited import unawaited, unawaited_in
 from procession._model.map_share import MapShare
 from procession._model.outcome import Away
 from procession._model.progress import Progress
@@ -330,6 +331,7 @@ class MapState:
 
     def conclude(self) -> list[Any]:
         """Return the results, or raise what the map came to."""
+        self._fail_unawaited()
         results, self.results = self.results, []
         errors, self._errors = self._errors, {}
         failure, self.failure = self.failure, None
@@ -354,6 +356,12 @@ class MapState:
             return results
         finally:
             del failure, errors
+
+    def _fail_unawaited(self) -> None:
+        """Fail elements that returned a coroutine: a look at each value as it comes would cost plain calls too much."""
+        for place in unawaited_in(self.results):
+            error, self.results[place] = unawaited(self.results[place]), None
+            self.raised(place, error, self.began or 0.0)
 
     def _check_length(self, length: int) -> None:
         """Refuse, or forget, what was recorded of elements that there are no more."""

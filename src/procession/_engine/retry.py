@@ -7,6 +7,7 @@ from procession._model.task import Call, Options
 
 if TYPE_CHECKING:
     import threading
+    from contextvars import Context
 
 
 class Abandoned(BaseException):
@@ -41,7 +42,7 @@ class Late(NamedTuple):
 class Retry:
     """The attempts of one call of which at least one has failed, or whose rules want to see each of them."""
 
-    __slots__ = ("digest", "error", "hung", "made", "start", "state")
+    __slots__ = ("context", "digest", "error", "hung", "made", "start", "state")
 
     def __init__(self, options: Options, call: Call, start: float, digest: bytes = b"") -> None:
         self.state = RetryState(options, call)
@@ -49,6 +50,8 @@ class Retry:
         """Of an element of a map, its digest."""
         self.start = start
         """When the first attempt began, as a reading of the clock."""
+        self.context: Context | None = None
+        """The context in which each further attempt is made; `None` for that of the worker."""
         self.made = 1
         """How many attempts have begun."""
         self.error: BaseException | None = None

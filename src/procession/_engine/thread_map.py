@@ -366,7 +366,7 @@ class ThreadMap:
     def _pause(self, element: Element, retry: Retry, seconds: float) -> None:
         """Have an element called again in so many seconds."""
         self._run_state.report("task_retrying", self.state.index, retry.made, None, retry.error)
-        if self._workers.worker.alone:
+        if seconds <= 0 or self._workers.worker.alone:
             self._run_state.wait_halted(seconds)
             self._again.append((element, None))
             return
