@@ -191,7 +191,7 @@ def test_workers_run_the_same_calls_whether_observed_or_not(kept):
     process.add_task(same, 1)
     process.execute()
     run = process.last_run
-    assert run._engine._calls.calls is run._plan.calls
+    assert run._execution.engine._calls.calls is run._plan.calls
     assert not run._run_state.attentive
 
 

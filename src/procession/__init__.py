@@ -4,7 +4,8 @@ The packages and modules, each of which imports only from those below it:
 
     cli, web                the command line and the page; they use public names only
     _process                the definition of a process
-    _run, _recording        one execution of a process
+    _run                    one execution of a process, as users see it
+    _execution, _recording  how it is carried out and recorded
     _executor               the engine for each kind of executor
     _remote, _loop          the engines for worker processes, executors and clusters, and for coroutines
     observe                 observers: log, progress, OpenTelemetry

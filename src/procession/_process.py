@@ -311,12 +311,12 @@ class Process:
         Warns (`RuntimeWarning`) where it is called in a coroutine, whose loop it would hold up: see `execute_async`.
         """
         warn_in_coroutine(f"process {shown(self.name)!r}")
-        run = self._begin(
+        run = self._new_run(
             "executing it again", run_id, journal, observers, progress=progress, allow_changes=allow_changes
         )
         try:
-            self._drive(run)
-            return run._take()
+            run._execution.drive()
+            return run._execution.take()
         finally:
             # An exception keeps this frame, and the last run keeps the exception: no cycle may stay.
             del run, self
@@ -352,7 +352,7 @@ class Process:
         ['hello Ada', 'hello Grace']
         """
         begin = partial(
-            self._begin,
+            self._new_run,
             "executing it again",
             run_id,
             journal,
@@ -363,10 +363,10 @@ class Process:
         if journal is None and self.journal is None and not _is_task(self):
             run = begin()
         else:
-            run = await self._begin_async(begin)
+            run = await _begun_aside(begin)  # a journal may take its time
         try:
-            await self._drive_async(run)
-            return run._take()
+            await run._execution.drive_async()
+            return run._execution.take()
         finally:
             # As in execute.
             del run, self
@@ -388,16 +388,10 @@ class Process:
         own thread makes all calls, one after another. Raises `ProcessRunningError` while the process is running
         already, and what `execute` raises of a journal.
         """
-        run = self._begin(
+        run = self._new_run(
             "starting it again", run_id, journal, observers, progress=progress, allow_changes=allow_changes
         )
-        driver = threading.Thread(target=self._drive, args=(run,), name=f"procession-{shown(self.name, 40)}")
-        try:
-            driver.start()
-        except BaseException as error:
-            self.status = "failed"
-            run._abort(error)
-            raise
+        run._execution.start()
         return run
 
     @property
@@ -446,7 +440,7 @@ class Process:
 
     # Inside
 
-    def _begin(
+    def _new_run(
         self,
         what: str,
         run_id: str | None,
@@ -456,7 +450,9 @@ class Process:
         progress: bool,
         allow_changes: bool,
     ) -> "Run":
-        from procession._run import Run  # and with it engines, pools, logging, which a definition does without
+        # They bring engines, pools and logging along, which a definition does without.
+        from procession._execution import Execution
+        from procession._run import Run
 
         # Attributes can be assigned, so they are looked at again.
         where = f"process {shown(self.name)!r}"
@@ -491,10 +487,9 @@ class Process:
             )
             self.status = "running"
         try:
-            run = Run(
+            execution = Execution(
                 plan,
                 process_name=self.name,
-                owner=self._owner,
                 max_workers=self.max_workers,
                 on_error=self.on_error,
                 executor=self.executor,
@@ -504,44 +499,16 @@ class Process:
                 nested=_is_task(self),
                 observers=observers,
                 progress=progress,
+                on_end=self._note_end,
             )
         except BaseException:
             self.status = "failed"
             raise
-        self._last_run = run
+        self._last_run = run = Run(execution, self._owner)
         return run
 
-    def _drive(self, run: "Run") -> None:
-        completed = False
-        try:
-            run._drive()
-            completed = run.status == "completed"
-        finally:
-            self._end(run, completed)
-            del run, self  # what a task raised keeps this frame, and the run keeps what was raised
-
-    async def _begin_async(self, begin: "Callable[[], Run]") -> "Run":
-        """Begin in a thread, for a journal may take its time."""
-        from procession._loop.side_threads import in_thread  # asyncio takes longer to import than all the rest
-
-        def end(run: "Run") -> None:  # for which nobody waits any more
-            run.cancel()
-            self._drive(run)
-
-        return await in_thread(begin, forsaken=end)
-
-    async def _drive_async(self, run: "Run") -> None:
-        completed = False
-        try:
-            await run._drive_async()
-            completed = run.status == "completed"
-        finally:
-            self._end(run, completed)
-            del run, self  # what a task raised keeps this frame, and the run keeps what was raised
-
-    def _end(self, run: "Run", completed: bool) -> None:
+    def _note_end(self, completed: bool) -> None:
         self.status = "completed" if completed else "failed"
-        run._close()
 
     def _is_plain(self, function: Callable[..., Any]) -> bool:
         """Return whether there is nothing to the callable but the call; raise for what cannot be a task."""
@@ -683,6 +650,17 @@ def _is_task(process: Process) -> bool:
     if not isinstance(call_context.run, RunState):
         return False
     return _process_in(unwrapped(call_context.run.plan.calls[call_context.index][0])) is process
+
+
+async def _begun_aside(begin: "Callable[[], Run]") -> "Run":
+    """Return a run that is made in a thread, where its journal holds up no event loop."""
+    from procession._loop.side_threads import in_thread  # asyncio takes longer to import than all the rest
+
+    def end(run: "Run") -> None:  # for which nobody waits any more
+        run.cancel()
+        run._execution.drive()
+
+    return await in_thread(begin, forsaken=end)
 
 
 def _process_in(inner: Callable[..., Any]) -> Process | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from procession.journal import Journal, Recorder
 
 
-class Recording:
+class RunRecording:
     """A run's id and, where it is recorded, its way into the journal. `opened` is a journal to close with it."""
 
     __slots__ = ("opened", "recorder", "run_id", "watch")
@@ -107,7 +107,7 @@ def recording_of(
     *,
     task: CallContext | None,
     allow_changes: bool,
-) -> Recording:
+) -> RunRecording:
     """Return how a run is recorded. `task` is where it runs if it is itself a task, and then it is recorded with it."""
     outer = None
     if run_id is None and task is not None and isinstance(task.run, RunState):
@@ -118,7 +118,7 @@ def recording_of(
             raise ValueError(f"{where}: run_id={shown(run_id)!r} is a key to a journal; give journal=, too")
         if allow_changes:
             raise ValueError(f"{where}: allow_changes=True is about what a journal has; give run_id= and journal=, too")
-        return Recording(os.urandom(8).hex())
+        return RunRecording(os.urandom(8).hex())
     from procession._plan.fingerprint import fingerprint_of  # only who records needs it, and what it imports
     from procession._plan.shape import shape_of
     from procession._plan.shared import Watch  # likewise
@@ -145,10 +145,10 @@ def recording_of(
             if opened is not None:
                 opened.close()
             raise
-    return _with_whole_maps(Recording(run_id, recorder, watch, opened), plan, shape, process_name)
+    return _with_whole_maps(RunRecording(run_id, recorder, watch, opened), plan, shape, process_name)
 
 
-def _with_whole_maps(recording: Recording, plan: Plan, shape: "Shape", process_name: str) -> Recording:
+def _with_whole_maps(recording: RunRecording, plan: Plan, shape: "Shape", process_name: str) -> RunRecording:
     """Return the recording; refuse, or forget, maps that are recorded as completed and have elements missing.
 
     Earlier versions could leave such records when a journal failed for a moment and then worked again.

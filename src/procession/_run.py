@@ -1,38 +1,26 @@
-"""A run: one execution of a process. The one place where plan, engine and observers meet."""
+"""A run: one execution of a process, as users meet it. How it is carried out stands in `_execution`."""
 
-import os
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-from procession._engine.attempt import let_go
-from procession._engine.call_context import CURRENT_CALL
 from procession._engine.ends import Ends
 from procession._engine.latch import SLICE_S, Latch
-from procession._engine.run_state import RunState
-from procession._executor import engine_of
-from procession._model.event import Event, EventName
+from procession._execution import Execution
 from procession._model.handle import Handle, Owner, index_of, owner_of
-from procession._model.observer import Observer
 from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome, Outcomes
 from procession._model.progress import Progress
-from procession._model.states import OnError, RunStatus, TaskState
-from procession._model.text import counted, described, shown, sketch
+from procession._model.states import RunStatus, TaskState
+from procession._model.text import counted, shown, sketch
 from procession._model.where import usable_cores
-from procession._plan.plan import Plan
 from procession._plan.wiring import bound
-from procession._recording import recording_of
-from procession.errors import HandleError, RunCancelledError, TaskSkippedError
-from procession.observe.audience import audience_of
+from procession.errors import HandleError
 from procession.observe.summary import summary_of
 
 if TYPE_CHECKING:
-    from procession._model.where import ExecutorLike
-    from procession.journal import Journal
     from procession.pictures.timeline import Timeline
 
 T = TypeVar("T")
@@ -45,189 +33,30 @@ class Run:
     for with `result()`, iterated as tasks end, asked for `outcomes`, and cancelled, from any thread.
     """
 
-    id: str
-    process_name: str
-    started_at: datetime
+    __slots__ = ("__weakref__", "_execution", "_owner", "_plan", "_run_state", "id", "process_name")
 
-    __slots__ = (
-        "__weakref__",
-        "_audience",
-        "_cpu",
-        "_ended",
-        "_engine",
-        "_names",
-        "_over",
-        "_owner",
-        "_parent",
-        "_plan",
-        "_recording",
-        "_results",
-        "_run_state",
-        "_spent",
-        "id",
-        "process_name",
-        "started_at",
-    )
-
-    def __init__(
-        self,
-        plan: Plan,
-        *,
-        process_name: str,
-        owner: Owner,
-        max_workers: int,
-        on_error: OnError,
-        observers: Sequence[Observer] = (),
-        progress: bool = False,
-        executor: "ExecutorLike",
-        run_id: str | None = None,
-        journal: "Journal | str | os.PathLike[str] | None" = None,
-        allow_changes: bool = False,
-        nested: bool = False,
-    ) -> None:
-        call_context = CURRENT_CALL.get(None)
-        self._parent = None if call_context is None else call_context.run
-        self._audience = audience_of(observers, progress=progress)
-        self._recording = recording_of(
-            plan, process_name, run_id, journal, task=call_context if nested else None, allow_changes=allow_changes
-        )
-        self.id = self._recording.run_id
-        self.process_name = process_name
-        self.started_at = datetime.now(UTC)
+    def __init__(self, execution: Execution, owner: Owner) -> None:
+        self._execution = execution
         self._owner = owner
-        self._plan = plan
-        self._results: list[Any] | None = None
-        self._over = Latch()
-        self._ended: float | None = None
-        self._cpu = time.process_time()
-        self._spent = sum(os.times()[:4])
-        try:
-            self._run_state = RunState(
-                plan,
-                process_name=process_name,
-                run_id=self.id,
-                max_workers=max_workers,
-                on_error=on_error,
-                tell=self._audience.tell,
-                verbose=self._audience.verbose,
-                recorder=self._recording.recorder,
-            )
-            self._engine = engine_of(executor, self._run_state)
-        except BaseException as error:
-            # What was recorded cannot be read back, or Ctrl-C came meanwhile.
-            self._recording.abandon(error)
-            raise
-
-    # For Process
-
-    def _drive(self) -> None:
-        """Run all tasks, in this thread as far as their strategy says so. Raises nothing of a task."""
-        try:
-            self._set_out()
-            self._engine.drive()
-        except BaseException as error:
-            self._run_state.interrupt(error)
-            raise
-        finally:
-            self._arrive()
-
-    async def _drive_async(self) -> None:
-        """Run all tasks, coroutines in the running loop. Raises nothing of a task."""
-        from procession._loop.coroutines import drive_async  # asyncio: see `engine_of`
-
-        try:
-            self._set_out()
-            await drive_async(self._engine)
-        except GeneratorExit:
-            self._arrive()  # nothing can be awaited any more
-            raise
-        except BaseException as error:
-            if not self._run_state.cancelled:
-                self._run_state.interrupt(error)
-            await self._arrive_async()
-            raise
-        await self._arrive_async()
-
-    async def _arrive_async(self) -> None:
-        if self._recording.recorder is None and not self._audience.waits:
-            self._arrive()
-        else:
-            from procession._loop.side_threads import in_thread
-
-            await in_thread(self._arrive)
-
-    def _set_out(self) -> None:
-        run_state = self._run_state
-        parent = self._parent
-        if parent is not None:
-            # A nested run is cancelled with the one around it.
-            parent.children[self.id] = run_state.cancel
-            if parent.cancelled:
-                run_state.cancel()
-        # What observers set in the context, the tasks see, and the caller does not.
-        run_state.context.run(self._audience.begin, run_state, self._event("run_started"))
-        self._recording.follow(run_state)
-
-    def _arrive(self) -> None:
-        run_state = self._run_state
-        if self._parent is not None:
-            self._parent.children.pop(self.id, None)
-            self._parent = None  # or a nested process would keep alive whatever was around it
-        run_state.close()
-        self._recording.close(run_state, self.status)
-        self._conclude()
-        self._cpu = time.process_time() - self._cpu
-        self._spent = sum(os.times()[:4]) - self._spent  # with child processes, once they have ended
-        self._ended = time.perf_counter()
-        ends: dict[RunStatus, EventName] = {"completed": "run_completed", "cancelled": "run_cancelled"}
-        run_state.context.run(self._audience.end, self._event(ends.get(self.status, "run_failed")))
-
-    def _take(self) -> list[Any]:
-        """Return the results as the caller's alone, or raise what `result()` raises."""
-        try:
-            self._raise()
-        except BaseException:
-            del self  # the exception keeps this frame, and the run keeps the exception
-            raise
-        results = self._results
-        assert results is not None
-        self._results = None
-        ledger = self._run_state.ledger
-        values = ledger.release(self._plan.handled)
-        return results if ledger.errors else values
-
-    def _abort(self, error: BaseException) -> None:
-        """End a run that could not begin."""
-        self._run_state.interrupt(error)
-        self._run_state.close()
-        self._recording.close(self._run_state, self.status)
-        self._close()
-
-    def _close(self) -> None:
-        """Let go whoever waits for the end, and what only failures would keep."""
-        for error in self._run_state.ledger.errors.values():
-            let_go(error)
-        self._over.open()
-        self._run_state.notify(None)
-
-    # For users
+        self._plan = execution.plan
+        self._run_state = execution.run_state
+        self.id: Final = self._run_state.run_id
+        self.process_name: Final = self._run_state.process_name
 
     @property
     def status(self) -> RunStatus:
         """How the run stands: `"running"`, `"completed"`, `"failed"` or `"cancelled"`."""
-        ledger = self._run_state.ledger
-        if not ledger.over:
-            return "running"
-        if ledger.cancelled and (ledger.failure is None or isinstance(ledger.failure, KeyboardInterrupt)):
-            return "cancelled"
-        if ledger.failure is not None or (ledger.errors and ledger.on_error != "return"):
-            return "failed"
-        return "completed"
+        return self._execution.status
+
+    @property
+    def started_at(self) -> datetime:
+        """When the run began: aware, in UTC."""
+        return datetime.fromtimestamp(self._run_state.epoch, UTC)
 
     @property
     def duration(self) -> float:
         """How long the run took, in seconds; until it ends, how long it has been running."""
-        return (self._ended or time.perf_counter()) - self._run_state.began
+        return self._execution.duration
 
     @property
     def progress(self) -> Progress:
@@ -255,12 +84,13 @@ class Run:
         if not ended:
             raise TimeoutError(f"run {self.id} of process {shown(self.process_name)!r} goes on after {timeout:g} s")
         try:
-            self._raise()
+            self._execution.check()
         except BaseException:
-            del self  # as in `_take`
+            del self  # as in `Execution.take`
             raise
-        assert self._results is not None
-        return list(self._results)
+        results = self._execution.results
+        assert results is not None
+        return list(results)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the run to end, at most `timeout` seconds; return whether it has. Raises nothing of the run.
@@ -272,7 +102,7 @@ class Run:
             raise TypeError(f"{where}: timeout is a number of seconds, or None; got {sketch(timeout)}")
         if timeout != 0:
             self._check_loop()
-        return self._over.wait(timeout)
+        return self._execution.over.wait(timeout)
 
     def __await__(self) -> Generator[Any, None, list[Any]]:
         """Do what `result()` does in a coroutine, without holding up its event loop."""
@@ -289,7 +119,7 @@ class Run:
         """Yield the outcome of each task once, as they end; those that never started come last."""
         ended: SimpleQueue[int | None] = SimpleQueue()
         with Ends(self._run_state, ended.put) as ends:
-            if self._over.is_open:
+            if self._execution.over.is_open:
                 ended.put(None)
             yield from map(self._outcome, ends.before)
             while (index := _get(ended, self._check_loop)) is not None:
@@ -303,7 +133,7 @@ class Run:
 
         ended: Mailbox[int | None] = Mailbox()
         with Ends(self._run_state, ended.put) as ends:
-            if self._over.is_open:
+            if self._execution.over.is_open:
                 ended.put(None)
             for index in ends.before:
                 yield self._outcome(index)
@@ -337,7 +167,7 @@ class Run:
             finally:
                 del self, outcome, error
         if outcome.state in ("skipped", "cancelled"):
-            raise self._absent(index)
+            raise self._execution.absent(index)
         return outcome.value
 
     def summary(self, limit: int = 20) -> str:
@@ -371,7 +201,7 @@ class Run:
         """
         from procession.pictures.timeline import Timeline, spans_of  # pictures are drawn by few
 
-        run_state, ended = self._run_state, self._ended is not None
+        run_state, cores = self._run_state, self._execution.cores_used
         return Timeline(
             self.process_name,
             self.status,
@@ -380,8 +210,8 @@ class Run:
             max_workers=run_state.max_workers,
             stages=self._plan.stages,
             needs=self._plan.needs,
-            cpu=self._cpu if ended else None,
-            cores=(self._spent / self.duration, usable_cores()) if ended else None,
+            cpu=self._execution.cpu,
+            cores=None if cores is None else (cores, usable_cores()),
         )
 
     def __repr__(self) -> str:
@@ -390,18 +220,6 @@ class Run:
         return f"<Run {self.id} of {shown(self.process_name)!r}: {self.status}, {progress}>"
 
     # Inside
-
-    def _event(self, name: EventName) -> Event:
-        run_state, ended = self._run_state, self._ended
-        return Event(
-            name,
-            self.process_name,
-            self.id,
-            at=run_state.moment(run_state.began if ended is None else ended),
-            duration=None if ended is None else ended - run_state.began,
-            error=run_state.ledger.failure,
-            progress=run_state.progress() if self._audience.observed else None,
-        )
 
     def _wait_for(self, index: int) -> None:
         """Wait until a task has ended, or the run has."""
@@ -414,7 +232,7 @@ class Run:
         self._run_state.watch(watch)
         try:
             # Watching began before this look, so that neither can end unseen between the two.
-            if self._run_state.ledger.ends[index] is None and not self._over.is_open:
+            if self._run_state.ledger.ends[index] is None and not self._execution.over.is_open:
                 self._check_loop()
                 ended.wait()
         finally:
@@ -423,73 +241,18 @@ class Run:
     async def _awaited(self) -> list[Any]:
         async for _ in self:
             pass
-        self._raise()
-        assert self._results is not None
-        return list(self._results)
+        self._execution.check()
+        results = self._execution.results
+        assert results is not None
+        return list(results)
 
     def _check_loop(self) -> None:
         """Refuse to wait where that would hold up the very run that is waited for."""
-        if self._run_state.loop_thread == threading.get_ident() and not self._over.is_open:
+        if self._run_state.loop_thread == threading.get_ident() and not self._execution.over.is_open:
             raise RuntimeError(
                 f"run {self.id} of process {self.process_name!r} needs the event loop of this thread, so waiting here "
                 "would never end; in a coroutine: `await run`, or `async for outcome in run`"
             )
-
-    def _conclude(self) -> None:
-        ledger = self._run_state.ledger
-        if self.status != "completed":
-            return
-        assert isinstance(ledger.values, list)
-        self._results = ledger.values
-        if ledger.on_error == "return" and ledger.errors:
-            self._results = [self._in_place(index, value) for index, value in enumerate(ledger.values)]
-
-    def _in_place(self, index: int, value: object) -> object:
-        """Return what stands for a task in the results of `on_error="return"`."""
-        ledger = self._run_state.ledger
-        if index in ledger.errors:
-            return ledger.errors[index] if value is None else value  # which is the list of a map
-        return self._absent(index) if ledger.ends[index] is None else value
-
-    def _absent(self, index: int) -> Exception:
-        where = f"task {index} ({shown(self._run_state.name(index))}) of process {shown(self.process_name)!r}"
-        if self._run_state.ledger.cancelled:
-            return RunCancelledError(f"{where} did not end: the run was cancelled")
-        return TaskSkippedError(f"{where} was skipped, because a task before it failed")
-
-    def _raise(self) -> None:
-        """Raise what ended the run, if anything did."""
-        ledger = self._run_state.ledger
-        status = self.status
-        if ledger.failure is not None:
-            try:
-                raise ledger.failure
-            finally:
-                # The frame is part of the traceback, and the run holds the error: no cycle may stay.
-                del self, ledger
-        if status == "cancelled":
-            ended = sum(end is not None for end in ledger.ends)
-            raise RunCancelledError(
-                f"run {self.id} of process {shown(self.process_name)!r} was cancelled when {ended:,} of "
-                f"{counted(len(ledger.ends), 'task')} had ended{self._among_them()}; process.last_run.outcomes has them"
-            )
-        if status == "failed":
-            errors = [ledger.errors[index] for index in sorted(ledger.errors)]
-            text = (
-                f"{len(errors):,} of {counted(len(ledger.ends), 'task')} of process {shown(self.process_name)!r} failed"
-            )
-            try:
-                raise BaseExceptionGroup(text, errors)
-            finally:
-                del self, ledger, errors
-
-    def _among_them(self) -> str:
-        """Return words for what failed in a cancelled run, unless that is only what was cancelled with it."""
-        errors = self._run_state.ledger.errors
-        indexes = [index for index in sorted(errors) if not isinstance(errors[index], RunCancelledError)]
-        if not indexes:
-            return ""
-        return f", {len(indexes):,} of them with a failure (task {indexes[0]}: {described(errors[indexes[0]])})"
 
     def _outcome(self, index: int) -> Outcome:
         run_state, ledger = self._run_state, self._run_state.ledger

@@ -128,18 +128,26 @@ class GroupCommit:
 
     def close(self) -> None:
         """Commit what is left, trying once more where it could not be, and take nothing more."""
+        interruption: BaseException | None = None
         with self._lock:
-            self._drain()
+            try:
+                self._drain()
+            except BaseException as ctrl_c:  # what has ended is to be recorded all the same
+                interruption = ctrl_c
             again, self._error = self._error, None
             if again is not None:
                 self._drain(again=True)
             self._over = True
             error = self._error
-            if error is None:
-                return
             records = [record for record, _ in self._queue]
             self._queue.clear()
-        self._lost(error if again is None else again, records)
+        try:
+            if error is not None:
+                self._lost(error if again is None else again, records)
+            if interruption is not None:
+                raise interruption
+        finally:
+            interruption = None  # no cycle may stay
 
     def _drain(self, *, again: bool = False) -> None:
         while self._queue and self._error is None:

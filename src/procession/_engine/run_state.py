@@ -283,13 +283,15 @@ class RunState:
             cancel_child()
 
     def close(self) -> None:
-        """Close the books: whatever has not started by now never will."""
-        if self.recording is not None:
-            self.recording.commits.close()
-        if not self.ledger.over:
+        """Close the books, once, when the engine has ended: whatever has not started by now never will."""
+        try:
+            if self.recording is not None:
+                self.recording.commits.close()
             self._fail_unawaited()
-        self.ledger.finish()
-        self.maps = {index: _Ended(part.progress) for index, part in self.maps.items()}
+        finally:
+            self.ledger.finish()
+            self.maps = {index: _Ended(part.progress) for index, part in self.maps.items()}
+            self._driver = None  # no cycle may stay: it would keep what failed until the collector comes
 
     # What the caller's side asks
 

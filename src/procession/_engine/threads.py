@@ -93,12 +93,10 @@ class ThreadEngine:
             raise
         finally:
             self.close()
-            run_state.close()
 
     def close(self) -> None:
         """End the watcher, and let go of all that makes a cycle: it would keep what failed, and its frames, alive."""
         self._watcher.close()
-        self.run_state.detach()
         self._maps = {}
         self._calls.close()
 

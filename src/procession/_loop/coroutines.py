@@ -187,7 +187,6 @@ class CoroutineEngine:
 
     def _close(self) -> None:
         self._side_threads.close()
-        self.run_state.close()
 
     # Workers
 

@@ -116,8 +116,6 @@ class Coordinator:
             self._left = True
             coordinator.join(_LEAVING_S)
             raise
-        finally:
-            run_state.close()
 
     def _coordinate(self) -> None:
         run_state = self.run_state
@@ -139,7 +137,6 @@ class Coordinator:
                     backend.close(at_once=self._left)
                 except BaseException as error:
                     run_state.interrupt(error)
-            run_state.close()
 
     def _run(self, stage: Stage, backend: Backend) -> None:
         """Run all tasks of a stage that are ready or become ready."""
