@@ -1,438 +1,418 @@
-"""A `map` task in a run: many workers draw from its iterables, one of them ends it.
-
-iterables ──refill (one worker at a time)──▶ window ──popleft──▶ workers ──▶ results
-                                             ≤ 64 elements drawn and not yet begun
-"""
+"""The call of a map task in threads: any number of workers call its elements, and the last to leave ends it."""
 
 import contextvars
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from itertools import islice
-from operator import length_hint
+from functools import partial
 from typing import Any
 
-from procession._engine.attempt import attempted, stripped
+from procession._engine.attempt import Attempt, GiveUp, too_long
 from procession._engine.call_context import CURRENT_CALL, CallContext
+from procession._engine.calls import LeaveTask, Worker, Workers, watched
 from procession._engine.decimals import own_decimals
-from procession._engine.note import annotate
+from procession._engine.map_state import WINDOW, Element, MapState
+from procession._engine.retry import Abandoned, Late, Retry, Straggler
 from procession._engine.run_state import RunState
+from procession._engine.unawaited import awaited
 from procession._model.map_share import MapShare
-from procession._model.progress import Progress
 from procession._model.record import WHOLE
-from procession._model.task import MapFunction, Options, check_iterables
-from procession._model.text import counted, shown
-from procession._plan.wiring import bound
-from procession.errors import PlanChangedError, TaskCancelled
-
-WINDOW = 64
-"""Elements drawn from the iterables and not yet begun, at most."""
-
-_QUICK_S = 0.001
-
-_AT_HAND = frozenset({list, tuple, range, str, bytes, dict, set, frozenset})
-"""Types of iterables whose elements are there already, so that to draw from them takes no time."""
+from procession._model.task import Call, MapFunction, Options
 
 
-_REMEDY = "Start under another run id, or with allow_changes=True"
+class ThreadMap:
+    """One map task of a run. `join` has the calling worker work on it.
 
-
-class LeaveMap(Exception):
-    """A worker leaves a map to the others that are still on it."""
-
-
-class MapJob:
-    """The call of one map task, which any number of workers make together; the last to leave has its value."""
-
-    __slots__ = (
-        "_active",
-        "_asked",
-        "_at_hand",
-        "_began",
-        "_context",
-        "_cut_short",
-        "_done",
-        "_drawing",
-        "_drawing_s",
-        "_drawn",
-        "_elements",
-        "_ended",
-        "_errors",
-        "_exhausted",
-        "_failed",
-        "_failure",
-        "_in_order",
-        "_index",
-        "_length",
-        "_lock",
-        "_map_function",
-        "_moved",
-        "_options",
-        "_recorded",
-        "_refill",
-        "_results",
-        "_run_state",
-        "_where",
-        "_window",
-    )
+    A worker that draws elements has another one asked to join, by making the task ready again: so as many come as are
+    free, and none waits for another that draws from a slow source.
+    """
 
     def __init__(
         self,
         run_state: RunState,
+        workers: Workers,
         index: int,
         map_function: MapFunction,
         options: Options,
         *,
         in_order: bool,
     ) -> None:
+        self.state = MapState(run_state, index, map_function, options, in_order=in_order)
         self._run_state = run_state
-        self._in_order = in_order
-        self._index = index
-        self._where = f"process {shown(run_state.process_name)!r}, task {index} ({shown(run_state.name(index))})"
-        self._recorded = {} if run_state.recorder is None else dict(run_state.recorder.elements(index))
-        may_move = run_state.recorder is not None and run_state.recorder.allow_changes
-        self._moved = {one.digest: one for one in self._recorded.values()} if may_move else {}
-        self._map_function = map_function
-        self._options = options
+        self._workers = workers
         self._lock = threading.Lock()
-        self._drawing = threading.Lock()  # held while the iterables are drawn from, which may take long
-        self._drawing_s = 0.0
-        self._elements: Iterator[tuple[Any, ...]] | None = None
-        self._window: deque[tuple[int, tuple[Any, ...]]] = deque()
-        self._refill = 1
-        self._drawn = 0
-        self._length = 0
-        self._done = 0
-        self._failed = 0
-        self._results: list[Any] = []
-        self._errors: dict[int, BaseException] = {}
-        self._failure: BaseException | None = None
-        self._exhausted = False
-        self._at_hand = False
-        self._cut_short = False
-        self._ended = False
         self._active = 0
         self._asked = False
-        self._began: float | None = None
-        self._context = contextvars.copy_context()
+        self._ended = False
+        self._paused = 0
+        self._again: deque[tuple[Element, Late | None]] = deque()
+        """Elements that are due again, or whose call was given up."""
+        self._retries: dict[int, Retry] = {}
+        self._most = max(WINDOW, 4 * run_state.max_workers)
+        self._context = contextvars.Context()
+        self._plain = not (
+            run_state.recorder is not None
+            or run_state.verbose
+            or run_state.decimals is not None
+            or options.timeout is not None
+            or not isinstance(options.retries, int)
+        )
 
-    def join(self) -> list[Any]:
-        """Work on the map; return its results if this is the last worker on it, else raise `Left`."""
+    def join(self, call_context: CallContext) -> list[Any]:
+        """Work on the map; return its results if this is the last worker on it, else raise `LeaveTask`."""
+        state = self.state
         self._come()
-        call_context = CURRENT_CALL.get()
+        share = state.share(call_context.worker)
         # Of the one who began: what was set at the start of the map, all of its elements see.
-        context = self._context.copy()
-        context.run(CURRENT_CALL.set, call_context)
-        map_share = MapShare(self._index, call_context.worker, time.perf_counter())
-        while self._run_state.commit() and (drawn := self._next()) is not None:
-            one, own = context.copy(), self._own_context(call_context, drawn[0])
-            if own is not call_context:
-                one.run(CURRENT_CALL.set, own)
-            if self._run_state.decimals is not None:
-                one.run(own_decimals, self._run_state.decimals)
-            self._call(one, map_share, *drawn)
-            own.over = own is not call_context
-            call_context.element = WHOLE
-            del drawn, one
-        self._took_part(map_share)
+        base = self._context.copy()
+        base.run(CURRENT_CALL.set, call_context)
+        while self._run_state.commit():
+            context = base.copy()
+            draw = self._draw_plain if self._plain and not self._again else self._draw_one
+            if not context.run(draw, call_context, share, context, base):
+                break
+        call_context.element = WHOLE
+        state.took_part(share)
         self._leave()
-        return self._concluded()
-
-    @property
-    def progress(self) -> Progress:
-        """How far the map has come, in elements."""
-        with self._lock:
-            total = self._drawn if self._exhausted else max(self._drawn, self._length)
-            return Progress(self._done, self._failed, total)
-
-    def _own_context(self, call_context: CallContext, place: int) -> CallContext:
-        """Return the context of an element's call: the worker's or, where what it leaves behind could tell, its own."""
-        if self._run_state.recorder is not None:
-            return call_context.own(self._index, place)
-        call_context.element = place
-        return call_context
+        return state.conclude()
 
     def _come(self) -> None:
+        state = self.state
         with self._lock:
             self._asked = False
-            self._enter()
-        if self._window:
+            starts = self._run_state.ledger.starts
+            if state.began is None:
+                start = starts[state.index] or time.perf_counter()
+                try:
+                    state.open(start)
+                except BaseException:
+                    self._ended = True
+                    raise
+                self._context = contextvars.copy_context()
+            else:
+                starts[state.index] = state.began
+            if self._ended or (self._active and self._nothing_left):
+                # With everything begun there is nothing to join, and whoever is still on it ends it.
+                raise LeaveTask
+            self._active += 1
+        if state.window:
             self._ask()
 
-    def _ask(self) -> None:
-        """Have one more worker join, if there is one, unless one has been asked and has not come yet."""
-        if not self._asked and not self._in_order:
-            self._asked = True
-            self._run_state.ledger.put_back(self._index)
-            self._run_state.recruit(1)
-
-    def _took_part(self, map_share: MapShare) -> None:
-        with self._lock:
-            map_share.drawn, self._drawing_s = self._drawing_s, 0.0
-        self._run_state.took_part(map_share)
-
     def _leave(self) -> None:
-        """Return in the last worker, else raise `Left`: there are others, or will be."""
+        """Return in the last worker, else raise `LeaveTask`: there are others, or will be."""
         with self._lock:
             self._active -= 1
             if self._active:
-                raise LeaveMap
+                raise LeaveTask
             left = not self._nothing_left
+            if not left and self._paused and not self.state.stopped:
+                raise LeaveTask
             self._ended = not left
         if left:
             self._ask()
-            raise LeaveMap
+            raise LeaveTask
+        self._end_paused()
 
     @property
     def _nothing_left(self) -> bool:
-        """Whether no element is left to begin."""
-        halted = self._run_state.ledger.halted or self._failure is not None
-        return halted or (self._exhausted and not self._window)
+        """Whether no element is left to begin, now."""
+        return self.state.stopped or (self.state.nothing_left and not self._again)
 
-    def _enter(self) -> None:
-        starts = self._run_state.ledger.starts
-        if self._began is None:
-            self._began = starts[self._index]
-            try:
-                self._elements = self._opened()
-            except BaseException:
-                self._ended = True
-                raise
-            if self._run_state.verbose:
-                self._run_state.report("task_started", self._index, 1, None)
-            self._context = contextvars.copy_context()
-            self._context.run(own_decimals, self._run_state.decimals)
-        starts[self._index] = self._began
-        if self._ended or (self._exhausted and not self._window):
-            # With everything begun there is nothing to join, and whoever is still on it ends it.
-            raise LeaveMap
-        self._active += 1
+    def _ask(self) -> None:
+        """Have one more worker join, if there is one, unless one has been asked and has not come yet."""
+        if not self._asked and not self.state.in_order:
+            self._asked = True
+            self._run_state.ledger.put_back(self.state.index)
+            self._run_state.recruit(1)
 
-    def _opened(self) -> Iterator[tuple[Any, ...]]:
-        iterables = self._iterables()
-        check_iterables(iterables, self._where)
-        if self._run_state.recorder is not None and self._index in self._run_state.plan.needs:
-            # Of what was given itself, the fingerprint has told already; here are the values of handles, too.
-            from procession._plan.digest import check_order  # as in `_checked`
+    def _drew(self) -> bool:
+        """Draw, and return whether there is anything in the window."""
+        there = self.state.draw(self._most - self._active - self._paused - len(self._again), self._ask)
+        if there:
+            self._ask()
+        return there
 
-            check_order(iterables, self._where)
-        self._length = max(map(_about, iterables))
-        self._at_hand = all(type(iterable) in _AT_HAND for iterable in iterables)
-        iterators = [iter(iterable) for iterable in iterables]
-        if any(iterator is iterable for iterator, iterable in zip(iterators, iterables, strict=True)):
-            self._map_function.spent = True
-        return zip(*iterators, strict=True)
+    # Calls
 
-    def _iterables(self) -> tuple[Any, ...]:
-        return bound(self._run_state.plan.calls[self._index][1], {}, self._run_state.ledger.values)[0]
+    def _draw_plain(
+        self,
+        call_context: CallContext,
+        share: MapShare,
+        context: contextvars.Context,
+        base: contextvars.Context,
+    ) -> bool:
+        """Call elements until there are none; return early, with True, when the context is used up.
 
-    def _next(self) -> tuple[int, tuple[Any, ...]] | None:
-        """Return the next element with its place, or `None` when there is none or none may start."""
-        while not self._run_state.ledger.halted and self._failure is None:
-            try:
-                return self._window.popleft()
-            except IndexError:
-                if not self._refilled():
-                    return None
-        return None
-
-    def _refilled(self) -> bool:
-        """Draw, and return whether there was anything.
-
-        Nobody waits long for somebody else who draws from a slow source: there may be other tasks, and what comes may
-        depend on them. Who draws an element asks for a worker again.
+        The hot path, laid out as in `ThreadEngine`.
         """
-        if not self._drawing.acquire(timeout=_QUICK_S):
-            return bool(self._window)
+        state, clock, ledger = self.state, time.perf_counter, self._run_state.ledger
+        claim, function, results = state.window.popleft, state.function, state.results
+        longest, place, element = share.longest[1], -1, ()
+        began = start = now = clock()
         try:
-            if self._window:
-                return True
-            if self._exhausted or self._elements is None:
-                return False
-            return self._drew(self._elements)
-        finally:
-            self._drawing.release()
-
-    def _drew(self, elements: Iterator[tuple[Any, ...]]) -> bool:
-        start, before = time.perf_counter(), self._drawn
-        quick = True
-        try:
-            # One at a time, so that what came before an error of the iterable is not lost with it.
-            for element in islice(elements, self._refill):
-                self._results.append(None)
-                self._window.append((self._drawn, element))
-                self._drawn += 1
-                self._ask()
-                quick = time.perf_counter() - start < _QUICK_S
-                if not quick:
-                    break
-            else:
-                self._exhausted = self._drawn - before < self._refill
-        except BaseException as error:
-            self._exhausted = True
-            with self._lock:
-                self._fail(self._clear(error))
+            while not ledger.halted:
+                start = now
+                try:
+                    place, element = claim()
+                except IndexError:
+                    share.busy += now - began
+                    more = not self._again and self._drew()
+                    began = now = clock()
+                    if more:
+                        continue
+                    return bool(self._again)
+                call_context.element = place
+                results[place] = function(*element)
+                place = -1
+                now = clock()
+                share.elements += 1
+                if now - start > longest:
+                    longest = now - start
+                    share.longest = start, longest
+                if context != base:
+                    return True
             return False
-        finally:
-            self._drawing_s += time.perf_counter() - start
-        # A slow source gets to hand out each element as soon as there is one.
-        self._refill = min(WINDOW, self._refill * 2) if quick else 1
-        return self._drawn > before
-
-    def _clear(self, error: BaseException) -> BaseException:
-        if isinstance(error, ValueError) and str(error).startswith("zip() argument"):
-            return ValueError(
-                f"{self._where}: the iterables of a map must be equally long; "
-                f"after {self._drawn} elements, {str(error)[6:]}"
-            )
-        return error
-
-    def _call(self, context: contextvars.Context, map_share: MapShare, place: int, element: tuple[Any, ...]) -> None:
-        start, recalled, failed = time.perf_counter(), False, False
-        try:
-            digest = self._recall(place, element)
-            recalled = digest is None
-            if digest is not None:
-                value = context.run(
-                    attempted,
-                    self._run_state,
-                    self._index,
-                    self._options,
-                    self._map_function.function,
-                    element,
-                    {},
-                    place,
-                )
-                self._keep(place, digest, value, start)
         except BaseException as error:
-            failed = True
-            self._raised(place, error, start)
-        if not recalled:
-            map_share.note(start, time.perf_counter())
-            map_share.count(failed=failed)
-        self._count(place)
-
-    def _recall(self, place: int, element: tuple[Any, ...]) -> bytes | None:
-        """Return the digest of an element that is to be called; of another, take what was recorded."""
-        run_state = self._run_state
-        digest = b"" if run_state.recorder is None else self._checked(place, element)
-        if place in self._recorded:
-            self._results[place] = self._recorded[place].value
-            return None
-        if run_state.verbose:
-            run_state.report("element_started", self._index, 1, None, element=place)
-        return digest
-
-    def _keep(self, place: int, digest: bytes, value: Any, start: float) -> None:
-        run_state = self._run_state
-        attempts = run_state.attempts.get((self._index, place), 1)
-        run_state.element_finished(self._index, place, digest, value, start, attempts)
-        self._results[place] = value
-        if run_state.verbose:
-            took = time.perf_counter() - start
-            run_state.report("element_completed", self._index, attempts, took, element=place)
-
-    def _raised(self, place: int, error: BaseException, start: float) -> None:
-        run_state = self._run_state
-        BaseException.with_traceback(error, stripped(error.__traceback__))
-        attempt = run_state.attempts.get((self._index, place), 1)
-        annotate(error, run_state.process_name, self._index, run_state.name(self._index), attempt, place)
-        if place not in self._recorded:
-            run_state.element_raised(self._index, place, error, start, attempt)
-        if isinstance(error, TaskCancelled) and run_state.ledger.halted:
-            self._cut_short = True
-        elif run_state.ledger.on_error == "stop" or not isinstance(error, Exception):
-            with self._lock:
-                self._fail(error)
-        else:
-            self._errors[place] = error
-        with self._lock:
-            self._failed += 1
-
-    def _count(self, place: int) -> None:
-        run_state = self._run_state
-        made = run_state.attempts.pop((self._index, place), 1)
-        with self._lock:
-            self._done += 1
-            if made > run_state.attempts.get(self._index, 1):
-                run_state.attempts[self._index] = made
-
-    def _checked(self, place: int, element: tuple[Any, ...]) -> bytes:
-        """Return the digest of an element, and forget what was recorded in its place if that was another."""
-        from procession._plan.identity import digest_element  # which the journal has imported
-
-        digest = digest_element(element, self._where)
-        recorded = self._recorded.get(place)
-        if self._run_state.recorder is not None and self._run_state.recorder.allow_changes:
-            if recorded is None or recorded.digest != digest:
-                self._recorded.pop(place, None)
-                self._find_elsewhere(place, digest)
-            return digest
-        if recorded is not None and recorded.digest != digest:
-            raise PlanChangedError(
-                f"{self._where}: element {place:,} is not the one that was recorded. {_REMEDY}, which calls it again"
-            )
-        return digest
-
-    def _find_elsewhere(self, place: int, digest: bytes) -> None:
-        """Take for an element what is recorded of the same one at another place, and record it here, too."""
-        found = self._moved.get(digest)
-        if found is not None:
-            self._run_state.element_finished(
-                self._index, place, digest, found.value, time.perf_counter(), found.attempts
-            )
-            self._recorded[place] = found
-
-    def _check_length(self, length: int) -> None:
-        """Refuse, or forget, what was recorded of elements that there are no more."""
-        recorder = self._run_state.recorder
-        last = WHOLE if recorder is None else recorder.last_element(self._index)
-        if recorder is None or last < length:
-            return
-        if not recorder.allow_changes:
-            raise PlanChangedError(
-                f"{self._where}: its iterables gave {length:,} elements, and element {last:,} was recorded. {_REMEDY}, "
-                "which forgets those that are gone"
-            )
-        recorder.forget_elements(self._index, length)
-
-    def _fail(self, error: BaseException) -> None:
-        if self._failure is None:
-            self._failure = error
-            self._window.clear()
-            self._run_state.fail_early(self._index, error, in_order=self._in_order)
-
-    def _concluded(self) -> list[Any]:
-        results, self._results = self._results, []
-        errors, self._errors = self._errors, {}
-        failure, self._failure = self._failure, None
-        self._elements = None
-        try:
-            if failure is not None:
-                raise failure
-            if self._cut_short or self._window or not self._exhausted:
-                raise TaskCancelled(f"a map was stopped after {self._drawn} elements")
-            self._check_length(len(results))
-            if errors:
-                for place, error in errors.items():
-                    results[place] = error
-                if self._run_state.ledger.on_error == "return":
-                    self._run_state.ledger.values[self._index] = results
-                count = counted(len(results), "element")
-                text = f"{len(errors):,} of {count} of {shown(self._run_state.name(self._index))} failed"
-                raise BaseExceptionGroup(text, [errors[place] for place in sorted(errors)])
-            if self._run_state.verbose:
-                began = self._began or 0.0
-                self._run_state.report("task_completed", self._index, 1, time.perf_counter() - began)
-            return results
+            if place < 0:
+                if isinstance(error, Exception):
+                    return True  # comparing what an element put into its context failed: it is not the same
+                raise
+            now = clock()
+            self._failed((place, element), error, share, b"", start)
+            return True
         finally:
-            del failure, errors
+            share.busy += now - began
+            share.end = now
 
+    def _draw_one(
+        self,
+        call_context: CallContext,
+        share: MapShare,
+        _context: contextvars.Context,
+        _base: contextvars.Context,
+    ) -> bool:
+        """Call the next element, with all that there is to its call; return whether to go on."""
+        state, run_state = self.state, self._run_state
+        late: Late | None = None
+        try:
+            element, late = self._again.popleft()
+        except IndexError:
+            if not state.window and not self._drew():
+                return False
+            try:
+                element = state.window.popleft()
+            except IndexError:
+                return True  # another worker was faster
+        own = call_context if run_state.recorder is None else call_context.own(state.index, element[0])
+        own.element = element[0]
+        CURRENT_CALL.set(own)
+        if run_state.decimals is not None:
+            own_decimals(run_state.decimals)
+        try:
+            if late is not None:
+                self._failed(element, late.error, share, late.digest, late.start, late.straggler)
+            elif run_state.ledger.halted:
+                self._drop(element[0])
+            else:
+                self._call(element, own, share)
+        finally:
+            own.attempt = 1
+            own.over = own is not call_context
+        return True
 
-def _about(iterable: object) -> int:
-    """Return about how many elements there are; 0 where nothing is known."""
-    try:
-        return length_hint(iterable)
-    except Exception:
-        return 0
+    def _call(self, element: Element, own: CallContext, share: MapShare) -> None:
+        state, start, digest = self.state, time.perf_counter(), b""
+        place, args = element
+        retry = self._retries.get(place)
+        try:
+            if retry is not None:
+                digest = retry.digest
+                self._begin_again(retry, own)
+            else:
+                known = state.digest(place, args)
+                if known is None:  # it was recorded
+                    return
+                digest = known
+                if not isinstance(state.options.retries, int):  # such rules see each attempt, the first one too
+                    retry = self._retry(element, digest, start)
+            value = awaited(self._called(element, own, share, digest, start))
+            if retry is not None:
+                seconds, returned, value = retry.judge(returned=True, value=value)
+                if seconds is not None:
+                    self._pause(element, retry, seconds)
+                    return
+                if not returned:
+                    raise GiveUp(value)
+                start = retry.start
+            state.returned(place, digest, value, start, time.perf_counter(), own.attempt)
+        except Abandoned:
+            raise
+        except BaseException as error:
+            self._failed(element, error, share, digest, start)
+        else:
+            self._forget(place)
+            share.count(failed=False)
+
+    def _begin_again(self, retry: Retry, own: CallContext) -> None:
+        if retry.hangs and retry.error is not None:
+            raise GiveUp(retry.error)
+        retry.begin()
+        own.attempt = retry.made
+
+    def _called(self, element: Element, own: CallContext, share: MapShare, digest: bytes, start: float) -> Any:
+        """Make the call of an element, within its timeout if it has one."""
+        state, (place, args) = self.state, element
+        seconds, began = state.options.timeout, time.perf_counter()
+        try:
+            if seconds is None:
+                return state.function(*args)
+            worker = self._workers.worker
+            if worker.deadline is None:
+                return self._elsewhere(seconds, element, own, digest, start)
+            straggler = Straggler()
+            late = partial(self._give_up, element, seconds, own, share, worker, straggler, digest, start)
+            attempt = state.index, place, own.attempt
+            deadline = worker.deadline
+            return watched(self._run_state, deadline, seconds, late, straggler, attempt, state.function, args, {})
+        finally:
+            share.note(began, time.perf_counter())
+
+    def _elsewhere(self, seconds: float, element: Element, own: CallContext, digest: bytes, start: float) -> Any:
+        """Make a call in a thread of its own, where the calling one cannot be left behind."""
+        state, (place, args) = self.state, element
+        one = Attempt(self._run_state, state.index, Options(timeout=seconds), state.function, args, {}, place)
+        one.made = own.attempt - 1
+        try:
+            return one()
+        except BaseException:
+            if one.hung is not None and state.options.retries:
+                self._retry(element, digest, start).hung = one.hung
+            raise
+        finally:
+            self._run_state.attempts.pop((state.index, place), None)
+
+    def _give_up(
+        self,
+        element: Element,
+        seconds: float,
+        own: CallContext,
+        share: MapShare,
+        worker: Worker,
+        straggler: Straggler,
+        digest: bytes,
+        start: float,
+    ) -> None:
+        """Give up a call that takes too long. In the watcher's thread, which runs nothing of the user's."""
+        own.abandoned = own.over = True
+        error = too_long(self._run_state, self.state.index, seconds)
+        self._again.append((element, Late(error, start, own.worker, straggler, digest)))
+        self.state.took_part(share)
+        with self._lock:
+            self._active -= 1
+        worker.abandon(self._ask)
+
+    # What follows from a failure
+
+    def _failed(
+        self,
+        element: Element,
+        error: BaseException,
+        share: MapShare,
+        digest: bytes,
+        start: float,
+        straggler: Straggler | None = None,
+    ) -> None:
+        state, place = self.state, element[0]
+        if isinstance(error, GiveUp):
+            error = error.error
+        elif state.options.retries:
+            retry = self._retry(element, digest, start)
+            retry.hung = straggler or retry.hung
+            seconds, returned, value = retry.judge(returned=False, value=error)
+            if seconds is not None:
+                self._pause(element, retry, seconds)
+                return
+            if returned:
+                try:
+                    state.returned(place, digest, awaited(value), retry.start, time.perf_counter(), retry.made)
+                except BaseException as failure:  # it cannot be recorded
+                    returned, value = False, failure
+            if returned:
+                self._forget(place)
+                share.count(failed=False)
+                return
+            error = value
+        made = self._forget(place)
+        state.raised(place, error, start, made)
+        share.count(failed=True)
+
+    def _retry(self, element: Element, digest: bytes, start: float) -> Retry:
+        place, args = element
+        retry = self._retries.get(place)
+        if retry is None:
+            call: Call = self.state.function, args, {}
+            retry = self._retries[place] = Retry(self.state.options, call, start, digest)
+        return retry
+
+    def _forget(self, place: int) -> int:
+        """Let go of the attempts of an element that has ended; return how many there were."""
+        retry = self._retries.pop(place, None)
+        if retry is None:
+            return 1
+        retry.state.forget()
+        retry.error = None
+        return retry.made
+
+    def _pause(self, element: Element, retry: Retry, seconds: float) -> None:
+        """Have an element called again in so many seconds."""
+        self._run_state.report("task_retrying", self.state.index, retry.made, None, retry.error)
+        if seconds <= 0 or self._workers.worker.alone:
+            self._run_state.wait_halted(seconds)
+            self._again.append((element, None))
+            return
+        with self._lock:
+            self._paused += 1
+        self._workers.pause(seconds, partial(self._resume, element))
+
+    def _resume(self, element: Element) -> None:
+        """Have a worker call an element whose pause is over. In the watcher's thread."""
+        with self._lock:
+            self._paused -= 1
+            if self._ended:
+                return
+            self._again.append((element, None))
+        self._ask()
+
+    def _drop(self, place: int) -> None:
+        """Take note that an element will not be called any more: it ends as its last attempt did, if it had one."""
+        retry = self._retries.get(place)
+        error = None if retry is None else retry.error
+        if retry is None or error is None:
+            self.state.drop()
+        else:
+            self.state.raised(place, error, retry.start, self._forget(place))
+
+    # The end
+
+    def _end_paused(self) -> None:
+        """End the elements that pause, or were given up, when nothing new may start."""
+        while self._again:
+            (place, _), late = self._again.popleft()
+            if late is not None:
+                self.state.raised(place, late.error, late.start, self._forget(place))
+            else:
+                self._drop(place)
+        for place in list(self._retries):
+            self._drop(place)
+
+    def end_left(self) -> None:
+        """End the map if it has begun and all workers have left it before its end, as nothing new may start."""
+        run_state, index = self._run_state, self.state.index
+        if self.state.began is None or self._ended or run_state.ledger.ends[index] is not None:
+            return
+        self._ended = True
+        self._end_paused()
+        try:
+            run_state.finished(index, self.state.conclude(), time.perf_counter())
+        except BaseException as error:
+            run_state.raised(index, error, in_order=self.state.in_order)

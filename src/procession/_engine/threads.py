@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.calls import LeaveTask, TaskCalls
 from procession._engine.latch import Latch
+from procession._engine.map import ThreadMap
 from procession._engine.retry import Abandoned
 from procession._engine.run_state import RunState
-from procession._engine.thread_map import ThreadMap
 from procession._engine.watcher import Deadline, Watcher
 from procession._model.strategy import Stage
 from procession._model.task import PLAIN, MapFunction
@@ -171,12 +171,8 @@ class ThreadEngine:
     def _end_left(self) -> None:
         """End what all workers have left before its end, as nothing new may start."""
         self._calls.end_paused()
-        for index, job in self._maps.items():
-            if job.is_left and self.run_state.ledger.ends[index] is None:
-                try:
-                    self.run_state.finished(index, job.end(), time.perf_counter())
-                except BaseException as error:
-                    self.run_state.raised(index, error, in_order=self._in_order)
+        for job in self._maps.values():
+            job.end_left()
 
     def _do_without(self) -> None:
         """Go on where there is no worker: in this thread if the interpreter waits for it before it exits, else fail."""

@@ -1,17 +1,30 @@
-"""Attempts of a coroutine: as in `attempt`, but awaited, cancelled for real, and with pauses that take no thread."""
+"""Attempts of a coroutine: each in an asyncio task of its own, with pauses between them that hold no slot.
+
+owner.begin ──▶ attempt ──▶ what follows? ──┬─ nothing ──▶ returned, or raised
+                   ▲                        └─ another ──▶ the engine parks the call
+                   └────────────────────────────────────── and comes back with it
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from contextvars import Context
+import time
+from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Set as AbstractSet
+from contextvars import Context, copy_context
 from inspect import isawaitable
-from typing import Any
+from types import coroutine
+from typing import Any, Protocol
 
-from procession._engine.attempt import Attempts, Scene, stripped
-from procession._engine.retry_state import retrying, untie
+from procession._engine.attempt import stripped
+from procession._engine.call_context import CURRENT_CALL, CallContext
+from procession._engine.decimals import own_decimals
+from procession._engine.retry_state import Verdict, retrying, untie
+from procession._engine.run_state import RunState
 from procession._engine.unawaited import awaited
 from procession._model.record import WHOLE
-from procession._model.task import Options
+from procession._model.task import MapFunction, Options
+from procession._model.text import shown
+from procession._plan.plan import Plan
+from procession.errors import TaskCancelled, TaskTimeoutError
 
 _RULES = (
     "stop",
@@ -25,126 +38,258 @@ _RULES = (
     "retry_error_callback",
 )
 
-PATIENCE_S = 0.005
-"""How long coroutines that never wait may keep the loop from all else."""
 
+@coroutine
+def starting() -> Generator[None, None, None]:
+    """Wait for the first step of the asyncio task that will run the calling coroutine.
 
-async def attempted(
-    scene: Scene,
-    pause: Callable[[float], Awaitable[bool]],
-    index: int,
-    options: Options,
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    element: int = WHOLE,
-) -> Any:
-    """Await a call as its options say; return its value, or raise what the last attempt raised.
-
-    `pause` waits so many seconds, but no longer than until nothing new may start, and returns whether that is so.
+    A coroutine that was sent this far by hand hears of a cancellation even if that comes before its first step. One
+    that has not begun would be dropped without a word, and its slot with it.
     """
-    if options.retries == 0 and options.timeout is None:
-        return awaited(await function(*args, **kwargs))
-    attempts = Attempts(scene, index, options, function, args, kwargs, element)
-    if options.retries == 0:
-        return awaited(await _one(attempts))
-
-    import tenacity  # in use only where there are retries: see `retrying`
-
-    rules = retrying(options)
-    if not getattr(rules, "enabled", True):
-        return awaited(await _one(attempts))
-    # Its class for coroutines, as the callbacks may be some; not called, so that they see the task's own function.
-    again = tenacity.AsyncRetrying(**{rule: getattr(rules, rule) for rule in _RULES})
-    state = tenacity.RetryCallState(again, function, args, kwargs)
-    again.begin()
-    try:
-        while True:
-            what: Any = again.iter(state)
-            what = await what if isawaitable(what) else what  # older ones decide at once
-            if isinstance(what, tenacity.DoAttempt):
-                try:
-                    state.set_result(await _one(attempts))
-                except BaseException as error:
-                    state.set_exception((type(error), error, error.__traceback__))
-            elif isinstance(what, tenacity.DoSleep):
-                state.prepare_for_next_attempt()
-                attempts.report_retry()
-                if await pause(float(what)) and attempts.error is not None:
-                    raise attempts.error
-            else:
-                return awaited(what)
-    finally:
-        # As in `attempt`: no cycle may stay.
-        untie(again, state)
-        attempts.error = None
+    yield
 
 
-def current() -> "asyncio.Task[Any]":
-    """Return the asyncio task that runs."""
-    task = asyncio.current_task()
-    assert task is not None
-    return task
+class Owner(Protocol):
+    """What a call belongs to: the engine for the call of a task, a map for the call of an element."""
+
+    def begin(self, call: "PendingCall") -> None:
+        """Prepare the first attempt, in the context of its asyncio task."""
+        ...
+
+    def returned(self, call: "PendingCall", value: object) -> None:
+        """Take note of what the call returned. Raises for a value that cannot be recorded."""
+        ...
+
+    def raised(self, call: "PendingCall", error: BaseException) -> None:
+        """Take note of what the call raised."""
+        ...
 
 
-async def discard_cancellation(task: "asyncio.Task[Any]") -> None:
-    """Forget a cancellation of the running task that was meant for a coroutine which has ended."""
-    while task.cancelling():
-        await yield_to_loop()
-        task.uncancel()
+class PendingCall:
+    """A call of a coroutine function that may take several attempts, or that has options, or is followed closely."""
 
+    __slots__ = (
+        "args",
+        "began",
+        "context",
+        "digest",
+        "element",
+        "error",
+        "function",
+        "index",
+        "kwargs",
+        "made",
+        "options",
+        "owner",
+        "rules",
+        "start",
+        "timer",
+        "worker",
+    )
 
-async def yield_to_loop() -> None:
-    """Let others have the loop. What runs next looks by itself whether it may, so no cancellation is needed here."""
-    with suppress(asyncio.CancelledError):
-        await asyncio.sleep(0)
+    def __init__(
+        self,
+        owner: Owner,
+        index: int,
+        function: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        element: int = WHOLE,
+    ) -> None:
+        self.owner = owner
+        self.index = index
+        self.element = element
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self.options = options
+        self.context: Context | None = None
+        """What each attempt runs in a copy of; `None` where that is the owner's context."""
+        self.digest = b""
+        self.made = 0
+        """How many attempts have begun."""
+        self.start = 0.0
+        """When the first attempt began, as a reading of the clock."""
+        self.began = 0.0
+        """When the last attempt began."""
+        self.worker = ""
+        """Who made the last attempt."""
+        self.error: BaseException | None = None
+        """What the last attempt raised."""
+        self.rules: RetryRules | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        """What ends the pause that the call is in."""
 
-
-def contexts_equal(one: Context, other: Context) -> bool:
-    """Return whether two contexts hold the same. Almost for nothing where one is a copy that nobody has changed."""
-    try:
-        return one == other
-    except Exception:
-        return False  # comparing what a task put into it failed: it is not the same
-
-
-async def in_own_task(context: Context, function: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
-    """Await a call in another context: as a task of its own, which is cancelled with the one that waits for it."""
-    value, error = await asyncio.Task(_boxed(function, args, kwargs), context=context)
-    if error is not None:
+    async def attempt(self, run_state: RunState, call_context: CallContext) -> float | None:
+        """Make an attempt; return in how many seconds another is to follow, or `None` where the call has ended."""
+        self.made += 1
+        self.worker = call_context.worker
+        self.began = time.perf_counter()
+        value: Any = None
         try:
-            raise error
+            await starting()
+            CURRENT_CALL.set(call_context)
+            if run_state.decimals is not None:
+                own_decimals(run_state.decimals)
+            self.began = time.perf_counter()
+            if self.made == 1:
+                self.start = self.began
+                self.owner.begin(self)
+                if self.options.retries:
+                    self.context = copy_context()
+            elif self.element == WHOLE:
+                run_state.attempts[self.index] = self.made
+            if self.rules is not None or not isinstance(self.options.retries, int):
+                if self.rules is None:
+                    self.rules = self._new_rules()
+                await self.rules.begin()
+        except BaseException as error:
+            self._end(returned=False, value=error)
+            return None
+        try:
+            returned, value = True, await (self._called() if self.options.timeout is None else self._in_time())
+        except BaseException as error:
+            returned, value = False, error
+        return await self.followed(run_state, returned=returned, value=value)
+
+    async def followed(self, run_state: RunState, *, returned: bool, value: Any) -> float | None:
+        """Return in how many seconds another attempt follows one that ended so, or `None` where the call has ended."""
+        options = self.options
+        seconds: float | None = None
+        if self.rules is not None or (options.retries and not returned and isinstance(value, Exception)):
+            try:
+                if self.rules is None:
+                    self.rules = self._new_rules()
+                    await self.rules.begin()
+                seconds, returned, value = await self.rules.verdict(returned=returned, value=value)
+            except BaseException as error:
+                seconds, returned, value = None, False, error
+        if seconds is None:
+            self._end(returned=returned, value=value)
+            return None
+        self.error = None if returned else value
+        run_state.report("task_retrying", self.index, self.made, None, self.error)
+        return seconds
+
+    def end_pause(self) -> None:
+        """Let no other attempt follow by itself."""
+        if self.timer is not None:
+            self.timer.cancel()
+
+    def give_up(self) -> None:
+        """End as the last attempt did, as no other will be made."""
+        stopped = TaskCancelled("the run was stopped before the next attempt")
+        self._end(returned=False, value=stopped if self.error is None else self.error)
+
+    def _end(self, *, returned: bool, value: Any) -> None:
+        try:
+            if returned:
+                try:
+                    self.owner.returned(self, awaited(value))
+                except BaseException as error:
+                    self.owner.raised(self, error)
+            else:
+                self.owner.raised(self, value)
         finally:
-            error = None
-    return value
+            # No cycle may stay, which would keep what was raised until the collector comes.
+            if self.rules is not None:
+                self.rules.forget()
+            value = self.error = None
 
+    def _new_rules(self) -> "RetryRules":
+        return RetryRules(self.options, self.function, self.args, self.kwargs)
 
-async def _boxed(
-    function: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Any, BaseException | None]:
-    try:
-        return await function(*args, **kwargs), None
-    except (KeyboardInterrupt, SystemExit) as error:
-        return None, error  # raised by a task of its own, these would end the loop
+    async def _called(self) -> Any:
+        return await self.function(*self.args, **self.kwargs)
 
-
-async def _one(attempts: Attempts) -> Any:
-    call_context, context = attempts.begin()
-    timeout = attempts.options.timeout
-    limit = asyncio.timeout(timeout)
-    try:
+    async def _in_time(self) -> Any:
+        timeout = self.options.timeout
+        assert timeout is not None
+        limit = asyncio.timeout(timeout)
         try:
             async with limit:
-                return await in_own_task(context, attempts.function, *attempts.args, **attempts.kwargs)
+                return await self.function(*self.args, **self.kwargs)
         except TimeoutError as error:
-            if timeout is None or not limit.expired():
+            if not limit.expired():
                 raise
+            error.__traceback__ = stripped(error.__traceback__)
             cancelled = error.__cause__
             if cancelled is not None:
                 cancelled.__traceback__ = stripped(cancelled.__traceback__)
-            raise attempts.too_long(timeout) from cancelled
-    except BaseException as error:
-        attempts.error = error
-        raise
-    finally:
-        call_context.over = True
+            name = shown(CURRENT_CALL.get().run.name(self.index))
+            raise TaskTimeoutError(
+                f"task {self.index} ({name}) took longer than its timeout of {timeout:g} s"
+            ) from cancelled
+
+
+class RetryRules:
+    """Applies the retry rules of one call to its attempts, like `RetryState`. The callbacks may be coroutines."""
+
+    __slots__ = ("_again", "_enabled", "_state")
+
+    def __init__(
+        self, options: Options, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        import tenacity  # in use only where there are retries: see `retrying`
+
+        rules = retrying(options)
+        self._enabled = bool(getattr(rules, "enabled", True))
+        # Its class for coroutines, as the callbacks may be some; not called, so that they see the task's own function.
+        self._again = tenacity.AsyncRetrying(**{rule: getattr(rules, rule) for rule in _RULES})
+        self._state = tenacity.RetryCallState(self._again, function, args, kwargs)
+        self._again.begin()
+
+    async def begin(self) -> None:
+        """Take note that an attempt begins."""
+        if self._enabled:
+            await self._next()
+
+    async def verdict(self, *, returned: bool, value: Any) -> Verdict:
+        """Return what follows from an attempt that returned the value, or raised it."""
+        from tenacity import DoSleep
+
+        if not self._enabled:
+            return Verdict(None, returned, value)
+        try:
+            if returned:
+                self._state.set_result(value)
+            else:
+                error: BaseException = value
+                self._state.set_exception((type(error), error, error.__traceback__))
+            what = await self._next()
+        except BaseException as final:
+            return Verdict(None, returned=False, value=final)
+        if not isinstance(what, DoSleep):
+            return Verdict(None, returned=True, value=what)
+        self._state.prepare_for_next_attempt()
+        return Verdict(float(what), returned, value)
+
+    def forget(self) -> None:
+        """Let go of how the last attempt ended."""
+        untie(self._again, self._state)
+
+    async def _next(self) -> Any:
+        what: Any = self._again.iter(self._state)
+        return await what if isawaitable(what) else what  # older ones decide at once
+
+
+def simple_tasks(run_state: RunState) -> AbstractSet[int]:
+    """Return the coroutines of which nothing is to be known but how they end, and that need nothing beside the call."""
+    if run_state.verbose or run_state.recorder is not None or run_state.decimals is not None:
+        return frozenset()
+    special = {*run_state.plan.needs, *_special(run_state.plan)}
+    return run_state.plan.coroutines - special if special else run_state.plan.coroutines
+
+
+def _special(plan: Plan) -> "list[int]":
+    """Return the tasks whose options count before an attempt has failed, and maps."""
+    special: list[int] = []
+    last: object = None
+    simple = True
+    for index, options in plan.options.items():
+        if options is not last:  # the same ones over and over are looked at once
+            last, simple = options, options.timeout is None and isinstance(options.retries, int)
+        if not simple or isinstance(plan.calls[index][0], MapFunction):
+            special.append(index)
+    return special

@@ -1,160 +1,308 @@
-"""A `map` of a coroutine function: as in `each`, with coroutines that draw and await in place of threads."""
+"""A `map` of a coroutine function in the event loop: each element takes a slot of its own.
+
+iterables ──draw (in the loop, or in a side thread)──▶ window ──take, when a slot is free──▶ asyncio task
+            ≤ max(64, 4 * max_workers) elements drawn and not ended, those that pause included
+"""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextvars import Context
-from functools import partial
 from typing import Any, Protocol
 
 from procession._engine.call_context import CURRENT_CALL, CallContext
-from procession._engine.decimals import own_decimals
-from procession._engine.map import MapJob
+from procession._engine.map_state import QUICK_S, WINDOW, Element, MapState
 from procession._engine.run_state import RunState
-from procession._loop.attempt import (
-    PATIENCE_S,
-    attempted,
-    contexts_equal,
-    current,
-    discard_cancellation,
-    in_own_task,
-    yield_to_loop,
-)
+from procession._engine.unawaited import awaited
+from procession._loop.attempt import PendingCall, starting
 from procession._model.map_share import MapShare
-from procession._model.record import WHOLE
-from procession._model.task import MapFunction, Options
-from procession.errors import TaskCancelled
+from procession.errors import TaskCancelled, WorkersUnavailableError
+
+TURN_S = 0.005
+"""How long recorded elements are gone through before others have the loop."""
 
 
-class Shift(Protocol):
-    """What a map needs to know of the worker that is on it."""
+class Slots(Protocol):
+    """What a map needs of the engine that runs its elements."""
 
-    call_context: CallContext
-    context: Context
+    run_state: RunState
+
+    def start(self, coroutine: Coroutine[None, None, None], call_context: CallContext, context: Context) -> None:
+        """Run a coroutine in the slot of a worker, as an asyncio task of its own, until it calls `end`."""
+        ...
+
+    def start_attempt(self, call: PendingCall, call_context: CallContext, context: Context) -> None:
+        """Have an attempt made in the slot of a worker."""
+        ...
+
+    def end(self, call_context: CallContext) -> None:
+        """Free the slot of a worker."""
+        ...
+
+    def park(self, call: PendingCall, seconds: float) -> None:
+        """Make another attempt after a pause."""
+        ...
+
+    def draw_aside(
+        self, coroutine_map: "CoroutineMap", draw: Callable[[int], bool], most: int
+    ) -> "asyncio.Future[bool] | None":
+        """Have a map draw in a side thread; `None` where as many do as may, and it will be told to draw again."""
+        ...
+
+    def wake(self, coroutine_map: "CoroutineMap") -> None:
+        """Ask a map for elements when slots are free: there may be some."""
+        ...
+
+    def finish_map(self, coroutine_map: "CoroutineMap") -> None:
+        """Take note that nothing is left of a map: its value can be had."""
+        ...
 
 
-class Engine(Protocol):
-    """What a map needs of the engine that runs it."""
+class CoroutineMap:
+    """Drives the state of one map. All methods are called in the loop's thread."""
+
+    __slots__ = (
+        "_bound",
+        "_context",
+        "_drawing",
+        "_drew_at",
+        "_element_context",
+        "_out",
+        "_plain",
+        "_shares",
+        "_slots",
+        "_state",
+        "_waits_to_draw",
+        "listed",
+        "over",
+    )
+
+    def __init__(self, slots: Slots, state: MapState, call_context: CallContext) -> None:
+        run_state = slots.run_state
+        options = state.options
+        self._slots = slots
+        self._state = state
+        self._bound = max(WINDOW, 4 * run_state.max_workers)
+        self._plain = (
+            options.timeout is None
+            and isinstance(options.retries, int)
+            and not run_state.verbose
+            and run_state.recorder is None
+            and run_state.decimals is None
+        )
+        self._out = 0
+        self._drawing: asyncio.Future[bool] | None = None
+        self._drew_at: float | None = None
+        self._waits_to_draw = False
+        self._shares: dict[str, MapShare] = {}
+        self.listed = False
+        """Whether the engine asks the map for an element when it has a free slot."""
+        self.over = False
+        self._context = run_state.context.copy()
+        self._context.run(CURRENT_CALL.set, call_context)
+        self._element_context = self._context
 
     @property
-    def shift(self) -> Shift:
-        """The worker that the calling coroutine belongs to."""
-        ...
+    def index(self) -> int:
+        """The place of the map's task in its process."""
+        return self._state.index
 
-    async def in_side_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Have a call made in a thread."""
-        ...
+    def open(self, start: float) -> None:
+        """Begin to iterate over what the map was given. Raises for what cannot be iterated."""
+        self._context.run(self._state.open, start)
+        # What was set at the start of the map, all of its elements see.
+        self._element_context = self._context.copy()
 
-    async def committed(self, *, wait: bool) -> None:
-        """Have what was recorded committed, and wait for that if asked to."""
-        ...
+    def conclude(self) -> list[Any]:
+        """Return the results, or raise what the map came to."""
+        for worker in list(self._shares):
+            self.leave(worker)
+        return self._context.run(self._state.conclude)
 
-    def pause(self, seconds: float) -> Awaitable[bool]:
-        """Wait so many seconds; return early, with True, once nothing new may start."""
-        ...
+    def leave(self, worker: str) -> None:
+        """Take note that a worker does something else now."""
+        share = self._shares.pop(worker, None)
+        if share is not None:
+            self._state.took_part(share)
 
+    def look(self) -> None:
+        """See whether the map is over, and else to it that it goes on."""
+        state = self._state
+        if not (self.over or self._out or state.window or state.nothing_left or self._waits_to_draw):
+            self._draw(self._bound)
+        if self.over or self._drawing is not None:
+            return
+        if not self._out and state.nothing_left:
+            self.over = True
+            self._slots.finish_map(self)
+        elif state.window or (0 < self._out < self._bound and not state.exhausted and not self._waits_to_draw):
+            self._slots.wake(self)
 
-class CoroutineMap(MapJob):
-    """The call of one map task, whose elements any number of coroutines await; the last to leave has its value."""
+    def draw_again(self) -> None:
+        """Draw after all: there is a thread for it now."""
+        self._waits_to_draw = False
+        self.look()
 
-    __slots__ = ("_engine", "_turn")
-
-    def __init__(
-        self,
-        run_state: RunState,
-        index: int,
-        map_function: MapFunction,
-        options: Options,
-        *,
-        in_order: bool,
-        engine: Engine,
-    ) -> None:
-        super().__init__(run_state, index, map_function, options, in_order=in_order)
-        self._engine = engine
-        self._turn = asyncio.Lock()
-
-    async def join_async(self) -> list[Any]:
-        """Work on the map; return its results if this is the last worker on it, else raise `Left`."""
-        self._come()
-        shift, task = self._engine.shift, current()
-        # Of the one who began: what was set at the start of the map, all of its elements see.
-        context = self._context.copy()
-        context.run(CURRENT_CALL.set, shift.call_context)
+    def take(self, worker: str) -> bool:
+        """Begin the next element in the slot of a worker; return whether there is one."""
         since = time.perf_counter()
-        map_share = MapShare(self._index, shift.call_context.worker, since)
-        try:
-            while (drawn := await self._next_async()) is not None:
-                own = self._own_context(shift.call_context, drawn[0])
-                if own is not shift.call_context:
-                    CURRENT_CALL.set(own)
-                    context.run(CURRENT_CALL.set, own)
-                await self._call_async(shift.context, context, map_share, *drawn)
-                own.over = own is not shift.call_context
-                shift.call_context.element = WHOLE
-                del drawn
-                if self._run_state.recorder is not None:
-                    await self._engine.committed(wait=False)
-                if task.cancelling() and not self._run_state.ledger.halted:
-                    await discard_cancellation(task)
-                if time.perf_counter() - since > PATIENCE_S and not self._run_state.ledger.halted:
-                    await yield_to_loop()
-                    since = time.perf_counter()
-        except BaseException as error:  # not from an element: somebody else cancelled the worker
-            with self._lock:
-                self._fail(error)
-        self._took_part(map_share)
-        self._leave()
-        return self._concluded()
+        while (element := self._next()) is not None:
+            if self._begin(worker, *element):
+                return True
+            if time.perf_counter() - since > TURN_S:
+                asyncio.get_running_loop().call_soon(self.look)
+                return False
+        if not self._out:
+            self.look()
+        return False
 
-    async def _next_async(self) -> tuple[int, tuple[Any, ...]] | None:
-        ledger = self._run_state.ledger
-        while not ledger.halted and self._failure is None:
-            try:
-                return self._window.popleft()
-            except IndexError:
-                pass
-            if self._at_hand:
-                more = self._refilled()
-            elif self._turn.locked():  # as in `_refilled`
-                return None
-            else:
-                try:
-                    async with self._turn:
-                        more = bool(self._window) or await self._engine.in_side_thread(self._refilled)
-                except asyncio.CancelledError:
-                    if not ledger.cancelled:
-                        raise
-                    return None
-            if not more:
-                return None
-        return None
+    # Elements
 
-    async def _call_async(
-        self, here: Context, clean: Context, map_share: MapShare, place: int, element: tuple[Any, ...]
-    ) -> None:
-        run_state, function = self._run_state, self._map_function.function
-        start, recalled, failed = time.perf_counter(), False, False
+    def _next(self) -> Element | None:
+        state = self._state
+        if state.stopped:
+            return None
         try:
-            digest = self._recall(place, element)
-            recalled = digest is None
-            if digest is not None:
-                call = partial(
-                    attempted, run_state, self._engine.pause, self._index, self._options, function, element, {}, place
-                )
-                # Once an element has changed the context of this shift, the next ones get one each.
-                if contexts_equal(here, clean):
-                    value = await call()
-                else:
-                    one = clean.copy()
-                    one.run(own_decimals, run_state.decimals)
-                    value = await in_own_task(one, call)
-                self._keep(place, digest, value, start)
+            return state.window.popleft()
+        except IndexError:
+            pass
+        # With an empty window, what is drawn and has not ended is what is out.
+        room = self._bound - self._out
+        if room <= 0 or state.exhausted or self._drawing is not None or self._waits_to_draw:
+            return None
+        self._draw(room)
+        return state.window.popleft() if state.window else None
+
+    def _begin(self, worker: str, place: int, element: tuple[Any, ...]) -> bool:
+        """Call an element; return `False` for one that was recorded, or cannot be called."""
+        state = self._state
+        call_context = CallContext(self._slots.run_state, worker, state.index, 1, place)
+        context = self._element_context.copy()
+        if self._plain:
+            self._out += 1
+            self._slots.start(self._await(call_context, place, element), call_context, context)
+            return True
+        start = time.perf_counter()
+        try:
+            context.run(CURRENT_CALL.set, call_context)
+            digest = context.run(state.digest, place, element)
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and run_state.ledger.cancelled:
-                error = TaskCancelled("the coroutine was cancelled with its run")
-            failed = True
-            self._raised(place, error, start)
-        if not recalled:
-            map_share.note(start, time.perf_counter())
-            map_share.count(failed=failed)
-        self._count(place)
+            state.raised(place, error, start)
+            self._share(worker).count(failed=True)
+            return False
+        if digest is None:
+            return False
+        call = PendingCall(self, state.index, state.function, element, {}, state.options, place)
+        call.digest = digest
+        self._out += 1
+        self._slots.start_attempt(call, call_context, context)
+        return True
+
+    async def _await(self, call_context: CallContext, place: int, element: tuple[Any, ...]) -> None:
+        """Await the call of an element of which there is nothing to be known but how it ends."""
+        state, clock = self._state, time.perf_counter
+        start = clock()
+        failure: BaseException | None = None
+        try:
+            try:
+                await starting()
+                CURRENT_CALL.set(call_context)
+                start = clock()
+                value = awaited(await state.function(*element))
+                end = clock()
+                state.returned(place, b"", value, start, end)
+                self._note(call_context.worker, start, end, failed=False)
+            except BaseException as error:
+                failure = error
+            if failure is not None:
+                await self._failed(call_context, place, element, failure, start)
+        finally:
+            self._slots.end(call_context)
+
+    async def _failed(
+        self, call_context: CallContext, place: int, element: tuple[Any, ...], error: BaseException, start: float
+    ) -> None:
+        state = self._state
+        call = PendingCall(self, state.index, state.function, element, {}, state.options, place)
+        call.made, call.start, call.began, call.worker = 1, start, start, call_context.worker
+        call.context = self._element_context
+        seconds = await call.followed(self._slots.run_state, returned=False, value=error)
+        if seconds is not None:
+            self._slots.park(call, seconds)
+
+    def _share(self, worker: str) -> MapShare:
+        share = self._shares.get(worker)
+        if share is None:
+            share = self._shares[worker] = self._state.share(worker)
+        return share
+
+    def _note(self, worker: str, start: float, end: float, *, failed: bool) -> None:
+        share = self._share(worker)
+        share.note(start, end)
+        share.count(failed=failed)
+        self._out -= 1
+        if not self.listed or not self._out:
+            self.look()
+
+    # As the owner of its calls
+
+    def begin(self, call: PendingCall) -> None:
+        """Prepare the first attempt: there is nothing to do."""
+
+    def returned(self, call: PendingCall, value: object) -> None:
+        """Take note of what an element's call returned. Raises for a value that cannot be recorded."""
+        end = time.perf_counter()
+        self._state.returned(call.element, call.digest, value, call.start, end, call.made)
+        self._note(call.worker, call.began, end, failed=False)
+
+    def raised(self, call: PendingCall, error: BaseException) -> None:
+        """Take note of what an element's call raised."""
+        if isinstance(error, asyncio.CancelledError) and self._slots.run_state.ledger.cancelled:
+            error = TaskCancelled("the coroutine was cancelled with its run")
+        self._state.raised(call.element, error, call.start, call.made)
+        self._note(call.worker, call.began, time.perf_counter(), failed=True)
+
+    # Drawing
+
+    def _draw(self, most: int) -> None:
+        """Draw elements: at once where they are there already, else in a side thread."""
+        state = self._state
+        if self._drawing is not None:
+            return
+        if state.at_hand:
+            state.draw(most)
+            return
+        try:
+            drawing = self._slots.draw_aside(self, self._drawn, most)
+        except WorkersUnavailableError as error:
+            state.fail(error)
+            return
+        self._waits_to_draw = drawing is None
+        if drawing is not None:
+            self._drawing, self._drew_at = drawing, None
+            drawing.add_done_callback(self._end_drawing)
+            self._peek_later()
+
+    def _drawn(self, most: int) -> bool:
+        self._drew_at = time.perf_counter()
+        return self._context.run(self._state.draw, most)
+
+    def _end_drawing(self, drawing: "asyncio.Future[bool]") -> None:
+        self._drawing = None
+        if not drawing.cancelled() and (error := drawing.exception()) is not None:
+            self._state.fail(error)
+        self.look()
+
+    def _peek_later(self) -> None:
+        if self._drawing is not None:
+            asyncio.get_running_loop().call_later(2 * QUICK_S, self._peek, self._drawing)
+
+    def _peek(self, drawing: "asyncio.Future[bool]") -> None:
+        """Have the elements called that a source gave before it began to keep its thread waiting."""
+        if drawing is not self._drawing:
+            return
+        # A draw goes on to the next element only within its first moments: so a look after these sees all.
+        if self._drew_at is None or time.perf_counter() - self._drew_at < QUICK_S:
+            self._peek_later()
+        if self._state.window:
+            self._slots.wake(self)
