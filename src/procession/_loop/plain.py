@@ -3,14 +3,16 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.calls import LeaveTask, TaskCalls, Worker
 from procession._engine.map import ThreadMap
 from procession._engine.run_state import RunState
-from procession._engine.watcher import Deadline
 from procession._model.task import PLAIN, MapFunction
+
+if TYPE_CHECKING:
+    from procession._engine.watcher import Deadline
 
 TURN_S = 0.005
 """How long a thread goes on with other plain functions while something else waits for its slot."""
