@@ -97,7 +97,7 @@ class TaskLogHandler(logging.Handler):
 
 
 def wanted_logs(*, recorded: bool) -> WantedLogs | None:
-    """Return what worker processes have to do with log records; `None` if there is nothing to do."""
+    """Return the instructions for worker processes about log records; `None` if there are none."""
     kept = _wanted_kept() if recorded else ()
     show = next((one.elsewhere() for one in logging.root.handlers if isinstance(one, SharedHandler)), None)
     return WantedLogs(kept, show) if kept or show is not None else None
