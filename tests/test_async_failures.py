@@ -102,7 +102,13 @@ def test_a_traceback_shows_the_task_and_nothing_of_the_engine(options, mapped):
     with pytest.raises(EOFError) as caught:
         process.execute()
     modules = [entry.frame.f_globals["__name__"] for entry in caught.traceback]
-    assert modules == [__name__, "procession._process", "procession._run", "procession._run", throw.__module__]
+    assert modules == [
+        __name__,
+        "procession._process",
+        "procession._execution",
+        "procession._execution",
+        throw.__module__,
+    ]
 
 
 @every_strategy

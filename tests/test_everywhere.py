@@ -108,9 +108,9 @@ WAYS = [
     Way("Dask, values apart", Process.execute, dask, examples=3, keeps=False, within=values_apart),
     Way("Ray", Process.execute, ray, examples=20, keeps=False, needs="ray"),
     Way("Ray, values apart", Process.execute, ray, examples=20, keeps=False, needs="ray", within=values_apart),
-    Way("coroutines", Process.execute, examples=10, awaited=lambda index: True),
-    Way("coroutines and threads", Process.execute, examples=20, awaited=lambda index: index % 2),
-    Way("coroutines and threads, asyncio", awaited, examples=20, awaited=lambda index: index % 3),
+    Way("coroutines", Process.execute, examples=10, keeps=False, awaited=lambda index: True),
+    Way("coroutines and threads", Process.execute, examples=20, keeps=False, awaited=lambda index: index % 2),
+    Way("coroutines and threads, asyncio", awaited, examples=20, keeps=False, awaited=lambda index: index % 3),
 ]
 
 

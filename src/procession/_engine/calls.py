@@ -141,6 +141,7 @@ class TaskCalls:
         # Rules of the user's own see each attempt; and what observers have left in the context is for all attempts.
         retry = self._retry(index, options)
         retry.context = contextvars.copy_context()
+        retry.context.run(own_decimals, self.run_state.decimals)
         return retry
 
     def _in_context(self, context: contextvars.Context, call_context: CallContext) -> Callable[..., Any]:

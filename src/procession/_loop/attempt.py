@@ -138,6 +138,7 @@ class PendingCall:
                 self.owner.begin(self)
                 if self.options.retries:
                     self.context = copy_context()
+                    self.context.run(own_decimals, run_state.decimals)
             elif self.element == WHOLE:
                 run_state.attempts[self.index] = self.made
             if self.rules is not None or not isinstance(self.options.retries, int):

@@ -11,13 +11,14 @@ say comes through `call_soon_threadsafe`.
 
 import asyncio
 import threading
-import time
+from asyncio import Task
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from itertools import count
+from time import perf_counter
 
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.map_state import MapState
@@ -52,13 +53,17 @@ class StageInLoop:
         """Done when the stage is over."""
         self._in_order = not stage.at_once
         self._limit = run_state.max_workers if stage.at_once else 1
+        self._claim = run_state.ledger.claim
+        self._context = run_state.context
+        self._call_contexts = run_state.call_contexts
+        self._recorded = run_state.recorder is not None
         self._simple = simple_tasks(run_state)
         self._free: list[str] = []
         """Workers that have no call: the names of free slots that were in use before."""
         self._named = 0
         self._used = 0
         """How many slots are in use."""
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, Task[None]] = {}
         """Worker → the asyncio task in its slot."""
         self._parked: set[PendingCall] = set()
         """Calls between two attempts."""
@@ -121,7 +126,7 @@ class StageInLoop:
 
     def _fill(self) -> None:
         """Give each free slot something to do, as long as there is something; end the stage if nothing is left."""
-        if self._closed or (self.run_state.recorder is not None and self._commit_first()):
+        if self._closed or (self._recorded and self._commit_first()):
             return
         self._closed = True
         try:
@@ -157,7 +162,7 @@ class StageInLoop:
         if self._due:
             call, worker, run_state = self._due.popleft(), self._worker(), self.run_state
             call_context = CallContext(run_state, worker, call.index, call.made + 1, call.element)
-            context = run_state.context if call.context is None else call.context
+            context = self._context if call.context is None else call.context
             self.start_attempt(call, call_context, context.copy())
             return True
         for _ in range(len(self._turns)):
@@ -182,13 +187,13 @@ class StageInLoop:
         """Start the next ready task; return whether there is one."""
         run_state = self.run_state
         try:
-            index = run_state.ledger.claim()
+            index = self._claim()
         except IndexError:
             return False
         run_state.workers[index] = worker = self._worker()
         if index in self._simple:
             call_context = CallContext(run_state, worker, index)
-            self.start(self._await(call_context, index), call_context, run_state.context.copy())
+            self.start(self._await(call_context, index), call_context, self._context.copy())
         elif index not in run_state.plan.coroutines:
             self._lend(worker, index)
         elif isinstance(run_state.plan.calls[index][0], MapFunction):
@@ -197,7 +202,7 @@ class StageInLoop:
             return True
         else:
             call = self._pending(index)
-            self.start_attempt(call, CallContext(run_state, worker, index), run_state.context.copy())
+            self.start_attempt(call, CallContext(run_state, worker, index), self._context.copy())
         for coroutine_map in self._maps:
             coroutine_map.leave(worker)
         return True
@@ -205,8 +210,9 @@ class StageInLoop:
     def _worker(self) -> str:
         """Return the name of the worker that has a free slot from now on."""
         self._used += 1
-        if self._free:
-            return self._free.pop()
+        free = self._free
+        if free:
+            return free.pop()
         self._named += 1
         return f"{self._name}-coroutine_{self._named - 1}"
 
@@ -216,11 +222,11 @@ class StageInLoop:
 
     def start(self, coroutine: Coroutine[None, None, None], call_context: CallContext, context: Context) -> None:
         """Run a coroutine in the slot of a worker, as an asyncio task of its own, until it calls `end`."""
-        self.run_state.call_contexts.add(call_context)
+        self._call_contexts.add(call_context)
         coroutine.send(None)  # see `starting`
         worker = call_context.worker
         # Not by the loop's factory, which may be an eager one: then each would begin inside the one that made it.
-        self._running[worker] = asyncio.Task(coroutine, loop=self._loop, name=worker, context=context)
+        self._running[worker] = Task(coroutine, loop=self._loop, name=worker, context=context)
 
     def start_attempt(self, call: PendingCall, call_context: CallContext, context: Context) -> None:
         """Have an attempt made in the slot of a worker."""
@@ -229,7 +235,7 @@ class StageInLoop:
     def end(self, call_context: CallContext) -> None:
         """Free the slot of a worker."""
         call_context.over = True
-        self.run_state.call_contexts.discard(call_context)
+        self._call_contexts.discard(call_context)
         worker = call_context.worker
         del self._running[worker]
         self._used -= 1
@@ -240,17 +246,16 @@ class StageInLoop:
 
     async def _await(self, call_context: CallContext, index: int) -> None:
         """Await the call of a simple task. The hot path: its asyncio task has no callbacks, and nobody waits for it."""
-        run_state, clock = self.run_state, time.perf_counter
-        ledger = run_state.ledger
-        failure: BaseException | None = None
+        run_state, failure = self.run_state, None
         try:
             try:
                 await starting()
                 CURRENT_CALL.set(call_context)
+                ledger = run_state.ledger
                 function, args, kwargs = run_state.plan.calls[index]
-                ledger.starts[index] = clock()
-                value = await function(*args, **kwargs)
-                end = clock()
+                ledger.starts[index] = perf_counter()
+                value = await (function(*args, **kwargs) if kwargs else function(*args))
+                end = perf_counter()
                 ledger.values[index] = value
                 ledger.ends[index] = end
                 if run_state.attentive:
@@ -314,7 +319,7 @@ class StageInLoop:
 
     def returned(self, call: PendingCall, value: object) -> None:
         """Take note of what a task's call returned. Raises for a value that cannot be recorded."""
-        run_state, end = self.run_state, time.perf_counter()
+        run_state, end = self.run_state, perf_counter()
         if run_state.verbose:
             run_state.report("task_completed", call.index, call.made, end - call.start)
         run_state.finished(call.index, value, end)
@@ -339,7 +344,7 @@ class StageInLoop:
         options = run_state.plan.options.get(index, PLAIN)
         state = MapState(run_state, index, map_function, options, in_order=self._in_order)
         run_state.maps[index] = state
-        start = run_state.ledger.starts[index] = time.perf_counter()
+        start = run_state.ledger.starts[index] = perf_counter()
         coroutine_map = CoroutineMap(self, state, CallContext(run_state, worker, index))
         try:
             coroutine_map.open(start)
@@ -379,7 +384,7 @@ class StageInLoop:
         self._unlist(coroutine_map)
         index = coroutine_map.index
         try:
-            self.run_state.finished(index, coroutine_map.conclude(), time.perf_counter())
+            self.run_state.finished(index, coroutine_map.conclude(), perf_counter())
         except BaseException as error:
             self._raised(index, error)
         self._fill()
