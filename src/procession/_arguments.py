@@ -4,7 +4,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from procession._model.observer import Observer
 from procession._model.states import OnError
@@ -16,6 +16,8 @@ from procession._model.where import check_executor
 if TYPE_CHECKING:
     from types import FrameType
 
+_POLICIES: Final[tuple[str, ...]] = get_args(OnError)
+
 
 def check_definition(
     where: str, strategy: object, max_workers: object, on_error: object, executor: object, journal: object
@@ -26,10 +28,8 @@ def check_definition(
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     check_executor(executor, where)
-    if on_error not in get_args(OnError):
-        raise ValueError(
-            f"{where}: unknown on_error {sketch(on_error)}; known are {', '.join(map(repr, get_args(OnError)))}"
-        )
+    if on_error not in _POLICIES:
+        raise ValueError(f"{where}: unknown on_error {sketch(on_error)}; known are {', '.join(map(repr, _POLICIES))}")
     if isinstance(max_workers, bool) or not isinstance(max_workers, int):
         raise TypeError(f"{where}: max_workers is an int of at least 1, or None; got {sketch(max_workers)}")
     if max_workers < 1:

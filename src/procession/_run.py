@@ -255,29 +255,30 @@ class Run:
             )
 
     def _outcome(self, index: int) -> Outcome:
+        """Return how a task stands. There may be many: what most tasks do not have is not looked up."""
         run_state, ledger = self._run_state, self._run_state.ledger
-        state = ledger.state(index)
-        start, end, worker = ledger.starts[index], ledger.ends[index], run_state.workers[index]
-        recorded = run_state.recorded.get(index)
+        start, end, values = ledger.starts[index], ledger.ends[index], ledger.values
+        recorded = run_state.recorded.get(index) if run_state.recorded else None
+        state: TaskState = ledger.state(index) if end is None or ledger.errors or ledger.stopped else "completed"
         duration = recorded.duration if recorded is not None else None
         if start is not None and end is not None:
             duration = end - start
         value: object = NO_VALUE
         if state == "completed":
-            values = ledger.values
             value = values.get(index, HANDED_OVER) if isinstance(values, dict) else values[index]
+        attempts = 0 if start is None else 1
         return Outcome(
             index=index,
             name=run_state.name(index),
             state=state,
             value=value,
             error=ledger.errors.get(index),
-            attempts=run_state.attempts.get(index, 0 if start is None else 1),
-            start=None if start is None else start - self._run_state.began,
+            attempts=run_state.attempts.get(index, attempts) if run_state.attempts else attempts,
+            start=None if start is None else start - run_state.began,
             duration=duration,
             recorded=recorded is not None,
-            worker=worker,
-            again=lambda: self._again(index),
+            worker=run_state.workers[index],
+            again=self._again,
         )
 
     def _again(self, index: int) -> object:

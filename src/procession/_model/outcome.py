@@ -107,7 +107,7 @@ class Outcome:
         duration: float | None,
         worker: str | None,
         recorded: bool,
-        again: Callable[[], Any],
+        again: Callable[[int], Any],
     ) -> None:
         self.index: Final = index
         self.name: Final = name
@@ -146,7 +146,7 @@ class Outcome:
             ValueUnavailableError: The value of a task that this one takes is not available.
 
         """
-        return self._again()
+        return self._again(self.index)
 
     def __repr__(self) -> str:
         parts = [f"Outcome {self.index} {shown(self.name)}: {self.state}"]
