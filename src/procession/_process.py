@@ -54,27 +54,49 @@ _UNSEEN: Final = object()  # and not None, which print("too soon") returns
 class Process:
     """A named list of tasks and the strategy that says which of them wait for which.
 
-    `strategy` is `"sequential"` (one after another, in the caller's thread), `"parallel"` (all at once on at most
-    `max_workers` threads) or `"hybrid"` (the first half in order, then the rest at once), or one of `Sequential()`,
-    `Parallel()`, `Hybrid(first=...)`. `max_workers` is an `int` of at least 1; `None` is `min(32, cores + 4)`.
-    `on_error` says what a failed task means for the others: `"stop"` starts nothing new and raises the failure,
-    `"continue"` runs whatever does not wait for it and raises an `ExceptionGroup` of all failures, `"return"` does
-    the same and puts the exceptions into the results, at their places. `executor` says where tasks run: `"threads"`,
-    `"processes"` (worker processes, for work that keeps a core busy; functions, arguments and results must be
-    picklable) or any `concurrent.futures.Executor`, which stays the caller's; with one of those, tasks in order run
-    there, too. `journal` is where runs are recorded unless
-    `execute` says otherwise: a path for SQLite, a URL for another database, or a `procession.journal.Journal`.
-    `observers` are told of each event of its runs: see `Observer`.
+    Args:
+        name: What logs, events, journals and errors call the process.
+        strategy: `"sequential"` (one task after another, in the caller's thread), `"parallel"` (all at once, on at most
+            `max_workers` threads) or `"hybrid"` (the first half in order, then the rest at once); or one of
+            `Sequential()`, `Parallel()`, `Hybrid(first=...)`.
+        max_workers: How many tasks run at the same time, at most: an `int` of at least 1. `None` is
+            `min(32, cores + 4)`.
+        on_error: What a failed task means for the others. `"stop"` starts nothing new and raises the failure.
+            `"continue"` runs whatever does not wait for the failed task, and raises an `ExceptionGroup` of all
+            failures. `"return"` does the same, and puts the exceptions into the results, at their places.
+        executor: Where tasks run: `"threads"`; `"processes"` (worker processes, for work that keeps a core busy;
+            functions, arguments and results must be picklable); `"dask"`, a Dask client or the address of its
+            scheduler; `"ray"`; or any `concurrent.futures.Executor`, which stays the caller's. With any but
+            `"threads"`, tasks in order run there, too.
+        journal: Where runs are recorded unless `execute` says otherwise: a path for SQLite, a URL for another database,
+            or a `procession.journal.Journal`. `None` records nothing.
+        observers: Who is told of each event of its runs: see `Observer`.
 
-    Raises `ValueError` and `TypeError` for arguments that cannot be meant.
+    Attributes:
+        name: The name, as given.
+        strategy: The strategy, as given.
+        max_workers: The number of workers; where `None` was given, the number that this means.
+        on_error: The policy, as given.
+        executor: Where tasks run, as given.
+        journal: Where runs are recorded, as given.
+        observers: The observers, in a list.
+        tasks: The tasks in the order added. Each is a tuple `(callable, args, kwargs)`.
+        status: `"initialized"`, then `"running"`, then `"completed"`, or `"failed"` after an exception or a cancelled
+            run.
 
-    >>> process = Process("squares", strategy="parallel", max_workers=4)
-    >>> for number in range(5):
-    ...     process.add_task(pow, number, 2)
-    >>> process.execute()
-    [0, 1, 4, 9, 16]
-    >>> process.status
-    'completed'
+    Raises:
+        ValueError: A strategy, policy or executor is unknown, or `max_workers` is below 1.
+        TypeError: An argument has a type that cannot be meant.
+
+    Example:
+        >>> process = Process("squares", strategy="parallel", max_workers=4)
+        >>> for number in range(5):
+        ...     process.add_task(pow, number, 2)
+        >>> process.execute()
+        [0, 1, 4, 9, 16]
+        >>> process.status
+        'completed'
+
     """
 
     __slots__ = (
@@ -153,9 +175,17 @@ class Process:
 
         A coroutine function is a task like any other: its call is awaited, under every strategy.
 
-        Raises `TypeError` for what cannot be called and for an async generator function, `HandleError` for a handle
-        of another process or deeper inside an argument than `task` says, `NestingError` where a process would contain
-        itself, `ProcessRunningError` while it runs.
+        Args:
+            callable: The function to call, by position only.
+            *args: Its positional arguments. A handle becomes the value of its task.
+            **kwargs: Its keyword arguments, likewise.
+
+        Raises:
+            TypeError: The callable cannot be called, or is an async generator function.
+            HandleError: A handle is of another process, or deeper inside an argument than `task` says.
+            NestingError: The process would contain itself.
+            ProcessRunningError: The process is running.
+
         """
         plain = callable is self._plain or self._is_plain(callable)
         values: tuple[Any, ...] = args
@@ -187,12 +217,22 @@ class Process:
         value, and the later task waits for this one. To type checkers it is the value already, so that they check
         the wiring; used as the value before a run, it raises `HandleError`. Raises what `add_task` raises.
 
-        >>> process = Process("sum", strategy="parallel")
-        >>> one, two = process.task(int, "1"), process.task(int, "2")
-        >>> total = process.task(sum, [one, two])
-        >>> run = process.start()
-        >>> run[total]
-        3
+        Args:
+            callable: The function to call, by position only.
+            *args: Its positional arguments.
+            **kwargs: Its keyword arguments.
+
+        Returns:
+            The handle, typed as the value.
+
+        Example:
+            >>> process = Process("sum", strategy="parallel")
+            >>> one, two = process.task(int, "1"), process.task(int, "2")
+            >>> total = process.task(sum, [one, two])
+            >>> run = process.start()
+            >>> run[total]
+            3
+
         """
         options = PLAIN if callable is self._plain or self._is_plain(callable) else options_of(callable)
         self._check_options(callable, kwargs)
@@ -266,14 +306,24 @@ class Process:
         other than `"stop"`, the other elements are called after one has failed, too, and then the map has failed; with
         `"return"`, its list stands in the results, with the exceptions at their places.
 
-        Raises `TypeError` for an argument that cannot be iterated, `ValueError` for unequal lengths, and what
-        `add_task` raises.
+        Args:
+            callable: The function to call for each element.
+            *iterables: At least one iterable, or handle of one; the function takes an argument from each.
 
-        >>> process = Process("lengths")
-        >>> words = process.task(str.split, "one three")
-        >>> lengths = process.map(len, words)
-        >>> process.execute()
-        [['one', 'three'], [3, 5]]
+        Returns:
+            The handle of the list of results, typed as the list.
+
+        Raises:
+            TypeError: An argument cannot be iterated, or the callable is what `add_task` refuses.
+            ValueError: The iterables are not equally long.
+
+        Example:
+            >>> process = Process("lengths")
+            >>> words = process.task(str.split, "one three")
+            >>> lengths = process.map(len, words)
+            >>> process.execute()
+            [['one', 'three'], [3, 5]]
+
         """
         self._is_plain(callable)
         where = self._where(callable)
@@ -296,19 +346,33 @@ class Process:
     ) -> list[Any]:
         """Run all tasks and return the list of their results, in the order added.
 
-        With a `journal`, what ends well is recorded, and `run_id` is the key to it: executed again under the same id,
-        in this interpreter or any other, the process calls only what has not ended well before, and returns what was
-        recorded of the rest. A definition that has changed since is refused with `PlanChangedError`, unless
-        `allow_changes` says that what changed, and what follows from it, is to be called again. `RunInUseError` says
-        who else executes the run; `JournalError`, `DigestError` and `ResultError` what cannot be recorded.
+        Args:
+            run_id: The key of the run in the journal. Executed again under the same id, in this interpreter or any
+                other, the process calls only what has not ended well before, and returns what was recorded of the rest.
+            journal: Where the run is recorded, in place of the journal of the process: a path, a URL or a `Journal`.
+            allow_changes: Whether to call again what has changed in the definition since the run was recorded, and what
+                follows from it, instead of refusing it.
+            observers: Who is told of each event of this run, besides the observers of the process.
+            progress: Whether to show how far the run has come on the standard error stream: bars on a terminal (with
+                rich, the extra `cli`) and in a notebook, elsewhere a line every few seconds. A run of less than 0.2 s
+                shows nothing.
 
-        `observers` are told of each event of this run, besides those of the process. `progress` shows how far it has
-        come on the standard error stream: bars on a terminal (with rich, the extra `cli`) and in a notebook, elsewhere
-        a line every few seconds. A run of less than 0.2 s shows nothing.
+        Returns:
+            One result for each task, in the order added, whatever order they ended in; `[]` for no tasks.
 
-        Raises what the first failing task raised, as it raised it, with a note that says where;
-        `ProcessRunningError` while the process is running already. With an `on_error` other than `"stop"`, see there.
-        Warns (`RuntimeWarning`) where it is called in a coroutine, whose loop it would hold up: see `execute_async`.
+        Raises:
+            Exception: What the first failing task raised, as it raised it, with a note that says where. With another
+                `on_error` than `"stop"`, see there.
+            ProcessRunningError: The process is running already.
+            PlanChangedError: The definition has changed since the run was recorded.
+            RunInUseError: Another execution of the run goes on.
+            JournalError: The journal cannot be read or written.
+            DigestError: An argument cannot be compared with the recorded one.
+            ResultError: A result cannot be recorded, or not be read back.
+
+        Warns:
+            RuntimeWarning: It is called in a coroutine, whose loop it would hold up: see `execute_async`.
+
         """
         warn_in_coroutine(f"process {shown(self.name)!r}")
         run = self._new_run(
@@ -341,15 +405,27 @@ class Process:
         `CancelledError` leaves when all have ended; a second cancellation leaves at once. Raises what `execute` raises,
         but `StopIteration`, which Python lets no coroutine raise: there it is the cause of a `RuntimeError`.
 
-        >>> import asyncio
-        >>> async def greeting(name: str) -> str:
-        ...     await asyncio.sleep(0)
-        ...     return f"hello {name}"
-        >>> process = Process("greetings", "parallel", max_workers=1000)
-        >>> for name in "Ada", "Grace":
-        ...     process.add_task(greeting, name)
-        >>> asyncio.run(process.execute_async())
-        ['hello Ada', 'hello Grace']
+        Args:
+            run_id: As for `execute`.
+            journal: As for `execute`.
+            allow_changes: As for `execute`.
+            observers: As for `execute`.
+            progress: As for `execute`.
+
+        Returns:
+            One result for each task, in the order added.
+
+        Example:
+            >>> import asyncio
+            >>> async def greeting(name: str) -> str:
+            ...     await asyncio.sleep(0)
+            ...     return f"hello {name}"
+            >>> process = Process("greetings", "parallel", max_workers=1000)
+            >>> for name in "Ada", "Grace":
+            ...     process.add_task(greeting, name)
+            >>> asyncio.run(process.execute_async())
+            ['hello Ada', 'hello Grace']
+
         """
         begin = partial(
             self._new_run,
@@ -382,11 +458,24 @@ class Process:
     ) -> "Run":
         """Start to run all tasks in a thread of their own, and return the run at once.
 
-        The arguments mean what they mean for `execute`. Sequential stages run in that thread, and so does an event
-        loop for coroutines. Call `result()` on the run to wait for its end, or in a coroutine `await` it. An
-        interpreter that exits waits for the run, but starts no threads any more: where the run has no worker yet, its
-        own thread makes all calls, one after another. Raises `ProcessRunningError` while the process is running
-        already, and what `execute` raises of a journal.
+        Sequential stages run in that thread, and so does an event loop for coroutines. Call `result()` on the run to
+        wait for its end, or in a coroutine `await` it. An interpreter that exits waits for the run, but starts no
+        threads any more: where the run has no worker yet, its own thread makes all calls, one after another.
+
+        Args:
+            run_id: As for `execute`.
+            journal: As for `execute`.
+            allow_changes: As for `execute`.
+            observers: As for `execute`.
+            progress: As for `execute`.
+
+        Returns:
+            The run, which goes on.
+
+        Raises:
+            ProcessRunningError: The process is running already.
+            JournalError: The journal cannot be read or written; also what else `execute` raises of a journal.
+
         """
         run = self._new_run(
             "starting it again", run_id, journal, observers, progress=progress, allow_changes=allow_changes

@@ -29,8 +29,12 @@ T = TypeVar("T")
 class Run:
     """One execution of a process, obtained from `Process.start()` or `Process.last_run`.
 
-    `id` names it, `started_at` is the moment it began (aware, UTC), `status` one of `RunStatus`. It can be waited
-    for with `result()`, iterated as tasks end, asked for `outcomes`, and cancelled, from any thread.
+    It can be waited for with `result()`, iterated as tasks end, asked for `outcomes`, and cancelled, from any thread.
+
+    Attributes:
+        id: What names the run: the `run_id` that was given, else 16 hexadecimal digits.
+        process_name: The name of its process.
+
     """
 
     __slots__ = ("__weakref__", "_execution", "_owner", "_plan", "_run_state", "id", "process_name")
@@ -71,9 +75,20 @@ class Run:
     def result(self, timeout: float | None = None) -> list[Any]:
         """Wait for the run to end; return the results in the order added, or raise what ended it.
 
-        Raises `TimeoutError` after `timeout` seconds, and the run goes on; `RunCancelledError` where it was
-        cancelled. Ctrl-C while waiting cancels the run and is raised when the tasks in flight have ended; a second
-        one is raised at once.
+        Ctrl-C while waiting cancels the run and is raised when the tasks in flight have ended; a second Ctrl-C is
+        raised at once.
+
+        Args:
+            timeout: How long to wait, in seconds; `None` is without limit.
+
+        Returns:
+            One result for each task, in the order added.
+
+        Raises:
+            TimeoutError: The run goes on after `timeout` seconds.
+            RunCancelledError: The run was cancelled.
+            Exception: What a task raised: see `Process.execute`.
+
         """
         try:
             ended = self.wait(timeout)
@@ -95,7 +110,16 @@ class Run:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the run to end, at most `timeout` seconds; return whether it has. Raises nothing of the run.
 
-        Raises `RuntimeError` in the event loop that the run needs to go on: see `await run`.
+        Args:
+            timeout: How long to wait, in seconds; `None` is without limit, 0 does not wait.
+
+        Returns:
+            Whether the run has ended.
+
+        Raises:
+            RuntimeError: It is called in the event loop that the run needs to go on: see `await run`.
+            TypeError: `timeout` is no number.
+
         """
         if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float)):
             where = f"run {self.id} of process {shown(self.process_name)!r}"
@@ -173,7 +197,14 @@ class Run:
     def summary(self, limit: int = 20) -> str:
         """Return a table for people: how the run went, then its tasks, failed ones first, then the slowest.
 
-        At most `limit` tasks are listed. Characters that standard output cannot show are replaced.
+        Characters that standard output cannot show are replaced.
+
+        Args:
+            limit: How many tasks are listed, at most.
+
+        Returns:
+            The table, as text of several lines.
+
         """
         ledger = self._run_state.ledger
         states: list[TaskState] = [ledger.state(index) for index in range(len(self._plan.calls))]
@@ -190,14 +221,16 @@ class Run:
 
         Of a run that goes on, it is the timeline so far.
 
-        >>> from procession import Process
-        >>> process = Process("sum", strategy="parallel")
-        >>> process.add_task(sum, [1, 2])
-        >>> run = process.start()
-        >>> run.result()
-        [3]
-        >>> [span.name for span in run.timeline().critical_path]
-        ['sum']
+        Example:
+            >>> from procession import Process
+            >>> process = Process("sum", strategy="parallel")
+            >>> process.add_task(sum, [1, 2])
+            >>> run = process.start()
+            >>> run.result()
+            [3]
+            >>> [span.name for span in run.timeline().critical_path]
+            ['sum']
+
         """
         from procession.pictures.timeline import Timeline, spans_of  # pictures are drawn by few
 
