@@ -52,17 +52,18 @@ class Kept(logging.Handler):
 @pytest.fixture
 def listen():
     """Return a function that adds a handler to the logger and sets its level."""
-    before = LOGGER.level, LOGGER.handlers[:]
+    before, added = LOGGER.level, []
 
     def add(level=logging.DEBUG, handler=None):
         LOGGER.setLevel(level)
-        handler = Kept() if handler is None else handler
-        LOGGER.addHandler(handler)
-        return handler
+        added.append(Kept() if handler is None else handler)
+        LOGGER.addHandler(added[-1])
+        return added[-1]
 
     yield add
-    LOGGER.setLevel(before[0])
-    LOGGER.handlers[:] = before[1]
+    LOGGER.setLevel(before)
+    for handler in added:  # and no other: the library's own comes with the first run
+        LOGGER.removeHandler(handler)
 
 
 # What is said
