@@ -1,5 +1,6 @@
 """What several test files need."""
 
+import gc
 import threading
 import time
 from functools import partial
@@ -9,6 +10,19 @@ import pytest
 
 from postgres import Server, Unavailable
 from procession import Process
+
+
+def pytest_collection_finish():
+    """Have what all the tests have imported looked through once, and not by each `gc.collect()` of a test."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish():
+    """Have all of it found again by what others look for at the end."""
+    gc.unfreeze()
+
 
 END = pytest.StashKey[threading.Timer]()
 
