@@ -18,7 +18,8 @@ def program(tmp_path, text):
     """Start a program that runs a process; the text is its main part, indented."""
     path = tmp_path / "program.py"
     path.write_text(dedent(text))
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    modules = os.pathsep.join(filter(None, [os.path.dirname(__file__), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": modules}
     return subprocess.Popen(
         [sys.executable, str(path)],
         stdin=subprocess.DEVNULL,

@@ -230,7 +230,8 @@ def test_exceptions_are_what_they_say_whatever_else_is_imported(monkeypatch):
 def test_digests_do_not_depend_on_the_interpreter(seed):
     """Hash seeds change the order of sets, and nothing else."""
     script = "import test_digest as t; print({n: t.digest(v).hex() for n, v in t.samples().items()} == t.GOLDEN)"
-    environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.path.dirname(__file__)}
+    modules = os.pathsep.join(filter(None, [os.path.dirname(__file__), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": modules}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=50)
     assert (done.stdout, done.stderr) == ("True\n", "")
 
