@@ -131,7 +131,7 @@ def total(value):
 )
 @pytest.mark.parametrize("strategy", ["sequential", "parallel"])
 @pytest.mark.parametrize("by_handle", [False, True])
-def test_of_a_changed_map_only_new_elements_are_called(numbers, called, strategy, by_handle, path):
+def test_only_new_elements_of_a_changed_map_are_called(numbers, called, strategy, by_handle, path):
     """Those that are the same keep their results, where they were or elsewhere; what takes the list is called again."""
 
     def run(numbers, **options):
@@ -151,7 +151,7 @@ def test_of_a_changed_map_only_new_elements_are_called(numbers, called, strategy
     assert ("plus", tuple(number * 10 for number in numbers)) in made
 
 
-def test_of_a_map_of_another_function_all_elements_are_called(path):
+def test_all_elements_of_a_map_of_another_function_are_called(path):
     """By name, or by what it holds."""
 
     def run(function):

@@ -116,7 +116,7 @@ def test_the_error_says_what_cannot_be_read_and_what_to_do(path):
         ([TASK, ELEMENT, PROCESS, INSIDE], [9, "flat", 3, 8]),
     ],
 )
-def test_with_changes_allowed_what_cannot_be_read_is_called_again(places, called, path):
+def test_what_cannot_be_read_is_called_again_with_changes_allowed(places, called, path):
     """And what follows from it; nothing else."""
     begun(path, *places)
     assert sealed(path, allow_changes=True) == CHAIN

@@ -47,7 +47,7 @@ def test_a_task_is_called_as_its_process_is_however_that_is_named(name):
         assert called(qualified(function)) == name_of(function)
 
 
-def test_of_other_arguments_it_is_said_which():
+def test_it_is_said_which_arguments_differ():
     """By place or name, and never by value; also what came, what went, and what the callable holds."""
 
     def told(was, now):

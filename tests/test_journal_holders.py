@@ -133,7 +133,7 @@ def test_a_holder_elsewhere_keeps_the_run_until_its_lease_has_run_out(where, mon
 
 @pytest.mark.parametrize("direct", [True, False])
 @pytest.mark.parametrize("size", [1, 2, 150])
-def test_whoever_was_taken_over_records_nothing_more(where, size, direct, monkeypatch):
+def test_a_holder_that_was_taken_over_records_nothing_more(where, size, direct, monkeypatch):
     """A runner that was thought dead is told so by its next commit, its heartbeat and its close; the other's word stands."""
     if not direct:
         monkeypatch.setattr(recorder, "DIRECT", {})

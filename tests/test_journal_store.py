@@ -173,7 +173,7 @@ def progress_of(journal, run_id="run"):
     return journal.run(run_id).progress
 
 
-def test_of_a_run_that_was_interrupted_what_is_recorded_is_counted(where):
+def test_an_interrupted_runs_records_are_counted(where):
     """More than its last word a moment before, and elements of a map in place of the map."""
     with Journal(where) as journal:
         one = journal.begin("run", SIX)

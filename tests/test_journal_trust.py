@@ -132,7 +132,7 @@ def test_a_folder_of_another_user_is_refused(tmp_path):
 
 @posix
 @pytest.mark.parametrize("companion", ["-wal", "-shm", "-journal"])
-def test_of_a_journal_that_is_reached_by_a_link_the_files_beside_it_are_checked(tmp_path, companion):
+def test_files_beside_a_journal_that_is_reached_by_a_link_are_checked(tmp_path, companion):
     """Not those beside the link, which SQLite does not open."""
     (tmp_path / "real").mkdir()
     with Journal(tmp_path / "real" / "runs.db") as journal:

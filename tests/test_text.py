@@ -174,7 +174,7 @@ def test_a_summary_shows_names_and_errors_harmless_and_short():
 # How things show themselves
 
 
-def test_one_is_not_said_as_several():
+def test_one_is_said_in_the_singular():
     """A process of one task, its run, its picture, and the errors that count."""
     process = Process("one", "parallel", 1, on_error="continue")
     process.add_task(throw, KeyError("no"))

@@ -245,7 +245,7 @@ def test_a_failed_run_is_compared_with_the_last_good_one_of_its_process(where, o
     assert "No run of this process completed before" in page.get("/run/1/compared").text
 
 
-def test_one_is_not_said_as_several(where, opened):
+def test_one_is_said_in_the_singular(where, opened):
     """One task, one call, one worker."""
     numbers(1).execute(journal=where, run_id="one")
     numbers(2, on_error="continue").execute(journal=where, run_id="two")
