@@ -42,11 +42,11 @@ class Settlement:
 
     def _settle_plain(self, calls: PlainCalls, ended: Sequence[Result | bytes], worker: str, shift: float) -> None:
         run_state = self._run_state
-        starts, workers = run_state.ledger.starts, run_state.workers
+        starts, workers, recorded = run_state.ledger.starts, run_state.workers, run_state.recorder is not None
         self._map_shares.pop(worker, None)
         for place, (index, data) in enumerate(zip(calls.indexes, ended, strict=False)):
             result = result_of(data, worker, shift)
-            if not result.returned or run_state.recorder is not None:
+            if recorded or not result.returned:
                 self.settle(calls[place], result)
                 continue
             starts[index] = result.start

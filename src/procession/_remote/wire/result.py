@@ -12,6 +12,7 @@ import re
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from procession._engine.attempt import stripped
@@ -51,14 +52,22 @@ class Result(NamedTuple):
         return None if self.returned else self.value
 
 
+result_from: Callable[[tuple[Any, ...]], Result] = partial(tuple.__new__, Result)
+"""Makes a result of all its fields, in a third of the time that `Result(...)` takes: for what every call passes."""
+
+
 def encode_result(result: Result, encode: Encode | None) -> bytes:
     """Return a result as bytes. A value that cannot be pickled makes it a failure that says so."""
     returned, value, start, end, _, attempt, log, _ = result
     if returned:
         encoded = None if encode is None else _recorded(value, encode)
-        sent = value if encoded is None else None
+        sent = (True, value if encoded is None else None, start, end, attempt, log, encoded)
         try:
-            return dumps_home((True, sent, start, end, attempt, log, encoded))
+            return pickle.dumps(sent, pickle.HIGHEST_PROTOCOL)
+        except Exception:  # noqa: S110  # it goes by value, if it can
+            pass
+        try:
+            return dumps_home(sent)
         except Exception as error:
             value = TransferError(unsendable(f"the result, {sketch(value)},", error))
     return pickle.dumps((False, _carried(value), start, end, attempt, log, None), pickle.HIGHEST_PROTOCOL)
@@ -81,18 +90,23 @@ def result_of(data: Result | bytes, worker: str, shift: float = 0.0) -> Result:
     """
     if isinstance(data, Result):
         return data._replace(start=data.start + shift, end=data.end + shift) if shift else data
-    start = end = time.perf_counter() - shift  # if not even that can be read, it has ended by now
-    attempt, log, encoded = 1, None, None
     try:
         returned, value, start, end, attempt, log, encoded = pickle.loads(data)  # noqa: S301  # from a worker of ours
-        if encoded is not None:
-            value = pickle.loads(encoded)  # noqa: S301
     except Exception as error:
-        why = f"the result could be pickled, but not be unpickled again: {described(error)}"
-        returned, value, encoded = False, TransferError(why), None
-    else:
-        value = value if returned else _arrived(value)
-    return Result(returned, value, start + shift, end + shift, worker, attempt, log, encoded)
+        now = time.perf_counter()  # when it ended cannot be read, either
+        return Result(False, _unreadable(error), now, now, worker)
+    if encoded is not None:
+        try:
+            value = pickle.loads(encoded)  # noqa: S301
+        except Exception as error:
+            returned, value, encoded = False, _unreadable(error), None
+    elif not returned:
+        value = _arrived(value)
+    return result_from((returned, value, start + shift, end + shift, worker, attempt, log, encoded))
+
+
+def _unreadable(error: Exception) -> TransferError:
+    return TransferError(f"the result could be pickled, but not be unpickled again: {described(error)}")
 
 
 # Exceptions

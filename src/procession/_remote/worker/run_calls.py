@@ -18,7 +18,7 @@ from procession._model.task import Options
 from procession._remote.wire.batch import Batch, Report
 from procession._remote.wire.crash_file import CrashFile
 from procession._remote.wire.previous_value import with_previous_value
-from procession._remote.wire.result import Result, encode_result
+from procession._remote.wire.result import Result, encode_result, result_from
 from procession._remote.worker.run_stub import RunStub
 
 WITHIN: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar("procession_within", default=())
@@ -139,7 +139,7 @@ def _make_calls(
         call_context.over = True
         end = clock()
         log = logs.take((index, element)) if logs else None
-        recalled = note(Result(returned, value, start, end, worker, attempt, log))
+        recalled = note(result_from((returned, value, start, end, worker, attempt, log, None)))
         failed = not returned and (options.stops or not isinstance(value, Exception))
         value = value if chained and returned else None  # an error would keep this frame
         if failed or recalled:
