@@ -14,14 +14,14 @@ def wait_for(path):
         time.sleep(0.005)
 
 
-def program(tmp_path, text):
+def program(tmp_path, text, *args):
     """Start a program that runs a process; the text is its main part, indented."""
     path = tmp_path / "program.py"
     path.write_text(dedent(text))
     modules = os.pathsep.join(filter(None, [os.path.dirname(__file__), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": modules}
     return subprocess.Popen(
-        [sys.executable, str(path)],
+        [sys.executable, str(path), *args],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

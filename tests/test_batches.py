@@ -5,26 +5,26 @@ import os
 from errands import same, throw
 from marks import linux
 from procession._remote.batch_size import BatchSize
-from procession._remote.wire.batch import Batch, run_batch
+from procession._remote.wire.batch import Batch, BatchOptions
 from procession._remote.wire.crash_file import CrashFile
+from procession._remote.worker.run_calls import run_batch
 
 
-def test_a_chunk_gives_back_what_it_has_no_time_for():
+def test_a_batch_gives_back_what_it_has_no_time_for():
     """One call is always made; the others only as long as the budget lasts."""
     calls = [(index, -1, 1, None, same, (index,), {}) for index in range(5)]
-    names = ("process", "run")
-    assert len(run_batch(Batch(calls, None, names, budget=0, stops=False)).ended) == 1
-    assert len(run_batch(Batch(calls, None, names, budget=60, stops=False)).ended) == 5
+    assert len(run_batch(Batch(calls, BatchOptions("process", "run", budget=0))).ended) == 1
+    assert len(run_batch(Batch(calls, BatchOptions("process", "run", budget=60))).ended) == 5
 
 
-def test_a_chunk_that_stops_makes_no_call_after_one_that_failed():
+def test_a_batch_that_stops_makes_no_call_after_one_that_failed():
     """What comes after it is given back."""
     calls = [(index, -1, 1, None, throw if index == 2 else same, (KeyError(),), {}) for index in range(5)]
-    report = run_batch(Batch(calls, None, ("process", "run"), budget=60, stops=True))
-    assert [returned for returned, *_ in report.ended] == [True, True, False]
+    report = run_batch(Batch(calls, BatchOptions("process", "run", budget=60, stops=True)))
+    assert [result.returned for result in report.ended] == [True, True, False]
 
 
-def test_chunks_grow_to_what_the_way_is_worth_and_shrink_towards_the_end():
+def test_batches_grow_to_what_the_way_is_worth_and_shrink_towards_the_end():
     """From one call up to as many as travel well; long calls travel alone; nobody hoards the last ones."""
     batch_size = BatchSize()
     assert batch_size.size(100_000, 2) == 1

@@ -7,6 +7,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from multiprocessing import get_context
 
 import pytest
+from tenacity import Retrying, stop_after_attempt, wait_fixed
 
 import errands
 from errands import same, throw
@@ -324,3 +325,26 @@ def test_a_source_that_hangs_does_not_keep_others_from_their_timeouts():
         process.add_task(late)
         elements, timeout, error = process.execute()
     assert (elements, type(timeout), type(error)) == ([1, 2], TaskTimeoutError, KeyError)
+
+
+def test_of_a_map_only_so_many_elements_pause_at_the_same_time():
+    """Then no other is begun, and what else is ready goes on."""
+    begun, gone_on = [], threading.Event()
+    rules = Retrying(stop=stop_after_attempt(2), wait=wait_fixed(60))
+
+    @task(retries=rules)
+    def fail(number):
+        begun.append(number)
+        gone_on.wait(0.03)
+        raise KeyError(number)
+
+    with ThreadPoolExecutor(2) as executor:
+        process = Process("pausing", "parallel", 2, on_error="continue", executor=executor)
+        process.map(fail, list(range(200)))
+        process.add_task(gone_on.set)
+        run = process.start()
+        assert gone_on.wait(30)
+        run.cancel()
+        with pytest.raises(RunCancelledError):
+            run.result(30)
+    assert 64 <= len(begun) < 64 + 10

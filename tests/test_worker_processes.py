@@ -12,7 +12,8 @@ import errands
 from errands import called, noted, same, throw
 from marks import linux, posix
 from procession import Process, RunCancelledError, TaskTimeoutError, WorkerDiedError, task
-from procession._remote.backends import processes as crew_processes
+from procession._remote.backends import processes as processes_module
+from procession._remote.backends import worker_process
 from programs import wait_for
 
 
@@ -158,7 +159,7 @@ def test_what_a_forked_child_returns_is_not_taken_for_what_the_task_did(processe
 @posix
 def test_a_task_may_fork_close_stdin_and_leave_threads_behind(processes, monkeypatch):
     """What it does to its worker stays there. A thread that does not end is cut off in the end, and that is said."""
-    monkeypatch.setattr(crew_processes, "_CLOSING_S", 0.1)
+    monkeypatch.setattr(processes_module, "_CLOSING_S", 0.1)
     process = processes()
     process.add_task(errands.close_stdin)
     process.add_task(errands.fork_and_return)
@@ -274,7 +275,7 @@ def test_workers_whose_exit_codes_somebody_else_takes_are_let_go(processes, come
 @posix
 def test_pipes_that_others_have_made_not_to_wait_are_waited_on(processes, monkeypatch):
     """gevent makes all sockets so, those of `multiprocessing` too."""
-    make = crew_processes._SPAWN.Pipe
+    make = worker_process._SPAWN.Pipe
 
     def pipe(duplex=True):
         ends = make(duplex)
@@ -282,7 +283,7 @@ def test_pipes_that_others_have_made_not_to_wait_are_waited_on(processes, monkey
             os.set_blocking(end.fileno(), False)
         return ends
 
-    monkeypatch.setattr(crew_processes._SPAWN, "Pipe", pipe)
+    monkeypatch.setattr(worker_process._SPAWN, "Pipe", pipe)
     process = processes()
     for number in range(20):
         process.add_task(errands.big, number * 10_000)

@@ -12,7 +12,7 @@ from procession import Process, WorkersUnavailableError
 
 def test_a_worker_that_can_not_start_is_told_plainly(processes, monkeypatch):
     """The system's reason is in the message."""
-    from procession._remote.backends import processes as module
+    from procession._remote.backends import worker_process as module
 
     def refuse(*_, **__):
         raise OSError(11, "Resource temporarily unavailable")
@@ -29,7 +29,7 @@ def test_a_worker_that_can_not_start_is_told_plainly(processes, monkeypatch):
 @posix
 def test_workers_that_are_killed_as_they_start_do_not_end_a_run_whose_others_work(tmp_path, monkeypatch):
     """Others start in their place, or those that are there do the work."""
-    from procession._remote.backends import processes as module
+    from procession._remote.backends import worker_process as module
 
     monkeypatch.setattr(module, "serve", errands.serve_after)
     monkeypatch.setenv("STARTS", str(tmp_path))
@@ -42,7 +42,7 @@ def test_workers_that_are_killed_as_they_start_do_not_end_a_run_whose_others_wor
 @posix
 def test_workers_none_of_which_starts_are_told_plainly(tmp_path, monkeypatch):
     """After a few of them."""
-    from procession._remote.backends import processes as module
+    from procession._remote.backends import worker_process as module
 
     monkeypatch.setattr(module, "serve", errands.serve_after)
     monkeypatch.setenv("STARTS", str(tmp_path))
@@ -59,7 +59,7 @@ def test_signals_are_kept_from_each_worker_until_it_handles_them(tmp_path, monke
     """From the first one of an interpreter, too, with which a helper of the standard library starts."""
     from multiprocessing import resource_tracker
 
-    from procession._remote.backends import processes as module
+    from procession._remote.backends import worker_process as module
 
     monkeypatch.setattr(module, "serve", errands.serve_and_say)
     monkeypatch.setenv("STARTS", str(tmp_path))

@@ -1,13 +1,16 @@
 """Arguments, results and exceptions on their way to worker processes and back."""
 
+import os
 from functools import partial
 
 import pytest
 
 import errands
-from errands import same, throw
+from errands import called, same, throw
 from procession import RemoteError, TransferError, task
-from procession._remote.wire import serialize as travel
+from procession._remote.wire import serialize
+from procession.journal import Journal
+from programs import program
 
 
 def test_exceptions_arrive_as_themselves(processes):
@@ -103,7 +106,7 @@ def test_an_argument_that_can_not_be_read_in_the_worker_fails_its_task(processes
 
 def test_without_cloudpickle_a_lambda_is_told_what_to_install(processes, monkeypatch):
     """The extra is named; everything else works."""
-    monkeypatch.setattr(travel, "by_value", lambda: None)
+    monkeypatch.setattr(serialize, "by_value", lambda: None)
     process = processes(on_error="return")
     process.add_task(lambda: 1)
     process.add_task(same, 1)
@@ -119,3 +122,42 @@ def test_large_arguments_and_results_travel(processes):
     for _ in range(4):
         process.add_task(same, b"x" * 3_000_000)
     assert [len(value) for value in process.execute()] == [3_000_000] * 4
+
+
+def test_a_value_that_is_recorded_is_pickled_once_where_it_was_made(processes, tmp_path):
+    """The journal keeps the very bytes that the worker process has made, for tasks and elements alike."""
+    process = processes()
+    process.add_task(errands.Witness, str(tmp_path))
+    process.map(errands.Witness, [str(tmp_path)] * 2)
+    with Journal(":memory:") as journal:
+        process.execute(run_id="once", journal=journal)
+        assert called(tmp_path, f"pickled in {os.getpid()}") == 0
+        assert sum(called(tmp_path, name.name.removeprefix("calls")) for name in tmp_path.iterdir()) == 3
+        (one, two) = process.execute(run_id="once", journal=journal)
+    assert {type(value) for value in (one, *two)} == {errands.Witness}
+
+
+def test_what_workers_have_recorded_of_the_main_module_can_be_read_elsewhere(tmp_path):
+    """In worker processes that module has another name, which no other process knows."""
+    text = """
+    import sys
+    from procession import Process
+    from procession.journal import Journal
+
+    class Pair:
+        def __init__(self, number):
+            self.number = number
+
+    if __name__ == "__main__":
+        sys.modules.pop("__mp_main__", None)
+        process = Process("program", "parallel", 2, executor=sys.argv[1] if sys.argv[1:] else "processes")
+        process.map(Pair, [1, 2])
+        with Journal("journal.db") as journal:
+            (pairs,) = process.execute(run_id="read", journal=journal)
+        print([pair.number for pair in pairs])
+    """
+    with program(tmp_path, text) as child:
+        first = child.communicate(timeout=50)
+    with program(tmp_path, text, "threads") as child:
+        second = child.communicate(timeout=50)
+    assert (first, second) == (("[1, 2]\n", ""), ("[1, 2]\n", ""))
