@@ -22,7 +22,7 @@ _LINE: Final = 10_000
 
 @contextmanager
 def logs_shown(chosen: str | None, level: str | None) -> Generator[None, None, None]:
-    """Have log records shown for as long as the block lasts, in the format chosen, from a level on.
+    """Show log records within the block, in the chosen format, from a level on.
 
     Where none is chosen and the program has set up its logging itself, that is left as it is. Raises `ImportError` for
     JSON without the extra `cli`.
@@ -47,7 +47,7 @@ def logs_shown(chosen: str | None, level: str | None) -> Generator[None, None, N
 
 @contextmanager
 def logs_loaded(chosen: str | None) -> Generator[None, None, None]:
-    """Have what is logged while a program is loaded, before it has set up its logging, shown in the format chosen."""
+    """Show in the chosen format what is logged within the block, as long as the program has set up no logging."""
     before, logging.lastResort = logging.lastResort, _Handler(chosen or "text", logging.WARNING)
     try:
         yield
@@ -57,7 +57,7 @@ def logs_loaded(chosen: str | None) -> Generator[None, None, None]:
 
 @contextmanager
 def logs_kept() -> Generator[None, None, None]:
-    """Have what tasks log kept with their records, for as long as the block lasts."""
+    """Keep what tasks log within the block with their records."""
     root, handler = logging.getLogger(), TaskLogHandler()
     root.addHandler(handler)
     try:

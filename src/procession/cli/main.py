@@ -179,7 +179,7 @@ def _resumed(options: argparse.Namespace, journal: "Journal", info: "RunInfo") -
 
 
 def _parsed(command: Sequence[str]) -> argparse.Namespace | None:
-    """Return what a recorded command line says, `None` if it says nothing."""
+    """Return the options of a recorded command line, `None` if it cannot be parsed."""
     said = io.StringIO()
     try:
         with redirect_stdout(said), redirect_stderr(said):

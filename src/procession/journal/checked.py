@@ -165,7 +165,7 @@ class Checked:
 
 
 def error_of(error: str | None, wrong: Sequence[str]) -> str | None:
-    """Return what is to be shown as the error of a run or a task of which some values were wrong."""
+    """Return the error of a run or task, and before it which of its values were wrong."""
     if not wrong:
         return error
     said = f"the journal is damaged: {', '.join(wrong)}"
@@ -209,7 +209,7 @@ def run_row(row: Row[Any]) -> RunRow:
 
 
 def bounded(column: ColumnElement[Any], limit: int) -> ColumnElement[Any]:
-    """Return what selects no more than a part of a column, as the database has it, under the column's name."""
+    """Return an expression that selects the first `limit` characters of a column, under the column's name."""
     return type_coerce(func.substr(column, 1, limit), NullType()).label(column.name)
 
 

@@ -82,7 +82,7 @@ class Channel:
 
     @contextmanager
     def transaction(self) -> Generator[Connection]:
-        """Do the same, in one transaction: it is committed at the end, or, after any exception, nothing is done.
+        """Open a connection with a transaction: it is committed at the end, or rolled back after any exception.
 
         Raises `JournalError` with the `errno` ENOENT if the file is no longer the one that the first transaction found.
         """
@@ -235,7 +235,7 @@ class Database:
         return self.clock()
 
     def last_commit(self) -> object:
-        """Return what every commit changes, to be asked at next to no cost; `None` where there is none."""
+        """Return the size and time of the files, which each commit changes; `None` of a server."""
         if self._path is None:
             return None
         written = (Path(f"{self._path}{companion}") for companion in ("", "-wal"))
@@ -345,7 +345,7 @@ class Database:
         return ("BEGIN",)
 
     def _arguments(self) -> dict[str, Any]:
-        """Return what the driver of a server is told when it connects."""
+        """Return the options for a server's driver to connect with."""
         if self.url.get_driver_name() != "psycopg":
             return {}
         # A statement that was prepared lasts as long as the connection, behind which a pooler changes the session.
@@ -425,7 +425,7 @@ def failing_plainly(
 
 
 def plainly(where: str, error: Exception) -> JournalError:
-    """Return what a database said, in words that say what to do."""
+    """Return the text of a database error, with the advice that goes with it."""
     said = getattr(error, "orig", None) or error
     code = str(getattr(said, "sqlite_errorname", ""))
     for start, meaning in _MEANINGS.items():

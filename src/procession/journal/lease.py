@@ -54,7 +54,7 @@ class Holder:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Return what `text` says; `ValueError` if that is no process."""
+        """Return the holder that `text` describes; `ValueError` if it describes none."""
         try:
             holder = cls(**json.loads(text))
         except (TypeError, RecursionError) as error:
@@ -68,7 +68,7 @@ class Holder:
 
     @classmethod
     def unknown(cls) -> Self:
-        """Return what stands for a process of which nothing is known."""
+        """Return a holder that stands for an unknown process."""
         return cls("?", "?", 0, 0.0)
 
     @property
@@ -129,7 +129,7 @@ def started(pid: int) -> float | None:
 
 
 def started_elsewhere(pid: int) -> float | None:
-    """Do the same on systems that have no /proc."""
+    """Return when a process began, on systems that have no /proc: see `started`."""
     import psutil  # of no use on Linux, where its answer moves with the clock
 
     try:

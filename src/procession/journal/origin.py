@@ -37,7 +37,7 @@ def origin_of(run_id: str) -> dict[str, Any]:
 
 @contextmanager
 def begun_by(command: Sequence[str]) -> Generator[None]:
-    """Have the runs that are begun meanwhile recorded as begun by a command in the current folder."""
+    """Record the runs that begin within the block as begun by `command` in the current folder."""
     token = _COMMAND.set(command)
     try:
         yield

@@ -119,7 +119,7 @@ class Recorder:
         return self._recorded
 
     def elements(self, index: int) -> dict[int, Recorded]:
-        """Return what earlier executions recorded of a map's elements that ended well, by their place.
+        """Return the recorded elements of a map that ended well in earlier executions, by their place.
 
         Raises `ResultError` for a value that cannot be read back. Where changes are allowed, it is left out.
         """
@@ -198,10 +198,10 @@ class Recorder:
         self.persist(lambda repeated: self._write(group, again=again or repeated))
 
     def persist(self, attempt: Callable[[bool], T]) -> T:
-        """Return what `attempt` does; where the server drops the connection, make it again, while the lease lasts.
+        """Call `attempt` and return its result; while the lease lasts, call it again if the server drops the connection.
 
-        It is told whether it is made again: all that was asked may have been done the time before, or nothing. If the
-        connection cannot be made again in time, the error is the first one.
+        The argument is true if `attempt` was called before: then all of it may have been done, or nothing. If there is
+        no connection in time, the first error is raised.
         """
         first: JournalError | None = None
         pause, longest = PAUSES_S
@@ -395,7 +395,7 @@ class Recorder:
         return self._read(records.c.element, records.c.task == index, records.c.element != WHOLE)
 
     def _read(self, place: Any, *where: Any) -> tuple[dict[int, Recorded], list[int]]:
-        """Return what is recorded, by place, and the places of which the value cannot be read back."""
+        """Return the records by place, and the places whose values cannot be read back."""
         c = records.c
         query = (
             select(place, c.value, c.attempts, c.duration, c.worker, c.digest, c.task, c.element, c.name)
@@ -426,7 +426,7 @@ class Recorder:
         return decoded(self._codec, data, f"run {self.run_id!r}, task {task} ({name}){place}")
 
     def _forget_unreadable(self, recorded: dict[int, Recorded], tasks: list[int]) -> None:
-        """Have the tasks called again whose values cannot be read back, and what follows from them.
+        """Forget the tasks whose values cannot be read back, and the tasks that follow from them, so that they are called again.
 
         A map keeps those of its elements that can be read: as it draws them, it compares their digests.
         """
@@ -462,7 +462,7 @@ class Recorder:
 
 
 def read_shared(written: str | None) -> list[Shared]:
-    """Return what is noted of a run as what its tasks take and have changed."""
+    """Return the notes of a run on objects that several tasks take and have changed."""
     return [Shared(kind, tuple(tasks)) for kind, tasks in json.loads(written or "[]")]
 
 

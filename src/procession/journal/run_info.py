@@ -87,7 +87,7 @@ def run_info(row: RunRow, run_id: str, progress: Progress | None, *, alive: bool
 
 
 def task_columns(head: int = TEXT_LIMIT + 1, *, log: bool = True) -> list[ColumnElement[Any]]:
-    """Return what is selected of `records` to be shown, with so many characters of an error."""
+    """Return the columns of `records` that `task_info` takes, with the first `head` characters of an error."""
     c = records.c
     plain = {
         name: type_coerce(c[name], NullType()) for name in ("task", "element", "attempts", "started_at", "duration")

@@ -346,7 +346,7 @@ def _check_free(row: RunRow, run_id: str, now: float) -> None:
 
 
 def _define(connection: Connection, row: Row[Any], run_id: str, plan: _Plan, *, allow_changes: bool) -> None:
-    """Have the journal keep what a run is now; forget what was recorded of tasks that have changed, or refuse them."""
+    """Write the definition of a run; forget the records of tasks that have changed, or refuse the change."""
     here = definitions.c.run == row.key
     _check_shared(connection, row, run_id, plan, allow_changes=allow_changes)
     kept = connection.execute(select(definitions.c.fingerprint, definitions.c.shape).where(here)).one()

@@ -1,1 +1,1 @@
-"""Those who are told what happens in a run. They are told, and have no say."""
+"""Observers of runs: log, progress display, OpenTelemetry, and those of users. None of them changes a run."""

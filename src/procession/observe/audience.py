@@ -1,4 +1,4 @@
-"""All who are told of one run.
+"""The observers of one run, its log, and its progress display.
 
 tell ──┬──▶ the log                        ┐ at once, where it happens
        ├──▶ observers that are immediate   ┘
@@ -20,26 +20,26 @@ class Follower(Protocol):
     """Follows a run in a thread of its own."""
 
     def begin(self, run_state: RunState, started: Event) -> None:
-        """Begin to follow a run in which nothing is under way yet."""
+        """Begin to follow a run in which no task has started yet."""
         ...
 
     def tell(self, event: Event) -> None:
-        """Take note of what the columns of the ledger do not show, without holding up who tells it."""
+        """Take an event that the columns of the ledger do not show; returns at once."""
         ...
 
     def end(self, ended: Event) -> None:
-        """Take note of the end."""
+        """Take the event that ended the run; returns at once."""
         ...
 
     def close(self) -> None:
-        """Wait until everything is done, within reason."""
+        """Wait until the last event has been passed on, for a few seconds at most."""
         ...
 
 
 class Audience:
     """The log and the observers of one run, who may be none.
 
-    `observed` says whether there are observers; `verbose` whether some want each start and end told as it happens.
+    `observed` is true if there are observers; `verbose` is true if every start and end has to be told as it happens.
     """
 
     def __init__(self, observers: Sequence[Observer], followers: Iterable[Follower] = ()) -> None:
@@ -56,13 +56,13 @@ class Audience:
         return bool(self._followers)
 
     def begin(self, run_state: RunState, started: Event) -> None:
-        """Say that a run has begun, in which nothing is under way yet."""
+        """Tell the observers that a run has begun, in which no task has started yet."""
         self.tell(started)
         for follower in self._followers:
             follower.begin(run_state, started)
 
     def tell(self, event: Event) -> None:
-        """Tell of an event."""
+        """Pass an event on to the log and to all observers."""
         log(event)
         for observer in self._immediate:
             observer.on_event(event)
@@ -70,7 +70,7 @@ class Audience:
             follower.tell(event)
 
     def end(self, ended: Event) -> None:
-        """Say how the run ended; when this returns, everyone has been told of it who is not blocked."""
+        """Tell the observers how the run ended; on return, all have been told that are not blocked."""
         self.tell(ended)
         for follower in self._followers:
             follower.end(ended)
@@ -79,7 +79,7 @@ class Audience:
 
 
 def audience_of(observers: Sequence[Observer], *, progress: bool) -> Audience:
-    """Return who is told of a run, with `progress` people too."""
+    """Return the audience of a run; with `progress`, a display of its progress is part of it."""
     if not progress:
         return Audience(observers)
     from procession.observe.progress import Display  # for people only

@@ -39,7 +39,7 @@ class EventCollector:
         return self._starts.look() + self._ends.look()
 
     def moments(self, told: list[Event]) -> list[Moment]:
-        """Return what is new at this look, by time, with the events that were told in another way."""
+        """Return the starts and ends that `look` has found, by time, among them the events in `told`."""
         starts, ends = self._starts, self._ends
         began, ended = self._run_state.ledger.starts, self._run_state.ledger.ends
         # In the order of what has the same time: what ends at a moment comes before what starts then, unless it took
@@ -71,7 +71,7 @@ class EventCollector:
         return self._seen(moments, times, told + self._progressed())
 
     def failures(self, told: list[Event]) -> list[Moment]:
-        """Return the same without tasks that started or ended well."""
+        """Return the failures that `look` has found, by time, among them the events in `told`."""
         ledger = self._run_state.ledger
         new = [index for index in list(ledger.errors) if self._ends.is_new(index)]
         times = [ledger.ends[index] or 0.0 for index in new]

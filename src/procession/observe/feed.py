@@ -1,10 +1,10 @@
-"""How an observer is told of a run, in a thread that it has for itself.
+"""Passes the events of a run on to one observer, in a thread of its own.
 
     workers ──▶ columns of the ledger ──look, every 30 ms──▶ events, by time ──▶ on_event
     workers ──tell──▶ what the columns do not show ──────────────┘
 
 Workers do nothing for it: they note the start and end of each task in any case, and the columns in which they do so
-are the queue. What an observer has no time for is counted, and no event is made of it.
+are the queue. Where an observer is too slow, no event is made, and the missing ones are counted.
 """
 
 import contextvars
@@ -32,7 +32,7 @@ _THRIFT: Final = 20
 
 
 class Feed:
-    """Tells one observer of one run."""
+    """Passes the events of one run on to one observer."""
 
     def __init__(self, observer: Guarded) -> None:
         self._observer = observer
@@ -50,7 +50,7 @@ class Feed:
         self._thread: threading.Thread | None = None
 
     def begin(self, run_state: RunState, started: Event) -> None:
-        """Begin to tell of a run in which nothing is under way yet."""
+        """Start the thread, for a run in which no task has started yet."""
         collector, context = EventCollector(run_state), contextvars.copy_context()
         thread = threading.Thread(
             target=lambda: context.run(self._serve, collector, started),
@@ -65,7 +65,7 @@ class Feed:
             self._thread = thread
 
     def tell(self, event: Event) -> None:
-        """Take note of what happened, where the columns will not show it."""
+        """Queue an event that the columns of the ledger do not show."""
         if event.name in _TOLD:
             if len(self._told) < _TOLD_AT_MOST:
                 self._told.append(event)
@@ -73,7 +73,7 @@ class Feed:
                 self._dropped += 1
 
     def end(self, ended: Event) -> None:
-        """Say how the run ended; from now on the observer has `PATIENCE_S` to catch up."""
+        """Take the event that ended the run; from now on the observer has `PATIENCE_S` to catch up."""
         self._ended = ended
         self._deadline = time.perf_counter() + PATIENCE_S
         self._over.release()

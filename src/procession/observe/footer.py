@@ -65,7 +65,7 @@ class Footer:
             _taken.release()
 
     def _reserved(self, rows: int, size: os.terminal_size) -> str:
-        """Return what keeps the region that scrolls off the last rows."""
+        """Return the control sequence that keeps the last rows out of the region that scrolls."""
         clear = ""
         if self._rows and size == self._size:
             clear = f"{_SAVE}\x1b[{size.lines - self._rows + 1};1H\x1b[J{_BACK}"

@@ -1,4 +1,4 @@
-"""An observer of whom a run need not be afraid."""
+"""Keeps the errors of an observer away from the run."""
 
 import threading
 
@@ -11,7 +11,7 @@ FAILURES = 3
 
 
 class Guarded:
-    """Passes events on to an observer. What that raises is logged and goes no further."""
+    """Passes events on to an observer, and logs what the observer raises instead of raising it."""
 
     __slots__ = ("_failures", "_on_event", "name")
 

@@ -41,7 +41,7 @@ def verbose() -> bool:
 
 
 def log(event: Event) -> None:
-    """Log an event. What logging itself cannot contain is told on the standard error stream, and never to the run."""
+    """Log an event. An error in logging itself is printed on the standard error stream and never reaches the run."""
     level = LEVELS[event.name]
     if not _LOGGER.isEnabledFor(level):
         return
@@ -58,7 +58,7 @@ def log(event: Event) -> None:
 
 
 def log_trouble(name: str, event: Event, observer: str, **more: object) -> None:
-    """Log what an observer could not do; `event` is the one it was told of. A traceback may be among `more`."""
+    """Log that an observer has failed or fallen behind; `event` was passed to it last. `more` may hold an `error`."""
     if not _LOGGER.isEnabledFor(logging.WARNING):
         return
     error = more.pop("error", None)

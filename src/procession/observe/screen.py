@@ -27,7 +27,7 @@ class Screen(Protocol):
 
 
 def screen_for(stream: TextIO) -> Screen:
-    """Return what suits: the page of a notebook, the terminal that the stream leads to, or the stream as it is."""
+    """Return a screen in a notebook, else in the terminal that the stream leads to, else lines on the stream."""
     ipython = sys.modules.get("IPython")
     if ipython is not None and "ZMQ" in type(ipython.get_ipython()).__name__:
         from procession.observe.notebook import NotebookBars  # for notebooks only

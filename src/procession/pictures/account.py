@@ -172,7 +172,7 @@ class Account:
         return " → ".join(said)
 
     def _step(self, span: Span) -> str:
-        """Return what of a task is on the critical path."""
+        """Return the name of a step of the critical path: a task, or the longest element of a map."""
         name = label(span.name, 40)
         work = self._works[span.index]
         return f"the longest element of {name}" if span.duration == max(work.calls) != sum(work.calls) else name

@@ -228,7 +228,7 @@ class _Drawing:
         )
 
     def _node_status(self, number: int) -> tuple[str, str, str]:
-        """Return what a card begins with, the bar at its bottom, and what it ends with."""
+        """Return the opening tags of a card, the bar at its bottom, and the closing tags."""
         if not self.statuses:
             return '<g class="node">', "", "</g>"
         node, (ended, failed, begun, address) = self.outline.nodes[number], self.statuses[number]

@@ -37,7 +37,7 @@ class Work(NamedTuple):
 
 
 def works_of(begun: Iterable[Busy]) -> dict[int, Work]:
-    """Return what there was to do for each task that began."""
+    """Return the calls of each task that began."""
     parts: dict[int, list[Busy]] = {}
     for busy in begun:
         parts.setdefault(busy.span.index, []).append(busy)

@@ -108,12 +108,12 @@ def _note(pairs: int, sources: int, targets: int) -> str:
 
 
 def stage_said(stage: Stage) -> str:
-    """Return what a stage is, in a few words."""
+    """Return the description of a stage, in a few words."""
     return f"{counted(stage.stop - stage.start, 'task')}, {'at once' if stage.at_once else 'in order'}"
 
 
 def tag_of(node: Node) -> str:
-    """Return what stands beside a node's name."""
+    """Return the tag beside a node's name."""
     if len(node.tasks) == 1:
         return f"#{node.tasks[0]}"
     return f"{TIMES} {len(node.tasks):,}{' in a row' if node.in_rows else ''}"

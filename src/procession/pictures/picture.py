@@ -75,7 +75,7 @@ def svg_of(kind: str, width: float, height: float, title: str, body: list[str], 
 
 
 def part_of(kind: str, box: tuple[float, float, float, float], title: str, body: list[str]) -> str:
-    """Return what lies in a box (left, top, width, height) for a page that has the rules of its kind: see `sheet`.
+    """Return a picture cut to a box (left, top, width, height), for a page that has the style sheet of its kind.
 
     None stand within it, for a page may forbid that.
     """

@@ -19,7 +19,7 @@ from procession.pictures.trace_events import trace_events_of
 
 
 def spans_of(outcomes: Iterable[Outcome], map_shares: Iterable[MapShare], began: float) -> list[Span]:
-    """Return what a run's timeline is made of; `stints` are those of its maps, and `began` when it did."""
+    """Return the spans of a run's timeline; `began` is the reading of the clock when the run began."""
     shares: dict[int, list[MapShare]] = {}
     for map_share in map_shares:
         shares.setdefault(map_share.task, []).append(map_share)

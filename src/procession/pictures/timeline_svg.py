@@ -112,7 +112,7 @@ def part_of_timeline(account: Account, title: str) -> str:
 
 
 def bars_of(lanes: Sequence[Lane], scale: float, limit: int = LIMIT) -> list[list[Bar]]:
-    """Return what to draw in each lane, at `scale` pixels a second: about `limit` bars in all."""
+    """Return the bars of each lane, at `scale` pixels a second: about `limit` of them in all."""
     cell = _NARROW
     while True:
         bars = [list(_folded(lane.spans, scale, cell)) for lane in lanes]

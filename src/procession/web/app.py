@@ -88,7 +88,7 @@ class _Site:
     # Pages
 
     def page(self, template: str, show: Show) -> Callable[[Request], Response]:
-        """Return what answers with a template and what it shows."""
+        """Return a route that answers with a template, filled in with what `show` returns."""
 
         def answer(request: Request) -> Response:
             with self.journal.reader() as reader:
@@ -102,7 +102,7 @@ class _Site:
         return answer
 
     def of_run(self, show: Callable[[Reader, Request, int], Context]) -> Show:
-        """Return what shows something of the run that the address names."""
+        """Return a `Show` for the run that the address names."""
         return lambda reader, request: show(reader, request, query_params.path_number(request, "key"))
 
     def task(self, reader: Reader, request: Request) -> Context:
@@ -117,7 +117,7 @@ class _Site:
         )
 
     def late(self, template: str, show: Callable[[Reader, int, RunInfo], Context]) -> Callable[[Request], Response]:
-        """Return what answers with something of a run that takes a while. What is above it is there at once."""
+        """Return a route for a part of a run that takes a while; the head of its page is sent at once."""
 
         def answer(request: Request) -> Response:
             key = query_params.path_number(request, "key")
@@ -278,7 +278,7 @@ def _templates() -> jinja2.Environment:
 
 
 def _query(request: Request) -> Callable[..., str]:
-    """Return what makes the query of a link: that of this page, with changes; `None` leaves a name out."""
+    """Return a function that makes the query of a link: this page's query with changes; `None` leaves a name out."""
 
     def query(**changes: Any) -> str:
         asked_for = {name: value for name, value in request.query_params.items() if name in _KEPT}

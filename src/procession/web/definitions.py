@@ -29,11 +29,11 @@ class Definition:
         return any(name.startswith("map of ") for name in self.fingerprint.names)
 
     def name(self, place: int) -> str:
-        """Return what a task is called."""
+        """Return the name of a task."""
         return self.names[self._which[place]] if place < self.count else ""
 
     def origin(self, place: int) -> str:
-        """Return what a task is called, and where its callable comes from."""
+        """Return the name of a task with the module its callable comes from."""
         return self.fingerprint.name(place) if place < self.count else ""
 
     def is_map(self, place: int) -> bool:
@@ -41,7 +41,7 @@ class Definition:
         return self.origin(place).startswith("map of ")
 
     def outline(self, reader: Reader, key: int) -> Outline | None:
-        """Return what a picture of the run shows, `None` if the journal does not know. Takes a while the first time."""
+        """Return the outline of the graph, `None` if the journal has none. Takes a while the first time."""
         if self._outline is None:
             shape = reader.shape(key)
             if shape is not None:

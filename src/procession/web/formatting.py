@@ -1,4 +1,7 @@
-"""How texts, numbers and times stand on the page. User text is made harmless here, and templates escape it as HTML."""
+"""How texts, numbers and times stand on the page.
+
+Texts of users are made harmless here; templates escape them as HTML.
+"""
 
 from datetime import UTC, datetime
 

@@ -34,7 +34,7 @@ class Lock:
         self._key = key.encode()
 
     def answer(self, request: Request) -> Response | None:
-        """Return what to answer to somebody who is not to go on, or not yet; `None` to whoever may."""
+        """Return the answer to a request that may not go on, or not yet; `None` for one that may."""
         if self._has_key(request):
             return self._admission(request)
         if self._has_cookie(request):
@@ -64,7 +64,7 @@ class Lock:
 
 
 def _name(request: Request) -> str:
-    """Return what the cookie is called. A browser sends it to every port of a name, and each may be of another page."""
+    """Return the name of the cookie. A browser sends it to every port of a name, and each may be of another page."""
     # As the browser has it, for a tunnel may lead here. What is no port has been refused, or stands for the usual one.
     port = request.headers.get("host", "").rpartition(":")[2]
     return f"procession-{port if port.isdecimal() else 80}"

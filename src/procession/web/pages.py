@@ -175,7 +175,7 @@ class Pages:
         return kept
 
     def compared(self, reader: Reader, request: Request, key: int) -> Context:
-        """Return what was different in another run: by default the last good one of the same process."""
+        """Return the differences to another run: by default to the last good one of the same process."""
         info = reader.run(key)
         other = query_params.number(request, "with")
         other = reader.last_good(key) if other is None else other
@@ -302,7 +302,7 @@ def _row(definition: Definition, one: TaskStatus) -> Row:
 
 
 def _running(reader: Reader, key: int, info: RunInfo) -> list[Running]:
-    """Return what runs now: what the run said a moment ago, without what has ended since."""
+    """Return the tasks that run now: those the run reported a moment ago, without those that have ended since."""
     told = info.running[:_SOUGHT]
     statuses = reader.statuses(key, info, [one.task for one in told])
     return [one for one, now in zip(told, statuses, strict=True) if now.state == "running"]
