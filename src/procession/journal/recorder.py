@@ -198,7 +198,7 @@ class Recorder:
         self.persist(lambda repeated: self._write(group, again=again or repeated))
 
     def persist(self, attempt: Callable[[bool], T]) -> T:
-        """Call `attempt` and return its result; while the lease lasts, call it again if the server drops the connection.
+        """Call `attempt` and return its result; within the lease, call it again if the server drops the connection.
 
         The argument is true if `attempt` was called before: then all of it may have been done, or nothing. If there is
         no connection in time, the first error is raised.
@@ -426,7 +426,7 @@ class Recorder:
         return decoded(self._codec, data, f"run {self.run_id!r}, task {task} ({name}){place}")
 
     def _forget_unreadable(self, recorded: dict[int, Recorded], tasks: list[int]) -> None:
-        """Forget the tasks whose values cannot be read back, and the tasks that follow from them, so that they are called again.
+        """Forget the tasks whose values cannot be read back, and those that follow from them: they are called again.
 
         A map keeps those of its elements that can be read: as it draws them, it compares their digests.
         """
