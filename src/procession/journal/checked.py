@@ -34,12 +34,15 @@ _STATES: Final[tuple[State, ...]] = get_args(State)
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A task that ran when the journal was last told. `started_at` is in seconds since the epoch, UTC."""
+    """A task that ran when its run last reported to the journal, at most about a second ago if the run goes on."""
 
     task: int
+    """The place of the task in its process; 0 is the first."""
     name: str
     worker: str
+    """The name of the thread, process or asyncio task that runs it."""
     started_at: float
+    """When it began, in seconds since the epoch, UTC."""
 
 
 class RunRow(NamedTuple):

@@ -15,54 +15,65 @@ from procession.journal.schema import records
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """How a run stands. All times are in seconds since the epoch, UTC.
-
-    `status` is what `Run.status` was or, of a run whose process is gone without having said so, `"interrupted"`.
-    `executions` says how many times it was begun, and `started_at` when that was for the last time, but for those that
-    found it completed and called nothing. `progress` and `running` are what the journal was last told, at most about a
-    second old while the run goes on; after a crash, `progress` is what is recorded, and `running` what ran when the run
-    was last heard of. `host` and `pid` are of the process that executes it, if one does. `origin` is by what it was
-    begun, of which arguments are not kept, and in which folder.
-    `error` is why it failed: what stopped it or, under `on_error="continue"`, what failed first; of a run
-    of which the journal has a wrong value, it says that first.
-    """
+    """How a recorded run stands, as the journal shows it. All times are in seconds since the epoch, UTC."""
 
     id: str
+    """The run's id; of a run nested in another one, `run/task` or `run/task.element`."""
     process: str
+    """The name of the process."""
     status: Literal["running", "completed", "failed", "cancelled", "interrupted"]
+    """`Run.status`, or `"interrupted"` for a run whose process is gone without having recorded an end."""
     executions: int
+    """How many times the run was begun."""
     created_at: float
+    """When the run was begun for the first time."""
     started_at: float
+    """When the run was begun for the last time, apart from executions that found it completed and called nothing."""
     ended_at: float | None
+    """When the last execution ended; `None` if it has not."""
     progress: Progress | None
+    """How far the run has come: at most about a second old while it goes on; after a crash, what is recorded."""
     running: tuple[Running, ...]
+    """The tasks that run now or, after a crash, that ran when the run was last heard of."""
     cancelling: bool
+    """Whether somebody has asked for the run to be cancelled."""
     host: str | None
+    """The machine on which the run is executed now; `None` if nobody executes it."""
     pid: int | None
+    """The number of the process that executes the run now; `None` if none does."""
     error: str | None
+    """Why the run failed: what stopped it or, under `on_error="continue"`, what failed first.
+
+    Where the journal is damaged, the text begins with the values that are wrong.
+    """
     origin: Mapping[str, Any]
+    """How the run was begun: `argv`, without the arguments of other programs, and `folder`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskInfo:
-    """How a task, or one element of a map, ended.
-
-    `element` is `None` for a task itself. `started_at` is in seconds since the epoch, UTC, `duration` in seconds,
-    `size` that of the recorded value in bytes, `error` the text of what was raised, and `log` what the call logged, if
-    that was kept: see `TaskLogHandler`.
-    """
+    """How a task, or one element of a map, ended, as the journal shows it."""
 
     task: int
+    """The place of the task in its process; 0 is the first."""
     element: int | None
+    """The place of the element in its map; `None` for the task itself."""
     name: str
     state: Literal["completed", "failed"]
     attempts: int
+    """How many times it was called, retries included."""
     started_at: float
+    """When the first attempt began, in seconds since the epoch, UTC."""
     duration: float
+    """Seconds from the start of the first attempt to the end, pauses between attempts included."""
     worker: str
+    """The name of the thread, process or asyncio task that made the call."""
     size: int | None
+    """The size of the recorded value in bytes; `None` if there is no value."""
     error: str | None
+    """The text of what was raised, and its traceback; `None` if nothing was."""
     log: str | None
+    """What the call has logged, if that was kept: see `TaskLogHandler`."""
 
 
 def run_info(row: RunRow, run_id: str, progress: Progress | None, *, alive: bool) -> RunInfo:

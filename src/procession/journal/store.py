@@ -44,20 +44,28 @@ class _Plan(NamedTuple):
 class Journal:
     """A durable record of runs, in a database: what ended well is never called again under the same run id.
 
-    `where` is a path, which means SQLite, `":memory:"`, which lasts as long as the journal is open, or a URL such as
-    `postgresql://user@host/name`. With `durability="process"` a record survives the death of the process at any
-    instant, and with `"power"` that of the whole system too, for the price of a disk sync each commit. `codec` turns
-    results into bytes: `"pickle"`, `"json"`, or an object with a `name` that encodes and decodes. `texts` says whether
-    what exceptions say, their tracebacks, and what tasks log is kept with the results: that is written as it is,
-    whatever the codec. Unless it is given, it is not kept beside a codec of your own, which may be there to encrypt;
-    then only the types of exceptions are.
+    Nothing is opened until a run begins or something is asked of the journal.
 
-    >>> with Journal(":memory:") as journal:
-    ...     [run.id for run in journal.runs()]
-    []
+    Args:
+        where: A path, which means an SQLite file; `":memory:"` for a journal that lasts as long as it is open; or a URL
+            such as `postgresql://user@host/name`.
+        durability: With `"process"`, the default, a record survives the death of the process at any instant. With
+            `"power"` it also survives that of the whole system, for the price of a disk sync at each commit.
+        codec: How results become bytes: `"pickle"`, the default, `"json"`, or an object with a `name` that encodes and
+            decodes, see `Codec`.
+        texts: Whether the texts and tracebacks of exceptions, and what tasks log, are kept beside the results. They are
+            written as they are, whatever the codec. By default they are kept, but not beside a codec of your own, which
+            may be there to encrypt: then only the types of exceptions are.
 
-    Nothing is opened until something is asked of it. Raises `ValueError` for a `where`, `durability` or `codec` that
-    means nothing; and later `JournalError` for a database that cannot be used.
+    Raises:
+        ValueError: `where`, `durability` or `codec` has no meaning.
+        JournalError: The database cannot be used. Raised by the methods, and by runs.
+
+    Example:
+        >>> with Journal(":memory:") as journal:
+        ...     [run.id for run in journal.runs()]
+        []
+
     """
 
     def __init__(
@@ -115,13 +123,31 @@ class Journal:
             raise
 
     def runs(self, limit: int = 50, offset: int = 0, *, within: str | None = None) -> list[RunInfo]:
-        """Return how runs stand, the newest first; with `within`, those that are nested in that one."""
+        """Return how runs stand, the newest first.
+
+        Args:
+            limit: How many runs to return at most.
+            offset: How many of the newest runs to leave out.
+            within: The id of a run: return the runs nested in it. By default, runs that are not nested are returned.
+
+        Raises:
+            RunUnknownError: The journal has no run of the id `within`.
+
+        """
         with self.reader() as reader:
             parent = TOP if within is None else reader.key(within)
             return [found.run for found in reader.runs(parent=parent, limit=limit, offset=offset)]
 
     def run(self, run_id: str) -> RunInfo:
-        """Return how a run stands. `RunUnknownError` if the journal has none of that id."""
+        """Return how a run stands.
+
+        Args:
+            run_id: The run's id; of a nested run, `run/task` or `run/task.element`.
+
+        Raises:
+            RunUnknownError: The journal has no run of that id.
+
+        """
         with self.reader() as reader:
             return reader.run(reader.key(run_id))
 
@@ -134,10 +160,19 @@ class Journal:
         task: int | None = None,
         state: Literal["completed", "failed"] | None = None,
     ) -> list[TaskInfo]:
-        """Return how tasks of a run ended, by place; with `task`, how the elements of that map did.
+        """Return how the tasks of a run ended, by place. Tasks that have not ended are left out.
 
-        Only those that have ended are there. Raises `RunUnknownError` if the journal has no run of that id,
-        `ValueError` for an unknown `state`.
+        Args:
+            run_id: The run's id; of a nested run, `run/task` or `run/task.element`.
+            limit: How many tasks to return at most.
+            offset: How many tasks to leave out at the beginning.
+            task: The place of a map: return its elements instead of tasks.
+            state: Return only tasks that have `"completed"`, or only tasks that have `"failed"`.
+
+        Raises:
+            RunUnknownError: The journal has no run of that id.
+            ValueError: `state` is unknown.
+
         """
         if state not in (None, "completed", "failed"):
             raise ValueError(f"unknown state {sketch(state)}; known are 'completed' and 'failed'")
@@ -147,15 +182,22 @@ class Journal:
 
     @contextmanager
     def reader(self) -> Generator[Reader]:
-        """Return a closer look at the journal, by key and a part at a time, for as long as the `with` lasts."""
+        """Open a connection for all queries there are, by key and a part at a time, for as long as the `with` lasts."""
         with self.database.reading() as connection:
             yield Reader(connection, self._counted, self.database.now(connection), self.database.last_commit)
 
     def cancel(self, run_id: str) -> bool:
-        """Ask whoever executes a run to cancel it, which takes about a second; return whether somebody does.
+        """Ask the process that executes a run to cancel it, which takes about a second.
 
-        A run that is nested in another can only be cancelled with that. Raises `RunUnknownError` if the journal has
-        no run of that id.
+        Args:
+            run_id: The run's id. A run that is nested in another one is cancelled with the outer run.
+
+        Returns:
+            Whether a process executes the run.
+
+        Raises:
+            RunUnknownError: The journal has no run of that id.
+
         """
         with self.database.writing() as connection:
             row = _top(connection, run_id)
@@ -165,9 +207,15 @@ class Journal:
             return True
 
     def delete(self, run_id: str) -> None:
-        """Delete a run, and all that is nested in it, whole or not at all.
+        """Delete a run, and all runs nested in it, whole or not at all.
 
-        Raises `RunInUseError` if somebody executes it, `RunUnknownError` if the journal has no run of that id.
+        Args:
+            run_id: The run's id.
+
+        Raises:
+            RunInUseError: A process executes the run.
+            RunUnknownError: The journal has no run of that id.
+
         """
         with self.database.writing() as connection:
             row = _top(connection, run_id)
@@ -175,9 +223,16 @@ class Journal:
             remove(connection, row.key)
 
     def prune(self, before: float) -> list[str]:
-        """Delete the runs that ended, or were last heard of, before a time in seconds since the epoch; return which.
+        """Delete the runs that ended, or were last heard of, before a time.
 
-        Each is deleted whole or not at all, in a transaction of its own, so that runners need not wait long.
+        Each is deleted whole or not at all, in a transaction of its own, so that running processes need not wait long.
+
+        Args:
+            before: The time, in seconds since the epoch, UTC.
+
+        Returns:
+            The ids of the runs that were deleted.
+
         """
         with self.database.reading() as connection:
             # Of a run that goes on, this is later than now, unless its runner is late.
@@ -196,7 +251,7 @@ class Journal:
         return pruned
 
     def close(self) -> None:
-        """Close what is open. A journal in memory is gone then."""
+        """Close all connections. A journal in memory is gone then."""
         self.database.close()
 
     def __enter__(self) -> Self:

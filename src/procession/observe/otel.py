@@ -34,24 +34,33 @@ _ENDS: Final = {
 
 
 class OpenTelemetry:
-    """An observer that makes a span of each run and task, and measures them.
+    """An observer that makes an OpenTelemetry span of each run and task, and measures them.
 
-    The providers are those that the program has set, unless others are given. A task's span is current while it runs,
-    so spans that it makes itself are children of it; attempts that were followed by another one are events of it, and
-    an exception is recorded as OpenTelemetry does, with message and traceback. Arguments and results are in none.
+    A task's span is current while it runs, so spans that the task makes itself are children of it. Attempts that were
+    followed by another one are events of the span, and an exception is recorded as OpenTelemetry does, with message and
+    traceback. Arguments and results are in no span.
 
     Spans have the names of process and task, and the attributes `procession.process.name`, `procession.run.id`,
     `procession.task.index`, `procession.task.attempts` and, at their end, `procession.state`. Metrics, each with the
     name of the process: `procession.run.duration` and `procession.task.duration` (seconds, by state, which also count
     them), `procession.task.retries`, `procession.tasks.waiting` and `procession.tasks.running`.
 
-    A task costs some 50 µs, in its worker. Needs the extra `otel`; what collects spans is the program's choice.
+    A task costs some 50 µs, in its worker. Needs the extra `otel`; which exporter collects spans is up to the program.
 
-    >>> from procession import Process
-    >>> process = Process("sum", observers=[OpenTelemetry()])
-    >>> process.add_task(sum, [1, 2])
-    >>> process.execute()
-    [3]
+    Args:
+        tracer_provider: Where spans go. By default, to the provider that the program has set.
+        meter_provider: Where measurements go. By default, to the provider that the program has set.
+
+    Raises:
+        TypeError: An argument is no provider of OpenTelemetry.
+
+    Example:
+        >>> from procession import Process
+        >>> process = Process("sum", observers=[OpenTelemetry()])
+        >>> process.add_task(sum, [1, 2])
+        >>> process.execute()
+        [3]
+
     """
 
     immediate = True
@@ -77,7 +86,7 @@ class OpenTelemetry:
         self._runs: dict[str, _Run] = {}
 
     def on_event(self, event: Event) -> None:
-        """Take note of an event."""
+        """Begin or end a span, and measure."""
         if event.name == "run_started":
             self._begin(event)
             return

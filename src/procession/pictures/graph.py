@@ -16,19 +16,21 @@ class Graph(Outline, Picture):
 
     It shows every task of a small process. Of a large one, tasks that look the same share a node: `nodes` says which.
 
-    >>> from procession._model.strategy import Stage
-    >>> print(graph_of("sum", ["int", "int", "sum"], Shape((Stage(0, 3, at_once=True),), {2: (0, 1)}, {})))
-    flowchart LR
-        accTitle: process sum
-        subgraph stage0["3 tasks, at once"]
-            direction LR
-            task0["int"]
-            task1["int"]
-            task2["sum"]
-        end
-        task0 --> task2
-        task1 --> task2
-    <BLANKLINE>
+    Example:
+        >>> from procession._model.strategy import Stage
+        >>> print(graph_of("sum", ["int", "int", "sum"], Shape((Stage(0, 3, at_once=True),), {2: (0, 1)}, {})))
+        flowchart LR
+            accTitle: process sum
+            subgraph stage0["3 tasks, at once"]
+                direction LR
+                task0["int"]
+                task1["int"]
+                task2["sum"]
+            end
+            task0 --> task2
+            task1 --> task2
+        <BLANKLINE>
+
     """
 
     def mermaid(self) -> str:
@@ -58,9 +60,15 @@ class Graph(Outline, Picture):
         return svg_of_graph(self)
 
     def save(self, path: str | Path) -> None:
-        """Write the picture to a file that ends in `.svg`, or the text to a `.mmd`, `.mermaid`, `.md` or `.txt`.
+        """Write the graph to a file.
 
-        Raises `ValueError` for another ending, and `OSError` where the file cannot be written.
+        Args:
+            path: Where to: a picture if it ends in `.svg`, Mermaid text if in `.mmd`, `.mermaid`, `.md` or `.txt`.
+
+        Raises:
+            ValueError: The path ends in something else.
+            OSError: The file cannot be written.
+
         """
         path = Path(path)
         text = self.svg() if format_of(path, GRAPH) == "svg" else self.mermaid()

@@ -51,17 +51,29 @@ def spans_of(outcomes: Iterable[Outcome], map_shares: Iterable[MapShare], began:
 class Timeline(Account, Picture):
     """Who did what when in one run. `str()` of it says why the run is not faster; a notebook shows it as SVG.
 
-    `duration` is that of the run in seconds, `max_workers` how many tasks it may run at the same time. `stages` and
-    `needs` (task → the tasks whose values it takes) say what waits for what; without them, all may run at once.
-    `cpu` is the time in seconds that the process spent computing while the run went on, and `cores` how many cores it
-    and its child processes kept busy, of how many, if that is known.
+    `run.timeline()` makes it. The critical path is the longest chain of tasks that wait for each other, as in the
+    critical path method of scheduling: no number of workers makes the run shorter.
 
-    >>> spans = [Span(0, "load", "completed", 1, 0.0, 2.0, "a"), Span(1, "save", "completed", 1, 0.0, 1.0, "b")]
-    >>> timeline = Timeline("copy", "completed", 2.0, spans, max_workers=2)
-    >>> timeline.speed_up
-    SpeedUp(reached=1.5, ideal=1.5)
-    >>> timeline.idle
-    {'a': 0.0, 'b': 1.0}
+    Args:
+        process_name: The name of the process.
+        status: How the run stands or ended.
+        duration: How long the run took, or has taken so far, in seconds.
+        spans: When each task ran, and on which worker.
+        max_workers: How many tasks may run at the same time.
+        stages: Ranges of tasks that run in order, or at once. By default all run at once.
+        needs: Task → the tasks whose values it takes. By default none takes any.
+        cpu: Seconds the process spent computing while the run went on, if known.
+        cores: How many cores the process and its child processes kept busy, and how many there are, if known.
+        exact: How far the times of spans may be off, in seconds.
+
+    Example:
+        >>> spans = [Span(0, "load", "completed", 1, 0.0, 2.0, "a"), Span(1, "save", "completed", 1, 0.0, 1.0, "b")]
+        >>> timeline = Timeline("copy", "completed", 2.0, spans, max_workers=2)
+        >>> timeline.speed_up
+        SpeedUp(reached=1.5, ideal=1.5)
+        >>> timeline.idle
+        {'a': 0.0, 'b': 1.0}
+
     """
 
     def svg(self) -> str:
@@ -73,9 +85,15 @@ class Timeline(Account, Picture):
         return trace_events_of(self)
 
     def save(self, path: str | Path) -> None:
-        """Write the picture to a file that ends in `.svg`, or the trace to one that ends in `.json`.
+        """Write the timeline to a file.
 
-        Raises `ValueError` for another ending, and `OSError` where the file cannot be written.
+        Args:
+            path: Where to: a picture if it ends in `.svg`, a trace if it ends in `.json`.
+
+        Raises:
+            ValueError: The path ends in something else.
+            OSError: The file cannot be written.
+
         """
         path = Path(path)
         format_ = format_of(path, TIMELINE)
