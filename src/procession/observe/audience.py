@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from procession._engine.run_state import RunState
-from procession._model.event import Event
+from procession._model.event import Event, EventName
 from procession._model.observer import Observer
 from procession.observe.feed import Feed
 from procession.observe.guard import Guarded
-from procession.observe.log import log, verbose
+from procession.observe.log import DEBUG_EVENTS, log, verbose
 
 
 class Follower(Protocol):
@@ -48,7 +48,10 @@ class Audience:
         self._followers: list[Follower] = [Feed(observer) for observer, immediate in guarded if not immediate]
         self._followers += followers
         self.observed = bool(guarded)
-        self.verbose = bool(self._immediate) or verbose()
+        debugged = verbose()
+        self.verbose = bool(self._immediate) or debugged
+        # Events of which a run may have two for each task: whether they are logged is asked once.
+        self._not_logged = frozenset[EventName]() if debugged else DEBUG_EVENTS
 
     @property
     def waits(self) -> bool:
@@ -63,7 +66,8 @@ class Audience:
 
     def tell(self, event: Event) -> None:
         """Pass an event on to the log and to all observers."""
-        log(event)
+        if event.name not in self._not_logged:
+            log(event)
         for observer in self._immediate:
             observer.on_event(event)
         for follower in self._followers:

@@ -113,6 +113,10 @@ class EventCollector:
         """Return whether a moment is of what was told, and not of what was seen."""
         return moment < 0
 
+    def matters(self, moment: Moment) -> bool:
+        """Return whether an observer is to be told of a moment even if there is no time for all of them."""
+        return moment < 0 or (moment & 1 == 1 and moment >> 1 in self._run_state.ledger.errors)
+
     def happened(self) -> int:
         """Return how many tasks have started, and ended, up to what was seen last; or, if a run ended well, in all."""
         if self.ended_well:

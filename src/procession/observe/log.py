@@ -34,6 +34,9 @@ LEVELS: Final[dict[EventName, int]] = {
     "element_completed": logging.DEBUG,
 }
 
+DEBUG_EVENTS: Final = frozenset(name for name, level in LEVELS.items() if level == logging.DEBUG)
+"""Events that are logged only at the level `DEBUG`."""
+
 
 def verbose() -> bool:
     """Return whether the start and end of each task is wanted. Asked once a run, for tasks are many."""
