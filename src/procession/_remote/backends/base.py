@@ -45,7 +45,7 @@ class Backend(Protocol):
 
     @property
     def ahead(self) -> int:
-        """How many of the batches that were sent occupy no worker: they lie ready, or their calls have been made."""
+        """How many of the batches that were sent occupy no worker: they lie ready behind another one."""
         ...
 
     @property

@@ -80,6 +80,7 @@ class DaskBackend:
     """
 
     kills = False
+    ahead = 0
     within = None
 
     def __init__(self, run_state: RunState, where: object) -> None:
@@ -89,8 +90,6 @@ class DaskBackend:
         self._client = self._connected(where)
         self._small_bytes = small_bytes(run_state)
         self._futures: dict[Future, tuple[Batch, Future]] = {}
-        self._made: set[Future] = set()
-        """What is kept of batches whose calls have been made, and whose report is on its way."""
         self._done: SimpleQueue[Future] = SimpleQueue()
         self._halted = self._cancelled = False
         self._unanswered: float | None = None
@@ -129,14 +128,9 @@ class DaskBackend:
         """Whether there is something to receive sooner or later."""
         return bool(self._futures)
 
-    @property
-    def ahead(self) -> int:
-        """How many batches have been sent and take no worker's place: their calls have been made."""
-        return min(len(self._made), self._run_state.max_workers)
-
     def room(self, waiting: int, call_s: float | None) -> int:  # noqa: ARG002
         """Return how many batches can be sent."""
-        return self._run_state.max_workers - len(self._futures) + self.ahead
+        return self._run_state.max_workers - len(self._futures)
 
     def send(self, batch: Batch, timeout: float | None) -> str:  # noqa: ARG002
         """Give a batch to the cluster. Raises `ExecutorBrokenError`."""
@@ -150,7 +144,6 @@ class DaskBackend:
         except Exception as error:
             raise self._broken("did not take a task", error) from error
         self._futures[report] = batch, kept
-        kept.add_done_callback(self._done.put)
         report.add_done_callback(self._done.put)
         return "Dask"
 
@@ -160,20 +153,17 @@ class DaskBackend:
 
     def receive(self, seconds: float) -> list[Arrival]:
         """Wait for batches to come back, at most so long, and return those that have."""
-        done: list[Future] = []
+        reports: list[Future] = []
         try:
-            done.append(self._done.get(timeout=seconds))
+            reports.append(self._done.get(timeout=seconds))
             while True:
-                done.append(self._done.get_nowait())
+                reports.append(self._done.get_nowait())
         except Empty:
             pass
-        if not done and self._futures and self._is_lost():
+        if not reports and self._futures and self._is_lost():
             lost = [self._futures.pop(report) for report in list(self._futures)]
-            self._made.clear()
             return [Arrival(batch, None, self._gone()) for batch, _ in lost]
-        kept = {kept for _, kept in self._futures.values()}
-        self._made.update(future for future in done if future in kept)
-        return [self._arrived(future) for future in done if future in self._futures]
+        return [self._arrived(report) for report in reports if report in self._futures]
 
     def halt(self, *, cancelled: bool) -> None:
         """See to it that no other call begins, and take back the batches that no worker has."""
@@ -199,7 +189,6 @@ class DaskBackend:
         if self._futures and not self._is_gone:
             self.halt(cancelled=True)
         self._futures.clear()
-        self._made.clear()
         self._close_owned()
         # Taking the place back means to wait for it. A task that is to end does not: its thread ends with it.
         if self._lent and not self._run_state.cancelled:
@@ -277,7 +266,6 @@ class DaskBackend:
 
     def _arrived(self, told_future: Future) -> Arrival:
         batch, kept = self._futures.pop(told_future)
-        self._made.discard(kept)
         if told_future.status == "cancelled":
             if self._is_gone:
                 return Arrival(batch, None, self._gone())
