@@ -74,6 +74,7 @@ class PendingCall:
         "context",
         "digest",
         "element",
+        "ended",
         "error",
         "function",
         "index",
@@ -113,6 +114,8 @@ class PendingCall:
         """When the first attempt began, as a reading of the clock."""
         self.began = 0.0
         """When the last attempt began."""
+        self.ended: float | None = None
+        """When the last attempt ended, where a pause follows it."""
         self.worker = ""
         """Who made the last attempt."""
         self.error: BaseException | None = None
@@ -124,6 +127,7 @@ class PendingCall:
     async def attempt(self, run_state: RunState, call_context: CallContext) -> float | None:
         """Make an attempt; return in how many seconds another is to follow, or `None` where the call has ended."""
         self.made += 1
+        self.ended = None
         self.worker = call_context.worker
         self.began = time.perf_counter()
         value: Any = None
@@ -170,6 +174,7 @@ class PendingCall:
             self._end(returned=returned, value=value)
             return None
         self.error = None if returned else value
+        self.ended = time.perf_counter()
         run_state.report("task_retrying", self.index, self.made, None, self.error)
         return seconds
 

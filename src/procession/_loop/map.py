@@ -260,7 +260,7 @@ class CoroutineMap:
         if isinstance(error, asyncio.CancelledError) and self._slots.run_state.ledger.cancelled:
             error = TaskCancelled("the coroutine was cancelled with its run")
         self._state.raised(call.element, error, call.start, call.made)
-        self._note(call.worker, call.began, time.perf_counter(), failed=True)
+        self._note(call.worker, call.began, time.perf_counter() if call.ended is None else call.ended, failed=True)
 
     # Drawing
 

@@ -326,14 +326,14 @@ class StageInLoop:
 
     def raised(self, call: PendingCall, error: BaseException) -> None:
         """Take note of what a task's call raised."""
-        self._raised(call.index, error)
+        self._raised(call.index, error, call.ended)
 
-    def _raised(self, index: int, error: BaseException) -> None:
+    def _raised(self, index: int, error: BaseException, end: float | None = None) -> None:
         run_state = self.run_state
         if run_state.ledger.ends[index] is None:
             if isinstance(error, asyncio.CancelledError) and run_state.ledger.cancelled:
                 error = TaskCancelled("the coroutine was cancelled with its run")
-            run_state.raised(index, error, in_order=self._in_order)
+            run_state.raised(index, error, in_order=self._in_order, end=end)
 
     # Maps
 
