@@ -192,8 +192,7 @@ class StageInLoop:
             return False
         run_state.workers[index] = worker = self._worker()
         if index in self._simple:
-            call_context = CallContext(run_state, worker, index)
-            self.start(self._await(call_context, index), call_context, self._context.copy())
+            self._start_simple(worker, index)
         elif index not in run_state.plan.coroutines:
             self._lend(worker, index)
         elif isinstance(run_state.plan.calls[index][0], MapFunction):
@@ -237,10 +236,33 @@ class StageInLoop:
         call_context.over = True
         self._call_contexts.discard(call_context)
         worker = call_context.worker
+        if self._batch_left and self._go_on(worker):
+            return
         del self._running[worker]
         self._used -= 1
         self._free.append(worker)
         self._fill()
+
+    def _go_on(self, worker: str) -> bool:
+        """Have a worker whose call has ended start the next simple task, if nothing else may be next."""
+        if self._closed or self._recorded or self._maps or self._due or self._parked:
+            return False
+        try:
+            index = self._ready.popleft()
+        except IndexError:
+            return False
+        if index not in self._simple:
+            self.run_state.ledger.put_back(index)
+            return False
+        self._batch_left -= 1
+        self._start_simple(worker, index)
+        return True
+
+    def _start_simple(self, worker: str, index: int) -> None:
+        run_state = self.run_state
+        run_state.workers[index] = worker
+        call_context = CallContext(run_state, worker, index)
+        self.start(self._await(call_context, index), call_context, self._context.copy())
 
     # Calls
 
