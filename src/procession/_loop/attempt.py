@@ -142,7 +142,7 @@ class PendingCall:
                 self.owner.begin(self)
                 if self.options.retries:
                     self.context = copy_context()
-                    self.context.run(own_decimals, run_state.decimals)
+                    own_decimals(run_state.decimals)  # that of the copy stays as it is
             elif self.element == WHOLE:
                 run_state.attempts[self.index] = self.made
             if self.rules is not None or not isinstance(self.options.retries, int):

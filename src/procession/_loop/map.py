@@ -67,6 +67,7 @@ class CoroutineMap:
         "_drawing",
         "_drew_at",
         "_element_context",
+        "_ledger",
         "_out",
         "_plain",
         "_shares",
@@ -90,6 +91,7 @@ class CoroutineMap:
             and run_state.recorder is None
             and run_state.decimals is None
         )
+        self._ledger = run_state.ledger
         self._out = 0
         self._drawing: asyncio.Future[bool] | None = None
         self._drew_at: float | None = None
@@ -145,11 +147,13 @@ class CoroutineMap:
 
     def take(self, worker: str) -> bool:
         """Begin the next element in the slot of a worker; return whether there is one."""
-        since = time.perf_counter()
+        until: float | None = None
         while (element := self._next()) is not None:
             if self._begin(worker, *element):
                 return True
-            if time.perf_counter() - since > TURN_S:
+            if until is None:
+                until = time.perf_counter() + TURN_S
+            elif time.perf_counter() > until:
                 asyncio.get_running_loop().call_soon(self.look)
                 return False
         if not self._out:
@@ -160,18 +164,17 @@ class CoroutineMap:
 
     def _next(self) -> Element | None:
         state = self._state
-        if state.stopped:
+        if state.failure is not None or self._ledger.halted:
             return None
-        try:
-            return state.window.popleft()
-        except IndexError:
-            pass
+        window = state.window
+        if window:
+            return window.popleft()
         # With an empty window, what is drawn and has not ended is what is out.
         room = self._bound - self._out
         if room <= 0 or state.exhausted or self._drawing is not None or self._waits_to_draw:
             return None
         self._draw(room)
-        return state.window.popleft() if state.window else None
+        return window.popleft() if window else None
 
     def _begin(self, worker: str, place: int, element: tuple[Any, ...]) -> bool:
         """Call an element; return `False` for one that was recorded, or cannot be called."""
@@ -180,7 +183,8 @@ class CoroutineMap:
         context = self._element_context.copy()
         if self._plain:
             self._out += 1
-            self._slots.start(self._await(call_context, place, element), call_context, context)
+            share = self._share(worker)
+            self._slots.start(self._await(call_context, share, place, element), call_context, context)
             return True
         start = time.perf_counter()
         try:
@@ -198,7 +202,7 @@ class CoroutineMap:
         self._slots.start_attempt(call, call_context, context)
         return True
 
-    async def _await(self, call_context: CallContext, place: int, element: tuple[Any, ...]) -> None:
+    async def _await(self, call_context: CallContext, share: MapShare, place: int, element: tuple[Any, ...]) -> None:
         """Await the call of an element of which there is nothing to be known but how it ends."""
         state, clock = self._state, time.perf_counter
         start = clock()
@@ -211,7 +215,7 @@ class CoroutineMap:
                 value = awaited(await state.function(*element))
                 end = clock()
                 state.returned(place, b"", value, start, end)
-                self._note(call_context.worker, start, end, failed=False)
+                self._end(share, start, end, failed=False)
             except BaseException as error:
                 failure = error
             if failure is not None:
@@ -236,8 +240,8 @@ class CoroutineMap:
             share = self._shares[worker] = self._state.share(worker)
         return share
 
-    def _note(self, worker: str, start: float, end: float, *, failed: bool) -> None:
-        share = self._share(worker)
+    def _end(self, share: MapShare, start: float, end: float, *, failed: bool) -> None:
+        """Take note that an element has ended, in the part of the worker that made its last attempt."""
         share.note(start, end)
         share.count(failed=failed)
         self._out -= 1
@@ -253,14 +257,15 @@ class CoroutineMap:
         """Take note of what an element's call returned. Raises for a value that cannot be recorded."""
         end = time.perf_counter()
         self._state.returned(call.element, call.digest, value, call.start, end, call.made)
-        self._note(call.worker, call.began, end, failed=False)
+        self._end(self._share(call.worker), call.began, end, failed=False)
 
     def raised(self, call: PendingCall, error: BaseException) -> None:
         """Take note of what an element's call raised."""
         if isinstance(error, asyncio.CancelledError) and self._slots.run_state.ledger.cancelled:
             error = TaskCancelled("the coroutine was cancelled with its run")
         self._state.raised(call.element, error, call.start, call.made)
-        self._note(call.worker, call.began, time.perf_counter() if call.ended is None else call.ended, failed=True)
+        end = time.perf_counter() if call.ended is None else call.ended
+        self._end(self._share(call.worker), call.began, end, failed=True)
 
     # Drawing
 

@@ -83,7 +83,8 @@ class StageInLoop:
         self._batch_follows = False
         self._closed = False
         """Whether no slot is to be filled: the stage was left in a hurry, or it is being done already."""
-        self._committing = False
+        self._commits = 0
+        self._flushing = False
         self._cancelled = False
 
     async def drive(self) -> None:
@@ -139,11 +140,8 @@ class StageInLoop:
                 self._batch_left -= 1
         finally:
             self._closed = False
-        if not (self.busy or self._committing or self._batch_follows):
-            self._note_vacancy()
-
-    def _note_vacancy(self) -> None:
-        if not self._vacant.done():
+        busy = self.busy or self._commits or self._batch_follows
+        if not busy and not self._vacant.done():
             self._vacant.set_result(None)
 
     def _ask_for_batch(self) -> None:
@@ -364,8 +362,7 @@ class StageInLoop:
         map_function = run_state.plan.calls[index][0]
         assert isinstance(map_function, MapFunction)
         options = run_state.plan.options.get(index, PLAIN)
-        state = MapState(run_state, index, map_function, options, in_order=self._in_order)
-        run_state.maps[index] = state
+        run_state.maps[index] = state = MapState(run_state, index, map_function, options, in_order=self._in_order)
         start = run_state.ledger.starts[index] = perf_counter()
         coroutine_map = CoroutineMap(self, state, CallContext(run_state, worker, index))
         try:
@@ -468,12 +465,11 @@ class StageInLoop:
 
     def commit(self) -> bool:
         """Have what was recorded committed: in a side thread or, where no other call may begin before, in this one."""
-        run_state = self.run_state
         if threading.get_ident() == self._thread:
             self._commit_first()
-        elif run_state.behind or self._in_order:
-            run_state.flush()
-        elif run_state.uncommitted and not self._committing:
+        elif self.run_state.behind or self._in_order:
+            self.run_state.flush()
+        elif self.run_state.uncommitted and not self._commits:
             self._from_thread(self._fill)
         return True
 
@@ -481,19 +477,26 @@ class StageInLoop:
         """Have what was recorded committed; return whether nothing else may begin before that is done."""
         run_state = self.run_state
         behind = run_state.behind
-        if not self._committing and (behind or run_state.uncommitted):
-            commit = run_state.flush if behind else run_state.offer
-            try:
-                committing = self._side_threads.call(commit)
-            except WorkersUnavailableError:
-                commit()
-                return False
-            self._committing = True
-            committing.add_done_callback(self._end_commit)
-        return self._committing and (behind or self._in_order)
+        if behind and not self._flushing:
+            self._flushing = self._commit_aside(run_state.flush)
+        elif run_state.uncommitted and not self._commits:
+            self._commit_aside(run_state.offer)
+        return self._commits > 0 and (behind or self._in_order)
+
+    def _commit_aside(self, commit: Callable[[], None]) -> bool:
+        """Commit in a side thread, or here if there is none; return whether it goes on."""
+        try:
+            committing = self._side_threads.call(commit)
+        except WorkersUnavailableError:
+            commit()
+            return False
+        self._commits += 1
+        committing.add_done_callback(self._end_commit)
+        return True
 
     def _end_commit(self, committing: "asyncio.Future[None]") -> None:
-        self._committing = False
+        self._commits -= 1
+        self._flushing = self._flushing and self._commits > 0
         if not committing.cancelled() and (error := committing.exception()) is not None:
             self.run_state.interrupt(error)
         self._fill()
