@@ -246,7 +246,7 @@ class StageInLoop:
         if self._closed or self._recorded or self._maps or self._due or self._parked:
             return False
         try:
-            index = self._ready.popleft()
+            index = self._claim()
         except IndexError:
             return False
         if index not in self._simple:
