@@ -234,12 +234,10 @@ class StageInLoop:
         call_context.over = True
         self._call_contexts.discard(call_context)
         worker = call_context.worker
-        if self._batch_left and self._go_on(worker):
-            return
-        del self._running[worker]
-        self._used -= 1
-        self._free.append(worker)
-        self._fill()
+        if not self._batch_left or not self._go_on(worker):
+            del self._running[worker]
+            self._give_back(worker)
+            self._fill()
 
     def _go_on(self, worker: str) -> bool:
         """Have a worker whose call has ended start the next simple task, if nothing else may be next."""
