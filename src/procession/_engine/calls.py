@@ -24,6 +24,7 @@ from procession._engine.unawaited import awaited
 from procession._engine.watcher import Deadline
 from procession._model.record import WHOLE
 from procession._model.task import PLAIN, Call, MapFunction, Options
+from procession.errors import TaskCancelled
 
 
 class LeaveTask(BaseException):
@@ -308,12 +309,13 @@ class TaskCalls:
             self._end_paused(index)
 
     def _end_paused(self, index: int) -> None:
-        retry = self._retries[index]
-        error = retry.error
+        """End a task as its last attempt did, as no other will be made."""
+        retry, run_state = self._retries[index], self.run_state
+        error = retry.error or TaskCancelled("the run was stopped before the next attempt")
         self._forget(index)
-        if error is not None and self.run_state.ledger.ends[index] is None:
-            self.run_state.ledger.starts[index] = retry.start
-            self.run_state.raised(index, error, in_order=self.in_order)
+        if run_state.ledger.ends[index] is None:
+            run_state.ledger.starts[index] = retry.start
+            run_state.raised(index, error, in_order=self.in_order)
 
 
 def watched(
