@@ -419,7 +419,7 @@ def test_a_run_whose_client_was_killed_goes_on(client, tmp_path):
     calls, journal = tmp_path / "calls", tmp_path / "runs.db"
     calls.mkdir()
     script = [sys.executable, "-c", SCRIPT, client.scheduler.address, str(calls), str(journal)]
-    environment = {**os.environ, "PYTHONPATH": HERE}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [HERE, os.environ.get("PYTHONPATH")]))}
     with subprocess.Popen(script, env=environment, stderr=subprocess.DEVNULL) as killed:
         recorded = set()
         while not recorded:

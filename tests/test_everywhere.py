@@ -44,7 +44,6 @@ class Way(NamedTuple):
     run: Callable[[Process], list[Any]]
     options: Callable[[], dict[str, Any]] = dict  # makes options for the process, such as its executor
     examples: int = 30  # processes tried for each strategy and policy: fewer where each takes long
-    keeps: bool = True  # whether a worker keeps its place between the attempts of a task and the elements of a map
     awaited: Callable[[int], Any] = lambda index: False  # whether the task in this place is a coroutine
     within: Callable[[], Any] = nullcontext
     needs: str | None = None  # what must be installed, and need not be
@@ -102,15 +101,15 @@ WAYS = [
     Way("threads", Process.execute),
     Way("threads, started", lambda process: process.start().result(50), examples=10),
     Way("asyncio", awaited, examples=10),
-    Way("processes", Process.execute, lambda: {"executor": "processes"}, examples=3, keeps=False),
-    Way("an executor", Process.execute, lambda: {"executor": opened(pool)}, examples=10, keeps=False),
-    Way("Dask", Process.execute, dask, examples=3, keeps=False),
-    Way("Dask, values apart", Process.execute, dask, examples=3, keeps=False, within=values_apart),
-    Way("Ray", Process.execute, ray, examples=20, keeps=False, needs="ray"),
-    Way("Ray, values apart", Process.execute, ray, examples=20, keeps=False, needs="ray", within=values_apart),
-    Way("coroutines", Process.execute, examples=10, keeps=False, awaited=lambda index: True),
-    Way("coroutines and threads", Process.execute, examples=20, keeps=False, awaited=lambda index: index % 2),
-    Way("coroutines and threads, asyncio", awaited, examples=20, keeps=False, awaited=lambda index: index % 3),
+    Way("processes", Process.execute, lambda: {"executor": "processes"}, examples=3),
+    Way("an executor", Process.execute, lambda: {"executor": opened(pool)}, examples=10),
+    Way("Dask", Process.execute, dask, examples=3),
+    Way("Dask, values apart", Process.execute, dask, examples=3, within=values_apart),
+    Way("Ray", Process.execute, ray, examples=20, needs="ray"),
+    Way("Ray, values apart", Process.execute, ray, examples=20, needs="ray", within=values_apart),
+    Way("coroutines", Process.execute, examples=10, awaited=lambda index: True),
+    Way("coroutines and threads", Process.execute, examples=20, awaited=lambda index: index % 2),
+    Way("coroutines and threads, asyncio", awaited, examples=20, awaited=lambda index: index % 3),
 ]
 
 
@@ -398,11 +397,9 @@ def assert_in_order(way, spec, what):
     rounding = 1e-6
     for index, (start, _) in times.items():
         assert all(times[n][1] <= start + rounding for n in spec.before(index))
-    if not way.keeps:  # then there may be others in between
-        one_call = [
-            n for n, job in enumerate(spec.tasks) if not isinstance(job, Map) and what.outcomes[n].attempts == 1
-        ]
-        times = {index: times[index] for index in one_call if index in times}
+    # Between the attempts of a task, and the elements of a map, there may be others.
+    one_call = [n for n, job in enumerate(spec.tasks) if not isinstance(job, Map) and what.outcomes[n].attempts == 1]
+    times = {index: times[index] for index in one_call if index in times}
     steps = sorted([(start, 1) for start, _ in times.values()] + [(end - rounding, -1) for _, end in times.values()])
     at_once = [sum(step for _, step in steps[:count]) for count in range(1, len(steps) + 1)]
     assert max(at_once, default=0) <= spec.workers

@@ -184,7 +184,7 @@ class TaskCalls:
         options = run_state.plan.options.get(index, PLAIN)
         if isinstance(error, GiveUp):
             error = error.error
-        elif options.retries:
+        elif options.retries and not isinstance(run_state.plan.calls[index][0], MapFunction):  # those of its elements
             retry = self._retries.get(index) or self._retry(index, options)
             seconds, returned, value = retry.judge(returned=False, value=error)
             if seconds is not None:
