@@ -74,7 +74,7 @@ class ThreadEngine:
         self._in_order = True
         self._maps: dict[int, ThreadMap] = {}
         self._interruption: BaseException | None = None
-        self._watcher = Watcher(f"procession-{shown(run_state.process_name, 40)}-watcher")
+        self._watcher: Watcher | None = None
         self._calls = TaskCalls(run_state, self)
 
     def drive(self) -> None:
@@ -96,7 +96,8 @@ class ThreadEngine:
 
     def close(self) -> None:
         """End the watcher, and let go of all that makes a cycle: it would keep what failed, and its frames, alive."""
-        self._watcher.close()
+        if self._watcher is not None:
+            self._watcher.close()
         self._maps = {}
         self._calls.close()
 
@@ -328,7 +329,7 @@ class ThreadEngine:
 
     def on_halt(self) -> None:
         """Have the stage end though tasks pause. Workers look for themselves before each call."""
-        if self._pauses:
+        if self._pauses and self._watcher is not None:
             self._watcher.at(0.0, self._look)
 
     def _look(self) -> None:
@@ -350,14 +351,20 @@ class ThreadEngine:
         """The worker whose thread this is. Where calls may time out, it has a slot for its deadline."""
         worker: Worker = self._here.worker
         if worker.deadline is None and not worker.alone:
-            worker.deadline = self._watcher.deadline()
+            worker.deadline = self._watched().deadline()
         return worker
 
     def pause(self, seconds: float, resume: Callable[[], object]) -> None:
         """Have `resume` make something ready in so many seconds. Until then the stage does not end."""
         with self._lock:
             self._pauses += 1
-        self._watcher.at(seconds, partial(self._resume, resume))
+        self._watched().at(seconds, partial(self._resume, resume))
+
+    def _watched(self) -> Watcher:
+        with self._lock:
+            if self._watcher is None:
+                self._watcher = Watcher(f"procession-{shown(self.run_state.process_name, 40)}-watcher")
+            return self._watcher
 
     def _resume(self, resume: Callable[[], object]) -> None:
         resume()
