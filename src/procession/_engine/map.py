@@ -188,8 +188,8 @@ class ThreadMap:
         self,
         call_context: CallContext,
         share: MapShare,
-        _context: contextvars.Context,
-        _base: contextvars.Context,
+        context: contextvars.Context,  # noqa: ARG002 - as for `_draw_plain`
+        base: contextvars.Context,  # noqa: ARG002
     ) -> bool:
         """Call the next element, with all that there is to its call; return whether to go on."""
         state, run_state = self.state, self._run_state
