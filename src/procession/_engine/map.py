@@ -127,7 +127,8 @@ class ThreadMap:
 
     def _drew(self) -> bool:
         """Draw, and return whether there is anything in the window."""
-        there = self.state.draw(self._most - self._active - self._paused - len(self._again), self._ask)
+        room = self._most - (self._active - 1) - self._paused - len(self._again)  # this worker makes no call now
+        there = self.state.draw(room, self._ask)
         if there:
             self._ask()
         return there

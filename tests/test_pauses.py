@@ -1,0 +1,229 @@
+"""In threads, a pause between two attempts holds no worker, and a timeout costs no thread while it is kept."""
+
+import threading
+import time
+
+import pytest
+from tenacity import Retrying, stop_after_attempt, wait_fixed
+
+from procession import Process, RunCancelledError, TaskTimeoutError, current_task, task
+
+LONG = Retrying(stop=stop_after_attempt(2), wait=wait_fixed(60))
+SHORT = Retrying(stop=stop_after_attempt(3), wait=wait_fixed(0.01))
+
+
+class Observer:
+    immediate = True
+
+    def on_event(self, event):
+        pass
+
+
+class Made:
+    """What the tasks have done: no part of them, as it would be if they held it."""
+
+    numbers = []
+    all = threading.Event()
+
+
+def go_on(number):
+    Made.numbers.append(number)
+    if len(Made.numbers) == 4:
+        Made.all.set()
+
+
+def refuse(number):
+    raise ConnectionError(number)
+
+
+def third_time(number):
+    if current_task().attempt < 3:
+        raise ConnectionError(number)
+    return number, current_task().attempt
+
+
+async def later():
+    pass
+
+
+def options_of(kind, tmp_path):
+    return {
+        "plain": {},
+        "recorded": {"journal": tmp_path / "runs.db", "run_id": "a"},
+        "observed": {"observers": [Observer()]},
+        "beside a coroutine": {},
+    }[kind]
+
+
+KINDS = ["plain", "recorded", "observed", "beside a coroutine"]
+
+
+@pytest.mark.parametrize("retries", [LONG, 1], ids=["rules", "number"])
+@pytest.mark.parametrize("maps", [False, True], ids=["tasks", "elements"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_while_calls_pause_others_have_their_workers(kind, maps, retries, tmp_path, monkeypatch):
+    """With two workers and two calls that pause for a minute, four others are made meanwhile."""
+    monkeypatch.setattr("tenacity.wait_exponential.__call__", lambda *_: 60.0)
+    Made.numbers, Made.all = [], threading.Event()
+    pausing = task(retries=retries)(refuse)
+    process = Process("pausing", "parallel", 2)
+    if maps:
+        process.map(pausing, [0, 1])
+    else:
+        process.add_task(pausing, 0)
+        process.add_task(pausing, 1)
+    for number in range(4):
+        process.add_task(go_on, number)
+    if kind == "beside a coroutine":
+        process.add_task(later)
+    run = process.start(**options_of(kind, tmp_path))
+    assert Made.all.wait(20)
+    run.cancel()
+    with pytest.raises(RunCancelledError):
+        run.result(20)
+    refused = [outcome for outcome in run.outcomes if outcome.name.endswith("refuse")]
+    assert {(outcome.state, outcome.attempts) for outcome in refused} == {("failed", 1)}
+
+
+@pytest.mark.parametrize("maps", [False, True], ids=["tasks", "elements"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_its_pause_a_call_is_made_again(kind, maps, tmp_path):
+    """With the number of the attempt, and its value at its place."""
+    trying = task(retries=SHORT)(third_time)
+    process = Process("again", "parallel", 2)
+    expected = [(number, 3) for number in range(5)]
+    if maps:
+        process.map(trying, range(5))
+        expected = [expected]
+    else:
+        for number in range(5):
+            process.add_task(trying, number)
+    if kind == "beside a coroutine":
+        process.add_task(later)
+        expected.append(None)
+    assert process.execute(**options_of(kind, tmp_path)) == expected
+    assert {outcome.attempts for outcome in process.last_run.outcomes if outcome.name.endswith("third_time")} == {3}
+
+
+@pytest.mark.parametrize("source", [list, iter], ids=["list", "iterator"])
+def test_a_service_that_fails_does_not_make_a_map_draw_its_whole_source(source):
+    """At most 64 elements have been drawn and have not ended; then what else is ready goes on."""
+    calls, gone_on = threading.Semaphore(0), threading.Event()
+    begun = []
+
+    @task(retries=LONG)
+    def refuse(number):
+        begun.append(number)
+        calls.release()
+        raise ConnectionError(number)
+
+    process = Process("refusing", "parallel", 2)
+    process.map(refuse, source(range(1000)))
+    process.add_task(gone_on.set)
+    run = process.start()
+    for _ in range(64):
+        assert calls.acquire(timeout=20)
+    assert gone_on.wait(20)
+    run.cancel()
+    with pytest.raises(RunCancelledError):
+        run.result(20)
+    assert len(begun) == 64
+
+
+def test_in_order_nothing_else_starts_while_a_task_pauses():
+    """The next task starts when the one before has ended well."""
+    seen = []
+
+    @task(retries=SHORT)
+    def third_time():
+        seen.append(current_task().attempt)
+        if current_task().attempt < 3:
+            raise ConnectionError
+
+    process = Process("in order")
+    process.add_task(third_time)
+    process.add_task(seen.append, "next")
+    process.execute()
+    assert seen == [1, 2, 3, "next"]
+
+
+@pytest.mark.parametrize("maps", [False, True], ids=["tasks", "elements"])
+def test_calls_within_their_timeout_share_the_threads_of_the_run(maps):
+    """No call has a thread of its own: as many threads make all calls as there are workers."""
+    threads = set()
+
+    @task(timeout=50)
+    def note(number):
+        threads.add(threading.current_thread())
+        return number
+
+    process = Process("kept", "parallel", 3)
+    if maps:
+        process.map(note, range(300))
+    else:
+        for number in range(300):
+            process.add_task(note, number)
+    process.execute()
+    assert 1 <= len(threads) <= 3
+
+
+@pytest.mark.parametrize("maps", [False, True], ids=["tasks", "elements"])
+def test_a_thread_that_is_left_behind_takes_no_other_call(maps):
+    """However many calls are late, others have their places, and each thread ends with its call."""
+    release, late, threads = threading.Event(), [], set()
+
+    @task(timeout=0.05)
+    def hang_or_note(number):
+        if number % 2:
+            late.append(threading.current_thread())
+            release.wait(50)
+        else:
+            threads.add(threading.current_thread())
+        return number
+
+    process = Process("late", "parallel", 2, on_error="return")
+    if maps:
+        process.map(hang_or_note, range(20))
+        (results,) = process.execute()
+    else:
+        for number in range(20):
+            process.add_task(hang_or_note, number)
+        results = process.execute()
+    kinds = [type(result) for result in (results.exceptions if isinstance(results, BaseException) else results)]
+    assert kinds.count(TaskTimeoutError) == len(late) == len(set(late)) == 10
+    assert all(thread.is_alive() for thread in late)
+    release.set()
+    for thread in late:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in [*late, *threads])
+
+
+def test_of_timeouts_of_any_length_each_is_kept():
+    """A short one that begins while a long one is watched is told in its own time."""
+    release = threading.Event()
+    process = Process("lengths", "parallel", 3, on_error="return")
+    process.add_task(task(timeout=50)(release.wait))
+    process.add_task(task(timeout=0.05)(release.wait))
+    process.add_task(task(timeout=0.1)(release.wait))
+    run = process.start()
+    assert isinstance(run.outcomes[0].error, type(None))
+    while not all(run.outcomes[index].error for index in (1, 2)):
+        assert not run.wait(0.01)
+    assert run.outcomes[0].state == "running"
+    release.set()
+    first, *others = run.result(20)
+    assert first is True
+    assert [type(error) for error in others] == [TaskTimeoutError] * 2
+
+
+def test_a_value_that_rules_do_not_like_is_asked_for_again():
+    """By rules that look at what an attempt returned, for tasks and elements."""
+    from tenacity import retry_if_result
+
+    rules = Retrying(stop=stop_after_attempt(4), retry=retry_if_result(lambda value: value < 3))
+    process = Process("liked", "parallel", 2)
+    process.add_task(task(retries=rules)(lambda: current_task().attempt))
+    process.map(task(retries=rules)(lambda _: current_task().attempt), [1, 2])
+    start = time.monotonic()
+    assert process.execute() == [3, [3, 3]]
+    assert time.monotonic() - start < 20
