@@ -180,8 +180,8 @@ def test_an_outcome_gives_the_call_again():
     process.add_task(later, 3)
     process.map(later, [1, 2])
     process.execute()
-    assert asyncio.run(process.last_run.outcomes[0].task()) == 3
-    assert asyncio.run(process.last_run.outcomes[1].task()) == [1, 2]
+    assert asyncio.run(process.last_run.outcomes[0].call_again()) == 3
+    assert asyncio.run(process.last_run.outcomes[1].call_again()) == [1, 2]
 
 
 # Nested

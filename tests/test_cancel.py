@@ -685,7 +685,7 @@ def test_an_outcome_makes_the_very_same_call_again():
     process.add_task(fail, one, {"k": one}, more=[one])
     process.execute()
     with pytest.raises(KeyError):
-        process.last_run.outcomes[1].task()
+        process.last_run.outcomes[1].call_again()
     assert calls == [(([1], {"k": [1]}), {"more": [[1]]})] * 2
 
 

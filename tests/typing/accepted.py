@@ -297,7 +297,7 @@ for outcome in run:
     assert_type(outcome.start, float | None)
     assert_type(outcome.duration, float | None)
     assert_type(outcome.worker, str | None)
-    assert_type(outcome.task(), Any)
+    assert_type(outcome.call_again(), Any)
 assert_type(current_task(), CurrentTask)
 assert_type(current_task().attempt, int)
 assert_type(current_task().name, str)

@@ -135,7 +135,7 @@ class Outcome:
             )
         return at_hand(self._value)
 
-    def task(self) -> Any:
+    def call_again(self) -> Any:
         """Call the function of the task again with the same arguments, in this thread; meant for a debugger.
 
         Returns:
