@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from procession._engine.attempt import let_go
 from procession._engine.call_context import CURRENT_CALL
 from procession._engine.latch import Latch
 from procession._engine.run_state import RunState
+from procession._engine.tracebacks import let_go
 from procession._executor import engine_of
 from procession._model.event import Event, EventName
 from procession._model.observer import Observer

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from procession._engine.attempt import Attempt, GiveUp, too_long
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.decimals import own_decimals
-from procession._engine.retry import Abandoned, Late, Retry, Straggler
+from procession._engine.retry import Abandoned, GiveUp, Late, Retry, Straggler
 from procession._engine.run_state import RunState
+from procession._engine.timed_call import TimedCall, too_long
 from procession._engine.unawaited import awaited
 from procession._engine.watcher import Deadline
 from procession._model.record import WHOLE
@@ -242,16 +242,15 @@ class TaskCalls:
         kwargs: dict[str, Any],
     ) -> Any:
         """Make a call in a thread of its own, where the calling one cannot be left behind."""
-        one = Attempt(self.run_state, index, Options(timeout=seconds), function, args, kwargs, WHOLE)
-        one.made = made - 1
+        timed = TimedCall(self.run_state, index, made)
         try:
-            return one()
+            return timed.make(seconds, function, args, kwargs)
         except BaseException:
-            if one.hung is not None:
+            if timed.hung is not None:
                 if retry is None and self.run_state.plan.options[index].retries:
                     retry = self._retry(index, self.run_state.plan.options[index])
                 if retry is not None:
-                    retry.hung = one.hung
+                    retry.hung = timed.hung
             raise
 
     def _give_up(

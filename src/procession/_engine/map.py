@@ -7,13 +7,13 @@ from collections import deque
 from functools import partial
 from typing import Any
 
-from procession._engine.attempt import Attempt, GiveUp, too_long
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.calls import LeaveTask, Worker, Workers, watched
 from procession._engine.decimals import own_decimals
 from procession._engine.map_state import WINDOW, Element, MapState
-from procession._engine.retry import Abandoned, Late, Retry, Straggler
+from procession._engine.retry import Abandoned, GiveUp, Late, Retry, Straggler
 from procession._engine.run_state import RunState
+from procession._engine.timed_call import TimedCall, too_long
 from procession._engine.unawaited import awaited
 from procession._model.map_share import MapShare
 from procession._model.record import WHOLE
@@ -281,16 +281,13 @@ class ThreadMap:
     def _elsewhere(self, seconds: float, element: Element, own: CallContext, digest: bytes, start: float) -> Any:
         """Make a call in a thread of its own, where the calling one cannot be left behind."""
         state, (place, args) = self.state, element
-        one = Attempt(self._run_state, state.index, Options(timeout=seconds), state.function, args, {}, place)
-        one.made = own.attempt - 1
+        timed = TimedCall(self._run_state, state.index, own.attempt, place)
         try:
-            return one()
+            return timed.make(seconds, state.function, args, {})
         except BaseException:
-            if one.hung is not None and state.options.retries:
-                self._retry(element, digest, start).hung = one.hung
+            if timed.hung is not None and state.options.retries:
+                self._retry(element, digest, start).hung = timed.hung
             raise
-        finally:
-            self._run_state.attempts.pop((state.index, place), None)
 
     def _give_up(
         self,

@@ -15,9 +15,8 @@ from itertools import islice
 from operator import length_hint
 from typing import Any
 
-from procession._engine.attempt import stripped
-from procession._engine.note import annotate
 from procession._engine.run_state import RunState
+from procession._engine.tracebacks import annotate, stripped
 from procession._engine.unawaited import unawaited, unawaited_in
 from procession._model.map_share import MapShare
 from procession._model.outcome import Away

@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple, Protocol, cast
 
-from procession._engine.attempt import stripped
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.commit import Recorder
 from procession._engine.decimals import base_context
 from procession._engine.latch import Latch
 from procession._engine.ledger import Ledger
-from procession._engine.note import annotate
 from procession._engine.recording import CallRecording
+from procession._engine.tracebacks import annotate, stripped
 from procession._engine.unawaited import awaited, is_coroutine, unawaited, unawaited_in
 from procession._model.event import Event, EventName
 from procession._model.log import Log

@@ -14,11 +14,11 @@ from inspect import isawaitable
 from types import coroutine
 from typing import Any, Protocol
 
-from procession._engine.attempt import stripped
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.decimals import own_decimals
-from procession._engine.retry_state import Verdict, retrying, untie
+from procession._engine.retry import Verdict, retrying, untie
 from procession._engine.run_state import RunState
+from procession._engine.tracebacks import stripped
 from procession._engine.unawaited import awaited
 from procession._model.record import WHOLE
 from procession._model.task import MapFunction, Options

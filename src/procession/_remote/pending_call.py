@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
-from procession._engine.retry_state import RetryState
+from procession._engine.retry import RetryState
 from procession._model.record import WHOLE
 from procession._model.task import PLAIN, Call, Options, name_of
 from procession._remote.map import RemoteMap

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, cast
 
-from procession._engine.attempt import stripped
+from procession._engine.tracebacks import stripped
 from procession._model.log import Log
 from procession._model.pickled import LIMIT
 from procession._model.text import described, sketch

@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from procession._engine.attempt import Attempt
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.decimals import base_context, own_decimals
 from procession._engine.run_state import RunState
 from procession._engine.task_logs import listen
+from procession._engine.timed_call import TimedCall
 from procession._engine.unawaited import awaited
-from procession._model.task import Options
 from procession._remote.wire.batch import Batch, Report
 from procession._remote.wire.crash_file import CrashFile
 from procession._remote.wire.previous_value import with_previous_value
@@ -132,8 +131,11 @@ def _make_calls(
             if timeout is None or options.kills:
                 value = awaited(context.run(function, *args, **kwargs))
             else:
-                bounded = Attempt(run, index, Options(timeout=timeout), function, args, kwargs, element)
-                value = awaited(context.run(_within_timeout, batch, run, bounded, attempt, (index, element)))
+                timed = context.run(TimedCall, run, index, attempt, element)
+                try:
+                    value = awaited(context.run(timed.make, timeout, function, args, kwargs))
+                finally:
+                    batch.hung = timed.hung
         except BaseException as error:
             returned, value = False, error
         call_context.over = True
@@ -147,17 +149,6 @@ def _make_calls(
         start = end
         context = _clean(context, pristine, decimals)
     return False
-
-
-def _within_timeout(
-    batch: Batch, run: RunState | RunStub, bounded: Attempt, attempt: int, call: tuple[int, int]
-) -> Any:
-    bounded.made = attempt - 1
-    try:
-        return bounded()
-    finally:
-        batch.hung = bounded.hung
-        run.attempts.pop(call, None)  # of an element, the coordinator counts them
 
 
 def _own_context(base: contextvars.Context, call_context: CallContext, within: object) -> contextvars.Context:

@@ -19,7 +19,6 @@ class RunStub:
         self.process_name = process_name
         self.run_id = run_id
         self.halted = False
-        self.attempts: dict[int | tuple[int, int], int] = {}
         self.children: dict[object, Callable[[], object]] = {}
         self.function: Callable[..., Any] = RunStub
         self.element = WHOLE
@@ -50,10 +49,6 @@ class RunStub:
 
     def wait_cancelled(self, seconds: float) -> bool:
         """Wait until the run is cancelled, at most this long; return whether it is."""
-        return self._cancelled.wait(seconds)
-
-    def wait_halted(self, seconds: float) -> bool:
-        """Wait until nothing new may start, at most this long; return whether that is so."""
         return self._cancelled.wait(seconds)
 
     def report(
