@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 SLICE_S = 0.05
@@ -47,6 +48,22 @@ class Latch:
             if self._lock.acquire(timeout=min(left, SLICE_S)):
                 self._release()  # for the next thread that waits
         return True
+
+    def wait_through(
+        self, interrupt: Callable[[BaseException], object], begin: Callable[[], object] | None = None
+    ) -> None:
+        """Wait through a first Ctrl-C, of which `interrupt` is told; a second one is raised.
+
+        So the main thread waits for a run, as signals reach only that thread, at any instruction. `begin` is called
+        first, and an exception in it counts as the first.
+        """
+        try:
+            if begin is not None:
+                begin()
+            self.wait()
+        except BaseException as error:
+            interrupt(error)
+            self.wait()
 
     def _release(self) -> None:
         with suppress(RuntimeError):  # another thread was faster

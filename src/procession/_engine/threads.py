@@ -142,12 +142,8 @@ class ThreadEngine:
         self._vacant = Latch()
         self._opening = True
         try:
-            try:
-                self._recruit_from_daemon(min(ready, self.run_state.max_workers))
-                self._vacant.wait()
-            except BaseException as error:
-                self.run_state.interrupt(error)
-                self._vacant.wait()  # a second Ctrl-C is raised from here
+            recruit = partial(self._recruit_from_daemon, min(ready, self.run_state.max_workers))
+            self._vacant.wait_through(self.run_state.interrupt, recruit)
             if self._interruption is not None:
                 self.run_state.interrupt(self._interruption)
         finally:

@@ -100,11 +100,7 @@ class _Elsewhere:
         ended = Latch()
         future = asyncio.run_coroutine_threadsafe(main, self._loop)
         future.add_done_callback(lambda _: ended.open())
-        try:
-            ended.wait()
-        except BaseException as error:
-            self._interrupt(error)
-            ended.wait()  # a second Ctrl-C is raised from here
+        ended.wait_through(self._interrupt)
         future.result()
 
     def close(self, *, hurried: bool) -> None:

@@ -105,11 +105,7 @@ class Coordinator:
             run_state.interrupt(WorkersUnavailableError(text))
             return
         try:
-            try:
-                over.wait()
-            except BaseException as error:
-                run_state.interrupt(error)
-                over.wait()  # a second Ctrl-C is raised from here
+            over.wait_through(run_state.interrupt)
             coordinator.join()
         except BaseException as error:
             run_state.interrupt(error)
