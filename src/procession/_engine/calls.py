@@ -17,11 +17,11 @@ from typing import Any, Protocol
 
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.decimals import own_decimals
-from procession._engine.retry import Abandoned, GiveUp, Late, Retry, Straggler
+from procession._engine.retry import Abandoned, GiveUp, Late, Retry
 from procession._engine.run_state import RunState
 from procession._engine.timed_call import TimedCall, too_long
 from procession._engine.unawaited import awaited
-from procession._engine.watcher import Deadline
+from procession._engine.watcher import Deadline, Straggler
 from procession._model.record import WHOLE
 from procession._model.task import PLAIN, Call, MapFunction, Options
 from procession.errors import TaskCancelled
@@ -114,21 +114,23 @@ class TaskCalls:
         (function, args, kwargs), options = run_state.call(index)
         retry = self._retries.get(index)
         if retry is None:
-            retry = self._begin(index, options)
+            if run_state.verbose or options.retries:
+                retry = self._begin(index, options)
         else:
             self._begin_again(index, retry, call_context)
             if retry.context is not None:
                 function, args = self._in_context(retry.context, call_context), (function, *args)
         try:
             if options.timeout is None:
-                value = awaited(function(*args, **kwargs))
+                value = function(*args, **kwargs)
             else:
-                value = awaited(self._within(options.timeout, index, retry, function, args, kwargs))
+                value = self._within(options.timeout, call_context, retry, function, args, kwargs)
         finally:
             call_context.attempt = 1
         if retry is not None:
             value = self._judged(index, retry, value)
         if run_state.verbose:
+            awaited(value)
             took = time.perf_counter() - (run_state.ledger.starts[index] or 0.0)
             run_state.report("task_completed", index, run_state.attempts.get(index, 1), took)
         return value
@@ -216,20 +218,18 @@ class TaskCalls:
     def _within(
         self,
         seconds: float,
-        index: int,
+        call_context: CallContext,
         retry: Retry | None,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        made = 1 if retry is None else retry.made
-        worker = self._workers.worker
+        index, worker = call_context.index, self._workers.worker
         if worker.deadline is None:
+            made = 1 if retry is None else retry.made
             return self._elsewhere(seconds, index, made, retry, function, args, kwargs)
-        straggler = Straggler()
-        late = partial(self._give_up, index, seconds, CURRENT_CALL.get(), worker, straggler)
-        attempt = index, WHOLE, made
-        return watched(self.run_state, worker.deadline, seconds, late, straggler, attempt, function, args, kwargs)
+        worker.deadline.begin(seconds, self._give_up, index, seconds, call_context, worker)
+        return watched(worker.deadline, call_context, function, args, kwargs)
 
     def _elsewhere(
         self,
@@ -318,23 +318,17 @@ class TaskCalls:
 
 
 def watched(
-    run_state: RunState,
     deadline: Deadline,
-    seconds: float,
-    late: Callable[[], object],
-    straggler: Straggler,
-    attempt: tuple[int, int, int],
+    call_context: CallContext,
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    """Make a call of which `late` is told, in another thread, if it takes longer than so many seconds.
+    """Make a call whose deadline has begun; return its value or raise its error, if it ends in time.
 
-    Raises `Abandoned` when such a call has ended after all: nobody waits for its value any more. `attempt` is its
-    task, element and number.
+    Raises `Abandoned` when a call that was given up has ended after all: nobody waits for its value any more.
     """
     failure: BaseException | None = None
-    deadline.begin(seconds, late)
     try:
         value = function(*args, **kwargs)
         if deadline.end():
@@ -343,8 +337,10 @@ def watched(
         if deadline.end():
             raise
         failure = error
-    straggler.over = True
-    index, element, made = attempt
-    run_state.report("task_abandoned_ended", index, made, None, failure, None if element == WHOLE else element)
+    deadline.end_late()
+    told, index, attempt = call_context.run, call_context.index, call_context.attempt
+    assert isinstance(told, RunState)
+    element = None if call_context.element == WHOLE else call_context.element
+    told.report("task_abandoned_ended", index, attempt, None, failure, element)
     failure = None
     raise Abandoned

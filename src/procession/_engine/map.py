@@ -11,10 +11,11 @@ from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.calls import LeaveTask, Worker, Workers, watched
 from procession._engine.decimals import own_decimals
 from procession._engine.map_state import WINDOW, Element, MapState
-from procession._engine.retry import Abandoned, GiveUp, Late, Retry, Straggler
+from procession._engine.retry import Abandoned, GiveUp, Late, Retry
 from procession._engine.run_state import RunState
 from procession._engine.timed_call import TimedCall, too_long
 from procession._engine.unawaited import awaited
+from procession._engine.watcher import Straggler
 from procession._model.map_share import MapShare
 from procession._model.record import WHOLE
 from procession._model.task import Call, MapFunction, Options
@@ -262,7 +263,7 @@ class ThreadMap:
 
     def _called(self, element: Element, own: CallContext, share: MapShare, digest: bytes, start: float) -> Any:
         """Make the call of an element, within its timeout if it has one."""
-        state, (place, args) = self.state, element
+        state, args = self.state, element[1]
         seconds, began = state.options.timeout, time.perf_counter()
         try:
             if seconds is None:
@@ -270,11 +271,8 @@ class ThreadMap:
             worker = self._workers.worker
             if worker.deadline is None:
                 return self._elsewhere(seconds, element, own, digest, start)
-            straggler = Straggler()
-            late = partial(self._give_up, element, seconds, own, share, worker, straggler, digest, start)
-            attempt = state.index, place, own.attempt
-            deadline = worker.deadline
-            return watched(self._run_state, deadline, seconds, late, straggler, attempt, state.function, args, {})
+            worker.deadline.begin(seconds, self._give_up, element, seconds, own, share, worker, digest, start)
+            return watched(worker.deadline, own, state.function, args, {})
         finally:
             share.note(began, time.perf_counter())
 
@@ -296,9 +294,9 @@ class ThreadMap:
         own: CallContext,
         share: MapShare,
         worker: Worker,
-        straggler: Straggler,
         digest: bytes,
         start: float,
+        straggler: Straggler,
     ) -> None:
         """Give up a call that takes too long. In the watcher's thread, which runs nothing of the user's."""
         own.abandoned = own.over = True

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from procession._engine.watcher import Straggler
 from procession._model.outcome import Away
 from procession._model.task import Call, Options
 
@@ -21,19 +22,6 @@ class GiveUp(BaseException):
 
 class Abandoned(BaseException):
     """The call that a worker makes took too long: it was given up, and the worker with it."""
-
-
-class Straggler:
-    """A call that was given up and goes on in the thread that was left behind with it."""
-
-    __slots__ = ("over",)
-
-    def __init__(self) -> None:
-        self.over = False
-
-    def is_alive(self) -> bool:
-        """Return whether the call goes on."""
-        return not self.over
 
 
 class Late(NamedTuple):

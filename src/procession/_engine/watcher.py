@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
 from procession.errors import WorkersUnavailableError
 
@@ -28,22 +28,42 @@ class Deadline:
     def __init__(self, watcher: "Watcher") -> None:
         self._watcher = watcher
         self._claim: list[bool] = []
-        self.current: tuple[float, list[bool], Callable[[], object]] | None = None
+        self.current: tuple[float, list[bool], Callable[..., object], tuple[Any, ...]] | None = None
         """When the call is late, the right to end it, and what is to be done then; `None` between calls."""
 
-    def begin(self, seconds: float, late: Callable[[], object]) -> None:
-        """Begin a call; `late` is called in the watcher's thread unless `end` comes within so many seconds."""
+    def begin(self, seconds: float, late: Callable[..., object], *args: Any) -> None:
+        """Begin a call; unless `end` comes within so many seconds, `late` is called in the watcher's thread.
+
+        It gets the arguments and, at their end, a `Straggler` that says whether the call still goes on.
+        """
         at = time.monotonic() + seconds
         # Whoever pops the one entry has ended the call: popping is atomic.
         self._claim = claim = [True]
-        self.current = at, claim, late
+        self.current = at, claim, late, args
         if at < self._watcher.next:
             self._watcher.wake()
 
     def end(self) -> bool:
         """Return whether the call has ended in time, so that its end is the worker's to tell."""
         self.current = None
-        return bool(self._claim) and _pop(self._claim)
+        return _pop(self._claim)
+
+    def end_late(self) -> None:
+        """Take note that a call that was given up has ended after all."""
+        self._claim.append(True)
+
+
+class Straggler:
+    """A call that was given up and goes on in the thread that was left behind with it."""
+
+    __slots__ = ("_ended",)
+
+    def __init__(self, ended: list[bool]) -> None:
+        self._ended = ended
+
+    def is_alive(self) -> bool:
+        """Return whether the call goes on."""
+        return not self._ended
 
 
 class Watcher:
@@ -122,11 +142,11 @@ class Watcher:
             current = deadline.current
             if current is None:
                 continue
-            at, claim, late = current
+            at, claim, late, args = current
             if at > now:
                 earliest = min(earliest, at)
-            elif claim and _pop(claim):
-                late()
+            elif _pop(claim):
+                late(*args, Straggler(claim))
         return earliest
 
     def _again(self) -> float:

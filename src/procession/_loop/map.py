@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.map_state import QUICK_S, WINDOW, Element, MapState
 from procession._engine.run_state import RunState
-from procession._engine.unawaited import awaited
 from procession._loop.attempt import PendingCall, starting
 from procession._model.map_share import MapShare
 from procession.errors import TaskCancelled, WorkersUnavailableError
@@ -212,9 +211,8 @@ class CoroutineMap:
                 await starting()
                 CURRENT_CALL.set(call_context)
                 start = clock()
-                value = awaited(await state.function(*element))
+                state.results[place] = await state.function(*element)
                 end = clock()
-                state.returned(place, b"", value, start, end)
                 self._end(share, start, end, failed=False)
             except BaseException as error:
                 failure = error
