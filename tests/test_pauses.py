@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tenacity import Retrying, stop_after_attempt, wait_fixed
@@ -227,3 +228,49 @@ def test_a_value_that_rules_do_not_like_is_asked_for_again():
     start = time.monotonic()
     assert process.execute() == [3, [3, 3]]
     assert time.monotonic() - start < 20
+
+
+def test_a_thread_whose_late_call_has_ended_is_a_worker_like_any_other():
+    """It makes other calls under its own name, and none is left when the run has ended."""
+    ended = threading.Event()
+    failures = [ValueError("no")] * 5
+    before = set(threading.enumerate())
+
+    def fail_at_first():
+        ended.set()
+        if failures:
+            raise failures.pop()
+        return threading.current_thread().name
+
+    process = Process("late", "parallel", max_workers=1, on_error="return")
+    process.add_task(task(timeout=0.02)(ended.wait))
+    rules = Retrying(stop=stop_after_attempt(9), wait=wait_fixed(0.01))
+    process.add_task(task(retries=rules)(fail_at_first))
+    name = process.execute()[1]
+    assert set(threading.enumerate()) <= before
+    assert "abandoned" not in name
+
+
+def test_a_run_gets_over_a_moment_without_threads_while_tasks_pause(monkeypatch):
+    """What could not be resumed then is resumed with the next task whose pause is over."""
+    submitted = []
+    submit = ThreadPoolExecutor.submit
+
+    def submit_but_once(*args):
+        submitted.append(args)
+        if len(submitted) == 2:
+            raise RuntimeError("can't start new thread")
+        return submit(*args)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit_but_once)
+
+    def fail_once():
+        if current_task().attempt == 1:
+            raise ValueError("no")
+        return current_task().attempt
+
+    process = Process("moment", "parallel", max_workers=1)
+    for seconds in (0.01, 0.05):
+        rules = Retrying(stop=stop_after_attempt(3), wait=wait_fixed(seconds))
+        process.add_task(task(retries=rules)(fail_once))
+    assert process.execute() == [2, 2]

@@ -35,18 +35,20 @@ if TYPE_CHECKING:
 
 
 _ANY_NUMBER = 1 << 30
+_ABANDONED = "-abandoned"
 
 
 class Worker:
     """The place of a thread among the `max_workers`. One that is `alone` has nothing else to do while a task pauses."""
 
-    __slots__ = ("_engine", "alone", "call_context", "deadline", "has_place", "thread")
+    __slots__ = ("_engine", "alone", "call_context", "deadline", "ended", "has_place", "thread")
 
     def __init__(self, engine: "ThreadEngine", call_context: CallContext, *, alone: bool) -> None:
         self._engine = engine
         self.call_context = call_context
         self.alone = alone
         self.has_place = True
+        self.ended = False
         self.deadline: Deadline | None = None
         self.thread = threading.current_thread()
 
@@ -149,7 +151,7 @@ class ThreadEngine:
         finally:
             self._shut_down(pool)
             self._pool = None
-        if self._alone:
+        if self._alone and self.run_state.ledger.ready:  # else another worker could be started later
             self._do_without()
 
     def _shut_down(self, pool: "ThreadPoolExecutor") -> None:
@@ -270,6 +272,7 @@ class ThreadEngine:
             try:
                 self.run_state.context.copy().run(self._work, call_context)
             except Abandoned:
+                self._come_back(worker)
                 return
             except BaseException as error:  # not from a task: the loop itself was hit
                 self._interruption = error
@@ -372,14 +375,24 @@ class ThreadEngine:
     def abandon(self, worker: Worker, resume: Callable[[], object]) -> None:
         """Give the place of a worker, whose call takes too long, to another. In the watcher's thread."""
         self.run_state.leave(worker.call_context)
-        worker.thread.name += "-abandoned"
-        _forget(worker.thread)
+        with self._lock:
+            if not worker.ended:
+                self._left_behind.add(worker.thread)
+                worker.thread.name += _ABANDONED
+                _forget(worker.thread)
         resume()
         with self._lock:
-            self._left_behind.add(worker.thread)
             self._active -= 1
         self.recruit(1)
         self._look()
+
+    def _come_back(self, worker: Worker) -> None:
+        """Make a thread one of the pool's again: its call, which was given up, has ended, and it may get another."""
+        with self._lock:
+            worker.ended = True
+            if worker.thread in self._left_behind:
+                self._left_behind.remove(worker.thread)
+                worker.thread.name = worker.thread.name.removesuffix(_ABANDONED)
 
     def _draw_plain(self, call_context: CallContext, context: contextvars.Context, base: contextvars.Context) -> bool:
         """Run ready tasks until there are none; return early, with True, when the context is used up.
