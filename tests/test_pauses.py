@@ -1,5 +1,6 @@
 """In threads, a pause between two attempts holds no worker, and a timeout costs no thread while it is kept."""
 
+import gc
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tenacity import Retrying, stop_after_attempt, wait_fixed
 
+from procession._engine.watcher import Deadline
 from procession import Process, RunCancelledError, TaskTimeoutError, current_task, task
 
 LONG = Retrying(stop=stop_after_attempt(2), wait=wait_fixed(60))
@@ -274,3 +276,19 @@ def test_a_run_gets_over_a_moment_without_threads_while_tasks_pause(monkeypatch)
         rules = Retrying(stop=stop_after_attempt(3), wait=wait_fixed(seconds))
         process.add_task(task(retries=rules)(fail_once))
     assert process.execute() == [2, 2]
+
+
+def test_what_a_run_keeps_does_not_grow_with_its_pauses():
+    """Whoever makes an attempt after a pause leaves nothing behind that is watched until the end of the run."""
+    kept = []
+
+    def fail_often():
+        if current_task().attempt < 30:
+            raise ValueError("no")
+        kept.append(sum(isinstance(thing, Deadline) for thing in gc.get_objects()))
+
+    process = Process("slots", "parallel", max_workers=1)
+    rules = Retrying(stop=stop_after_attempt(30), wait=wait_fixed(0.001))
+    process.add_task(task(retries=rules, timeout=30.0)(fail_often))
+    process.execute()
+    assert kept[0] < 5

@@ -33,9 +33,7 @@ from procession.errors import WorkersUnavailableError
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-
 _ANY_NUMBER = 1 << 30
-_ABANDONED = "-abandoned"
 
 
 class Worker:
@@ -266,11 +264,18 @@ class ThreadEngine:
                 if not self.run_state.ledger.ready or self._active >= self.run_state.max_workers:
                     return
                 self._active += 1
-        call_context = self.run_state.call_context(threading.current_thread().name)
-        self._here.worker = worker = Worker(self, call_context, alone=False)
+        name = threading.current_thread().name
+        self._here.worker = worker = Worker(self, self.run_state.call_context(name), alone=False)
+        try:
+            self._serve_as(worker)
+        finally:
+            if worker.deadline is not None:
+                self._watched().forget(worker.deadline)
+
+    def _serve_as(self, worker: Worker) -> None:
         while True:
             try:
-                self.run_state.context.copy().run(self._work, call_context)
+                self.run_state.context.copy().run(self._work, worker.call_context)
             except Abandoned:
                 self._come_back(worker)
                 return
@@ -280,7 +285,7 @@ class ThreadEngine:
             with self._lock:
                 # Whoever makes tasks ready is active and comes by here, so none is left lying.
                 if not self._regain(worker) or not self.run_state.ledger.ready:
-                    self.run_state.leave(call_context)
+                    self.run_state.leave(worker.call_context)
                     if worker.has_place:
                         self._active -= 1
                     else:
@@ -378,7 +383,7 @@ class ThreadEngine:
         with self._lock:
             if not worker.ended:
                 self._left_behind.add(worker.thread)
-                worker.thread.name += _ABANDONED
+                worker.thread.name += "-abandoned"
                 _forget(worker.thread)
         resume()
         with self._lock:
@@ -392,7 +397,7 @@ class ThreadEngine:
             worker.ended = True
             if worker.thread in self._left_behind:
                 self._left_behind.remove(worker.thread)
-                worker.thread.name = worker.thread.name.removesuffix(_ABANDONED)
+                worker.thread.name = worker.thread.name.removesuffix("-abandoned")
 
     def _draw_plain(self, call_context: CallContext, context: contextvars.Context, base: contextvars.Context) -> bool:
         """Run ready tasks until there are none; return early, with True, when the context is used up.

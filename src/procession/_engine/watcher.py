@@ -77,7 +77,7 @@ class Watcher:
         self._alarm = threading.Event()
         self._due: list[tuple[float, int, Callable[[], object]]] = []
         self._number = count()
-        self._deadlines: list[Deadline] = []
+        self._deadlines: set[Deadline] = set()
         self._thread: threading.Thread | None = None
         self._over = False
         self.next = _NEVER
@@ -87,9 +87,14 @@ class Watcher:
         """Return a slot for a worker. Raises `WorkersUnavailableError` where no thread can be started to watch it."""
         deadline = Deadline(self)
         with self._lock:
-            self._deadlines.append(deadline)
+            self._deadlines.add(deadline)
             self._start()
         return deadline
+
+    def forget(self, deadline: Deadline) -> None:
+        """Look no more at the slot of a worker that has left."""
+        with self._lock:
+            self._deadlines.discard(deadline)
 
     def at(self, seconds: float, then: Callable[[], object]) -> None:
         """Have `then` called in so many seconds. Raises `WorkersUnavailableError` where no thread can be started."""
@@ -138,7 +143,9 @@ class Watcher:
     def _late(self) -> float:
         """End the calls that are late; return when the next one is."""
         earliest, now = _NEVER, time.monotonic()
-        for deadline in list(self._deadlines):
+        with self._lock:
+            deadlines = list(self._deadlines)
+        for deadline in deadlines:
             current = deadline.current
             if current is None:
                 continue
