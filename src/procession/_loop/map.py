@@ -6,6 +6,7 @@ iterables ──draw (in the loop, or in a side thread)──▶ window ──ta
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.map_state import QUICK_S, WINDOW, Element, MapState
 from procession._engine.run_state import RunState
 from procession._loop.attempt import PendingCall, starting
+from procession._loop.side_threads import SideThreads
 from procession._model.map_share import MapShare
 from procession.errors import TaskCancelled, WorkersUnavailableError
 
@@ -25,6 +27,7 @@ class Slots(Protocol):
     """What a map needs of the engine that runs its elements."""
 
     run_state: RunState
+    side_draws: "SideDraws"
 
     def start(self, coroutine: Coroutine[None, None, None], call_context: CallContext, context: Context) -> None:
         """Run a coroutine in the slot of a worker, as an asyncio task of its own, until it calls `end`."""
@@ -42,12 +45,6 @@ class Slots(Protocol):
         """Make another attempt after a pause."""
         ...
 
-    def draw_aside(
-        self, coroutine_map: "CoroutineMap", draw: Callable[[int], bool], most: int
-    ) -> "asyncio.Future[bool] | None":
-        """Have a map draw in a side thread; `None` where as many do as may, and it will be told to draw again."""
-        ...
-
     def wake(self, coroutine_map: "CoroutineMap") -> None:
         """Ask a map for elements when slots are free: there may be some."""
         ...
@@ -55,6 +52,33 @@ class Slots(Protocol):
     def finish_map(self, coroutine_map: "CoroutineMap") -> None:
         """Take note that nothing is left of a map: its value can be had."""
         ...
+
+
+class SideDraws:
+    """Draws from iterables that may be slow, in side threads: at most as many at once as there are slots."""
+
+    def __init__(self, side_threads: SideThreads, limit: int) -> None:
+        self._side_threads = side_threads
+        self._limit = limit
+        self._draws = 0
+        self._waiting: deque[CoroutineMap] = deque()
+
+    def draw(
+        self, coroutine_map: "CoroutineMap", draw: Callable[[int], bool], most: int
+    ) -> "asyncio.Future[bool] | None":
+        """Have a map draw in a side thread; `None` where as many do as may, and it will be told to draw again."""
+        if self._draws >= self._limit:
+            self._waiting.append(coroutine_map)
+            return None
+        drawing: asyncio.Future[bool] = self._side_threads.call(draw, most)
+        self._draws += 1
+        drawing.add_done_callback(self._end)
+        return drawing
+
+    def _end(self, _: "asyncio.Future[bool]") -> None:
+        self._draws -= 1
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._waiting.popleft().draw_again)
 
 
 class CoroutineMap:
@@ -276,7 +300,7 @@ class CoroutineMap:
             state.draw(most)
             return
         try:
-            drawing = self._slots.draw_aside(self, self._drawn, most)
+            drawing = self._slots.side_draws.draw(self, self._drawn, most)
         except WorkersUnavailableError as error:
             state.fail(error)
             return

@@ -1,5 +1,6 @@
 """Plain functions in a stage with coroutines: a side thread calls them in the place of a slot."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +29,36 @@ class Slots(Protocol):
     def pause(self, seconds: float, resume: Callable[[], object]) -> None:
         """Have `resume` make something ready in so many seconds. Called in a side thread."""
         ...
+
+
+class Pauses:
+    """The pauses of plain functions between two attempts: timers of the loop, in whose thread all is called."""
+
+    def __init__(self, run_state: RunState, fill: Callable[[], None]) -> None:
+        self._run_state = run_state
+        self._fill = fill
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    def __len__(self) -> int:
+        return len(self._timers)
+
+    def begin(self, seconds: float, resume: Callable[[], object]) -> None:
+        """Have `resume` make something ready in so many seconds, and then the free slots filled."""
+
+        def end() -> None:
+            self._timers.discard(timer)
+            resume()
+            self._fill()
+
+        if not self._run_state.ledger.halted:
+            timer = asyncio.get_running_loop().call_later(seconds, end)
+            self._timers.add(timer)
+
+    def clear(self) -> None:
+        """Make nothing ready any more."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
 
 
 class SideThread:

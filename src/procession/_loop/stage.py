@@ -17,15 +17,14 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from itertools import count
 from time import perf_counter
 
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.map_state import MapState
 from procession._engine.run_state import RunState
 from procession._loop.attempt import PendingCall, simple_tasks, starting
-from procession._loop.map import CoroutineMap
-from procession._loop.plain import PlainCalls
+from procession._loop.map import CoroutineMap, SideDraws
+from procession._loop.plain import Pauses, PlainCalls
 from procession._loop.side_threads import SideThreads, shield_once
 from procession._model.strategy import Stage
 from procession._model.task import PLAIN, MapFunction
@@ -67,8 +66,7 @@ class StageInLoop:
         """Worker → the asyncio task in its slot."""
         self._parked: set[PendingCall] = set()
         """Calls between two attempts."""
-        self._pauses: dict[int, asyncio.TimerHandle] = {}
-        """What ends the pauses of plain functions, by number."""
+        self._pauses = Pauses(run_state, self._fill)
         self._due: deque[PendingCall] = deque()
         """Calls whose pause is over."""
         self._maps: set[CoroutineMap] = set()
@@ -76,13 +74,14 @@ class StageInLoop:
         self._turns: deque[CoroutineMap | None] = deque([None])
         """What may have something for a free slot: the ready tasks (`None`), and maps. The first has its turn."""
         self._turn_left = _TURN
-        self._numbers = count()
-        self._draws = 0
-        self._wait_to_draw: deque[CoroutineMap] = deque()
+        self.side_draws = SideDraws(side_threads, self._limit)
         self._batch_left = _BATCH
         self._batch_follows = False
         self._closed = False
-        """Whether no slot is to be filled: the stage was left in a hurry, or it is being done already."""
+        """Whether no slot is to be filled any more: the stage was left in a hurry."""
+        self._filling = False
+        self._fill_again = False
+        """Whether something was made ready while the slots were being filled."""
         self._commits = 0
         self._flushing = False
         self._cancelled = False
@@ -100,8 +99,7 @@ class StageInLoop:
             self._closed = True
             for call in self._parked:  # none, unless in a hurry; nor any pause, nor any task that runs
                 call.end_pause()
-            for timer in self._pauses.values():
-                timer.cancel()
+            self._pauses.clear()
             for running in list(self._running.values()):
                 running.cancel()
             if not self._used:
@@ -127,22 +125,31 @@ class StageInLoop:
 
     def _fill(self) -> None:
         """Give each free slot something to do, as long as there is something; end the stage if nothing is left."""
+        if self._filling:
+            self._fill_again = True
+            return
         if self._closed or (self._recorded and self._commit_first()):
             return
-        self._closed = True
+        self._filling = self._fill_again = True
         try:
-            while self._used < self._limit:
-                if not self._batch_left:
-                    self._ask_for_batch()
-                    break
-                if not (self._start_next() if self._maps or self._due or self._parked else self._start_task()):
-                    break
-                self._batch_left -= 1
+            while self._fill_again:
+                self._fill_again = False
+                self._start_all()
         finally:
-            self._closed = False
+            self._filling = False
         busy = self.busy or self._commits or self._batch_follows
         if not busy and not self._vacant.done():
             self._vacant.set_result(None)
+
+    def _start_all(self) -> None:
+        """Start calls as long as a slot is free and there is something to start."""
+        while self._used < self._limit:
+            if not self._batch_left:
+                self._ask_for_batch()
+                return
+            if not (self._start_next() if self._maps or self._due or self._parked else self._start_task()):
+                return
+            self._batch_left -= 1
 
     def _ask_for_batch(self) -> None:
         if not self._batch_follows:
@@ -241,7 +248,7 @@ class StageInLoop:
 
     def _go_on(self, worker: str) -> bool:
         """Have a worker whose call has ended start the next simple task, if nothing else may be next."""
-        if self._closed or self._recorded or self._maps or self._due or self._parked:
+        if self._closed or self._filling or self._recorded or self._maps or self._due or self._parked:
             return False
         try:
             index = self._claim()
@@ -406,23 +413,6 @@ class StageInLoop:
             self._raised(index, error)
         self._fill()
 
-    def draw_aside(
-        self, coroutine_map: CoroutineMap, draw: Callable[[int], bool], most: int
-    ) -> "asyncio.Future[bool] | None":
-        """Have a map draw in a side thread; `None` where as many do as may, and it will be told to draw again."""
-        if self._draws >= self._limit:
-            self._wait_to_draw.append(coroutine_map)
-            return None
-        drawing: asyncio.Future[bool] = self._side_threads.call(draw, most)
-        self._draws += 1
-        drawing.add_done_callback(self._end_draw)
-        return drawing
-
-    def _end_draw(self, _: "asyncio.Future[bool]") -> None:
-        self._draws -= 1
-        if self._wait_to_draw:
-            self._loop.call_soon(self._wait_to_draw.popleft().draw_again)
-
     # Plain functions
 
     def others_wait(self) -> bool:
@@ -431,17 +421,7 @@ class StageInLoop:
 
     def pause(self, seconds: float, resume: Callable[[], object]) -> None:
         """Have `resume` make a plain task ready again in so many seconds. From a side thread."""
-        self._from_thread(partial(self._pause, seconds, resume))
-
-    def _pause(self, seconds: float, resume: Callable[[], object]) -> None:
-        number = next(self._numbers)
-        if not self.run_state.ledger.halted:
-            self._pauses[number] = self._loop.call_later(seconds, self._end_pause, number, resume)
-
-    def _end_pause(self, number: int, resume: Callable[[], object]) -> None:
-        del self._pauses[number]
-        resume()
-        self._fill()
+        self._from_thread(partial(self._pauses.begin, seconds, resume))
 
     def _lend(self, worker: str, index: int) -> None:
         """Have a side thread run a plain task, and others as long as they come, in the slot of a worker."""
@@ -510,8 +490,6 @@ class StageInLoop:
         waiting = [*self._parked, *self._due]
         self._parked.clear()
         self._due.clear()
-        for timer in self._pauses.values():
-            timer.cancel()
         self._pauses.clear()
         for call in waiting:
             call.end_pause()
