@@ -128,8 +128,9 @@ class ThreadMap:
 
     def _drew(self) -> bool:
         """Draw, and return whether there is anything in the window."""
+        drawn = self.state.drawn  # looked at first: what others draw from now on counts in `limit`
         room = self._most - (self._active - 1) - self._paused - len(self._again)  # this worker makes no call now
-        there = self.state.draw(room, self._ask)
+        there = self.state.draw(room, self._ask, limit=drawn + room)
         if there:
             self._ask()
         return there

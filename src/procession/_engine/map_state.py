@@ -151,8 +151,12 @@ class MapState:
                     return None
         return None
 
-    def draw(self, most: int = WINDOW, tell: Callable[[], object] | None = None) -> bool:
+    def draw(
+        self, most: int = WINDOW, tell: Callable[[], object] | None = None, *, limit: float = float("inf")
+    ) -> bool:
         """Draw up to `most` elements into the window; return whether there is something in it.
+
+        `limit` is the number of elements that may have been drawn after that, in all.
 
         Nobody waits long for somebody else who draws from a slow source: there may be other tasks, and what comes may
         depend on them. `tell` is called after each element that is drawn, as the next one may be long in coming.
@@ -162,6 +166,7 @@ class MapState:
         try:
             if self.window:
                 return True
+            most = int(min(limit - self.drawn, most))  # others may have drawn meanwhile
             if self.exhausted or self._elements is None or most <= 0:
                 return False
             start, before = time.perf_counter(), self.drawn

@@ -145,16 +145,13 @@ class StageInLoop:
         """Start calls as long as a slot is free and there is something to start."""
         while self._used < self._limit:
             if not self._batch_left:
-                self._ask_for_batch()
+                if not self._batch_follows:
+                    self._batch_follows = True
+                    self._loop.call_soon(self._next_batch)
                 return
             if not (self._start_next() if self._maps or self._due or self._parked else self._start_task()):
                 return
             self._batch_left -= 1
-
-    def _ask_for_batch(self) -> None:
-        if not self._batch_follows:
-            self._batch_follows = True
-            self._loop.call_soon(self._next_batch)
 
     def _next_batch(self) -> None:
         self._batch_left, self._batch_follows = _BATCH, False
