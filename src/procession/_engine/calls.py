@@ -124,7 +124,7 @@ class TaskCalls:
             if options.timeout is None:
                 value = function(*args, **kwargs)
             else:
-                value = self._within(options.timeout, call_context, retry, function, args, kwargs)
+                value = self._within(options.timeout, call_context, function, args, kwargs)
         finally:
             call_context.attempt = 1
         if retry is not None:
@@ -142,7 +142,7 @@ class TaskCalls:
         if isinstance(options.retries, int) and not (options.retries and self.run_state.verbose):
             return None
         # Rules of the user's own see each attempt; and what observers have left in the context is for all attempts.
-        retry = self._retry(index, options)
+        retry = self._retry(index)
         retry.context = contextvars.copy_context()
         retry.context.run(own_decimals, self.run_state.decimals)
         return retry
@@ -154,16 +154,17 @@ class TaskCalls:
         context.run(own_decimals, self.run_state.decimals)
         return context.run
 
-    def _retry(self, index: int, options: Options) -> Retry:
-        retry = Retry(options, self.run_state.call(index)[0], self.run_state.ledger.starts[index] or 0.0)
-        self._retries[index] = retry
+    def _retry(self, index: int) -> Retry:
+        """Return the state of the retries of a task, made when it is first needed."""
+        retry = self._retries.get(index)
+        if retry is None:
+            call, options = self.run_state.call(index)
+            retry = self._retries[index] = Retry(options, call, self.run_state.ledger.starts[index] or 0.0)
         return retry
 
     def _begin_again(self, index: int, retry: Retry, call_context: CallContext) -> None:
         run_state = self.run_state
         run_state.ledger.starts[index] = retry.start
-        if retry.hangs and retry.error is not None:
-            raise GiveUp(retry.error)
         if run_state.ledger.halted and retry.error is not None:
             raise GiveUp(retry.error)
         retry.begin()
@@ -187,7 +188,7 @@ class TaskCalls:
         if isinstance(error, GiveUp):
             error = error.error
         elif options.retries and not isinstance(run_state.plan.calls[index][0], MapFunction):  # those of its elements
-            retry = self._retries.get(index) or self._retry(index, options)
+            retry = self._retry(index)
             seconds, returned, value = retry.judge(returned=False, value=error)
             if seconds is not None:
                 self._pause(index, retry, seconds)
@@ -219,38 +220,32 @@ class TaskCalls:
         self,
         seconds: float,
         call_context: CallContext,
-        retry: Retry | None,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
         index, worker = call_context.index, self._workers.worker
         if worker.deadline is None:
-            made = 1 if retry is None else retry.made
-            return self._elsewhere(seconds, index, made, retry, function, args, kwargs)
+            return self._elsewhere(seconds, call_context, function, args, kwargs)
         worker.deadline.begin(seconds, self._give_up, index, seconds, call_context, worker)
         return watched(worker.deadline, call_context, function, args, kwargs)
 
     def _elsewhere(
         self,
         seconds: float,
-        index: int,
-        made: int,
-        retry: Retry | None,
+        call_context: CallContext,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
         """Make a call in a thread of its own, where the calling one cannot be left behind."""
-        timed = TimedCall(self.run_state, index, made)
+        index = call_context.index
+        timed = TimedCall(self.run_state, index, call_context.attempt)
         try:
             return timed.make(seconds, function, args, kwargs)
         except BaseException:
-            if timed.hung is not None:
-                if retry is None and self.run_state.plan.options[index].retries:
-                    retry = self._retry(index, self.run_state.plan.options[index])
-                if retry is not None:
-                    retry.hung = timed.hung
+            if timed.hung is not None and self.run_state.plan.options[index].retries:
+                self._retry(index).hung = timed.hung
             raise
 
     def _give_up(
@@ -269,10 +264,8 @@ class TaskCalls:
         run_state = self.run_state
         run_state.ledger.starts[index] = late.start
         run_state.workers[index] = late.worker
-        options = run_state.plan.options[index]
-        if options.retries:
-            retry = self._retries.get(index) or self._retry(index, options)
-            retry.hung = late.straggler
+        if run_state.plan.options[index].retries:
+            self._retry(index).hung = late.straggler
         raise late.error
 
     # Pauses

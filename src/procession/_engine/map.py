@@ -18,7 +18,7 @@ from procession._engine.unawaited import awaited
 from procession._engine.watcher import Straggler
 from procession._model.map_share import MapShare
 from procession._model.record import WHOLE
-from procession._model.task import Call, MapFunction, Options
+from procession._model.task import PLAIN, Call, MapFunction, Options
 
 
 class ThreadMap:
@@ -230,7 +230,8 @@ class ThreadMap:
         try:
             if retry is not None:
                 digest = retry.digest
-                self._begin_again(retry, own)
+                retry.begin()
+                own.attempt = retry.made
             else:
                 known = state.digest(place, args)
                 if known is None:  # it was recorded
@@ -255,12 +256,6 @@ class ThreadMap:
         else:
             self._forget(place)
             share.count(failed=False)
-
-    def _begin_again(self, retry: Retry, own: CallContext) -> None:
-        if retry.hangs and retry.error is not None:
-            raise GiveUp(retry.error)
-        retry.begin()
-        own.attempt = retry.made
 
     def _called(self, element: Element, own: CallContext, share: MapShare, digest: bytes, start: float) -> Any:
         """Make the call of an element, within its timeout if it has one."""
@@ -413,3 +408,33 @@ class ThreadMap:
             run_state.finished(index, self.state.conclude(), time.perf_counter())
         except BaseException as error:
             run_state.raised(index, error, in_order=self.state.in_order)
+
+
+class ThreadMaps:
+    """The map tasks of a run, or of one of its stages, that threads work on."""
+
+    def __init__(self, run_state: RunState) -> None:
+        self._run_state = run_state
+        self._lock = threading.Lock()
+        self._maps: dict[int, ThreadMap] = {}
+
+    def join(self, workers: Workers, index: int, map_function: MapFunction, *, in_order: bool) -> list[Any]:
+        """Work on a map; return its results in the last worker on it, else raise `LeaveTask`."""
+        run_state = self._run_state
+        with self._lock:
+            job = self._maps.get(index)
+            if job is None:
+                options = run_state.plan.options.get(index, PLAIN)
+                job = ThreadMap(run_state, workers, index, map_function, options, in_order=in_order)
+                self._maps[index] = job
+                run_state.maps[index] = job.state
+        return job.join(CURRENT_CALL.get())
+
+    def end_left(self) -> None:
+        """End the maps that all workers have left before their end."""
+        for job in self._maps.values():
+            job.end_left()
+
+    def close(self) -> None:
+        """Let go of the maps, which hold those who work on them."""
+        self._maps = {}

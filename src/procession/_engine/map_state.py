@@ -141,13 +141,13 @@ class MapState:
         if self._run_state.verbose:
             self._run_state.report("task_started", self.index, 1, None)
 
-    def claim(self, most: int = WINDOW) -> Element | None:
-        """Return the next element, drawing up to `most` if the window is empty; `None` if there is none for now."""
+    def claim(self) -> Element | None:
+        """Return the next element, drawing some if the window is empty; `None` if there is none for now."""
         while not self.stopped:
             try:
                 return self.window.popleft()
             except IndexError:
-                if not self.draw(most):
+                if not self.draw():
                     return None
         return None
 
@@ -177,7 +177,7 @@ class MapState:
                     self._draw_each(self._elements, min(self._refill, most), tell)
             except BaseException as error:
                 self.exhausted = True
-                self._fail(self._clear(error))
+                self.fail(self._clear(error))
                 return False
             finally:
                 self.drawing_s += time.perf_counter() - start
@@ -281,17 +281,13 @@ class MapState:
         if isinstance(error, TaskCancelled) and run_state.ledger.halted:
             self._cut_short = True
         elif run_state.ledger.on_error == "stop" or not isinstance(error, Exception):
-            self._fail(error)
+            self.fail(error)
         else:
             self._errors[place] = error
 
     def drop(self) -> None:
         """Take note that an element that was drawn will not be called."""
         self._cut_short = True
-
-    def fail(self, error: BaseException) -> None:
-        """Take note of what ended the map from outside of any element."""
-        self._fail(error)
 
     def _attempted(self, attempts: int) -> None:
         """Keep the most attempts that any element took as those of the task."""
@@ -300,7 +296,8 @@ class MapState:
             with self._lock:
                 counted[self.index] = max(attempts, counted.get(self.index, 1))
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """Take note of what ends the map as a whole, the first time."""
         with self._lock:
             if self.failure is not None:
                 return

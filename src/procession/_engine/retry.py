@@ -57,7 +57,9 @@ class Retry:
         """Where an attempt that took too long may still go on."""
 
     def begin(self) -> None:
-        """Take note that another attempt begins."""
+        """Take note that another attempt begins. Raises `GiveUp` where the attempt before still goes on."""
+        if self.hung is not None and self.hung.is_alive() and self.error is not None:
+            raise GiveUp(self.error)
         self.made += 1
         self.error = None
         self.state.begin()
@@ -68,11 +70,6 @@ class Retry:
         if seconds is not None and not returned:
             self.error = value
         return seconds, returned, value
-
-    @property
-    def hangs(self) -> bool:
-        """Whether the attempt before still goes on, so that no other may be made beside it."""
-        return self.hung is not None and self.hung.is_alive()
 
 
 class Verdict(NamedTuple):

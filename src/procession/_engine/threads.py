@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.calls import LeaveTask, TaskCalls
 from procession._engine.latch import Latch
-from procession._engine.map import ThreadMap
+from procession._engine.map import ThreadMaps
 from procession._engine.retry import Abandoned
 from procession._engine.run_state import RunState
 from procession._engine.watcher import Deadline, Watcher
 from procession._model.strategy import Stage
-from procession._model.task import PLAIN, MapFunction
+from procession._model.task import MapFunction
 from procession._model.text import shown
 from procession.errors import WorkersUnavailableError
 
@@ -72,7 +72,7 @@ class ThreadEngine:
         self._pool: ThreadPoolExecutor | None = None
         self._left_behind: set[threading.Thread] = set()
         self._in_order = True
-        self._maps: dict[int, ThreadMap] = {}
+        self._maps = ThreadMaps(run_state)
         self._interruption: BaseException | None = None
         self._watcher: Watcher | None = None
         self._calls = TaskCalls(run_state, self)
@@ -98,7 +98,7 @@ class ThreadEngine:
         """End the watcher, and let go of all that makes a cycle: it would keep what failed, and its frames, alive."""
         if self._watcher is not None:
             self._watcher.close()
-        self._maps = {}
+        self._maps.close()
         self._calls.close()
 
     def drive_stage(self, stage: Stage) -> None:
@@ -168,8 +168,7 @@ class ThreadEngine:
     def _end_left(self) -> None:
         """End what all workers have left before its end, as nothing new may start."""
         self._calls.end_paused()
-        for job in self._maps.values():
-            job.end_left()
+        self._maps.end_left()
 
     def _do_without(self) -> None:
         """Go on where there is no worker: in this thread if the interpreter waits for it before it exits, else fail."""
@@ -479,15 +478,7 @@ class ThreadEngine:
 
     def work_on_map(self, index: int, map_function: MapFunction) -> list[Any]:
         """Work on a map; return its results in the last worker on it, else raise `LeaveTask`."""
-        run_state = self.run_state
-        with self._lock:
-            job = self._maps.get(index)
-            if job is None:
-                options = run_state.plan.options.get(index, PLAIN)
-                job = ThreadMap(run_state, self, index, map_function, options, in_order=self._in_order)
-                self._maps[index] = job
-                run_state.maps[index] = job.state
-        return job.join(CURRENT_CALL.get())
+        return self._maps.join(self, index, map_function, in_order=self._in_order)
 
 
 def _forget(thread: threading.Thread) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.calls import LeaveTask, TaskCalls, Worker
-from procession._engine.map import ThreadMap
+from procession._engine.map import ThreadMaps
 from procession._engine.run_state import RunState
-from procession._model.task import PLAIN, MapFunction
+from procession._model.task import MapFunction
 
 if TYPE_CHECKING:
     from procession._engine.watcher import Deadline
@@ -82,8 +82,7 @@ class PlainCalls:
         self._run_state = run_state
         self._in_order = in_order
         self._slots = slots
-        self._lock = threading.Lock()
-        self._maps: dict[int, ThreadMap] = {}
+        self._maps = ThreadMaps(run_state)
         self.worker: Worker = SideThread(alone=in_order)
         self._calls = TaskCalls(run_state, self)
         self._calls.in_order = in_order
@@ -137,20 +136,11 @@ class PlainCalls:
 
     def work_on_map(self, index: int, map_function: MapFunction) -> list[Any]:
         """Work on a map; return its results in the last thread on it, else raise `LeaveTask`."""
-        run_state = self._run_state
-        with self._lock:
-            job = self._maps.get(index)
-            if job is None:
-                options = run_state.plan.options.get(index, PLAIN)
-                job = ThreadMap(run_state, self, index, map_function, options, in_order=self._in_order)
-                self._maps[index] = job
-                run_state.maps[index] = job.state
-        return job.join(CURRENT_CALL.get())
+        return self._maps.join(self, index, map_function, in_order=self._in_order)
 
     def end(self) -> None:
         """End what all threads have left before its end, as nothing new may start, and let go of all that is held."""
         self._calls.end_paused()
-        for job in self._maps.values():
-            job.end_left()
-        self._maps = {}
+        self._maps.end_left()
+        self._maps.close()
         self._calls.close()
