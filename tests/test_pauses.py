@@ -27,6 +27,7 @@ class Made:
 
     numbers = []
     all = threading.Event()
+    refused = threading.Semaphore(0)
 
 
 def go_on(number):
@@ -36,6 +37,7 @@ def go_on(number):
 
 
 def refuse(number):
+    Made.refused.release()
     raise ConnectionError(number)
 
 
@@ -67,7 +69,7 @@ KINDS = ["plain", "recorded", "observed", "beside a coroutine"]
 def test_while_calls_pause_others_have_their_workers(kind, maps, retries, tmp_path, monkeypatch):
     """With two workers and two calls that pause for a minute, four others are made meanwhile."""
     monkeypatch.setattr("tenacity.wait_exponential.__call__", lambda *_: 60.0)
-    Made.numbers, Made.all = [], threading.Event()
+    Made.numbers, Made.all, Made.refused = [], threading.Event(), threading.Semaphore(0)
     pausing = task(retries=retries)(refuse)
     process = Process("pausing", "parallel", 2)
     if maps:
@@ -81,6 +83,8 @@ def test_while_calls_pause_others_have_their_workers(kind, maps, retries, tmp_pa
         process.add_task(later)
     run = process.start(**options_of(kind, tmp_path))
     assert Made.all.wait(20)
+    for _ in range(2):
+        assert Made.refused.acquire(timeout=20)  # others may have been quicker
     run.cancel()
     with pytest.raises(RunCancelledError):
         run.result(20)
