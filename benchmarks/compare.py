@@ -188,11 +188,15 @@ def works(n: int) -> list[Work]:
     ]
 
 
+HEADLINES = ("parallel:", "chain:", "a Python that imports")
+"""How the titles of the works begin that the README shows."""
+
+
 def headline(results: list[Measured]) -> list[str]:
     """Return the few figures that the README shows, as rows of its table."""
     lines: list[str] = []
     for work, figures, _, _ in results:
-        if "procession" in work.contestants and (len(work.contestants) > 2 or "sequential" in work.title):
+        if work.title.startswith(HEADLINES):
             others = "; ".join(
                 f"{name} {shown(figures[name])}" for name in work.contestants if not name.startswith("procession")
             )

@@ -7,7 +7,8 @@
 
 All pools have two workers, started with spawn. What is measured is the time from when both are there until both have
 been ended; starting them has a table of its own. A round runs each contestant once, and every round starts with another
-of them. A figure is the median over the rounds; a ratio is the median of the rounds' ratios.
+of them. A figure is the median over the rounds; a ratio is the median of the rounds' ratios. "Not behind" holds if 1 is
+not below the interval in which the true median of the ratios lies with 95 % confidence (by the sign test).
 
 A virtual machine may run a process that never rests slower than one that does, which then looks faster than it is: the
 raw processes are there in both kinds.
@@ -17,10 +18,26 @@ import gc
 import random
 from collections.abc import Callable
 
+import large_values
+from kept_pools import (
+    PRODUCTS,
+    RUNS,
+    TASKS,
+    let_go,
+    products_by_joblib,
+    products_by_standard,
+    products_on_processes,
+    products_on_workers,
+    runs_by_joblib,
+    runs_by_map,
+    runs_on_standard,
+    runs_on_workers,
+)
 from measuring import (
     Work,
     at_most,
     compare,
+    not_behind,
     ratio_at_most,
 )
 from pools import (
@@ -35,6 +52,7 @@ from pools import (
     turns_of,
     whole,
     with_loky,
+    with_mpire,
     with_procession,
     with_raw_processes,
     with_standard,
@@ -73,11 +91,11 @@ def works(n: int) -> list[Work]:
                 ),
                 "ProcessPoolExecutor": lambda: timed(with_standard, busy),
                 "loky": lambda: timed(with_loky, busy),
+                "mpire": lambda: timed(with_mpire, busy),
             },
             {
                 "within 5 % of two raw processes": ratio_at_most(1.05, "two raw processes"),
-                "not behind ProcessPoolExecutor": ratio_at_most(1.0, "ProcessPoolExecutor"),
-                "not behind loky": ratio_at_most(1.0, "loky"),
+                **{f"not behind {name}": not_behind(name) for name in ("ProcessPoolExecutor", "loky", "mpire")},
             },
         ),
         Work(
@@ -89,11 +107,9 @@ def works(n: int) -> list[Work]:
                 "two raw processes": lambda: added(with_raw_processes(watched)),
                 "ProcessPoolExecutor": lambda: added(with_standard(watched)),
                 "loky": lambda: added(with_loky(watched)),
+                "mpire": lambda: added(with_mpire(watched)),
             },
-            {
-                "not more than with ProcessPoolExecutor": ratio_at_most(1.0, "ProcessPoolExecutor"),
-                "not more than with loky": ratio_at_most(1.0, "loky"),
-            },
+            {f"not more than with {name}": not_behind(name) for name in ("ProcessPoolExecutor", "loky", "mpire")},
         ),
         Work(
             f"{n:,} trivial tasks",
@@ -104,6 +120,7 @@ def works(n: int) -> list[Work]:
                 "two raw processes": lambda: timed(with_raw_processes, trivial),
                 "ProcessPoolExecutor, chunksize 100": lambda: timed(with_standard, trivial, 100),
                 "loky, chunksize 100": lambda: timed(with_loky, trivial, 100),
+                "mpire, chunks of 100": lambda: timed(with_mpire, trivial, 100),
                 "ProcessPoolExecutor, chunksize 1": lambda: timed(with_standard, tenth) * 10,
                 "loky, chunksize 1": lambda: timed(with_loky, tenth) * 10,
             },
@@ -133,8 +150,37 @@ def works(n: int) -> list[Work]:
             },
             {},
         ),
+        *large_values.works(),
+        Work(
+            f"{RUNS} runs of {TASKS} trivial tasks in a loop, on workers that are there",
+            1,
+            "ms",
+            {
+                "procession": runs_on_workers,
+                "procession over a ProcessPoolExecutor": runs_on_standard,
+                "ProcessPoolExecutor": runs_by_map,
+                "joblib": runs_by_joblib,
+            },
+            {"at most 200 ms": at_most(200)},
+        ),
+        Work(
+            f"{PRODUCTS} products of NumPy; workers are started where that is not said otherwise",
+            1,
+            "ms",
+            {
+                "procession": products_on_workers,
+                'procession, executor="processes", started': products_on_processes,
+                "joblib": products_by_joblib,
+                "ProcessPoolExecutor, started": lambda: products_by_standard(limited=False),
+                "ProcessPoolExecutor, started, one thread by its initializer": lambda: products_by_standard(
+                    limited=True
+                ),
+            },
+            {"at most 1.2 times joblib": ratio_at_most(1.2, "joblib")},
+        ),
     ]
 
 
 if __name__ == "__main__":
-    compare("worker processes", "benchmarks-executors.md", __doc__, works, 100_000)
+    compare("worker processes", "benchmarks-executors.md", __doc__, works, 100_000, rounds=15)
+    let_go()

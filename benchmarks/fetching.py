@@ -7,11 +7,17 @@ import asyncio
 import http.client
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
-ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b"
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+_KEPT = threading.local()
+_KEPT_ON_LOOPS: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Connection]] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -25,30 +31,34 @@ def served() -> Iterator[int]:
 
 
 def fetch(port: int, microseconds: int) -> int:
-    """Ask for what takes so long, and return what the answer says."""
-    connection = http.client.HTTPConnection("127.0.0.1", port)
+    """Ask for what takes so long, and return what the answer says. Each thread keeps its connection."""
+    if getattr(_KEPT, "port", None) != port:
+        _KEPT.port, _KEPT.connection = port, http.client.HTTPConnection("127.0.0.1", port)
+    connection: http.client.HTTPConnection = _KEPT.connection
     connection.request("GET", f"/{microseconds}")
-    said = connection.getresponse().read()
-    connection.close()
-    return int(said)
+    return int(connection.getresponse().read())
 
 
 async def fetch_awaited(port: int, microseconds: int) -> int:
-    """Do the same in a coroutine."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    """Do the same in a coroutine. Each loop keeps its connections."""
+    kept = _KEPT_ON_LOOPS.setdefault(asyncio.get_running_loop(), [])
+    reader, writer = kept.pop() if kept else await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /%d HTTP/1.1\r\nhost: localhost\r\n\r\n" % microseconds)
-    said = await reader.read()
-    writer.close()
-    return int(said.rpartition(b"\r\n")[2])
+    head = await reader.readuntil(b"\r\n\r\n")
+    said = await reader.readexactly(int(head.rpartition(b":")[2]))
+    kept.append((reader, writer))
+    return int(said)
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    head = await reader.readuntil(b"\r\n\r\n")
-    asked = head.split()[1][1:]
-    await asyncio.sleep(int(asked) / 1e6)
-    writer.write(ANSWER % (len(asked), asked))
-    await writer.drain()
-    writer.close()
+    try:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            asked = head.split()[1][1:]
+            await asyncio.sleep(int(asked) / 1e6)
+            writer.write(ANSWER % (len(asked), asked))
+    except (asyncio.IncompleteReadError, asyncio.CancelledError):  # nothing more is asked, or the server ends
+        writer.close()
 
 
 async def _serve() -> None:

@@ -4,10 +4,11 @@
     python benchmarks/kill_loop.py 500                                   kills, on SQLite
     python benchmarks/kill_loop.py 100 --journal postgresql://...        ... on any other database
 
-A child interpreter executes a process of tasks in order, tasks at once, a map and a nested process, each of which
-writes down its call before it does anything. It is killed (SIGKILL) after a random time and started again under the
-same run id until it completes; then another run begins, until there were as many kills as asked for. After every kill
-the journal must be intact, must still hold all that it held before, and nothing that it holds may be called again.
+A child interpreter executes a process of tasks in order, tasks at once, a map, a nested process and a task that makes
+recorded calls. Each of these writes down its call before it does anything. The child is killed (SIGKILL) after a random
+time and started again under the same run id until it completes; then another run begins, until there were as many kills
+as asked for. After every kill the journal must be intact, must still hold all that it held before, and nothing that it
+holds may be called again.
 """
 
 import argparse
@@ -17,16 +18,17 @@ import random
 import sqlite3
 import tempfile
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from procession import JournalError, Process
+from procession import JournalError, Process, RunUnknownError, current_task
 from procession.journal import Journal
 from procession.testing import recorded_calls
 
 PAUSE_S = 0.001
 Call = tuple[str, int, int]
-"""Run, task, element or -1."""
+"""Run, task, element or -1; of the recorded calls of a task, its place in place of an element."""
 
 
 def note(calls: str, run: str, task: int, number: int) -> int:
@@ -38,8 +40,21 @@ def note(calls: str, run: str, task: int, number: int) -> int:
     return number
 
 
+def agent(calls: str, run: str) -> list[int]:
+    """Make calls one after another, each with the value of the one before, and then several at once."""
+    me, value = current_task(), 0
+    for _ in range(30):
+        value = me.call(note, calls, inside(run), AGENT, value) + 1
+    return me.map(partial(note, calls, inside(run), AGENT), range(value, value + 20))
+
+
+def inside(run: str) -> str:
+    """Return what stands for the calls that a task of a run makes itself."""
+    return f"{run}/calls"
+
+
 def build(run: str, calls: str) -> Process:
-    """Return the process that is killed: tasks in order, then a nested process, a map and tasks at once."""
+    """Return the process that is killed: tasks in order, then a nested process, a map, tasks at once and an agent."""
     inner = Process("inner", "parallel", 2)
     for place in range(10):
         inner.add_task(note, calls, f"{run}/31", place, -1)
@@ -50,10 +65,13 @@ def build(run: str, calls: str) -> Process:
     process.add_task(inner)
     for place in range(32, 60):
         process.add_task(note, calls, run, place, -1)
+    process.add_task(agent, calls, run)
     return process
 
 
-EXPECTED = [-1] * 30 + [list(range(60))] + [[-1] * 10] + [-1] * 28
+AGENT = 60
+"""The place of the task that makes recorded calls."""
+EXPECTED = [-1] * 30 + [list(range(60))] + [[-1] * 10] + [-1] * 28 + [list(range(30, 50))]
 
 
 def execute(journal: str, run: str, calls: str) -> None:
@@ -68,6 +86,9 @@ def recorded(journal: str, run: str) -> set[Call]:
     with Journal(journal) as opened:
         try:
             calls = recorded_calls(opened)
+            with suppress(RunUnknownError):  # it was killed before it had begun
+                made = opened.calls(run, AGENT, limit=100)
+                calls |= {(inside(run), AGENT, call.call) for call in made if call.state == "completed"}
         except JournalError as error:
             if "there is no journal" in str(error):  # it was killed before it had made one
                 return set()

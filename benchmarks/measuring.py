@@ -6,6 +6,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable
+from math import comb
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -38,6 +39,26 @@ def ratio_at_most(limit: float, other: str, name: str = "procession") -> Callabl
     return lambda figures: (figures[f"{name}/{other}"] <= limit, f"{figures[f'{name}/{other}']:.3f} times")
 
 
+def not_behind(other: str) -> Callable[[dict[str, float]], tuple[bool, str]]:
+    """Return the goal that our figure may be no more than another's: their ratio's interval does not lie above 1."""
+
+    def check(figures: dict[str, float]) -> tuple[bool, str]:
+        ratio, least, most = (figures[f"procession/{other}{what}"] for what in ("", ", least", ", most"))
+        return least <= 1, f"{ratio:.3f} times, {least:.3f} to {most:.3f}"
+
+    return check
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Return where the median of what the values were drawn from lies, with 95 % confidence, by the sign test."""
+    count, outside, tail = len(values), 0, 0.5 ** len(values)
+    while tail + comb(count, outside + 1) * 0.5**count <= 0.025 and outside + 1 < count - outside - 1:
+        outside += 1
+        tail += comb(count, outside) * 0.5**count
+    ordered = sorted(values)
+    return ordered[outside], ordered[-1 - outside]
+
+
 def ratio_at_least(limit: float, other: str) -> Callable[[dict[str, float]], tuple[bool, str]]:
     """Return the goal that another's figure is at least so many times ours."""
     return lambda figures: (
@@ -50,9 +71,12 @@ TIMES_SCHEDULE = "times the simulated schedule"
 
 SCALES = {
     TIMES_SCHEDULE: 1.0,
+    "times the ideal time": 1.0,
+    "calls": 1.0,
     "µs a task": 1e6,
     "µs a step": 1e6,
     "ms": 1e3,
+    "arrays": 1.0,
     "bytes a task": 1.0,
     "kB": 1e-3,
     "% idle": 100.0,
@@ -81,8 +105,9 @@ def measure(work: Work, rounds: int) -> Measured:
     figures = {name: median(times.values()) for name, times in taken.items()}
     for one in names:
         for other in names:
-            both = taken[one].keys() & taken[other].keys()
-            figures[f"{one}/{other}"] = median(taken[one][number] / taken[other][number] for number in both)
+            ratios = [taken[one][number] / taken[other][number] for number in taken[one].keys() & taken[other].keys()]
+            figures[f"{one}/{other}"] = median(ratios)
+            figures[f"{one}/{other}, least"], figures[f"{one}/{other}, most"] = interval(ratios)
     spread = {name: (min(times.values()), max(times.values())) for name, times in taken.items()}
     return Measured(work, figures, spread, {name: len(times) for name, times in taken.items()})
 

@@ -74,7 +74,7 @@ def meet(folder: str) -> None:
 Ran = tuple[Sequence[Any], float]
 
 
-def with_procession(job: Job) -> Ran:
+def with_procession(job: Job, meet: Callable[[str], object] = meet) -> Ran:
     """Execute a process whose first tasks wait until all workers are there."""
     process = Process("pools", "parallel", WORKERS, executor="processes")
     with TemporaryDirectory() as folder:
@@ -88,7 +88,7 @@ def with_procession(job: Job) -> Ran:
     return results[WORKERS:], run.duration - there
 
 
-def with_executor(pool: Executor, job: Job, chunksize: int) -> Ran:
+def with_executor(pool: Executor, job: Job, chunksize: int, meet: Callable[[str], object] = meet) -> Ran:
     """Map over an executor."""
     with TemporaryDirectory() as folder:
         for future in [pool.submit(meet, folder) for _ in range(WORKERS)]:
@@ -99,16 +99,37 @@ def with_executor(pool: Executor, job: Job, chunksize: int) -> Ran:
     return results, time.perf_counter() - start
 
 
-def with_standard(job: Job, chunksize: int = 1) -> Ran:
+def with_standard(job: Job, chunksize: int = 1, meet: Callable[[str], object] = meet) -> Ran:
     """Map over a ProcessPoolExecutor."""
-    return with_executor(ProcessPoolExecutor(WORKERS, mp_context=SPAWN), job, chunksize)
+    return with_executor(ProcessPoolExecutor(WORKERS, mp_context=SPAWN), job, chunksize, meet)
 
 
-def with_loky(job: Job, chunksize: int = 1) -> Ran:
+def with_loky(job: Job, chunksize: int = 1, meet: Callable[[str], object] = meet) -> Ran:
     """Map over loky's executor."""
     from loky import ProcessPoolExecutor as LokyExecutor
 
-    return with_executor(LokyExecutor(WORKERS), job, chunksize)
+    return with_executor(LokyExecutor(WORKERS), job, chunksize, meet)
+
+
+def with_mpire(job: Job, chunksize: int = 1, meet: Callable[[str], object] = meet) -> Ran:
+    """Map over mpire's pool."""
+    from mpire.pool import WorkerPool
+    from mpire.utils import make_single_arguments
+
+    with WorkerPool(n_jobs=WORKERS, start_method="spawn", keep_alive=True) as pool:
+        with TemporaryDirectory() as folder:
+            pool.map(meet, [folder] * WORKERS, chunk_size=1)
+        start = time.perf_counter()
+        arguments = make_single_arguments(job[1], generator=False)
+        results = pool.map(
+            job[0],
+            arguments,
+            iterable_len=len(job[1]),
+            chunk_size=chunksize,
+            concatenate_numpy_output=False,  # else arrays become one
+        )
+        pool.stop_and_join()
+    return results, time.perf_counter() - start
 
 
 def with_raw_processes(job: Job, rest: float = 0.0) -> Ran:

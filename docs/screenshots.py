@@ -36,7 +36,7 @@ def stations():
     time.sleep(0.15)
     return [f"station-{number:03}" for number in range(150)]
 
-@task(retries=2, retry_on=ConnectionError)
+@task(retries=2, retry_on=ConnectionError, name="download {station}")
 def download(station):
     time.sleep(chance.uniform(0.02, 0.12))
     if chance.random() < 0.05:
@@ -53,7 +53,7 @@ def summarise(months):
     time.sleep(0.2)
 
 def hold(month, measured):
-    time.sleep(chance.uniform(0.5, 3))
+    time.sleep(chance.uniform(1, 9))
 
 def build(day, step=None):
     global DAY
@@ -103,13 +103,13 @@ def take(page: Page, name: str, height: int = 760) -> None:
     page.screenshot(path=IMAGES / f"{name}.png")
 
 
-def main() -> None:
-    """Make all pictures."""
+def main(folder: Path) -> None:
+    """Make all pictures, of runs in a new folder, whose name they show."""
     IMAGES.mkdir(exist_ok=True)
     chromium = shutil.which("chromium")
     assert chromium is not None, "Chromium is needed"
-    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
-        folder = Path(name)
+    with sync_playwright() as playwright:
+        folder.mkdir()
         (folder / "nightly.py").write_text(NIGHTLY, encoding="utf-8")
         for _, run_id, call in RUNS:
             start(folder, run_id, call).wait()
@@ -138,7 +138,6 @@ def main() -> None:
             light.get_by_role("link", name="Show what failed").click()
             light.locator("#time figure svg").wait_for()
             light.locator("table.tasks tbody a").first.click()
-            light.locator("#logged summary").click()
             take(light, "task", 600)
             dark.goto(f"{base}/run?id=2026-11-24")
             dark.get_by_role("link", name="Compare").click()
@@ -151,4 +150,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    weather = Path(tempfile.gettempdir(), "weather")
+    try:
+        main(weather)
+    finally:
+        shutil.rmtree(weather, ignore_errors=True)

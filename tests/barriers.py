@@ -113,13 +113,14 @@ def _heard(answer):
 class Hall(ThreadingTCPServer):
     """Where the barriers are. Called with a name and a number, it returns a meeting."""
 
-    daemon_threads = True
+    daemon_threads = False  # so that closing the hall waits for the threads of those who were in it
     request_queue_size = 1024
 
     def __init__(self, patience):
         super().__init__(("127.0.0.1", 0), _Guest)
         self.patience = patience
         self.shut = set()
+        self.closed = False
         self.lock = threading.Lock()
         self.barriers = {}
         self.arrivals = Counter()
@@ -129,15 +130,20 @@ class Hall(ThreadingTCPServer):
         return Meeting(self.server_address, name, count)
 
     def arrived(self, meeting):
-        """Take note of a call that has come, and return the barrier of its meeting."""
+        """Take note of a call that has come; return the barrier of its meeting, and how many arrivals open it."""
         with self.lock:
+            before = self.arrivals[meeting]
             self.arrivals[meeting] += 1
-            return self.barriers.setdefault(meeting, threading.Barrier(meeting.count))
+            barrier = self.barriers.setdefault(meeting, threading.Barrier(meeting.count))
+            if self.closed:
+                barrier.abort()
+            return barrier, before - before % meeting.count + meeting.count
 
     def end(self):
         """Send everybody home."""
         self.shutdown()
         with self.lock:
+            self.closed = True
             for barrier in self.barriers.values():
                 barrier.abort()
         self.server_close()
@@ -146,6 +152,8 @@ class Hall(ThreadingTCPServer):
 class _Guest(StreamRequestHandler):
     """One call that waits."""
 
+    timeout = PATIENCE_S  # for a call that was killed before it said where it wants to be
+
     def handle(self):
         hall = self.server
         count, _, name = self.rfile.readline().decode().strip().partition(" ")
@@ -153,11 +161,14 @@ class _Guest(StreamRequestHandler):
         if name in hall.shut:
             self.wfile.write(b"shut\n")
             return
+        barrier, enough = hall.arrived(meeting)
         try:
-            hall.arrived(meeting).wait(hall.patience)
+            barrier.wait(hall.patience)
         except threading.BrokenBarrierError:
-            waiting = hall.arrivals[meeting] % meeting.count
-            answer = f"{waiting} of {count} calls were in flight together at {name!r}, and no more came"
+            # A hall that is closed as soon as they have met breaks the barrier under those that have not left it yet.
+            if hall.arrivals[meeting] < enough:
+                waiting = hall.arrivals[meeting] % meeting.count
+                answer = f"{waiting} of {count} calls were in flight together at {name!r}, and no more came"
         try:
             self.wfile.write(f"{answer}\n".encode())
         except OSError:

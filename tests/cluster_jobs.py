@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from procession import Process, current_task
+from procession import Process, RetryAfter, current_task
 
 
 def wait_until_cancelled(path):
@@ -29,6 +29,11 @@ def large(number):
 
 def sizes(blocks):
     return [len(block) for block in blocks]
+
+
+def append_to(numbers, number):
+    numbers.append(number)
+    return len(numbers)
 
 
 def first_bytes(*blocks):
@@ -134,3 +139,20 @@ def log_and_return(number):
     """Says so."""
     logging.getLogger("tests.cluster").info("%d", number)
     return number
+
+
+def instants(number):
+    """Return when the call began and ended."""
+    start = time.monotonic()
+    time.sleep(0.02)
+    return start, time.monotonic()
+
+
+def put_off_once(folder, number):
+    """Have the first call say that its service asks for a pause."""
+    note(folder, number)
+    told = Path(folder) / f"told {number}"
+    if not number and not told.exists():
+        told.touch()
+        raise RetryAfter(0.1)
+    return current_task().attempt

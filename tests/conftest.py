@@ -1,6 +1,7 @@
 """What several test files need."""
 
 import gc
+import sys
 import threading
 import time
 from functools import partial
@@ -10,6 +11,33 @@ import pytest
 
 from postgres import Server, Unavailable
 from procession import Process
+
+
+def pytest_addoption(parser):
+    parser.addoption("--rounds", type=int, help="how many rounds each stress test goes, in place of a few")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Let stress tests take the time that they need, where they are told how long to go on."""
+    if config.getoption("--rounds"):
+        for item in items:
+            if "rounds" in item.fixturenames:
+                item.add_marker(pytest.mark.timeout(0), append=False)
+
+
+@pytest.fixture
+def rounds(request):
+    """Return how many rounds a stress test goes: as many as it is called with, or as `--rounds` says."""
+    return lambda few: request.config.getoption("--rounds") or few
+
+
+@pytest.fixture
+def restless():
+    """Have threads interrupt each other all the time."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 def pytest_collection_finish():

@@ -22,6 +22,23 @@ def add(*numbers):
     return sum(numbers)
 
 
+def append_to(numbers, number):
+    """Change an argument, and return how long it has become."""
+    numbers.append(number)
+    return len(numbers)
+
+
+class Basket:
+    """Counts the calls of its own method."""
+
+    def __init__(self):
+        self.count = 0
+
+    def put(self):
+        self.count += 1
+        return self.count
+
+
 def throw(error):
     raise error
 

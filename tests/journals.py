@@ -24,6 +24,7 @@ SIX = fingerprint_of("six", [(len, ("a",), {})] * 6)
 PRELUDE = """
 import os, signal, sys, threading, time
 from procession import JournalError, Progress, RunInUseError
+from procession._model.progress import Snapshot
 from procession._model.record import WHOLE, Record
 from procession._plan.fingerprint import fingerprint_of
 from procession.journal import Journal

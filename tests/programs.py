@@ -14,7 +14,7 @@ def wait_for(path):
         time.sleep(0.005)
 
 
-def program(tmp_path, text, *args):
+def program(tmp_path, text, *args, stdin=False):
     """Start a program that runs a process; the text is its main part, indented."""
     path = tmp_path / "program.py"
     path.write_text(dedent(text))
@@ -22,7 +22,7 @@ def program(tmp_path, text, *args):
     environment = {**os.environ, "PYTHONPATH": modules}
     return subprocess.Popen(
         [sys.executable, str(path), *args],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

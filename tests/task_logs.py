@@ -1,16 +1,15 @@
-"""Tasks that log, and what of it was kept."""
+"""What is kept of what tasks log."""
 
-import asyncio
 import logging
 import re
 import threading
 
 import pytest
 
-from procession import Process, TaskLogHandler, current_task, task
+from logging_tasks import LOGGER
+from procession import TaskLogHandler
 from procession.journal import Journal
 
-LOGGER = logging.getLogger("tests.shop")
 TURNS = threading.Barrier(2, timeout=20)
 BROKEN = set()
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -38,38 +37,6 @@ def logs(where, run_id="run", **which):
         tasks = journal.tasks(run_id, **which)
     texts = [one.log and re.sub(f"^{STAMP} ", "", one.log, flags=re.MULTILINE) for one in tasks]
     return {one.task if one.element is None else one.element: text for one, text in zip(tasks, texts, strict=True)}
-
-
-def say(text):
-    logging.getLogger("tests.shop").info(text)
-    return text
-
-
-def fail(text):
-    say(text)
-    raise ValueError(f"no {text}")
-
-
-@task(retries=2, retry_on=ConnectionError)
-def stubborn():
-    attempt = current_task().attempt
-    if attempt != 2:
-        say(f"try {attempt}")
-    if attempt < 3:
-        raise ConnectionError
-
-
-def inside(text):
-    """Executes a process by itself, of which the journal knows nothing."""
-    process = Process("inner")
-    process.add_task(say, text)
-    return process.execute()
-
-
-async def say_twice(text):
-    say(f"{text} before")
-    await asyncio.sleep(0)
-    say(f"{text} after")
 
 
 def kept(process, where, run_id="run", raises=None):

@@ -22,6 +22,7 @@ class FakeRecorder:
     """Keeps records in memory, and the threads that brought them."""
 
     allow_changes = False
+    executions = 1
     recorded = {}
 
     def __init__(self, broken=False):
@@ -59,6 +60,28 @@ def recorded_run(strategy, calls, recorder, workers=4):
         recorder=recorder,
     )
     return run_state, CoroutineEngine(run_state)
+
+
+def test_a_loop_commits_by_itself_where_no_thread_can_be_started(monkeypatch, tmp_path):
+    """What waits for a value is called once that is recorded."""
+
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    async def main():
+        process = Process("alone", "parallel", 2)
+        handles = [process.task(same, number) for number in range(5)]
+        process.task(total, *handles)
+        assert await process.execute_async(run_id="a", journal=tmp_path / "runs.db") == [0, 1, 2, 3, 4, 10]
+
+    async def total(*numbers):
+        return sum(numbers)
+
+    start = threading.Thread.start
+    monkeypatch.setattr(
+        threading.Thread, "start", lambda thread: (refused if thread.name.endswith("-commits") else start)(thread)
+    )
+    asyncio.run(main())
 
 
 @every_strategy

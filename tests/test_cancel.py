@@ -16,6 +16,7 @@ from procession import (
     current_task,
     task,
 )
+from procession.observe.meter import Meter
 
 STRATEGIES = ["sequential", "parallel", "hybrid"]
 POLICIES = ["stop", "continue", "return"]
@@ -697,3 +698,26 @@ def test_each_run_has_an_id_of_its_own():
     assert len({run.id for run in runs}) == 3
     assert process.last_run is runs[-1]
     assert all(run.wait(20) for run in runs)
+
+
+def test_a_task_that_was_stopped_has_not_ended():
+    """Progress, summary and the error of the run agree on how many have."""
+    begun = threading.Barrier(3)
+
+    def stopped():
+        begun.wait(50)
+        current_task().sleep(50)
+
+    process = Process("agreed", "parallel", 3)
+    handles = [process.task(len, "abc"), process.task(len, "ab")]
+    process.add_task(stopped)
+    process.add_task(stopped)
+    run = process.start()
+    assert [run[handle] for handle in handles] == [3, 2]
+    begun.wait(50)
+    run.cancel()
+    with pytest.raises(RunCancelledError, match="2 of 4 tasks had ended"):
+        run.result(50)
+    assert run.progress == (2, 0, 4)
+    assert Meter(run._run_state).read(0.0)[0][1:4] == (2, 0, 4)
+    assert "(2 completed, 2 cancelled)" in run.summary()

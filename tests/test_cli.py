@@ -174,7 +174,12 @@ def test_an_error_of_the_library_that_a_task_raised_has_its_traceback(folder: Pa
     ("arguments", "said"),
     [
         (["run", "pipeline.py"], "is not FILE_OR_MODULE:NAME"),
+        (["run", "pipeline.py"], "such as pipeline.py:process"),
         (["run", "nowhere.py:good"], "there is no file nowhere.py"),
+        (["run", "pipline.py:good"], "there is no file pipline.py; did you mean 'pipeline.py'?"),
+        (["run", "pipline:good"], "no file of that name; did you mean 'pipeline'?"),
+        (["run", "pipeline.py:biuld"], "has no 'biuld'; did you mean 'build'? processes in it: bad, "),
+        (["run", "pipeline.py:good", "--max-worker=2", "--jurnal", "x"], "--jurnal x; did you mean '--journal'?"),
         (["run", "nowhere:good"], "there is no module 'nowhere'"),
         (
             ["run", "pipeline.py:missing"],
@@ -184,8 +189,9 @@ def test_an_error_of_the_library_that_a_task_raised_has_its_traceback(folder: Pa
         (["run", "pipeline.py:build_number"], "is a int, and neither"),
         (["run", "pipeline.py:good", "--max-workers", "0"], "a number of at least 1 is needed, not '0'"),
         (["run", "pipeline.py:good", "--strategy", "both"], "invalid choice: 'both'"),
-        (["fly"], "invalid choice: 'fly'"),
-        ([], "the following arguments are required: COMMAND"),
+        (["fly"], "there is no command 'fly'; there are run, graph, "),
+        (["shwo"], "there is no command 'shwo'; did you mean 'show'?"),
+        ([], "procession run FILE_OR_MODULE:NAME "),
     ],
 )
 def test_a_wrong_command_line_is_exit_status_2_and_says_what_is_wrong(
@@ -285,6 +291,38 @@ def test_a_second_ctrl_c_leaves_at_once(folder: Path) -> None:
             continue
     assert child.returncode == 130
     child.communicate()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(("target", "status"), [("well", 0), ("badly", 1)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_after_the_end_of_a_run_leaves_its_status(tmp_path, target, status, number) -> None:
+    """It is known by then, and said in the summary."""
+    (tmp_path / "late.py").write_text(
+        "import atexit, os\n"
+        "from procession import Process\n"
+        f"atexit.register(os.kill, os.getpid(), {int(number)})\n"
+        "well, badly = Process('well'), Process('badly')\n"
+        "well.add_task(int, '1')\n"
+        "badly.add_task(int, 'x')\n"
+    )
+    command = [sys.executable, "-m", "procession", "run", f"late.py:{target}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=50)
+    assert done.returncode == status
+    assert f"{target}: {'completed' if not status else 'failed'} in" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_a_reader_that_goes_away_sees_to_no_traceback(tmp_path) -> None:
+    """As `head` does, when it has read enough."""
+    read, write = os.pipe()
+    os.close(read)
+    (tmp_path / "one.py").write_text("from procession import Process\none = Process('one')\none.add_task(int)\n")
+    for command in ["run", "one.py:one", "--run-id", "a"], ["runs"], ["show", "a"], ["graph", "one.py:one"]:
+        command = [sys.executable, "-m", "procession", *command]
+        done = subprocess.run(command, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, encoding="utf-8", timeout=50)
+        assert "Traceback" not in done.stderr, command
+    os.close(write)
 
 
 def test_progress_of_a_short_run_shows_nothing_where_there_is_no_terminal(folder: Path) -> None:

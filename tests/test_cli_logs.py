@@ -93,7 +93,7 @@ def test_failures_and_warnings_are_logged_in_a_line_each(run):
     assert second.startswith("good\\nERROR forged: completed in")
     failed = run("pipeline.py:bad").stderr.splitlines()
     assert failed[0][8:].startswith(" ERROR   bad: task failed · task 0 (throw) · attempt 1 · ")
-    assert failed[0].endswith(" · ValueError")
+    assert failed[0].endswith(" · ValueError: no …")
     assert failed[1][8:].startswith(" ERROR   bad: run failed · ")
 
 

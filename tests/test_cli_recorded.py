@@ -250,7 +250,7 @@ def test_a_file_that_anybody_can_write_to_is_named(handed_over, folder, capsys):
     """Though the caller has begun the run there."""
     (folder / "pipeline.py").chmod(0o646)
     assert handed_over() == 1
-    assert f"anybody can write to {folder / 'pipeline.py'}" in capsys.readouterr().err
+    assert f"every user can write to {folder / 'pipeline.py'}" in capsys.readouterr().err
 
 
 @posix
@@ -352,7 +352,7 @@ def states(show):
     """Return the place, name and state of each task that is shown."""
     rows = show.partition("#  task")[2].partition("\n\n")[0].splitlines()[1:]
     return [
-        re.match(r"(\d+) +(\S.*?)  +(completed|failed|running|waiting|interrupted|never begun)", row).groups()
+        re.match(r"(\d+) +(\S.*?)  +(completed|failed|running|waiting|interrupted|not started)", row).groups()
         for row in rows
     ]
 
@@ -371,7 +371,7 @@ def test_tasks_that_have_not_ended_are_shown(folder):
     ended = [("0", "work", "completed"), ("1", "map of work", "completed")]
     assert states(show) == [*ended, ("2", "map of wait_at", "running"), ("3", "mapped", "waiting")]
     show = procession("show", "a", cwd=folder).stdout
-    assert states(show) == [*ended, ("2", "map of wait_at", "interrupted"), ("3", "mapped", "never begun")]
+    assert states(show) == [*ended, ("2", "map of wait_at", "interrupted"), ("3", "mapped", "not started")]
     assert "running: " not in show
     assert show.startswith("a of process half: interrupted, executed once, 4 of 6 tasks ended\n")
     few = procession("show", "a", "--limit", "3", cwd=folder).stdout
@@ -394,7 +394,7 @@ whole = half()
     assert procession("run", "pipeline.py:whole", "--run-id", "a", cwd=folder).returncode == 3
     assert states(procession("show", "a", cwd=folder).stdout)[2:] == [
         ("2", "map of wait_at", "interrupted"),
-        ("3", "mapped", "never begun"),
+        ("3", "mapped", "not started"),
     ]
 
 
@@ -500,6 +500,38 @@ def test_a_run_begun_by_a_program_says_how(folder):
     assert "run_id='a'" in done.stderr
 
 
+@posix
+def test_all_runs_that_were_interrupted_are_resumed_together(folder):
+    """Those that were killed, and neither those that go on, nor those that have failed, nor what others have begun."""
+    for name in ("a", "b", "going"):
+        command = [sys.executable, "-m", "procession", "run", "pipeline.py:waiting", "--run-id", name]
+        child = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+        assert child.stdout.readline() == "ready\n"
+        if name != "going":
+            child.kill()
+            child.communicate()
+    procession("run", "pipeline.py:build", "--run-id", "failed", cwd=folder)
+    pipeline = folder / "pipeline.py"
+    pipeline.write_text(pipeline.read_text().replace("current_task().sleep(50)", "pass"))
+    done = procession("resume", "--interrupted", cwd=folder)
+    assert (done.returncode, done.stdout.split()) == (0, ["ready"] * 6)
+    assert [line for line in done.stderr.splitlines() if "resuming" in line] == [
+        "procession: resuming a",
+        "procession: resuming b",
+    ]
+    rows = procession("runs", cwd=folder).stdout
+    assert re.findall(r"^(\w+) +\w+ +(\w+)", rows, re.MULTILINE)[1:] == [
+        ("failed", "failed"),
+        ("going", "running"),
+        ("b", "completed"),
+        ("a", "completed"),
+    ]
+    assert procession("resume", "--interrupted", cwd=folder).stdout == ""
+    assert procession("resume", cwd=folder).returncode == 2
+    child.kill()
+    child.communicate()
+
+
 def test_a_run_is_resumed_without_the_password_that_it_was_begun_with(folder, postgres, tmp_path_factory):
     """No address is recorded; the one that resumes it may leave the password to the environment."""
     address = postgres.new_database()
@@ -539,3 +571,54 @@ def test_a_journal_that_is_not_there_is_told_and_not_made(folder, command):
     assert done.returncode == 1
     assert f"there is no journal {str(folder / 'runs.db')!r}" in done.stderr
     assert not (folder / "runs.db").exists()
+
+
+SCRIPT = (
+    PIPELINE
+    + """
+process = build()
+process.strategy = "sequential"
+process.execute(run_id='a', journal='runs.db')
+"""
+)
+
+
+def begin_by_script(folder, *arguments, script=SCRIPT):
+    (folder / "program.py").write_text(script)
+    subprocess.run([sys.executable, "program.py", *arguments], cwd=folder, timeout=50, capture_output=True)
+
+
+def test_a_run_begun_by_a_script_is_resumed_by_running_it_again(folder, tmp_path_factory):
+    """From any folder; what ended well is not called again."""
+    begin_by_script(folder)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    journal = str(folder / "runs.db")
+    again = procession("resume", "a", "--journal", journal, cwd=elsewhere)
+    assert (again.returncode, called(again)) == (1, [3]), again.stderr
+    (folder / "mended").touch()
+    again = procession("resume", "a", "--journal", journal, cwd=elsewhere)
+    assert (again.returncode, called(again)) == (0, [3, 4, 5]), again.stderr
+
+
+def test_a_script_that_does_not_execute_the_run_again_is_told(folder):
+    """As one that has another run id each time."""
+    begin_by_script(folder)
+    (folder / "program.py").write_text("print('hello')")
+    done = procession("resume", "a", cwd=folder)
+    assert (done.returncode, done.stdout) == (1, "hello\n")
+    assert "program.py has ended well and has not executed run a again" in done.stderr
+    (folder / "program.py").unlink()
+    assert "program.py', which is not there" in procession("resume", "a", cwd=folder).stderr.replace("py,", "py',")
+
+
+def test_a_script_that_somebody_else_may_have_written_into_the_journal_is_not_run(folder, tmp_path_factory):
+    """Without a word that says so."""
+    begin_by_script(folder)
+    other = tmp_path_factory.mktemp("other") / "program.py"
+    other.write_text("print('evil')")
+    with closing(sqlite3.connect(folder / "runs.db")) as connection, connection:
+        origin = json.dumps({"argv": [str(other)], "folder": str(folder), "arguments": 0})
+        connection.execute("UPDATE procession_runs SET origin = ?", [origin])
+    done = procession("resume", "a", cwd=folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nothing shows that you began this run" in done.stderr and f"python {other}" in done.stderr

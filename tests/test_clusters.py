@@ -17,15 +17,18 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_attempt
 
 from clusters import HERE, dask_here, ray_here
 from cluster_jobs import (
+    append_to,
     die_once,
     double,
     fail,
     first_bytes,
+    instants,
     large,
     log_and_return,
     note,
     note_and_wait,
     occupy,
+    put_off_once,
     run_by_way_of,
     run_there,
     run_there_and_stay,
@@ -37,6 +40,7 @@ from cluster_jobs import (
 from procession import (
     ExecutorBrokenError,
     JournalError,
+    Limit,
     Process,
     RunCancelledError,
     TaskLogHandler,
@@ -107,6 +111,45 @@ def test_results_are_those_of_any_executor(cluster, strategy):
     assert threading.current_thread().name not in workers
 
 
+@pytest.mark.parametrize("maps", [False, True], ids=["tasks", "elements"])
+def test_limits_hold_on_a_cluster(cluster, maps):
+    """With room for one, no two of six calls overlap, though two workers are there."""
+    process = Process("cluster", "parallel", 4, executor=cluster)
+    function = task(limit=Limit(f"cluster {maps} {cluster}", at_once=1))(instants)
+    if maps:
+        process.map(function, range(6))
+    else:
+        for number in range(6):
+            process.add_task(function, number)
+    results = process.execute()
+    calls = sorted(results[0] if maps else results)
+    assert len(calls) == 6
+    assert all(later[0] >= sooner[1] for sooner, later in zip(calls, calls[1:]))
+
+
+def test_no_more_calls_begin_on_a_cluster_than_its_limit_allows(cluster, tmp_path):
+    """Three of eight; when the run is cancelled, the others have never started."""
+    process = Process("cluster", "parallel", 4, executor=cluster)
+    function = task(limit=Limit(f"cluster {cluster}", rate=3, per=3600.0))(note)
+    for number in range(8):
+        process.add_task(function, str(tmp_path), number)
+    run = process.start()
+    for _, outcome in zip(range(3), run):
+        assert outcome.state == "completed"
+    run.cancel()
+    with pytest.raises(RunCancelledError):
+        run.result(60)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.0", "1.0", "2.0"]
+    assert [outcome.state for outcome in run.outcomes] == ["completed"] * 3 + ["cancelled"] * 5
+
+
+def test_a_cluster_pauses_as_its_service_says(cluster, tmp_path):
+    """The exception comes back, and the call is made again as the same attempt."""
+    process = Process("cluster", "parallel", 4, executor=cluster)
+    process.map(task(limit=Limit(f"cluster pauses {cluster}"))(put_off_once), [str(tmp_path)] * 4, range(4))
+    assert process.execute() == [[1, 1, 1, 1]]
+
+
 def test_large_values_go_from_worker_to_worker(cluster):
     """What a task takes of another one is not brought here in between; results are, once, at the end."""
     process = Process("large", "parallel", 4, executor=cluster)
@@ -147,15 +190,25 @@ def test_rules_of_retries_see_large_values(cluster):
 def test_a_report_may_be_moved_on_the_cluster():
     """From the worker that made the calls to another, with the values that stay in it."""
     calls = [(0, -1, 1, None, large, (1,), {}), (1, -1, 1, None, double, (4,), {}), (2, -1, 1, None, fail, (3,), {})]
-    report = run_away(encode_calls(calls, whole=False), BatchOptions("p", "id", budget=10.0), [])
-    moved = pickle.loads(pickle.dumps(report))
-    short, away = told(moved, 1000)
+    made = run_away(pickle.dumps([encode_calls(calls, whole=False)]), BatchOptions("p", "id", budget=10.0), [], 1000)
+    moved = pickle.loads(pickle.dumps(made))
+    short, away = told(moved)
     assert away == [0]
     assert value_of(moved, 0) == large(1)
     results = [result_of(one, short.worker) for one in short.ended]
     assert [result.returned for result in results] == [True, True, False]
     assert results[1].value == 8
     assert len(short.ended[0]) < 100
+
+
+def test_what_calls_change_is_each_ones_own(cluster):
+    """However many of them travel together."""
+    shared = [0]
+    process = Process("shared", "parallel", 2, executor=cluster)
+    for number in range(100):
+        process.add_task(append_to, shared, number)
+    assert process.execute() == [2] * 100
+    assert shared == [0]
 
 
 def test_a_chain_is_made_where_its_values_are(cluster):

@@ -492,15 +492,6 @@ def test_a_run_is_followed_and_cancelled():
 # In many threads
 
 
-@pytest.fixture
-def restless():
-    """Have threads interrupt each other all the time."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
 def in_threads(*functions):
     """Call each function in a thread of its own, all at the same time; return what they returned or raised."""
     barrier, ended = threading.Barrier(len(functions)), [None] * len(functions)

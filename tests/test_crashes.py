@@ -1,6 +1,5 @@
 """Real crashes, at every point where one could matter and at random ones."""
 
-import random
 import sqlite3
 import subprocess
 import sys
@@ -11,7 +10,8 @@ from typing import get_args
 
 import pytest
 
-from procession import Process, task
+from crashing import chance, double, double_async, small
+from procession import Process, current_task, task
 from procession._model.record import WHOLE
 from procession.errors import JournalError, PlanChangedError
 from procession.journal import Journal
@@ -20,37 +20,11 @@ from procession.testing import Failure, crash_everywhere, fail_everywhere, faili
 ROOT = Path(__file__).parents[1]
 
 
-def double(number):
-    return number * 2
-
-
-async def double_async(number):
-    return number * 2
-
-
 every_engine = pytest.mark.parametrize(
     ("executor", "function"),
     [("threads", double), ("threads", double_async), (ThreadPoolExecutor(2), double)],
     ids=["threads", "coroutines", "a coordinator"],  # which is the same one for every executor
 )
-
-
-def chance():
-    return random.random()
-
-
-def small():
-    """A process of everything there is: in order, at once, handles, a map, a nested process, retries."""
-    inner = Process("inner", "parallel", 2)
-    inner.add_task(double, 1)
-    inner.add_task(double, 2)
-    process = Process("small", "hybrid", 2)
-    numbers = process.task(list, range(3))
-    process.add_task(task(retries=1)(double), 4)
-    doubled = process.map(double, numbers)
-    process.add_task(sum, doubled)
-    process.add_task(inner)
-    return process
 
 
 @pytest.mark.timeout(170)
@@ -70,7 +44,9 @@ def test_what_differs_from_run_to_run_is_found():
         process.add_task(double, 1)
         return process
 
-    with pytest.raises(AssertionError, match="after crash 1 a resumed run gave"):
+    with pytest.raises(
+        AssertionError, match=r"after crash 1 a resumed run gave .*: task 0 \(chance\) was called twice, and differed"
+    ):
         crash_everywhere(build)
 
 
@@ -109,10 +85,10 @@ def test_what_builds_no_process_to_crash_is_told(wrong, error, said):
 
 @pytest.mark.timeout(170)
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_killed_at_random_instants_nothing_is_lost_or_done_twice(where, tmp_path):
+def test_killed_at_random_instants_nothing_is_lost_or_done_twice(where, tmp_path, rounds):
     """A short run of the script that anyone can run for longer."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "kill_loop.py"), "8", "--journal", where]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=160, cwd=tmp_path)
+    command = [sys.executable, str(ROOT / "benchmarks" / "kill_loop.py"), str(rounds(8)), "--journal", where]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=max(160, rounds(0) * 10), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 recorded calls lost, 0 recorded calls made again, journal corrupt after 0 kills" in done.stdout
 
@@ -224,3 +200,36 @@ def test_a_map_that_is_recorded_with_elements_missing_is_refused_by_name(source,
         assert build().execute(run_id="a", journal=journal, allow_changes=True, observers=observers) == results
     assert [call for call in calls if call[2] != WHOLE] == [("a", place, missing)]
     assert ("a", place + 1, WHOLE) in calls
+
+
+def agent(goal):
+    return current_task().call(double, goal) + 1
+
+
+@pytest.mark.timeout(170)
+def test_a_crash_after_any_recorded_call_loses_nothing_and_repeats_nothing_recorded():
+    """Each record of a call is a write of its own, and after a crash only the others are made."""
+
+    def build():
+        process = Process("agents")
+        process.add_task(agent, 1)
+        return process
+
+    report = crash_everywhere(build)
+    assert (report.results, report.crashes) == ([3], 2)
+
+
+def test_a_task_that_is_not_fit_to_be_called_again_is_named():
+    """It makes other calls when it is called a second time, as chance has it."""
+
+    def build():
+        def gambles():
+            return current_task().call(double, chance())
+
+        process = Process("gambler")
+        process.add_task(gambles)
+        return process
+
+    said = r"after crash 1, a task was called twice, and differed: .* task 0 \(.*gambles\): call 0 \(double\) has other"
+    with pytest.raises(AssertionError, match=said):
+        crash_everywhere(build)

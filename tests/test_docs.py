@@ -31,7 +31,8 @@ def test_files_of_a_page_are_used(page: Path) -> None:
     blocks = blocks_of(page)
     commands = "".join(block.code for block in blocks if block.language == "sh" and block.runs)
     files = {block.title.removesuffix(".py") for block in blocks if block.title and block.language == "python"}
-    assert not {name for name in files if name not in commands}
+    imports = "".join(block.code for block in blocks if block.language == "python" and not block.title)
+    assert not {name for name in files if name not in commands and f"from {name} import" not in imports}
 
 
 def test_every_command_and_option_is_on_the_page() -> None:
@@ -41,7 +42,7 @@ def test_every_command_and_option_is_on_the_page() -> None:
         command: set(re.findall(r"--[a-z][a-z-]+", text))
         for command, text in re.findall(r"^## procession (\w+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
     }
-    commands = re.findall(r"^    (\w+) ", help_of(), re.MULTILINE)
+    commands = re.findall(r"^    (\w+)(?: |$)", help_of(), re.MULTILINE)
     assert commands
     assert told == {name: set(re.findall(r"--[a-z][a-z-]+", help_of(name))) - {"--help"} for name in commands}
 

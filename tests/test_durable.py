@@ -348,15 +348,18 @@ def test_attempts_are_those_that_were_made(path):
     assert CALLS == [1, 1, 1]
 
 
-def test_a_run_without_a_journal_imports_none():
+def test_a_run_without_a_journal_imports_none_and_one_with_a_file_no_server():
     """What is not used is not paid."""
     import subprocess
 
     code = (
         "import sys; from procession import Process; p = Process('p'); p.add_task(int); p.execute(); "
-        "print('sqlalchemy' in sys.modules or 'procession.journal' in sys.modules)"
+        "print('sqlalchemy' in sys.modules or 'procession.journal' in sys.modules); "
+        "p.execute(run_id='a', journal=':memory:'); "
+        "print('sqlalchemy' in sys.modules, 'sqlalchemy.dialects.postgresql' in sys.modules, 'psycopg' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert said == "False\nTrue False False\n"
 
 
 @pytest.mark.parametrize(("policy", "said"), [("stop", "2 is broken"), ("continue", "2 is broken"), ("return", None)])

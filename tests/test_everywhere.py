@@ -48,6 +48,11 @@ class Way(NamedTuple):
     within: Callable[[], Any] = nullcontext
     needs: str | None = None  # what must be installed, and need not be
 
+    @property
+    def hands_on(self):
+        """Whether a map of another map gets each element as it ends: on threads and loops."""
+        return self.options is dict
+
     def marks(self):
         missing = self.needs is not None and find_spec(self.needs) is None
         return [pytest.mark.skip(f'{self.name} is not here: pip install "procession[{self.needs}]"')] if missing else []
@@ -153,8 +158,20 @@ class Spec(NamedTuple):
             return count // 2 if self.strategy.first is None else min(self.strategy.first, count)
         return count if isinstance(self.strategy, Sequential) else 0
 
-    def before(self, index):
-        """What must have ended well before a task starts."""
+    def takes_elements(self, index):
+        """Whether a task is a map of another map in a stage at once, which goes on with each element as that ends."""
+        job = self.tasks[index]
+        return (
+            isinstance(job, Map)
+            and type(job.source) is Ref
+            and isinstance(self.tasks[job.source.index], Map)
+            and job.source.index >= self.first
+        )
+
+    def before(self, index, hands_on):
+        """What must have ended well before a task starts, where elements are handed on, and where they are not."""
+        if hands_on and self.takes_elements(index):
+            return self.before(self.tasks[index].source.index, hands_on)
         return set(range(min(index, self.first))) | refs_of(self.tasks[index])
 
 
@@ -215,11 +232,13 @@ class End(NamedTuple):
     attempts: int
 
 
-def reference(spec, sheet, prefix=""):
+def reference(spec, sheet, hands_on, prefix=""):
     """Return what each task comes to, if no failure stops tasks that run at once."""
     ends = []
     for index, job in enumerate(spec.tasks):
-        if all(ends[n].state == "completed" for n in spec.before(index)):
+        if hands_on and spec.takes_elements(index) and ends[job.source.index].value is not None:
+            ends.append(beside(job, spec.policy, sheet, f"{prefix}{index}", ends[job.source.index]))
+        elif all(ends[n].state == "completed" for n in spec.before(index, hands_on=False)):
             ends.append(alone(job, spec.policy, sheet, f"{prefix}{index}", [end.value for end in ends]))
         else:
             interrupted = any(isinstance(end.error, KeyboardInterrupt) for end in ends)
@@ -227,9 +246,20 @@ def reference(spec, sheet, prefix=""):
     return ends
 
 
+def beside(job, policy, sheet, key, source):
+    """Return what a map of another map comes to, of which some elements may have failed: only these are left out."""
+    good = [item for item in source.value if not isinstance(item, BaseException)]
+    end = alone(job._replace(source=good), policy, sheet, key, [])
+    if end.value is None or len(good) == len(source.value):
+        return end
+    parts = iter(end.value)
+    values = [TaskSkippedError() if isinstance(item, BaseException) else next(parts) for item in source.value]
+    return end._replace(value=values, state="skipped" if end.state == "completed" else end.state)
+
+
 def alone(job, policy, sheet, key, values):
     if isinstance(job, Spec):
-        return persistent(lambda: concluded(job, reference(job, sheet, f"{key}-")), 1)
+        return persistent(lambda: concluded(job, reference(job, sheet, True, f"{key}-")), 1)
     if isinstance(job, Call):
         args, kwargs = filled_call(job, values)
         return persistent(partial(CALLS[1], sheet, key, job.fails, job.error, *args, **kwargs), job.attempts)
@@ -277,7 +307,7 @@ def concluded(spec, ends):
 
 def in_place(end):
     """Return what stands for a task in the results of "return"; a map that failed has its list there."""
-    if end.state == "skipped":
+    if end.state == "skipped" and end.value is None:
         return TaskSkippedError()
     return end.value if end.state == "completed" or end.value is not None else end.error
 
@@ -303,9 +333,9 @@ def seen(spec, way, run):
         return Seen(process, ending, list(process.last_run.outcomes), noted_calls(sheet))
 
 
-def expected(spec):
+def expected(spec, way):
     with tempfile.TemporaryDirectory() as sheet:
-        return reference(spec, sheet), noted_calls(sheet)
+        return reference(spec, sheet, way.hands_on), noted_calls(sheet)
 
 
 def told(value):
@@ -353,14 +383,18 @@ def assert_possible(spec, what, ends, way, *, cancelled=False):
     for index, (job, outcome, end) in enumerate(zip(spec.tasks, what.outcomes, ends, strict=True)):
         key = str(index)
         assert outcome.state in ("completed", "failed", "skipped", "cancelled")
-        assert outcome.state != "cancelled" or interrupted or (outcome.attempts and isinstance(job, Map))
+        begun_early = way.hands_on and spec.takes_elements(index)
+        assert outcome.state != "cancelled" or interrupted or begun_early or (outcome.attempts and isinstance(job, Map))
+        if outcome.state == "skipped" and outcome.attempts:
+            assert begun_early
+            continue
         if outcome.state == "skipped" or not outcome.attempts:
             assert outcome.state in ("skipped", "cancelled")
             assert outcome.attempts == 0
             called = any(name == key or name.startswith(f"{key}-") for name in what.calls)
             assert not called
             continue
-        assert all(what.outcomes[n].state == "completed" for n in spec.before(index))
+        assert all(what.outcomes[n].state == "completed" for n in spec.before(index, way.hands_on))
         if outcome.state == "cancelled" and interrupted and way.awaited(index):
             continue  # a coroutine, which ended at its next wait: it has one before its call
         if isinstance(job, Call):
@@ -396,7 +430,7 @@ def assert_in_order(way, spec, what):
     }
     rounding = 1e-6
     for index, (start, _) in times.items():
-        assert all(times[n][1] <= start + rounding for n in spec.before(index))
+        assert all(times[n][1] <= start + rounding for n in spec.before(index, way.hands_on))
     # Between the attempts of a task, and the elements of a map, there may be others.
     one_call = [n for n, job in enumerate(spec.tasks) if not isinstance(job, Map) and what.outcomes[n].attempts == 1]
     times = {index: times[index] for index in one_call if index in times}
@@ -513,9 +547,9 @@ def outer(strategy, policy):
     )
 
 
-def search(way, strategy, policy):
+def search(way, strategy, policy, rounds):
     """Try the same examples every time, and others for each strategy and policy."""
-    bounds = settings(deadline=None, database=None, max_examples=way.examples)
+    bounds = settings(deadline=None, database=None, max_examples=rounds(way.examples))
     return lambda check: seed(f"{strategy} {policy}")(bounds(check))
 
 
@@ -530,13 +564,13 @@ def every_way(test):
 
 
 @every_way
-def test_a_process_comes_to_the_same_everywhere(way, strategy, policy):
+def test_a_process_comes_to_the_same_everywhere(way, strategy, policy, rounds):
     """Results, order, failures, attempts and states are those of one call after another."""
 
-    @search(way, strategy, policy)
+    @search(way, strategy, policy, rounds)
     @given(outer(strategy, policy))
     def check(spec):
-        ends, calls = expected(spec)
+        ends, calls = expected(spec, way)
         what = seen(spec, way, way.run)
         if any(stops(end.error, spec.policy) for end in ends[spec.first :]):
             assert_possible(spec, what, ends, way)
@@ -551,10 +585,10 @@ def test_a_process_comes_to_the_same_everywhere(way, strategy, policy):
 
 
 @every_way
-def test_a_cancelled_process_has_done_right_whatever_it_did(way, strategy, policy):
+def test_a_cancelled_process_has_done_right_whatever_it_did(way, strategy, policy, rounds):
     """Cancelled when so many tasks have ended, it ends, tells of every task once, and can say what became of each."""
 
-    @search(way, strategy, policy)
+    @search(way, strategy, policy, rounds)
     @given(outer(strategy, policy), st.integers(0, 7))
     def check(spec, when):
         told_of = []
@@ -569,7 +603,7 @@ def test_a_cancelled_process_has_done_right_whatever_it_did(way, strategy, polic
                     run.cancel()
             return run.result(50)
 
-        ends, _ = expected(spec)
+        ends, _ = expected(spec, way)
         what = seen(spec, way, run)
         assert sorted(told_of) == list(range(len(spec.tasks)))
         assert_possible(spec, what, ends, way, cancelled=True)

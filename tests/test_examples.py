@@ -72,3 +72,24 @@ def test_fetch_flaky_gets_every_page_that_is_there(tmp_path: Path) -> None:
     out = run(EXAMPLES / "fetch_flaky.py", cwd=tmp_path).splitlines()
     assert out[0] == "57 of 60 pages fetched, 3 not found"
     assert out[1] == "48 after 1 attempts, 3 after 2 attempts, 9 after 3 attempts"
+
+
+def test_orders_are_answered_and_paid_once_though_the_service_is_killed(tmp_path: Path) -> None:
+    out = run(EXAMPLES / "orders.py", cwd=tmp_path).splitlines()
+    assert out[0] == "120 orders answered; the service was killed after 40 and started again"
+    assert out[1].startswith("120 orders charged, each once; ")
+
+
+def test_agent_pays_for_no_question_twice_when_it_is_killed(tmp_path: Path) -> None:
+    """Killed in the middle and gone on with, then asked once more: the answer is the one of an agent left in peace."""
+    agent = EXAMPLES / "agent.py"
+    with pytest.raises(AssertionError):
+        run(agent, "--die-after", "3", cwd=tmp_path)
+    bill = tmp_path / "agent-bill.txt"
+    assert len(bill.read_text().splitlines()) == 3
+    said = "apples, pears, plums: 3.25\n6 questions, 0 of them paid twice, 12 cents in all\n"
+    assert run(agent, cwd=tmp_path) == said
+    assert run(agent, cwd=tmp_path) == said
+    undisturbed = tmp_path / "other"
+    undisturbed.mkdir()
+    assert run(agent, cwd=undisturbed) == said

@@ -11,7 +11,7 @@ from multiprocessing import get_context
 import pytest
 
 import errands
-from errands import add, called, same, throw
+from errands import Basket, add, append_to, called, same, throw
 from procession import Process, TransferError, task
 
 STRATEGIES = ["sequential", "parallel", "hybrid"]
@@ -66,6 +66,26 @@ def test_results_stand_in_the_order_added(executor, strategy):
     assert process.execute() == list(range(500))
     assert process.execute() == list(range(500))
     assert process.status == "completed"
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_calls_change_is_each_ones_own_in_another_process(executor, strategy):
+    """However many of them travel together: a list that tasks take, what lies in it, the object of a bound method."""
+    shared, basket = [0], Basket()
+    process = Process("shared", strategy, 2, executor=executor)
+    for number in range(200):
+        process.add_task(append_to, shared, number)
+    for number in range(200):
+        process.add_task(append_to, [shared][0], number=number)
+    for _ in range(200):
+        process.add_task(basket.put)
+    process.map(append_to, [shared] * 200, range(200))
+    *results, mapped = process.execute()
+    if type(executor) is ThreadPoolExecutor:
+        return  # in this process all of them have the same object, as on threads
+    assert results == [2] * 400 + [1] * 200
+    assert mapped == [2] * 200
+    assert (shared, basket.count) == ([0], 0)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -30,7 +30,7 @@ HOSTILE = [
 
 
 def named(name):
-    return task(name=name)(str)
+    return task(name=name.replace("{", "{{").replace("}", "}}"))(str)
 
 
 def crawl(pages=100):

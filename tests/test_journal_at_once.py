@@ -23,20 +23,16 @@ def test_pruning_that_is_killed_half_way_leaves_the_run_whole(where):
         one.close("completed")
         keys = execute(where, "SELECT key FROM procession_runs")
         script = """
-        from sqlalchemy import event
-        from procession.journal import store
+        from procession.journal import prepared
         journal = Journal(where)
-        remove = store.remove
+        execute = prepared.Prepared.execute
 
-        def half(connection, key):
-            @event.listens_for(connection, "before_cursor_execute")
-            def look(connection, cursor, statement, *rest):
-                if statement.startswith("DELETE FROM procession_runs"):
-                    os.kill(os.getpid(), signal.SIGKILL)
+        def half(self, connection, **values):
+            if str(self._statement).startswith("DELETE FROM procession_runs"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return execute(self, connection, **values)
 
-            remove(connection, key)
-
-        store.remove = half
+        prepared.Prepared.execute = half
         journal.prune(time.time() + 10)
         """
         child = Child(script, where)

@@ -11,9 +11,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from sqlalchemy import inspect
 
 from journals import HOLD, SIX, Child, done, execute, posix, root, values
 from procession import JournalError
+from procession._model.record import WHOLE, CallRecord
 from procession.journal import Journal, access, schema
 from version_1 import make as make_version_1
 
@@ -117,9 +119,14 @@ def test_a_newer_version_is_refused(where):
     assert execute(where, "SELECT version, executions FROM procession_schema, procession_runs") == [(99, 1)]
 
 
-def test_a_journal_of_version_1_is_gone_on_with(where):
+@pytest.mark.parametrize("version", range(1, schema.VERSION))
+def test_a_journal_of_an_earlier_version_is_gone_on_with(where, version):
     """Its runs are shown and resumed, and what comes new can hold what journals of then could not."""
     make_version_1(where, execute, SIX, pickle.dumps("kept"))
+    for older in range(1, version):
+        for statement in schema.MIGRATIONS[older]:
+            execute(where, statement)
+    execute(where, f"UPDATE procession_schema SET version = {version}")
     with Journal(where) as journal:
         assert [(one.task, one.state, one.error, one.log) for one in journal.tasks("run")] == [
             (0, "completed", None, None),
@@ -128,9 +135,38 @@ def test_a_journal_of_version_1_is_gone_on_with(where):
         one = journal.begin("run", SIX)
         assert values(one) == {0: "kept"}
         one.commit([done(one, 1, "mended")._replace(log="it logged this")])
+        call = CallRecord(0, WHOLE, 0, 0, "completed", "len", b"", b"", None, 1, 1e9, 0.5, "worker")
+        one.calls.commit([call])
+        assert one.calls.read(0, WHOLE) == [call]
+        assert one.waits.begin(0, WHOLE, "answer", "approval", 60.0) == (None, 60.0)
         one.close("completed")
         assert [one.log for one in journal.tasks("run")] == [None, "it logged this"]
         assert journal.run("run").executions == 2
+    assert execute(where, "SELECT version FROM procession_schema") == [(schema.VERSION,)]
+
+
+@pytest.mark.parametrize("version", sorted(schema.MIGRATIONS))
+def test_a_journal_of_each_earlier_version_becomes_one_of_now(where, version):
+    """Its tables have the columns that new ones have, and what was recorded in it is there and is gone on with."""
+    make_version_1(where, execute, SIX, pickle.dumps("kept"))
+    for older in range(1, version):
+        for statement in schema.MIGRATIONS[older]:
+            execute(where, statement)
+        execute(where, "UPDATE procession_schema SET version = ?", older + 1)
+    with Journal(where) as journal:
+        assert [(one.task, one.state) for one in journal.tasks("run")] == [(0, "completed"), (1, "failed")]
+        one = journal.begin("run", SIX)
+        assert values(one) == {0: "kept"}
+        one.commit([done(one, 1, "mended")])
+        one.close("completed")
+        journal.begin("new", SIX).close("completed")
+        with journal.database.reading() as old, Journal(":memory:") as fresh:
+            fresh.begin("run", SIX).close("completed")
+            with fresh.database.reading() as new:
+                for table in schema.metadata.tables:
+                    assert {one["name"] for one in inspect(old).get_columns(table)} == {
+                        one["name"] for one in inspect(new).get_columns(table)
+                    }
     assert execute(where, "SELECT version FROM procession_schema") == [(schema.VERSION,)]
 
 
@@ -190,6 +226,26 @@ def test_a_file_that_may_not_grow_fails_plainly_and_keeps_what_it_has(tmp_path):
     assert execute(str(where), "PRAGMA integrity_check") == [("ok",)]
 
 
+NO_ROOM = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+slept = []
+time.sleep = slept.append
+try:
+    Journal(where).begin("run", SIX)
+except JournalError as error:
+    say(len(slept), error)
+"""
+
+
+@posix
+def test_a_journal_without_any_room_is_not_waited_for(tmp_path):
+    """Only a file that others are at is: that passes."""
+    (said,) = Child(NO_ROOM, tmp_path / "runs.db").end()
+    assert said.startswith("0 ")
+    assert "runs.db" in said
+
+
 @root
 @pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
 def test_a_disk_that_is_full_fails_plainly_and_keeps_what_it_has(tmp_path):
@@ -214,7 +270,7 @@ def test_a_disk_that_is_full_fails_plainly_and_keeps_what_it_has(tmp_path):
             assert len(journal.tasks("run", 1000, task=1)) == place
             assert journal.run("run").status == "interrupted"
     finally:
-        subprocess.run(["umount", tmp_path], check=True)
+        subprocess.run(["umount", "-l", tmp_path], check=True)  # a child of another test may have it open still
 
 
 READ_ONLY = """

@@ -8,6 +8,7 @@ import pytest
 
 from journals import SIX, Child, execute, expire, posix, wait_for
 from procession import JournalError, Process, Progress, RunUnknownError
+from procession._model.progress import Snapshot
 from procession.journal import Journal
 
 pytestmark = pytest.mark.usefixtures("no_children")
@@ -24,7 +25,7 @@ def test_the_heartbeat_renews_the_lease_and_says_how_far_the_run_is(where, monke
         one = journal.begin("run", SIX)
         expire(where, 20.0)
         (first,) = execute(where, "SELECT held_until FROM procession_runs")[0]
-        one.start_heartbeat(lambda: tuple(state), lambda: None, lambda error: None)
+        one.start_heartbeat(lambda: Snapshot(*state), lambda: None, lambda error: None)
         wait_for(lambda: journal.run("run").progress == Progress(1, 0, 6))
         assert [(task.task, task.name) for task in journal.run("run").running] == [(3, "app:fetch")]
         state[0] = Progress(2, 1, 6)
@@ -43,7 +44,7 @@ def test_a_run_is_cancelled_from_another_process(where):
     asked = []
     with Journal(where) as journal:
         one = journal.begin("run", SIX)
-        one.start_heartbeat(lambda: (Progress(0, 0, 6), []), lambda: asked.append(1), lambda error: None)
+        one.start_heartbeat(lambda: Snapshot(Progress(0, 0, 6), []), lambda: asked.append(1), lambda error: None)
         assert Child("say(Journal(where).cancel('run'))", where).end() == ["True"]
         wait_for(lambda: asked)
         assert journal.run("run").cancelling
@@ -78,7 +79,7 @@ def test_a_heartbeat_outlives_a_database_that_fails_for_a_while(tmp_path, monkey
                 raise
 
         monkeypatch.setattr(type(one), "renew", lambda self, text: renewing(text))
-        one.start_heartbeat(lambda: (Progress(ended[0], 0, 6), []), lambda: None, lambda error: None)
+        one.start_heartbeat(lambda: Snapshot(Progress(ended[0], 0, 6), []), lambda: None, lambda error: None)
         assert tried.wait(10)
         blocker.execute("ROLLBACK")
         blocker.close()
@@ -112,7 +113,7 @@ def test_a_journal_that_is_gone_is_told_by_the_heartbeat(goes, tmp_path, monkeyp
         one = journal.begin("run", SIX)
         goes(path)
         one.start_heartbeat(
-            lambda: (Progress(0, 0, 6), []), lambda: None, lambda error: (lost.append(error), told.set())
+            lambda: Snapshot(Progress(0, 0, 6), []), lambda: None, lambda error: (lost.append(error), told.set())
         )
         assert told.wait(10)
         with pytest.raises(JournalError, match=r"runs\.db' was deleted, moved or replaced while it was in use"):

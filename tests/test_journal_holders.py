@@ -13,6 +13,7 @@ import pytest
 
 from journals import HOLD, SIX, Child, done, execute, expire, failed, posix, values, wait_for
 from procession import JournalError, Progress, RunInUseError
+from procession._model.progress import Snapshot
 from procession.journal import Journal, lease, recorder
 
 pytestmark = pytest.mark.usefixtures("no_children")
@@ -147,7 +148,7 @@ def test_a_holder_that_was_taken_over_records_nothing_more(where, size, direct, 
         with pytest.raises(RunInUseError, match="taken over"):
             one.commit([done(one, 5, "stale")])
         lost = threading.Event()
-        one.start_heartbeat(lambda: (Progress(0, 0, 0), []), lambda: None, lambda error: lost.set())
+        one.start_heartbeat(lambda: Snapshot(Progress(0, 0, 0), []), lambda: None, lambda error: lost.set())
         assert lost.wait(10)
         with pytest.raises(RunInUseError, match="taken over"):
             one.close("failed", "stale")
@@ -194,7 +195,7 @@ VANISH = """
 journal = Journal(where)
 recorder = journal.begin("run", SIX)
 recorder.commit([done(recorder, 0, "kept")])
-recorder.start_heartbeat(lambda: (Progress(1, 0, 6), []), lambda: None, lambda error: None)
+recorder.start_heartbeat(lambda: Snapshot(Progress(1, 0, 6), []), lambda: None, lambda error: None)
 while journal.run("run").progress != Progress(1, 0, 6):
     time.sleep(0.01)
 say(os.getpid())

@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 from journals import SIX, done, execute, failed, values
 from procession import JournalError
 from procession._model.record import WHOLE
-from procession.journal import Journal, database, recorder
+from procession.journal import Journal, channel, held
 
 
 def drop_clients(where):
@@ -55,7 +55,7 @@ def test_a_server_that_drops_its_clients_costs_nothing(postgres, size):
 def test_an_answer_that_is_lost_with_its_connection_does_no_harm(postgres, monkeypatch):
     """What was asked is done, and asked again: a record is there once, and a run that has ended has ended."""
     where = postgres.new_database()
-    open_once, transaction_once = database.Channel.open, database.Channel.transaction
+    open_once, transaction_once = channel.Channel.open, channel.Channel.transaction
     losing = []
 
     def losing_its_answer(method):
@@ -76,13 +76,13 @@ def test_an_answer_that_is_lost_with_its_connection_does_no_harm(postgres, monke
         before.commit([failed(3)])
         before.close("failed")
         one = journal.begin("run", SIX)
-        monkeypatch.setattr(database.Channel, "open", losing_its_answer(open_once))
+        monkeypatch.setattr(channel.Channel, "open", losing_its_answer(open_once))
         losing.append(1)
         one.commit([done(one, 0, 1)])
         losing.append(1)
         one.commit([done(one, 3, 3)])
-        monkeypatch.setattr(database.Channel, "open", open_once)
-        monkeypatch.setattr(database.Channel, "transaction", losing_its_answer(transaction_once))
+        monkeypatch.setattr(channel.Channel, "open", open_once)
+        monkeypatch.setattr(channel.Channel, "transaction", losing_its_answer(transaction_once))
         losing.append(1)
         one.commit([done(one, 1, place, place) for place in range(150)])
         losing.append(1)
@@ -105,7 +105,7 @@ def test_a_server_that_stays_away_for_longer_than_the_lease_fails_the_run_with_i
             one.held.renewed = float("-inf")
         raise OperationalError("connect", None, psycopg.OperationalError("connection refused"))
 
-    monkeypatch.setattr(recorder, "PAUSES_S", (0.001, 0.001))
+    monkeypatch.setattr(held, "PAUSES_S", (0.001, 0.001))
     with Journal(where) as journal:
         one = journal.begin("run", SIX)
         one.commit([done(one, 0, 1)])

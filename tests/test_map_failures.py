@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from failing_tasks import POLICIES, STRATEGIES, caught_from, same, states, throw
-from procession import Process, TaskSkippedError
+from procession import Process, TaskSkippedError, stream
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -204,3 +204,35 @@ def test_a_map_of_a_failed_handle_is_skipped(policy):
     process.start().wait(20)
     assert called == []
     assert states(process) == ["failed", "skipped"]
+
+
+class Unusable:
+    """Cannot be iterated."""
+
+    def __iter__(self):
+        raise OSError("the source is gone")
+
+
+async def same_async(value):
+    return value
+
+
+def drained(elements):
+    return list(elements)
+
+
+async def drained_async(elements):
+    return [element async for element in elements]
+
+
+@pytest.mark.parametrize("sink", [drained, drained_async])
+@pytest.mark.parametrize("function", [same, same_async])
+def test_who_takes_elements_of_a_map_that_cannot_begin_is_skipped(function, sink):
+    """Nobody waits for them, and a map has not completed without any."""
+    process = Process("map", "parallel", 2, on_error="return")
+    begun = process.map(function, Unusable())
+    process.map(function, begun)
+    process.add_task(sink, stream(begun))
+    error, *taken = process.execute()
+    assert [type(error), *map(type, taken)] == [OSError, TaskSkippedError, TaskSkippedError]
+    assert states(process) == ["failed", "skipped", "skipped"]

@@ -176,6 +176,21 @@ def test_a_map_tells_how_far_it_has_come(kept):
     assert sorted(told) == told
 
 
+def test_a_run_that_goes_on_misses_no_event(tmp_path):
+    """What is recorded has not happened in it."""
+    kept, process = Kept(), Process("goes on")
+    process.add_task(same, 1)
+    process.add_task(task(name="mended")(throw), KeyError("no"))
+    with pytest.raises(KeyError):
+        process.execute(run_id="a", journal=tmp_path / "runs.db")
+    process = Process("goes on", observers=[kept])
+    process.add_task(same, 1)
+    process.add_task(task(name="mended")(same), KeyError("no"))
+    for _ in range(2):
+        process.execute(run_id="a", journal=tmp_path / "runs.db")
+        assert kept.events[-1].dropped == 0
+
+
 def test_what_was_recorded_is_not_told_again(kept):
     """An observer that comes to a task that ended before is told of nothing."""
     from procession.observe.event_collector import EventCollector
@@ -183,6 +198,7 @@ def test_what_was_recorded_is_not_told_again(kept):
     class Books:
         process_name, run_id = "books", "a"
         workers, attempts, maps, edges = [None] * 3, {}, {}, {}
+        recheck = None
 
         class ledger:
             starts, ends = [None, None, None], [1.0, None, None]
@@ -230,6 +246,7 @@ def test_a_start_is_not_told_before_the_end_that_it_waited_for_whenever_one_look
     class Books:
         process_name, run_id = "books", "a"
         workers, attempts, maps, edges = [None] * 3000, {}, {}, {2000: (5,)}
+        recheck = None
 
         class ledger:
             starts, ends = Meddled([None] * 3000), Meddled([None] * 3000)

@@ -127,7 +127,7 @@ def test_a_blocked_observer_holds_up_neither_the_run_nor_other_observers(monkeyp
 
 def test_no_thread_of_an_observer_is_left_and_none_is_made_without(kept):
     """After `execute()` and after `result()`, in success and failure."""
-    before, during = threading.active_count(), []
+    before, during, those = threading.active_count(), [], set(threading.enumerate())
     process = Process("threads", on_error="return")
     process.add_task(lambda: during.append(threading.active_count()))
     process.add_task(throw, KeyError())
@@ -137,7 +137,8 @@ def test_no_thread_of_an_observer_is_left_and_none_is_made_without(kept):
     assert during == [before, before + 2]
     process.start(observers=[kept]).result()
     assert threading.active_count() <= before + 1  # the driver of start() may be ending
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("procession-observer")]
+    begun = set(threading.enumerate()) - those
+    assert not [thread for thread in begun if thread.name.startswith("procession-observer")]
 
 
 def test_without_a_thread_for_an_observer_the_run_goes_on(monkeypatch, told, kept):
@@ -188,11 +189,9 @@ def test_observers_keep_nothing_alive():
 def test_workers_run_the_same_calls_whether_observed_or_not(kept):
     """An observer that is not immediate changes nothing in the loop of the workers."""
     process = Process("plain", "parallel", 2, observers=[kept])
-    process.add_task(same, 1)
-    process.execute()
-    run = process.last_run
-    assert run._execution.engine._calls.calls is run._plan.calls
-    assert not run._run_state.attentive
+    process.add_task(lambda: process.last_run._execution.engine._calls.calls is process.last_run._plan.calls)
+    assert process.execute() == [True]
+    assert not process.last_run._run_state.attentive
 
 
 def test_an_observer_may_be_a_class_of_any_kind():

@@ -3,13 +3,15 @@
 import math
 import pickle
 import threading
+import warnings
 from functools import partial
 from unittest.mock import Mock
 
 import pytest
 import tenacity
 
-from procession import Process, current_task, task
+from procession import Process, Sequential, current_task, task
+from procession._model.where import usable_cores
 from single_tasks import Flaky, no_backoff, outcome_of
 
 
@@ -237,3 +239,21 @@ def test_what_is_worth_a_retry_is_refused_where_none_is_made():
     with pytest.raises(OSError):
         process.execute()
     assert process.last_run.outcomes[0].attempts == 2
+
+
+def test_workers_without_a_strategy_are_warned_of_at_the_line_that_asks_for_them():
+    """As one task runs at a time then; who names a strategy knows."""
+    with pytest.warns(RuntimeWarning, match="max_workers=8 means nothing with the strategy 'sequential'") as warned:
+        assert Process("x", max_workers=8).max_workers == 8
+    assert warned[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for strategy in "sequential", Sequential(), "parallel", "hybrid":
+            Process("x", strategy, 8)
+        assert Process("x").strategy == Process("x", max_workers=1).strategy == "sequential"
+
+
+def test_worker_processes_are_as_many_as_cores_unless_said_otherwise():
+    """Since each of them keeps one busy."""
+    assert Process("x", "parallel", executor="processes").max_workers == usable_cores()
+    assert Process("x", "parallel", 7, executor="processes").max_workers == 7

@@ -302,3 +302,35 @@ def test_what_a_run_keeps_does_not_grow_with_its_pauses():
     process.add_task(task(retries=rules, timeout=30.0)(fail_often))
     process.execute()
     assert kept[0] < 5
+
+
+@pytest.mark.parametrize("maps", [False, True], ids=["tasks", "elements"])
+@pytest.mark.parametrize("kind", ["threads", "loop", "executor"])
+def test_a_task_that_pauses_is_shown_as_waiting(kind, maps):
+    """And a map as running, though no worker has it: with a single one, another task has run since."""
+    gone_on = threading.Event()
+
+    @task(retries=LONG)
+    def refuse(_):
+        raise ConnectionError
+
+    @task(retries=LONG)
+    async def refuse_awaited(_):
+        raise ConnectionError
+
+    refusing = refuse_awaited if kind == "loop" else refuse
+    with ThreadPoolExecutor(1) as pool:
+        process = Process("pausing", "parallel", 1, executor=pool if kind == "executor" else "threads")
+        if maps:
+            process.map(refusing, [0])
+        else:
+            process.add_task(refusing, 0)
+        process.add_task(gone_on.set)
+        run = process.start()
+        assert gone_on.wait(20)
+        snapshot = run._run_state.snapshot()
+        assert 0 in [index for index, *_ in (snapshot.running if maps else snapshot.pausing)]
+        run.cancel()
+        assert run.wait(20)
+    snapshot = run._run_state.snapshot()
+    assert (snapshot.running, snapshot.pausing) == ([], [])

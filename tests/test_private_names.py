@@ -15,6 +15,7 @@ another package's object in a file that names a class of the package with an att
 """
 
 import ast
+import gc
 import inspect
 import re
 import threading
@@ -37,9 +38,9 @@ DOCUMENTED = {"_asdict", "_exit", "_fields", "_getframe", "_mapping", "_make", "
 PROTOCOLS = {"_repr_html_", "_repr_mimebundle_", "_repr_svg_"}
 """Methods that IPython looks for in an object that it shows."""
 
-OWN_TEXTS = {"_drives_tasks", "_run"}
-"""Names of the package that a text speaks of where neither their class nor their module is named: an attribute of
-`Process`, which `_model` must not import, and a module that `procession` imports late."""
+OWN_TEXTS = {"_definition", "_drives_tasks", "_run"}
+"""Names of the package that a text speaks of where neither their class nor their module is named: attributes of
+`Process`, which the rooms below must not import, and a module that `procession` imports late."""
 
 
 class Module(NamedTuple):
@@ -115,6 +116,7 @@ def is_self(node: ast.expr) -> bool:
 @cache
 def package() -> dict[str, Module]:
     """Return all modules of the package, by path."""
+    gc.collect()  # CPython 3.11 fails to parse where what other tests have left is finalized meanwhile
     return {
         path.relative_to(SOURCES).as_posix(): read(path.read_text(encoding="utf-8")) for path in SOURCES.rglob("*.py")
     }

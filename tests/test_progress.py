@@ -16,7 +16,7 @@ import pytest
 from procession import Process, Progress, current_task, task
 from procession.observe import progress as displays
 from procession.observe import screen as screens
-from procession.observe.meter import Meter, Reading
+from procession.observe.meter import Meter, Reading, told
 from procession.observe.screen import Lines
 
 LOG_IS_SHOWN = displays._log_is_shown
@@ -142,11 +142,11 @@ def terminal():
 def test_bars_stand_at_the_bottom_and_what_the_program_prints_above_them(terminal):
     """Whoever prints it, however long, with or without a newline: it is all there, in order, and unchanged."""
     seen = terminal(SCRIPT)
-    seen.until(lambda rows: bars(rows) == [("noisy: in order", "0/3"), ("noisy: at once", "0/3")])
+    seen.until(lambda rows: bars(rows) == [("noisy: in order", "0/3"), ("noisy: at once", "0/52")])
     seen.key()
-    seen.until(lambda rows: bars(rows) == [("noisy: in order", "2/3"), ("noisy: at once", "0/3")])
+    seen.until(lambda rows: bars(rows) == [("noisy: in order", "2/3"), ("noisy: at once", "0/52")])
     seen.key()
-    last = [("noisy: in order", "3/3"), ("noisy: at once", "2/3"), ("3: map of abs", "50/50")]
+    last = [("noisy: in order", "3/3"), ("noisy: at once", "51/52"), ("3: map of abs", "50/50")]
     seen.until(lambda rows: bars(rows) == last)
     seen.key()
     seen.end()
@@ -200,10 +200,10 @@ def test_failures_and_retries_are_said_as_they_happen(terminal):
     seen.until(lambda rows: "3/4" in rows[-1] and "1 failed" in rows[-1])
     said = "".join(seen.rows[:-1])
     assert said == (
-        r"failing: task 1 (throw) failed: ValueError: bad\x1b[2J\nworse"
+        r"failing: task 1 (throw) failed: ValueError: bad\x1b[2J …"
         "failing: task 2 (<lambda>), attempt 1 failed: "
         "ZeroDivisionError: integer division or modulo by zero · trying again"
-    ) or ("trying again" in said and said.startswith(r"failing: task 1 (throw) failed: ValueError: bad\x1b[2J\nworse"))
+    ) or ("trying again" in said and said.startswith(r"failing: task 1 (throw) failed: ValueError: bad\x1b[2J …"))
     seen.key()
     seen.end()
 
@@ -237,7 +237,7 @@ def test_more_bars_than_the_terminal_has_rows_are_cut(terminal):
         "import sys\n"
         "from procession import Process\n"
         "from procession.observe import meter\n"
-        "meter.MAPS = 50\n"
+        "meter.PARTS = 50\n"
         "process = Process('tall', 'parallel', 40)\n"
         "for _ in range(30): process.map(lambda _: sys.stdin.readline(), range(1))\n"
         "process.execute(progress=True)\n"
@@ -359,6 +359,37 @@ def test_many_failures_are_counted_rather_than_listed(shown, monkeypatch):
     assert "more failures" in stream.getvalue()
 
 
+@pytest.mark.parametrize("by_key", [True, False])
+def test_a_run_that_is_cancelled_says_what_it_waits_for(shown, by_key):
+    """And what another Ctrl-C does, if it was one."""
+    begun, told = threading.Barrier(3), threading.Event()
+
+    class Listening(io.StringIO):
+        def write(self, text):
+            if "Stopping" in text:
+                told.set()
+            return super().write(text)
+
+    def work():
+        begun.wait(50)
+        told.wait(50)
+
+    sys.stderr = stream = Listening()
+    process = Process("stopping", "parallel", 2)
+    for _ in range(3):
+        process.add_task(work)
+    run = process.start(progress=True)
+    begun.wait(50)
+    if by_key:
+        run._run_state.interrupt(KeyboardInterrupt())
+    else:
+        run.cancel()
+    assert run.wait(50)
+    more = " Ctrl-C again leaves now." if by_key else ""
+    assert f"Stopping: waiting for 2 tasks.{more}\n" in stream.getvalue()
+    assert stream.getvalue().count("Stopping") == 1
+
+
 def test_failures_that_the_log_shows_are_not_said_twice(shown, monkeypatch):
     """Where a handler of the program prints the log."""
     monkeypatch.setattr(displays, "_log_is_shown", LOG_IS_SHOWN)
@@ -439,31 +470,36 @@ class Books:
     process_name = "books"
 
     class plan:
-        stages = ()
+        stages, calls = (), ()
 
     class ledger:
-        ends, errors = [], {}
+        ends, errors, stopped = [], {}, ()
+
+    admission = None
 
     def __init__(self, part):
-        self.maps = {0: part}
+        self.maps, self.nested = {0: part}, {}
         self.ledger.ends = [None]
 
     def name(self, index):
         return "each"
+
+    def label(self, index):
+        return None
 
 
 def test_the_time_left_follows_from_the_rate_of_the_last_seconds():
     """And is unknown while the total grows, as that of an iterable whose length nobody knows."""
 
     class part:
-        progress = Progress(0, 0, 100)
+        progress, total = Progress(0, 0, 100), 100
 
     meter = Meter(Books(part))
     (first,) = meter.read(0.0)
     assert (first.rate, first.left_s) == (None, None)
     part.progress = Progress(20, 1, 100)
     (second,) = meter.read(2.0)
-    assert second == ("  0: each", 20, 1, 100, 10.0, 8.0)
+    assert second == ("  0: each", 20, 1, 100, 10.0, 8.0, "")
     for now in range(3, 20):
         part.progress = Progress(20 + now, 1, 100)
         (later,) = meter.read(float(now))
@@ -472,6 +508,74 @@ def test_the_time_left_follows_from_the_rate_of_the_last_seconds():
     (grown,) = meter.read(21.0)
     assert grown.rate is not None
     assert grown.left_s is None
+    part.total = None
+    (unknown,) = meter.read(22.0)
+    assert (unknown.ended, unknown.total, unknown.left_s) == (90, None, None)
+
+
+def test_elements_of_maps_and_tasks_of_nested_processes_count():
+    """From the start, where it is known how many there are; of a source of unknown length, no number is made up."""
+    gate, reached = threading.Event(), threading.Barrier(2)
+
+    def held(value):
+        if value == 4:
+            reached.wait(50)
+            gate.wait(50)
+        return value
+
+    def lazily():
+        yield from range(3)
+        reached.wait(50)
+        gate.wait(50)
+
+    inner = Process("inner")
+    for number in range(5):
+        inner.add_task(held, number)
+    outer = Process("outer", "parallel", 4, on_error="return")
+    outer.add_task(inner)
+    outer.map(len, ["a", "b"])
+    run = outer.start()
+    meter = Meter(run._run_state)
+    reached.wait(50)
+    while (first := meter.read(0.0)[0]).ended != 6:
+        time.sleep(0.001)
+    assert first[:4] == ("outer", 6, 0, 7)
+    assert meter.read(0.0)[1][:4] == ("  0: inner", 4, 0, 5)
+    gate.set()
+    run.result(50)
+    assert meter.read(1.0)[0][:4] == ("outer", 7, 0, 7)
+
+    gate.clear()
+    lazy = Process("lazy", "parallel", 1)
+    lazy.map(abs, lazily())
+    run = lazy.start()
+    meter = Meter(run._run_state)
+    reached.wait(50)
+    stage, part = meter.read(0.0)
+    assert (stage[:4], part.total) == (("lazy", 0, 0, 1), None)
+    assert re.fullmatch(r"0: map of abs: \d", told(part))
+    gate.set()
+    run.result(50)
+    assert meter.read(1.0)[1][:4] == ("  0: map of abs", 3, 0, 3)
+
+
+def test_a_bar_is_red_for_what_failed_and_never_green():
+    """Few failures among many can be seen; without colours, what is to come is empty."""
+    from rich.console import Console
+
+    from procession.observe.bars import _Bar
+
+    def drawn(*counts, **options):
+        console = Console(width=20, file=io.StringIO(), force_terminal=True, color_system="standard", **options)
+        with console.capture() as captured:
+            console.print(_Bar(*counts))
+        return captured.get().rstrip("\n")
+
+    blue, red, dim = "\x1b[34m", "\x1b[31m", "\x1b[90m"
+    assert drawn(10, 0, 20) == f"{blue}{'━' * 10}\x1b[0m{dim}{'━' * 10}\x1b[0m"
+    assert drawn(20_000, 37, 20_000) == f"{blue}{'━' * 19}\x1b[0m{red}━\x1b[0m"
+    assert drawn(5, 0, None) == f"{dim}{'━' * 20}\x1b[0m"
+    assert drawn(10, 5, 20, no_color=True).rstrip() == "━" * 10
 
 
 # In a notebook

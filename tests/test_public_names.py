@@ -13,7 +13,7 @@ from inspect import Parameter
 import pytest
 
 import procession
-from procession import Process
+from procession import Process, journal, pictures
 
 NAMES = [
     "Call",
@@ -29,7 +29,9 @@ NAMES = [
     "HandleError",
     "Hybrid",
     "JournalError",
+    "Limit",
     "NestingError",
+    "NotKept",
     "Observer",
     "OnError",
     "Outcome",
@@ -43,27 +45,36 @@ NAMES = [
     "Progress",
     "RemoteError",
     "ResultError",
+    "RetryAfter",
     "Run",
     "RunCancelledError",
     "RunInUseError",
     "RunStatus",
+    "RunSuspendedError",
+    "RunTimeoutError",
     "RunUnknownError",
     "Sequential",
+    "Stacks",
     "Stage",
     "Strategy",
     "StrategyName",
     "TaskCancelled",
     "TaskLogHandler",
     "TaskSkippedError",
+    "TaskStack",
     "TaskState",
+    "TaskSuspended",
     "TaskTimeoutError",
     "Timeline",
     "TransferError",
     "ValueUnavailableError",
     "WorkerDiedError",
+    "WorkerProcesses",
     "WorkersUnavailableError",
     "current_task",
+    "stream",
     "task",
+    "unrecorded",
 ]
 DESCRIBED = [name for name in NAMES if inspect.isroutine(found := getattr(procession, name)) or inspect.isclass(found)]
 CLASSES = [name for name in DESCRIBED if inspect.isclass(getattr(procession, name))]
@@ -138,6 +149,14 @@ def test_names_for_types_are_described_in_the_source():
                     and isinstance(text.value, ast.Constant)
                 }
     assert set(NAMES) - set(DESCRIBED) <= described
+
+
+def test_types_in_the_signatures_of_journals_and_timelines_can_be_imported():
+    """They stand beside the classes that have them in their signatures."""
+    assert {"Codec", "CodecName", "Durability", "Status"} <= set(journal.__all__)
+    assert {"Busy", "Lane", "Span", "SpeedUp"} <= set(pictures.__all__)
+    for module in journal, pictures:
+        assert all(hasattr(module, name) for name in module.__all__)
 
 
 # The package

@@ -13,6 +13,7 @@ from procession._model.strategy import Stage
 from procession._plan.fingerprint import fingerprint_of
 from procession._plan.shape import Shape, shape_of
 from procession.journal import Journal
+from procession.journal.schema import VERSION
 from version_1 import make
 
 PLACES = st.integers(0, 2**31)
@@ -154,7 +155,7 @@ def test_a_journal_of_version_1_is_brought_up_to_date_and_its_run_goes_on(where)
         other.execute(journal=where, run_id="run")
     assert process.execute(journal=where, run_id="run") == [3, 3]
     assert shape_in(where) == Shape((Stage(0, 2, at_once=True),), {1: (0,)}, {})
-    assert execute(where, "SELECT version FROM procession_schema") == [(3,)]
+    assert execute(where, "SELECT version FROM procession_schema") == [(VERSION,)]
     process.execute(journal=where, run_id="new")
     assert execute(where, "SELECT run FROM procession_definitions ORDER BY run") == [(1,), (2,)]
     with Journal(where) as journal:

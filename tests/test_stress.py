@@ -12,16 +12,9 @@ from procession import Process, TaskSkippedError
 from procession._engine.ledger import Ledger
 from procession._model.strategy import Stage
 
-ROUNDS = 200
+pytestmark = pytest.mark.usefixtures("restless")
+
 WORKERS = 8
-
-
-@pytest.fixture(autouse=True)
-def _restless():
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def pass_on():
@@ -35,7 +28,7 @@ def graph(count, chance):
 
 
 @pytest.mark.parametrize("strategy", ["parallel", "hybrid"])
-def test_every_task_is_called_once_and_results_keep_their_places(strategy):
+def test_every_task_is_called_once_and_results_keep_their_places(strategy, rounds):
     """With eight workers who draw from the same list."""
     calls = []
 
@@ -48,7 +41,7 @@ def test_every_task_is_called_once_and_results_keep_their_places(strategy):
     for number in range(60):
         process.add_task(work, number)
     most = 0
-    for _ in range(ROUNDS):
+    for _ in range(rounds(200)):
         calls.clear()
         assert process.execute() == list(range(60))
         assert sorted(calls) == list(range(60))
@@ -58,9 +51,9 @@ def test_every_task_is_called_once_and_results_keep_their_places(strategy):
     assert most > 1  # or nothing of this was put to the test
 
 
-def test_a_task_finds_what_it_waits_for_done_and_written():
+def test_a_task_finds_what_it_waits_for_done_and_written(rounds):
     """Under every interleaving it starts after them, once, and sees all that they wrote, through the values and beside."""
-    for round_ in range(ROUNDS):
+    for round_ in range(rounds(200)):
         needs = graph(40, random.Random(round_))
         written, calls = {}, []
 
@@ -81,7 +74,7 @@ def test_a_task_finds_what_it_waits_for_done_and_written():
         assert results == [index + sum(results[need] for need in needs[index]) for index in range(40)]
 
 
-def test_many_that_wait_for_many():
+def test_many_that_wait_for_many(rounds):
     """Of all that end, exactly one finds itself the last: what waits is made ready once.
 
     8 ──▶ 1 ──▶ 8 ──▶ 1 ──▶ 8
@@ -98,7 +91,7 @@ def test_many_that_wait_for_many():
     for _ in range(2):
         layers.append([process.task(work, layers[-1])])
         layers.append([process.task(work, layers[-1][0]) for _ in range(8)])
-    for _ in range(ROUNDS):
+    for _ in range(rounds(200)):
         clock = itertools.count()
         process.execute()
         assert next(clock) == 2 * (8 + 1 + 8 + 1 + 8)
@@ -107,9 +100,9 @@ def test_many_that_wait_for_many():
             assert max(end for _, end in earlier) < min(start for start, _ in later)
 
 
-def test_a_map_draws_each_element_once_and_in_order():
+def test_a_map_draws_each_element_once_and_in_order(rounds):
     """A generator, which can't be entered by two at once, and a list that is known only when its task has ended."""
-    for _ in range(ROUNDS):
+    for _ in range(rounds(200)):
         drawn, calls = [], []
 
         def lazy(drawn=drawn):
@@ -132,9 +125,9 @@ def test_a_map_draws_each_element_once_and_in_order():
 
 
 @pytest.mark.parametrize("policy", ["stop", "return"])
-def test_a_failure_among_many_is_told_as_it_was(policy):
+def test_a_failure_among_many_is_told_as_it_was(policy, rounds):
     """What started has one outcome, what had not never starts, and nobody hangs."""
-    for round_ in range(ROUNDS):
+    for round_ in range(rounds(200)):
         chance = random.Random(round_)
         needs, failing, calls = graph(40, chance), chance.randrange(40), []
 
@@ -170,9 +163,9 @@ def test_a_failure_among_many_is_told_as_it_was(policy):
         assert not lost.intersection(begun) - {failing}
 
 
-def test_the_ledger_hands_out_each_task_once_and_nothing_after_a_halt():
+def test_the_ledger_hands_out_each_task_once_and_nothing_after_a_halt(rounds):
     """And never one before what it waits for. Whoever saw the halt before drawing finds nothing to draw."""
-    for round_ in range(ROUNDS):
+    for round_ in range(rounds(200)):
         needs = graph(60, random.Random(round_))
         ledger = Ledger(60, {index: tuple(needed) for index, needed in enumerate(needs) if needed}, "stop")
         halt = 30 if round_ % 2 else None

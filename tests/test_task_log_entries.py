@@ -10,7 +10,8 @@ import threading
 
 import pytest
 
-from task_logs import LOGGER, handler, kept, logs, path, say
+from logging_tasks import LOGGER, say
+from task_logs import handler, kept, logs, path
 from procession import Process, TaskLogHandler, current_task, task
 from procession.journal import Journal
 

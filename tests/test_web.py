@@ -45,6 +45,18 @@ def test_the_list_shows_runs_newest_first_with_state_progress_and_error(where, o
     assert "ValueError: number 1 is odd" in rows[1]
 
 
+def test_a_few_failures_among_many_are_seen_in_the_list(path, opened):
+    """Their part of the bar is never narrower than some pixels, and what is cut off is there to be hovered over."""
+    BROKEN.add(7)
+    process = Process("thumbnails of " + 90 * "x", "parallel", 2, on_error="return")
+    process.map(work, range(1000))
+    process.execute(journal=path, run_id=f"run-{80 * '7'}")
+    text = opened(path).get("/").text
+    assert re.search(r'<rect class="failed" width="4(\.00)?"', text)
+    assert f'title="run-{80 * "7"}"' in text
+    assert f'title="thumbnails of {90 * "x"}"' in text
+
+
 def test_runs_are_found_by_status_process_and_words(where, opened):
     """Filters and search go together, and what is found stays found when one pages."""
     for number in range(3):
@@ -102,7 +114,7 @@ def test_a_run_shows_each_task_whether_or_not_it_has_begun(where, opened):
         ["work", "completed"],
         ["work", "completed"],
         ["work", "failed"],
-        ["work", "never"],
+        ["work", "not"],
     ]
     assert "ValueError: number 2 is odd" in rows[2]
 
@@ -162,7 +174,7 @@ def grumble(number):
 
 
 def test_a_task_shows_what_it_logged_harmless(where, opened, logging_kept):
-    """Folded away beside its traceback, on the page of that task or element alone."""
+    """Beside its traceback on the page of that task or element, and of what failed the last lines on the run's."""
     BROKEN.add(0)
     process = Process("steps", "parallel", 1, on_error="return")
     process.add_task(grumble, 0)
@@ -173,9 +185,15 @@ def test_a_task_shows_what_it_logged_harmless(where, opened, logging_kept):
     for address, number in ("/run/1/task/0", 0), ("/run/1/task/1/0", 1):
         text = page.get(address).text
         assert f"WARNING tests.page: number {number}: &lt;script&gt;" in text
-        assert '<details id="logged"><summary>' in text
+        assert '<details id="logged"' in text
+        assert ('<details id="logged" open>' in text) == (number == 0), "open where something failed"
+        assert '<b class="warning">2' in text
         assert not re.search("<script>|\x1b|\u202e", text)
-    for address in "/run/1/task/1", "/run/1/task/2", "/run/1", "/run/1?state=failed":
+    text = page.get("/run/1").text
+    assert "WARNING tests.page: number 0: &lt;script&gt;" in text
+    assert "number 1:" not in text
+    assert not re.search("<script>|\x1b|\u202e", text)
+    for address in "/run/1/task/1", "/run/1/task/2":
         text = page.get(address).text
         assert "tests.page" not in text
         assert 'id="logged"' not in text
@@ -196,7 +214,9 @@ def test_elements_of_a_map_and_runs_inside_a_run_are_shown(where, opened):
     assert [row.split()[0] for row in rows_of(page.get("/run/1/task/0?state=failed").text)] == ["3"]
     assert "ValueError: number 3 is odd" in page.get("/run/1/task/0/3").text
     assert 'href="/run/2"' in page.get("/run/1/task/1").text
+    assert 'aria-label="1 of 1 task ended, 0 failed"' in page.get("/run/1").text, "a run inside has a bar, too"
     nested = page.get("/run/2").text
+    assert 'aria-label="1 of 1 task ended, 0 failed"' in nested
     assert "run/1" in nested
     assert ">outer<" in nested
     assert rows_of(page.get("/run/1/nested").text)[0].startswith("completed run/1 inner")
@@ -237,6 +257,7 @@ def test_a_failed_run_is_compared_with_the_last_good_one_of_its_process(where, o
     assert "later but of two tasks" in text
     assert "There were 2 tasks; now there are 4." in text
     assert [row for row in rows_of(text) if row.startswith("1 work completed")]
+    assert not re.search("<th[^>]*></th>", text)
     with_first = page.get("/run/4/compared?with=1").text
     assert "web_pages:work is now web_pages:double (task 2)" in with_first
     assert "other arguments" not in with_first
@@ -272,14 +293,14 @@ def test_page_graph_and_command_line_say_the_same_of_what_has_not_ended(where, o
     with pytest.raises(RunCancelledError):
         process.execute(journal=where, run_id="run")
     print_run(where, "run", 50, failed=False)
-    words = "(completed|failed|interrupted|never begun)"
+    words = "(completed|failed|interrupted|not started)"
     shown = re.findall(rf"^(\d) .*? {words}", capsys.readouterr().out, re.MULTILINE)
     page = opened(where)
     rows = rows_of(page.get("/run/1").text)[-4:]
     nodes = nodes_of(page.get("/run/1/graph").text)
     assert [re.match(rf"(\d) .*? {words}", row).groups() for row in rows] == shown
     assert [re.search(r"#(\d): (.*)", said).groups() for said, _ in nodes] == shown
-    assert [word for _, word in shown] == ["completed", "interrupted", "never begun", "never begun"]
+    assert [word for _, word in shown] == ["completed", "interrupted", "not started", "not started"]
     assert "interrupted" in page.get("/run/1/task/1").text
 
 

@@ -93,7 +93,7 @@ def test_the_command_says_plainly_what_it_cannot_do(tmp_path, arguments, said):
 def test_whoever_opens_the_page_to_others_is_told_so(path):
     """Beyond this machine the key can be overheard, and the command says what that means."""
     with Served("--journal", path, "--host", "0.0.0.0") as served:
-        assert "Whoever has this address sees the runs, and can cancel them; and it travels" in served.said
+        assert "Everyone who has this address sees, cancels and answers the runs; and it travels" in served.said
 
 
 def test_each_start_has_a_key_of_its_own_that_nobody_can_guess(path):

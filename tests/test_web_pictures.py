@@ -6,8 +6,22 @@ import sqlite3
 from procession import Process
 from procession.journal import Journal, Mark
 from procession.pictures.timeline_svg import PART_LIMIT as LIMIT
+from procession.pictures.timeline_svg import TIMELINE_SHEET
 from procession.web.timeline import timeline_of as drawn
-from web_pages import BROKEN, HOSTILE, _nothing_broken, double, going, nodes_of, numbers, opened, path, rows_of, work
+from web_pages import (
+    BROKEN,
+    HOSTILE,
+    _nothing_broken,
+    double,
+    going,
+    nodes_of,
+    numbers,
+    opened,
+    path,
+    rows_of,
+    stubborn,
+    work,
+)
 
 
 def test_the_time_goes_to_calls_and_not_twice_to_maps(where, opened):
@@ -30,11 +44,45 @@ def test_the_picture_is_bounded_however_many_calls_there_are():
         Mark(f"worker-{place % 8}", 3, int(place == 777), 1, place / 8, place / 8 + 0.9, 0.8, place, None, HOSTILE)
         for place in range(8000)
     ]
-    picture = drawn(marks, 0.0, 1001.0)
+    picture, narrow, told = drawn(marks, 0.0, 1001.0, 1)
     assert picture.count("<rect") < LIMIT + 8 + 10
-    assert picture.count('class="failed"') == 1
+    assert picture.count('class="failed"') == 2, "once in the legend"
+    assert narrow.count('class="failed"') == 2
+    assert len(narrow) < len(picture) / 2
+    assert told == []
     assert "<script" not in picture
     assert len(picture) < 90_000
+
+
+def test_the_picture_says_what_held_the_run_up_and_leads_to_the_tasks(where, opened):
+    """The verdict of `run.timeline()`, the critical path, a legend; each mark is a link. A phone has its own picture."""
+    process = Process("chain", "parallel", 2, on_error="return")
+    BROKEN.add(2)
+    process.task(double, process.task(work, 1))
+    process.add_task(stubborn)
+    process.map(work, range(3))
+    process.execute(journal=where, run_id="run")
+    with Journal(where) as journal, journal.database.writing() as connection:
+        for task, begin, duration in (0, 0, 4), (1, 4, 3), (2, 0, 1), (3, 1, 3):
+            connection.exec_driver_sql(
+                f"UPDATE procession_records SET started_at = 1000000000.0 + {begin}, duration = {duration}, "
+                f"worker = 'w_{task}' WHERE task = {task}"
+            )
+        connection.exec_driver_sql("UPDATE procession_runs SET started_at = 1000000000.0")
+    text = opened(where).get("/run/1/time").text
+    assert "no run is shorter than its critical path; a shorter work would" in text
+    assert "The critical path takes 7 s, 100% of the run: work (4 s) → double (3 s)." in text
+    for picture in re.findall("<svg class=.procession-timeline.*?</svg>", text, re.DOTALL):
+        assert {"1 failed", "5 completed", "1 tried again", "critical path, 7 s", "0 s"} <= {*texts_of(picture)}
+        assert picture.count("on the critical path") == 2
+        for address in "/run/1/task/0", "/run/1/task/3/2":
+            assert f'<a tabindex="-1" href="{address}">' in picture
+        assert {float(size) for size in re.findall(r"font-size:([\d.]+)px", TIMELINE_SHEET)} <= {12, 16}
+    assert text.count('class="procession-timeline"') == 2
+
+
+def texts_of(picture):
+    return re.findall(r"<text[^>]*>(.*?)</text>", picture)
 
 
 def test_what_runs_now_is_in_the_picture_though_nothing_has_ended(path, opened, going, comes_true):
@@ -64,7 +112,7 @@ def test_the_graph_shows_what_waits_for_what_and_how_each_stands(where, opened):
         ("map of work #2: completed", "/run/1/task/2"),
         ("inner #3: completed", "/run/1/task/3"),
         ("int #4: failed", "/run/1/task/4"),
-        ("work #5: never begun", "/run/1/task/5"),
+        ("work #5: not started", "/run/1/task/5"),
     ]
     assert re.findall(r"<title>(.* takes the value of .*)</title>", text) == [
         "double takes the value of work",
@@ -78,8 +126,20 @@ def test_the_graph_shows_what_waits_for_what_and_how_each_stands(where, opened):
     ]
 
 
+def test_a_map_in_the_graph_is_as_red_as_its_elements_are(where, opened):
+    """Of ten elements two have failed: so much of its bar is red, and its card says so."""
+    process = Process("graph", "parallel", 2, on_error="return")
+    BROKEN.update({3, 5})
+    process.map(work, range(10))
+    process.execute(journal=where, run_id="run")
+    text = opened(where).get("/run/1/graph").text
+    assert nodes_of(text) == [("map of work #0: 2 of 10 failed", "/run/1/task/0")]
+    ended, bad = (float(re.search(rf'class="{kind}"[^>]* width="([\d.]+)"', text)[1]) for kind in ("ended", "bad"))
+    assert abs(ended / bad - 4) < 0.1
+
+
 def test_the_graph_of_many_is_folded_and_says_how_many_failed(path, opened):
-    """Tasks that look alike share a node, which leads to the first of them in the table."""
+    """Tasks that look alike share a node, which leads to the first of them; a few that failed have their own."""
     process = Process("many", "parallel", 2, on_error="return")
     BROKEN.update({3, 5})
     loaded = [process.task(work, number) for number in range(200)]
@@ -87,9 +147,19 @@ def test_the_graph_of_many_is_folded_and_says_how_many_failed(path, opened):
     process.execute(journal=path, run_id="run")
     text = opened(path).get("/run/1/graph").text
     assert nodes_of(text) == [
-        ("work \N{MULTIPLICATION SIGN} 200: 198 completed, 2 failed", "/run/1?from=0#tasks"),
-        ("double \N{MULTIPLICATION SIGN} 200: 198 completed, 2 never begun", "/run/1?from=200#tasks"),
-        ("len #400: never begun", "/run/1/task/400"),
+        ("work \N{MULTIPLICATION SIGN} 198: 198 completed", "/run/1?from=0#tasks"),
+        ("work #3: failed", "/run/1/task/3"),
+        ("work #5: failed", "/run/1/task/5"),
+        ("double \N{MULTIPLICATION SIGN} 198: 198 completed", "/run/1?from=200#tasks"),
+        ("double #203: not started", "/run/1/task/203"),
+        ("double #205: not started", "/run/1/task/205"),
+        ("len #400: not started", "/run/1/task/400"),
+    ]
+    BROKEN.update(range(20))
+    process = numbers(200, on_error="return")
+    process.execute(journal=path, run_id="more")
+    assert nodes_of(opened(path).get("/run/2/graph").text) == [
+        ("work \N{MULTIPLICATION SIGN} 200: 20 failed, 180 completed", "/run/2?from=0#tasks"),
     ]
 
 

@@ -12,8 +12,7 @@ import errands
 from errands import called, noted, same, throw
 from marks import linux, posix
 from procession import Process, RunCancelledError, TaskTimeoutError, WorkerDiedError, task
-from procession._remote.backends import processes as processes_module
-from procession._remote.backends import worker_process
+from procession._remote.backends import worker_pool, worker_process
 from programs import wait_for
 
 
@@ -159,7 +158,7 @@ def test_what_a_forked_child_returns_is_not_taken_for_what_the_task_did(processe
 @posix
 def test_a_task_may_fork_close_stdin_and_leave_threads_behind(processes, monkeypatch):
     """What it does to its worker stays there. A thread that does not end is cut off in the end, and that is said."""
-    monkeypatch.setattr(processes_module, "_CLOSING_S", 0.1)
+    monkeypatch.setattr(worker_pool, "CLOSING_S", 0.1)
     process = processes()
     process.add_task(errands.close_stdin)
     process.add_task(errands.fork_and_return)

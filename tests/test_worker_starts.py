@@ -1,12 +1,14 @@
 """Workers as they start: how signals are kept from them, and that it is said plainly when they cannot."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 import errands
 from errands import called, same
-from marks import posix
+from marks import linux, posix
 from procession import Process, WorkersUnavailableError
 
 
@@ -49,7 +51,9 @@ def test_workers_none_of_which_starts_are_told_plainly(tmp_path, monkeypatch):
     monkeypatch.setenv("STILLBORN", "1000")
     process = Process("stillborn", "parallel", 2, executor="processes")
     process.map(same, range(10))
-    with pytest.raises(WorkersUnavailableError, match="before it could take a task"):
+    with pytest.raises(
+        WorkersUnavailableError, match="ended by SIGKILL before it could take a task; .*too little memory"
+    ):
         process.execute()
     assert called(tmp_path) <= 5
 
@@ -91,3 +95,23 @@ def test_a_folder_for_temporary_files_that_takes_none_is_named(processes, monkey
         process.execute()
     assert str(folder) in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@linux
+def test_a_limit_on_the_size_of_files_that_leaves_a_worker_no_room_is_named():
+    """With what it is that takes the room, as it is in no folder."""
+    script = """
+import resource
+from procession import Process, WorkersUnavailableError
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+process = Process("limited", "parallel", 2, executor="processes")
+process.map(abs, [-1, -2])
+try:
+    process.execute()
+except WorkersUnavailableError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "File too large; a worker takes a file of" in done.stdout
+    assert "in memory, to which limits of files apply (ulimit -f)" in done.stdout

@@ -1,20 +1,14 @@
 """Run a list of callables as one process: in order, all at once, or the first half in order and the rest at once.
 
-The packages and modules, each of which imports only from those below it:
+    >>> from procession import Process
+    >>> process = Process("lengths", "parallel", max_workers=8)
+    >>> for word in "one", "three":
+    ...     process.add_task(len, word)
+    >>> process.execute()
+    [3, 5]
 
-    cli, web                the command line and the page; they use public names only
-    _process                the definition of a process
-    _run                    one execution of a process, as users see it
-    _execution, _recording  how it is carried out and recorded
-    _executor               the engine for each kind of executor
-    _remote, _loop          the engines for worker processes, executors and clusters, and for coroutines
-    observe                 observers: log, progress, OpenTelemetry
-    _engine                 the ledger, the run state, and the engine for threads
-    pictures                graphs and timelines
-    journal                 the durable record of runs; needs the extra `journal`
-    _plan                   stages and edges of a process, digests of arguments; without side effects
-    _model                  tasks, handles, strategies, events, outcomes
-    errors                  every public exception
+Begin with `Process` (add tasks, execute, start), `task` (retries, timeout, limits of a function), `Run` and `Outcome`
+(how it went), and `procession.journal.Journal` (runs that can be resumed). From a shell: `procession --help`.
 """
 
 from importlib import import_module
@@ -22,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from procession._engine.call_context import CurrentTask, current_task
 from procession._model.event import Event, EventName
-from procession._model.handle import Handle
+from procession._model.handle import Handle, stream
+from procession._model.limit import Limit
 from procession._model.observer import Observer
-from procession._model.outcome import Outcome, Outcomes
+from procession._model.outcome import NotKept, Outcome, Outcomes
 from procession._model.progress import Progress
 from procession._model.states import OnError, ProcessStatus, RunStatus, TaskState
 from procession._model.strategy import Hybrid, Parallel, Sequential, Stage, Strategy, StrategyName
@@ -41,11 +36,15 @@ from procession.errors import (
     ProcessRunningError,
     RemoteError,
     ResultError,
+    RetryAfter,
     RunCancelledError,
     RunInUseError,
+    RunSuspendedError,
+    RunTimeoutError,
     RunUnknownError,
     TaskCancelled,
     TaskSkippedError,
+    TaskSuspended,
     TaskTimeoutError,
     TransferError,
     ValueUnavailableError,
@@ -57,7 +56,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from procession._engine.task_logs import TaskLogHandler
+    from procession._model.stack import Stacks, TaskStack
+    from procession._model.unrecorded import unrecorded
     from procession._model.where import ExecutorLike
+    from procession._remote.worker_processes import WorkerProcesses
     from procession._run import Run
     from procession.errors import ExecutorBrokenError
     from procession.pictures.graph import Graph
@@ -69,8 +71,12 @@ else:
         "ExecutorLike": "_model.where",
         "Graph": "pictures.graph",
         "Run": "_run",
+        "Stacks": "_model.stack",
         "TaskLogHandler": "_engine.task_logs",
+        "TaskStack": "_model.stack",
         "Timeline": "pictures.timeline",
+        "WorkerProcesses": "_remote.worker_processes",
+        "unrecorded": "_model.unrecorded",
     }
 
     def __getattr__(name: str) -> object:
@@ -96,7 +102,9 @@ __all__ = [
     "HandleError",
     "Hybrid",
     "JournalError",
+    "Limit",
     "NestingError",
+    "NotKept",
     "Observer",
     "OnError",
     "Outcome",
@@ -110,25 +118,34 @@ __all__ = [
     "Progress",
     "RemoteError",
     "ResultError",
+    "RetryAfter",
     "Run",
     "RunCancelledError",
     "RunInUseError",
     "RunStatus",
+    "RunSuspendedError",
+    "RunTimeoutError",
     "RunUnknownError",
     "Sequential",
+    "Stacks",
     "Stage",
     "Strategy",
     "StrategyName",
     "TaskCancelled",
     "TaskLogHandler",
     "TaskSkippedError",
+    "TaskStack",
     "TaskState",
+    "TaskSuspended",
     "TaskTimeoutError",
     "Timeline",
     "TransferError",
     "ValueUnavailableError",
     "WorkerDiedError",
+    "WorkerProcesses",
     "WorkersUnavailableError",
     "current_task",
+    "stream",
     "task",
+    "unrecorded",
 ]

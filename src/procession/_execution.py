@@ -1,8 +1,8 @@
-"""How a run is carried out: it begins, an engine drives it, and it is finished. Here plan, engine and observers meet.
+"""How a run is carried out: it begins, an engine drives it, and it is finished. Plan, engine and observers meet here.
 
-    begin ──▶ drive: the engine claims tasks and has them run ──▶ finish ──▶ let go
-    │                                                             │          └─ those who wait, and the process
-    └─ observers, heartbeat of the journal                        └─ books closed, end recorded and told, results
+    begin ──▶ drive: the engine claims tasks and calls them ──▶ finish ──▶ let go
+    │                                                           │          └─ the process and all waiters are told
+    └─ observers, heartbeat of the journal                      └─ run settled, end recorded and told, results
 
 The sync and the async way differ only in who drives, and in the thread that finishes.
 """
@@ -11,39 +11,70 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from procession._engine.call_context import CURRENT_CALL
 from procession._engine.latch import Latch
+from procession._engine.parts import whole_progress
+from procession._engine.run_deadline import RunDeadline, bounded
 from procession._engine.run_state import RunState
+from procession._engine.suspension import waits_in_words
 from procession._engine.tracebacks import let_go
-from procession._executor import engine_of
+from procession._engine.watcher import Watcher
+from procession._executor import ends_workers, engine_of, placed
 from procession._model.event import Event, EventName
 from procession._model.observer import Observer
+from procession._model.progress import Progress
+from procession._model.record import WHOLE
 from procession._model.states import OnError, RunStatus
+from procession._model.task import MapFunction, callee_of
 from procession._model.text import counted, described, shown
+from procession._plan.pipelines import pipelined
 from procession._plan.plan import Plan
 from procession._recording import recording_of
-from procession.errors import RunCancelledError, TaskSkippedError
+from procession.errors import (
+    RunCancelledError,
+    RunSuspendedError,
+    RunTimeoutError,
+    TaskSkippedError,
+    TaskSuspended,
+    WorkersUnavailableError,
+)
 from procession.observe.audience import audience_of
+from procession.observe.log import log_trouble
 
 if TYPE_CHECKING:
     from procession._model.where import ExecutorLike
+    from procession._remote.task_executors import TaskExecutors
     from procession.journal import Journal
 
 
+_ENDS: Final[dict[RunStatus, EventName]] = {
+    "completed": "run_completed",
+    "cancelled": "run_cancelled",
+    "suspended": "run_suspended",
+}
+
+
 class Execution:
-    """Carries out one run of a plan. `on_end` is told once whether it completed, before anybody who waits."""
+    """Carries out one run of a plan. `on_end` is called with whether the run completed, before waiters wake up."""
 
     __slots__ = (
         "_audience",
         "_cpu",
+        "_executors",
         "_on_end",
         "_parent",
+        "_place",
         "_recording",
         "_spent",
+        "_watcher",
         "ended",
         "engine",
+        "notice",
         "over",
         "plan",
         "results",
@@ -63,24 +94,40 @@ class Execution:
         run_id: str | None,
         journal: "Journal | str | os.PathLike[str] | None",
         allow_changes: bool,
+        timeout: float | None,
         nested: bool,
         on_end: Callable[[bool], object],
+        followed: AbstractSet[int] = frozenset(),
     ) -> None:
         call_context = CURRENT_CALL.get(None)
         self._parent = None if call_context is None else call_context.run
+        self._place = call_context.index if nested and call_context is not None else None
         self._on_end: Callable[[bool], object] | None = on_end
         self._audience = audience_of(observers, progress=progress)
         self._recording = recording_of(
             plan, process_name, run_id, journal, task=call_context if nested else None, allow_changes=allow_changes
         )
         self.plan = plan
+        self._executors: TaskExecutors | None = None
+        deadline = None if timeout is None else RunDeadline(timeout)
+        self._watcher: Watcher | None = None
         self.over = Latch()
+        self.notice: Callable[[], object] | None = None
+        """What is called once when all is over; whatever it raises is logged."""
         self.results: list[Any] | None = None
         self.ended: float | None = None
         """When the run was finished, as a reading of the clock."""
         self._cpu = time.process_time()
         self._spent = sum(os.times()[:4])
         try:
+            # Not where changes are allowed: what follows from a map may hold when that has ended.
+            if executor == "threads" and not allow_changes:
+                plan = pipelined(plan, followed)
+            if deadline is not None and not ends_workers(executor):
+                plan = bounded(plan, deadline)
+            if executor == "threads":
+                plan, self._executors = placed(plan)
+            self.plan = plan
             self.run_state = RunState(
                 plan,
                 process_name=process_name,
@@ -90,14 +137,18 @@ class Execution:
                 tell=self._audience.tell,
                 verbose=self._audience.verbose,
                 recorder=self._recording.recorder,
+                deadline=deadline,
             )
+            self._begin_limits()
+            if self._executors is not None:
+                self._executors.begin(self.run_state)
             self.engine = engine_of(executor, self.run_state)
         except BaseException as error:
             # What was recorded cannot be read back, or Ctrl-C came meanwhile.
             self._recording.abandon(error)
             raise
 
-    # For those who have it carried out
+    # Carrying it out
 
     def drive(self) -> None:
         """Run all tasks, in this thread as far as their strategy says so. Raises nothing of a task."""
@@ -105,8 +156,15 @@ class Execution:
         try:
             self._drive()
             completed = self.status == "completed"
+        except BaseException as error:
+            self.run_state.interrupt(error)
+            raise
         finally:
-            self._let_go(completed=completed)
+            try:
+                self._let_go(completed=completed)
+            except BaseException:
+                self._let_go(completed=False)  # or who waits would do so without end
+                raise
             del self  # what a task raised keeps this frame, and the run keeps what was raised
 
     async def drive_async(self) -> None:
@@ -115,15 +173,23 @@ class Execution:
         try:
             await self._drive_async()
             completed = self.status == "completed"
+        except BaseException as error:
+            if not self.run_state.cancelled:
+                self.run_state.interrupt(error)
+            raise
         finally:
-            self._let_go(completed=completed)
+            try:
+                self._let_go(completed=completed)
+            except BaseException:
+                self._let_go(completed=False)  # or who waits would do so without end
+                raise
             del self  # as in `drive`
 
     def start(self) -> None:
         """Run all tasks in a thread of their own. Raises what keeps that from being started."""
-        name = f"procession-{shown(self.run_state.process_name, 40)}"
-        driver = threading.Thread(target=self.drive, name=name)
         try:
+            name = f"procession-{shown(self.run_state.process_name, 40)}"
+            driver = threading.Thread(target=self.drive, name=name)
             driver.start()
         except BaseException as error:
             self.run_state.interrupt(error)
@@ -134,7 +200,7 @@ class Execution:
             raise
 
     def take(self) -> list[Any]:
-        """Return the results as the caller's alone, or raise what ended the run."""
+        """Hand the results over to the caller, without keeping them, or raise what ended the run."""
         try:
             self.check()
         except BaseException:
@@ -147,7 +213,7 @@ class Execution:
         values = ledger.release(self.plan.handled)
         return results if ledger.errors else values
 
-    # For those who ask
+    # How it stands
 
     @property
     def status(self) -> RunStatus:
@@ -159,6 +225,8 @@ class Execution:
             return "cancelled"
         if ledger.failure is not None or (ledger.errors and ledger.on_error != "return"):
             return "failed"
+        if ledger.is_suspended:
+            return "suspended"
         return "completed"
 
     @property
@@ -179,6 +247,8 @@ class Execution:
     def check(self) -> None:
         """Raise what ended the run, if anything did."""
         run_state, ledger, status = self.run_state, self.run_state.ledger, self.status
+        if status == "completed":
+            return
         if ledger.failure is not None:
             try:
                 raise ledger.failure
@@ -188,11 +258,17 @@ class Execution:
         process = f"process {shown(run_state.process_name)!r}"
         count = counted(len(ledger.ends), "task")
         if status == "cancelled":
-            ended = sum(end is not None for end in ledger.ends)
-            raise RunCancelledError(
-                f"run {run_state.run_id} of {process} was cancelled when {ended:,} of {count} had ended"
-                f"{self._among_them()}; process.last_run.outcomes has them"
-            )
+            ended = sum(end is not None for end in ledger.ends) - len(ledger.stopped)
+            how_far = f"when {ended:,} of {count} had ended{self._among_them()}; process.last_run.outcomes has them"
+            deadline = run_state.deadline
+            if deadline is not None and deadline.passed:
+                raise RunTimeoutError(
+                    f"run {run_state.run_id} of {process} took longer than its timeout of {deadline.seconds:g} s, and "
+                    f"was cancelled {how_far}"
+                )
+            raise RunCancelledError(f"run {run_state.run_id} of {process} was cancelled {how_far}")
+        if status == "suspended":
+            raise self._suspended()
         if status == "failed":
             errors = [ledger.errors[index] for index in sorted(ledger.errors)]
             try:
@@ -201,12 +277,27 @@ class Execution:
                 del self, run_state, ledger, errors
 
     def absent(self, index: int) -> Exception:
-        """Return what stands for the value of a task that did not end."""
+        """Return the exception for a task that has no value, as it did not end."""
         run_state = self.run_state
         where = f"task {index} ({shown(run_state.name(index))}) of process {shown(run_state.process_name)!r}"
         if run_state.ledger.cancelled:
             return RunCancelledError(f"{where} did not end: the run was cancelled")
+        if self.status == "suspended":
+            return RunSuspendedError(f"{where} has not ended: the run is suspended")
         return TaskSkippedError(f"{where} was skipped, because a task before it failed")
+
+    def _suspended(self) -> BaseException:
+        """Return what says that the run waits, and for what: to the task that it is, or to its caller."""
+        run_state = self.run_state
+        ledger = run_state.ledger
+        waiting = {index: words for index, words in run_state.suspended.items() if ledger.ends[index] is None}
+        said = waits_in_words({index: run_state.name(index) for index in waiting}, waiting)
+        if self._recording.is_nested:
+            return TaskSuspended(f"is run {shown(run_state.run_id)!r}, in which {said}")
+        return RunSuspendedError(
+            f"run {shown(run_state.run_id)!r} of process {shown(run_state.process_name)!r} is suspended: {said}. "
+            "Execute it again once it has to wait no longer"
+        )
 
     # Begin, drive, finish
 
@@ -243,57 +334,132 @@ class Execution:
             parent.children[run_state.run_id] = run_state.cancel
             if parent.cancelled:
                 run_state.cancel()
+            if self._place is not None and isinstance(parent, RunState):
+                parent.nested[self._place] = partial(whole_progress, run_state)
         # What observers set in the context, the tasks see, and the caller does not.
-        run_state.context.run(self._audience.begin, run_state, self._event("run_started"))
+        if self._audience.hears("run_started"):
+            run_state.context.run(self._audience.begin, run_state, self._event("run_started", self._progress()))
+        if run_state.deadline is not None:
+            name = f"procession-{shown(run_state.process_name, 40)}-deadline"
+            self._watcher = Watcher(name, run_state.break_down_driver)
+            self._watcher.at(run_state.deadline.left, partial(run_state.deadline.come, run_state))
         self._recording.follow(run_state)
 
     def _finish(self) -> None:
-        """Close the books, and tell how the run ended."""
-        self._close_books()
-        ends: dict[RunStatus, EventName] = {"completed": "run_completed", "cancelled": "run_cancelled"}
-        event = self._event(ends.get(self.status, "run_failed"))
-        self.run_state.context.run(self._audience.end, event)
+        """Settle and record the run, then tell the observers how it ended."""
+        try:
+            self._close_books()
+        except BaseException as error:
+            self.run_state.interrupt(error)
+            raise
+        finally:
+            name = _ENDS.get(self.status, "run_failed")
+            if self._audience.hears(name):
+                progress = None
+                try:
+                    progress = self._progress()
+                finally:
+                    self.run_state.context.run(self._audience.end, self._event(name, progress))
 
     async def _finish_async(self) -> None:
-        """Do the same without holding up the loop: journals and observers may take their time."""
-        if self._recording.recorder is None and not self._audience.waits:
+        """Do the same without holding up the loop: databases and observers may take their time."""
+        admission = self.run_state.admission
+        shares = admission is not None and bool(admission.keepers)
+        waits = self._audience.waits or self._executors is not None
+        if self._recording.recorder is None and not waits and not shares:
             self._finish()
         else:
             from procession._loop.side_threads import in_thread
 
-            await in_thread(self._finish)
+            try:
+                await in_thread(self._finish)
+            except WorkersUnavailableError:
+                self._finish()
 
     def _close_books(self) -> None:
-        """Settle what the run came to, and record it."""
+        """Settle how the run ended, and record it."""
         run_state = self.run_state
+        if self._watcher is not None:
+            self._watcher.close()
         if self._parent is not None:
             self._parent.children.pop(run_state.run_id, None)
+            if self._place is not None and isinstance(self._parent, RunState):
+                progress = whole_progress(run_state)
+                self._parent.nested[self._place] = lambda: progress
             self._parent = None  # or a nested process would keep alive whatever was around it
         try:
+            if self._executors is not None:
+                self._executors.close()
             run_state.close()
         except BaseException as error:
             run_state.interrupt(error)
             raise
         finally:
-            self._recording.close(run_state, self.status)
-            self._keep_results()
-            self._cpu = time.process_time() - self._cpu
-            self._spent = sum(os.times()[:4]) - self._spent  # with child processes, once they have ended
-            self.ended = time.perf_counter()
+            try:
+                self._recording.close(run_state, self.status)
+            finally:
+                self._keep_results()
+                self._cpu = time.process_time() - self._cpu
+                self._spent = sum(os.times()[:4]) - self._spent  # with child processes, once they have ended
+                self.ended = time.perf_counter()
 
     def _let_go(self, *, completed: bool) -> None:
         """Say to the process, and to those who wait, that the run is over; empty what only failures would keep."""
-        on_end, self._on_end = self._on_end, None
-        if on_end is not None:
-            on_end(completed)
+        if self._on_end is not None:
+            self._on_end(completed)
+            self._on_end = None
+        with suppress(AttributeError):  # let go before
+            del self.engine  # whose threads, locks and lists nobody needs any more
         for error in self.run_state.ledger.errors.values():
             let_go(error)
         self.over.open()
         self.run_state.notify(None)
+        notice, self.notice = self.notice, None
+        if notice is not None:
+            try:
+                notice()
+            except Exception as error:
+                log_trouble("on_end_failed", self._event("run_completed", None), "on_end", error=error)
 
     # Inside
 
-    def _event(self, name: EventName) -> Event:
+    def _begin_limits(self) -> None:
+        """Tell observers of calls that limits hold back, and keep shared limits by their databases."""
+        admission = self.run_state.admission
+        if admission is None:
+            return
+        if self._audience.hears("task_held_back"):
+            admission.tell_held = self._tell_held
+        if any(limit.shared is not None for limit in admission.limits):
+            from procession._engine.keeper import keep  # only those who share need it, and what it imports
+            from procession.journal.limits import LimitCount  # needs the extra `journal`
+
+            try:
+                keep(admission, LimitCount)
+            except BaseException:
+                admission.close()
+                raise
+
+    def _tell_held(self, place: tuple[int, int], limit: str, seconds: float) -> None:
+        run_state, (index, element) = self.run_state, place
+        run_state.tell(
+            Event(
+                "task_held_back",
+                run_state.process_name,
+                run_state.run_id,
+                at=run_state.moment(time.perf_counter()),
+                task_name=run_state.name(index),
+                index=index,
+                element=None if element == WHOLE else element,
+                duration=seconds,
+                limit=limit,
+            )
+        )
+
+    def _progress(self) -> Progress | None:
+        return self.run_state.progress() if self._audience.observed else None
+
+    def _event(self, name: EventName, progress: Progress | None) -> Event:
         run_state, ended = self.run_state, self.ended
         return Event(
             name,
@@ -302,29 +468,43 @@ class Execution:
             at=run_state.moment(run_state.began if ended is None else ended),
             duration=None if ended is None else ended - run_state.began,
             error=run_state.ledger.failure,
-            progress=run_state.progress() if self._audience.observed else None,
+            progress=progress,
         )
 
     def _keep_results(self) -> None:
         ledger = self.run_state.ledger
         if self.status != "completed":
             return
+        if self.run_state.unkept is not None:
+            self.run_state.unkept.end()
         assert isinstance(ledger.values, list)
         self.results = ledger.values
         if ledger.on_error == "return" and ledger.errors:
             self.results = [self._in_place(index, value) for index, value in enumerate(ledger.values)]
 
     def _in_place(self, index: int, value: object) -> object:
-        """Return what stands for a task in the results of `on_error="return"`."""
+        """Return the result of a task with `on_error="return"`: its value, or the exception in its place."""
         ledger = self.run_state.ledger
         if index in ledger.errors:
-            return ledger.errors[index] if value is None else value  # which is the list of a map
+            is_map = isinstance(self.plan.calls[index][0], MapFunction)
+            return value if is_map and value is not None else ledger.errors[index]
         return self.absent(index) if ledger.ends[index] is None else value
 
     def _among_them(self) -> str:
-        """Return words for what failed in a cancelled run, unless that is only what was cancelled with it."""
+        """Return words for the failures of a cancelled run, other than runs that were cancelled with it."""
         errors = self.run_state.ledger.errors
         indexes = [index for index in sorted(errors) if not isinstance(errors[index], RunCancelledError)]
         if not indexes:
             return ""
         return f", {len(indexes):,} of them with a failure (task {indexes[0]}: {described(errors[indexes[0]])})"
+
+
+def is_being_called(process: object) -> bool:
+    """Return whether the call that is being made here is this process, as a task of another one."""
+    call_context = CURRENT_CALL.get(None)
+    if call_context is None or call_context.index < 0:
+        return False
+    if call_context.callee is not None:  # the call is one that a task makes itself
+        return callee_of(call_context.callee) is process
+    run_state = call_context.run
+    return isinstance(run_state, RunState) and callee_of(run_state.plan.calls[call_context.index][0]) is process

@@ -5,26 +5,32 @@ import traceback
 from collections.abc import Mapping, Sized
 from typing import TYPE_CHECKING, cast
 
-from procession._engine.call_context import CallContext
+from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.ledger import Ledger
 from procession._engine.run_state import RunState
+from procession._engine.suspension import wake_ready
 from procession._model.handle import Handle, index_of
+from procession._model.record import place_name
 from procession._model.states import RunStatus
-from procession._model.task import MapFunction, name_of
+from procession._model.task import MapFunction, known_length, name_of
 from procession._model.text import counted, described, shown, untold
 from procession._plan.plan import Plan
 from procession.errors import PlanChangedError
 
 if TYPE_CHECKING:
+    from procession._model.progress import Snapshot
     from procession._plan.shape import Shape
     from procession._plan.shared import Watch  # likewise
     from procession.journal import Journal, Recorder
 
 
 class RunRecording:
-    """A run's id and, where it is recorded, its way into the journal. `opened` is a journal to close with it."""
+    """A run's id and, where it is recorded, its way into the journal. `opened` is a journal to close with it.
 
-    __slots__ = ("opened", "recorder", "run_id", "watch")
+    `lengths` has the number of elements of maps, by task, as far as it is known before they begin.
+    """
+
+    __slots__ = ("lengths", "opened", "recorder", "run_id", "watch")
 
     def __init__(
         self,
@@ -32,19 +38,45 @@ class RunRecording:
         recorder: "Recorder | None" = None,
         watch: "Watch | None" = None,
         opened: "Journal | None" = None,
+        lengths: Mapping[int, int] | None = None,
     ) -> None:
         self.run_id = run_id
         self.recorder = recorder
         self.watch = watch
         self.opened = opened
+        self.lengths: Mapping[int, int] = {} if lengths is None else lengths
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether the run is recorded with the run around it, as one of its tasks, elements or recorded calls."""
+        return self.recorder is not None and self.recorder.key != self.recorder.held.key
 
     def follow(self, run_state: RunState) -> None:
-        """Begin to tell the journal how far the run is, and to look there whether it is to be cancelled."""
+        """Start the heartbeat, which writes how far the run has come, and reads whether it was asked to cancel."""
         if self.recorder is not None:
-            self.recorder.start_heartbeat(run_state.snapshot, run_state.cancel, run_state.interrupt)
+            self.recorder.start_heartbeat(
+                lambda: self._snapshot(run_state),
+                run_state.cancel,
+                run_state.interrupt,
+                lambda: [] if run_state.admission is None else run_state.admission.held_back,
+                lambda: wake_ready(run_state),
+            )
+
+    def _snapshot(self, run_state: RunState) -> "Snapshot":
+        """Return how far a run has come, and what runs now."""
+        assert self.recorder is not None
+        snapshot = run_state.snapshot()
+        progress = snapshot.progress
+        # Elements count from the start, or a run would fall back when a map begins.
+        begun, ends = run_state.maps, run_state.ledger.ends
+        waiting = (size for task, size in self.lengths.items() if task not in begun and ends[task] is None)
+        total = progress.total + sum(size - 1 for size in waiting)
+        if not self.recorder.texts:
+            snapshot = snapshot._replace(labels={})
+        return snapshot._replace(progress=progress._replace(total=total))
 
     def close(self, run_state: RunState, status: RunStatus) -> None:
-        """Record how the run ended, and let go of it. A journal that fails here fails the run."""
+        """Record how the run ended, and give back its lease. A journal that fails here fails the run."""
         if self.recorder is None:
             return
         try:
@@ -59,7 +91,7 @@ class RunRecording:
                 self.opened.close()
 
     def abandon(self, error: BaseException) -> None:
-        """Record that the run failed before it could begin, and let go of it. It is that error that leaves."""
+        """Record that the run failed before it could begin, and give back its lease. The caller raises the error."""
         if self.recorder is None:
             return
         try:
@@ -71,13 +103,15 @@ class RunRecording:
                 self.opened.close()
 
     def _note_shared(self, run_state: RunState, recorder: "Recorder") -> None:
-        """Note what several tasks take and have changed: of arguments all, of values what could be seen later."""
+        """Record the arguments and values that several tasks share and have changed."""
         from procession._plan.parts import place_of  # as in `recording_of`
         from procession._plan.shared import Shared
 
         shared = self.watch.changed() if self.watch is not None else []
         ledger = run_state.ledger
         for source, tasks in _takers(run_state.plan.needs).items():
+            if ledger.state(source) != "completed":  # a map that failed, whose good elements somebody has taken
+                continue
             completed = sum(ledger.state(task) == "completed" for task in tasks)
             if 0 < completed < len(tasks) and not recorder.is_as_recorded(source, ledger.values[source]):
                 shared.append(Shared(place_of(type(ledger.values[source])), tuple(tasks)))
@@ -114,6 +148,8 @@ def recording_of(
         outer = task.run.recorder
     if outer is None and journal is None:
         where = f"process {shown(process_name)!r}"
+        if task is None:
+            _check_recorded_around(where)
         if run_id is not None:
             raise ValueError(f"{where}: run_id={shown(run_id)!r} is a key to a journal; give journal=, too")
         if allow_changes:
@@ -128,11 +164,17 @@ def recording_of(
     fingerprint = fingerprint_of(process_name, plan.calls)
     shape = shape_of(plan.calls, plan.stages, plan.needs)
     watch = Watch(plan.calls)
+    lengths = {
+        task: size
+        for task, kind in shape.kinds.items()
+        if kind == "map" and task not in plan.needs and (size := known_length(plan.calls[task][1][0])) is not None
+    }
     opened: Journal | None = None
     if task is not None and outer is not None:
         assert isinstance(outer, Recorder)
-        run_id = f"{task.run.run_id}/{task.index}" + (f".{task.element}" if task.element >= 0 else "")
-        recorder = outer.begin_nested(run_id, fingerprint, shape, task.index, task.element)
+        place = task.index, task.element, task.call
+        run_id = f"{task.run.run_id}/{place_name(*place)}"
+        recorder = outer.begin_nested(run_id, fingerprint, shape, *place)
     else:
         run_id = os.urandom(8).hex() if run_id is None else run_id
         assert journal is not None
@@ -145,7 +187,19 @@ def recording_of(
             if opened is not None:
                 opened.close()
             raise
-    return _with_whole_maps(RunRecording(run_id, recorder, watch, opened), plan, shape, process_name)
+    return _with_whole_maps(RunRecording(run_id, recorder, watch, opened, lengths), plan, shape, process_name)
+
+
+def _check_recorded_around(where: str) -> None:
+    """Raise if a task of a recorded run executes the process by itself: nothing of that would be recorded."""
+    around = CURRENT_CALL.get(None)
+    if around is not None and around.index >= 0 and around.run.is_recorded:
+        outer = around.run
+        raise RuntimeError(
+            f"{where} is executed by task {around.index} ({shown(outer.name(around.index))}) of process "
+            f"{shown(outer.process_name)!r}, whose run is recorded, and would not be recorded with it. Execute it with "
+            "current_task().call(process), or give it a journal and a run id of its own"
+        )
 
 
 def _with_whole_maps(recording: RunRecording, plan: Plan, shape: "Shape", process_name: str) -> RunRecording:

@@ -1,26 +1,32 @@
 """A run: one execution of a process, as users meet it. How it is carried out stands in `_execution`."""
 
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from procession._engine.ends import Ends
+from procession._engine.followed import followed, good_elements
 from procession._engine.latch import SLICE_S, Latch
 from procession._execution import Execution
 from procession._model.handle import Handle, Owner, index_of, owner_of
-from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome, Outcomes
+from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome, Outcomes, at_hand
 from procession._model.progress import Progress
 from procession._model.states import RunStatus, TaskState
+from procession._model.task import PLAIN, MapFunction
 from procession._model.text import counted, shown, sketch
 from procession._model.where import usable_cores
 from procession._plan.wiring import bound
 from procession.errors import HandleError
-from procession.observe.summary import summary_of
+from procession.observe.summary import Summary
 
 if TYPE_CHECKING:
+    from typing import Self
+
+    from procession._engine.outlets import Feed
+    from procession._model.stack import Stacks
     from procession.pictures.timeline import Timeline
 
 T = TypeVar("T")
@@ -32,7 +38,7 @@ class Run:
     It can be waited for with `result()`, iterated as tasks end, asked for `outcomes`, and cancelled, from any thread.
 
     Attributes:
-        id: What names the run: the `run_id` that was given, else 16 hexadecimal digits.
+        id: The id of the run: the `run_id` that was passed, else 16 hexadecimal digits.
         process_name: The name of its process.
 
     """
@@ -49,7 +55,7 @@ class Run:
 
     @property
     def status(self) -> RunStatus:
-        """How the run stands: `"running"`, `"completed"`, `"failed"` or `"cancelled"`."""
+        """How the run stands: `"running"`, `"completed"`, `"failed"`, `"cancelled"` or `"suspended"`."""
         return self._execution.status
 
     @property
@@ -64,16 +70,24 @@ class Run:
 
     @property
     def progress(self) -> Progress:
-        """How far the run has come: how many tasks ended, failed, and how many there are. Cheap enough to poll."""
+        """How many tasks have ended, how many of these failed, and how many tasks there are. Cheap enough to poll."""
         return self._run_state.progress()
 
     @property
     def outcomes(self) -> Outcomes:
-        """How each task ended or stands, in the order added."""
-        return Outcomes(self._outcome, len(self._plan.calls))
+        """How each task ended, or how it stands, in the order added. Each access shows the run as it is then."""
+        return Outcomes(self._outcome, len(self._plan.calls), self._rows)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return a row for each task and element: see `Outcomes.to_dicts`."""
+        return self.outcomes.to_dicts()
+
+    def to_frame(self) -> Any:
+        """Return a data frame of the tasks and elements: see `Outcomes.to_frame`."""
+        return self.outcomes.to_frame()
 
     def result(self, timeout: float | None = None) -> list[Any]:
-        """Wait for the run to end; return the results in the order added, or raise what ended it.
+        """Wait for the run to end; return the results in the order added, or raise the failure that ended it.
 
         Ctrl-C while waiting cancels the run and is raised when the tasks in flight have ended; a second Ctrl-C is
         raised at once.
@@ -88,6 +102,13 @@ class Run:
             TimeoutError: The run goes on after `timeout` seconds.
             RunCancelledError: The run was cancelled.
             Exception: What a task raised: see `Process.execute`.
+
+        Example:
+            >>> from procession import Process
+            >>> process = Process("sum")
+            >>> process.add_task(sum, [1, 2])
+            >>> process.start().result(timeout=10)
+            [3]
 
         """
         try:
@@ -108,7 +129,7 @@ class Run:
         return list(results)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the run to end, at most `timeout` seconds; return whether it has. Raises nothing of the run.
+        """Wait for the run to end, at most `timeout` seconds; return whether it has. Raises no failure of the run.
 
         Args:
             timeout: How long to wait, in seconds; `None` is without limit, 0 does not wait.
@@ -129,18 +150,68 @@ class Run:
         return self._execution.over.wait(timeout)
 
     def __await__(self) -> Generator[Any, None, list[Any]]:
-        """Do what `result()` does in a coroutine, without holding up its event loop."""
+        """Wait for the run in a coroutine, as `result()` does elsewhere: `results = await run`."""
         return self._awaited().__await__()
 
     def cancel(self) -> None:
-        """Let nothing new start. Tasks in flight are asked to stop: see `current_task().cancelled`. Returns at once.
+        """Start no other task, and ask running tasks to stop. Returns at once.
 
-        Does nothing when the run has ended or was cancelled before.
+        Coroutines are cancelled. Other tasks may look at `current_task().cancelled`, and are waited for. Does nothing
+        if the run has ended or was cancelled before.
+
+        Example:
+            >>> import threading
+            >>> from procession import Process, current_task
+            >>> begun = threading.Event()
+            >>> def wait():
+            ...     begun.set()
+            ...     current_task().sleep(60)
+            >>> process = Process("waiting")
+            >>> process.add_task(wait)
+            >>> run = process.start()
+            >>> begun.wait(10)
+            True
+            >>> run.cancel()
+            >>> run.wait(10), run.status
+            (True, 'cancelled')
+
         """
         self._run_state.cancel()
 
+    def __enter__(self) -> "Self":
+        """Enter a block at whose end the run is over: `with process.start() as run:`."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Cancel the run unless it has ended, and wait until its running tasks have.
+
+        Example:
+            >>> from procession import Process, current_task
+            >>> process = Process("first", "parallel", max_workers=2)
+            >>> process.add_task(abs, -1)
+            >>> process.add_task(lambda: current_task().sleep(60))
+            >>> with process.start() as run:
+            ...     for outcome in run:
+            ...         break
+            >>> outcome.value, run.status
+            (1, 'cancelled')
+
+        """
+        self.cancel()
+        self.wait()
+
     def __iter__(self) -> Iterator[Outcome]:
-        """Yield the outcome of each task once, as they end; those that never started come last."""
+        """Yield the outcome of each task once, as the tasks end; tasks that never started come last.
+
+        Example:
+            >>> from procession import Process
+            >>> process = Process("two", strategy="parallel")
+            >>> for number in 1, 2:
+            ...     process.add_task(abs, number)
+            >>> sorted(outcome.value for outcome in process.start())
+            [1, 2]
+
+        """
         ended: SimpleQueue[int | None] = SimpleQueue()
         with Ends(self._run_state, ended.put) as ends:
             if self._execution.over.is_open:
@@ -152,7 +223,7 @@ class Run:
             yield from map(self._outcome, ends.missing())
 
     async def __aiter__(self) -> AsyncIterator[Outcome]:
-        """Yield the same in a coroutine, without holding up its event loop."""
+        """Yield the outcomes in a coroutine, without blocking its event loop: `async for outcome in run`."""
         from procession._loop.side_threads import Mailbox  # asyncio: see `engine_of`
 
         ended: Mailbox[int | None] = Mailbox()
@@ -172,16 +243,32 @@ class Run:
     @overload
     def __getitem__(self, handle: T, /) -> T: ...
     def __getitem__(self, handle: object, /) -> object:
-        """Return the value of a handle's task, waiting for it to end if it has not; raise what it raised instead.
+        """Return the value of a task, for its handle. Waits for the task to end.
 
-        Raises `HandleError` for what is no handle of this run's process.
+        Args:
+            handle: What `Process.task` or `Process.map` returned.
+
+        Returns:
+            The value.
+
+        Raises:
+            HandleError: `handle` is not a handle of this run's process, was added after the run began, or stands for
+                values that are not kept.
+            RunCancelledError: The task did not end, as the run was cancelled.
+            TaskSkippedError: The task never started, as another one failed.
+            Exception: The exception that the task raised.
+
+        Example:
+            >>> from procession import Process
+            >>> process = Process("sum")
+            >>> total = process.task(sum, [1, 2])
+            >>> process.start()[total]
+            3
+
         """
-        if not isinstance(handle, Handle) or owner_of(handle) is not self._owner:
-            given = f"{handle!r}, another process" if isinstance(handle, Handle) else sketch(handle)
-            raise HandleError(f"run[...] takes a handle of process {shown(self.process_name)!r}; got {given}")
-        index = index_of(handle)
-        if index >= len(self._plan.calls):
-            raise HandleError(f"{handle!r} was added after this run of process {shown(self.process_name)!r} began")
+        index = self._index_of(handle, "run[...]")
+        if not self._plan.options.get(index, PLAIN).keep:
+            raise HandleError(f"{handle!r} has no value to ask for: the values of the task are not kept (keep=False)")
         self._wait_for(index)
         outcome = self._outcome(index)
         if outcome.error is not None:
@@ -190,12 +277,57 @@ class Run:
                 raise error
             finally:
                 del self, outcome, error
-        if outcome.state in ("skipped", "cancelled"):
+        if outcome.state in ("skipped", "cancelled", "suspended", "waiting"):
             raise self._execution.absent(index)
         return outcome.value
 
+    def stream(self, handle: list[T], /, *, ordered: bool = True) -> Iterator[T]:
+        """Yield the results of a map while the run goes on.
+
+        Each comes as soon as it and those before it have ended. Failed elements are left out; when there are no others,
+        what `result()` raises is raised. To leave the iterator ends nothing but the iteration.
+
+        A map whose elements no task takes one by one is to be named in `start(streams=[...])`. Else its elements come
+        when it has ended, as they do on executors other than threads, in stages in order, and with
+        `allow_changes=True`.
+
+        Args:
+            handle: What `Process.map` returned.
+            ordered: Whether the elements come in order. With `False` they come as they end.
+
+        Returns:
+            The iterator.
+
+        Raises:
+            HandleError: `handle` is not the handle of a map of this run's process, or stands for values that are not
+                kept and that were not asked for in `start(streams=[...])`.
+            Exception: What `result()` raises.
+
+        Example:
+            >>> from procession import Process
+            >>> process = Process("lengths", strategy="parallel")
+            >>> lengths = process.map(len, ["one", "three"])
+            >>> run = process.start(streams=[lengths])
+            >>> list(run.stream(lengths))
+            [3, 5]
+
+        """
+        index = self._index_of(handle, "run.stream(...)")
+        if not self._plan.is_map(index):
+            raise HandleError(f"run.stream(...) takes the handle of a map; got {handle!r}")
+        streams = self._run_state.streams
+        feed: Feed | None = None
+        if streams is not None and index in streams.outlets:
+            feed = streams.follow(index, ordered=ordered)
+        if not self._plan.options.get(index, PLAIN).keep and (feed is None or not feed.reserved):
+            raise HandleError(
+                f"{handle!r} has values that are not kept (keep=False): name it in start(streams=[...]), so that the "
+                "run hands them out"
+            )
+        return self._streamed(index, feed)
+
     def summary(self, limit: int = 20) -> str:
-        """Return a table for people: how the run went, then its tasks, failed ones first, then the slowest.
+        """Return a table of how the run went and of its tasks: the failed ones first, then the slowest.
 
         Characters that standard output cannot show are replaced.
 
@@ -205,21 +337,24 @@ class Run:
         Returns:
             The table, as text of several lines.
 
+        Example:
+            >>> from procession import Process
+            >>> process = Process("sum")
+            >>> process.add_task(sum, [1, 2])
+            >>> run = process.start()
+            >>> run.wait()
+            True
+            >>> run.summary().partition(" in ")[0]
+            'sum: completed'
+
         """
-        ledger = self._run_state.ledger
-        states: list[TaskState] = [ledger.state(index) for index in range(len(self._plan.calls))]
-
-        def weight(index: int) -> tuple[bool, float]:
-            start, end = ledger.starts[index], ledger.ends[index]
-            return states[index] != "failed", -(end - start) if start is not None and end is not None else 1.0
-
-        worst = [self._outcome(index) for index in sorted(range(len(states)), key=weight)[:limit]]
-        return summary_of(self.process_name, self.id, self.status, self.duration, states, ledger.failure, worst)
+        return self._summary(limit).text()
 
     def timeline(self) -> "Timeline":
-        """Return who did what when, as a picture, as a trace for Perfetto, and in words: why the run is not faster.
+        """Return the timeline of the run: a picture, a trace for Perfetto, and words on why the run is not faster.
 
-        Of a run that goes on, it is the timeline so far.
+        Returns:
+            The timeline; of a run that has not ended, the timeline so far.
 
         Example:
             >>> from procession import Process
@@ -239,20 +374,101 @@ class Run:
             self.process_name,
             self.status,
             self.duration,
-            spans_of(self.outcomes, list(run_state.map_shares), run_state.began),
+            spans_of(self.outcomes, list(run_state.map_shares), run_state.began, run_state.failed_attempts.of_task),
             max_workers=run_state.max_workers,
             stages=self._plan.stages,
             needs=self._plan.needs,
             cpu=self._execution.cpu,
             cores=None if cores is None else (cores, usable_cores()),
+            held_back=() if run_state.admission is None else run_state.admission.held_back,
         )
+
+    def stacks(self) -> "Stacks":
+        """Return where the code of each running task stands: what hangs, and at which line.
+
+        Known are the threads and coroutines of this process, and in worker processes the process alone. Cheap enough
+        to be called at any time, and from any thread. Of a run inside a task ask that run.
+
+        Returns:
+            One entry for each running task, and for each running element of a map. `print` shows them.
+
+        Example:
+            >>> import threading
+            >>> from procession import Process
+            >>> begun, gate = threading.Event(), threading.Event()
+            >>> def hang():
+            ...     begun.set()
+            ...     gate.wait()
+            >>> process = Process("hanging", "parallel")
+            >>> process.add_task(hang)
+            >>> run = process.start()
+            >>> begun.wait(10)
+            True
+            >>> [(one.name, one.frames[0].name) for one in run.stacks()]
+            [('hang', 'hang')]
+            >>> gate.set()
+            >>> run.wait(10)
+            True
+
+        """
+        from procession._engine.stacks import stacks_of  # asked for by few
+
+        return stacks_of(self._run_state)
 
     def __repr__(self) -> str:
         ended, _, total = self.progress
         progress = f"{ended:,} of {counted(total, 'task')} ended"
         return f"<Run {self.id} of {shown(self.process_name)!r}: {self.status}, {progress}>"
 
+    def _repr_html_(self) -> str:
+        return self._summary().html()
+
     # Inside
+
+    def _summary(self, limit: int = 20) -> Summary:
+        ledger = self._run_state.ledger
+        states: list[TaskState] = [ledger.state(index) for index in range(len(self._plan.calls))]
+        for index in list(self._run_state.failed_attempts.pausing):
+            states[index] = "waiting" if states[index] == "running" else states[index]
+
+        def weight(index: int) -> tuple[bool, float]:
+            start, end = ledger.starts[index], ledger.ends[index]
+            return states[index] != "failed", -(end - start) if start is not None and end is not None else 1.0
+
+        worst = [self._outcome(index) for index in sorted(range(len(states)), key=weight)[:limit]]
+        return Summary(self.process_name, self.id, self.status, self.duration, states, ledger.failure, worst)
+
+    def _rows(self, outcome: Outcome) -> Iterable[dict[str, Any]]:
+        from procession._model.rows import rows_of  # asked for by few
+
+        elements, index, run_state = None, outcome.index, self._run_state
+        if isinstance(self._plan.calls[index][0], MapFunction):
+            values = run_state.ledger.values
+            kept = values.get(index) if isinstance(values, dict) else values[index]
+            elements = at_hand(kept) if isinstance(kept, list) else None
+        return rows_of(outcome, elements, lambda element: run_state.attempts.get((index, element), 1))
+
+    def _index_of(self, handle: object, where: str) -> int:
+        """Return the index of a task of this run. Raises `HandleError` for what is no handle of such a task."""
+        if not isinstance(handle, Handle) or owner_of(handle) is not self._owner:
+            given = f"{handle!r}, another process" if isinstance(handle, Handle) else sketch(handle)
+            raise HandleError(f"{where} takes a handle of process {shown(self.process_name)!r}; got {given}")
+        index = index_of(handle)
+        if index >= len(self._plan.calls):
+            raise HandleError(f"{handle!r} was added after this run of process {shown(self.process_name)!r} began")
+        return index
+
+    def _streamed(self, index: int, feed: "Feed | None") -> Iterator[Any]:
+        if feed is not None:
+            yield from followed(self._run_state, feed, self._execution.over, self._check_loop)
+        self._wait_for(index)
+        if self._run_state.ledger.state(index) == "completed":
+            if feed is None:
+                yield from self._outcome(index).value
+            return
+        if feed is None:
+            yield from good_elements(self._run_state.ledger, index)
+        self.result()  # raises, unless failures are among the results
 
     def _wait_for(self, index: int) -> None:
         """Wait until a task has ended, or the run has."""
@@ -292,7 +508,10 @@ class Run:
         run_state, ledger = self._run_state, self._run_state.ledger
         start, end, values = ledger.starts[index], ledger.ends[index], ledger.values
         recorded = run_state.recorded.get(index) if run_state.recorded else None
-        state: TaskState = ledger.state(index) if end is None or ledger.errors or ledger.stopped else "completed"
+        plain = end is not None and not (ledger.errors or ledger.stopped or ledger.suspended)
+        state: TaskState = "completed" if plain else ledger.state(index)
+        if state == "running" and index in run_state.failed_attempts.pausing:
+            state = "waiting"
         duration = recorded.duration if recorded is not None else None
         if start is not None and end is not None:
             duration = end - start
@@ -312,6 +531,7 @@ class Run:
             recorded=recorded is not None,
             worker=run_state.workers[index],
             again=self._again,
+            label=run_state.label(index),
         )
 
     def _again(self, index: int) -> object:
@@ -322,9 +542,11 @@ class Run:
 
 
 def _get(queue: "SimpleQueue[int | None]", check: Callable[[], None]) -> int | None:
+    try:
+        return queue.get_nowait()
+    except Empty:  # and not `suppress`, which takes longer than all the rest
+        pass
     while True:
-        with suppress(Empty):
-            return queue.get_nowait()
         check()
         with suppress(Empty):
             return queue.get(timeout=SLICE_S)

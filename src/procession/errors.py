@@ -10,8 +10,11 @@
     ├── ProcessRunningError      a process changed or executed while it runs                    RuntimeError
     ├── RemoteError              stands for an exception that could not be sent here            RuntimeError
     ├── ResultError              a value that cannot be recorded or read back                   TypeError
+    ├── RetryAfter               raised by a task: its service asks for a pause                 RuntimeError
     ├── RunCancelledError        the run was cancelled before it could end                      RuntimeError
     ├── RunInUseError            a run that another process or thread executes                  RuntimeError
+    ├── RunSuspendedError        the run has ended for now, as tasks of it wait for something   RuntimeError
+    ├── RunTimeoutError          the run took longer than its timeout                           TimeoutError
     ├── RunUnknownError          a run that the journal does not have                           LookupError
     ├── TaskSkippedError         a task that never started, because another one failed          RuntimeError
     ├── TaskTimeoutError         an attempt took longer than the task's timeout                 TimeoutError
@@ -20,6 +23,7 @@
     ├── WorkerDiedError          the worker process ended while it ran the task                 RuntimeError
     └── WorkersUnavailableError  no worker could be started                                     RuntimeError
     TaskCancelled                the signal that reaches a task of a cancelled run              BaseException
+    TaskSuspended                the signal by which a task is left that waits                  BaseException
 
 Each is also the built-in exception in the right column, so that `except` for the built-in catches it, too.
 An argument that is wrong in itself (an unknown strategy, a task that cannot be called) is a plain `ValueError` or
@@ -39,11 +43,15 @@ __all__ = [
     "ProcessionError",
     "RemoteError",
     "ResultError",
+    "RetryAfter",
     "RunCancelledError",
     "RunInUseError",
+    "RunSuspendedError",
+    "RunTimeoutError",
     "RunUnknownError",
     "TaskCancelled",
     "TaskSkippedError",
+    "TaskSuspended",
     "TaskTimeoutError",
     "TransferError",
     "ValueUnavailableError",
@@ -104,12 +112,57 @@ class ResultError(ProcessionError, TypeError):
     """The result of a task cannot be recorded in the journal, or a recorded result cannot be read back."""
 
 
+class RetryAfter(ProcessionError, RuntimeError):
+    """Raised by a task whose service asks for a pause, as with an HTTP 429 and its header `Retry-After`.
+
+    All calls under the limits of the task pause for that time, and then the task is tried again, without using up one
+    of its attempts. Where the service asks for more than the `patience` of a limit, the task fails with this exception.
+    In a task without a limit, it is an exception like any other.
+
+    Args:
+        seconds: In how many seconds the service may be asked again, at least 0.
+
+    Raises:
+        TypeError: That is no number.
+        ValueError: That is below 0, or not finite.
+
+    Example:
+        >>> raise RetryAfter(2.5)
+        Traceback (most recent call last):
+        ...
+        procession.errors.RetryAfter: the service asks for a pause of 2.5 s
+
+    """
+
+    def __init__(self, seconds: float) -> None:
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise TypeError(f"RetryAfter(seconds) takes a number; got an object of type {type(seconds).__name__}")
+        if not (0 <= seconds < float("inf")):
+            raise ValueError(f"RetryAfter(seconds) takes a finite number of at least 0; got {seconds:g}")
+        super().__init__(seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"the service asks for a pause of {self.seconds:g} s"
+
+
 class RunCancelledError(ProcessionError, RuntimeError):
     """The run was cancelled; its outcomes say which tasks had ended by then."""
 
 
 class RunInUseError(ProcessionError, RuntimeError):
     """Another process or thread executes the run, or has taken it over from this process."""
+
+
+class RunSuspendedError(ProcessionError, RuntimeError):
+    """Tasks of the run wait for an answer or until a time, and all others have ended; the message names the waits.
+
+    Execute the run again once there is an answer, or the time has come: it goes on from there.
+    """
+
+
+class RunTimeoutError(ProcessionError, TimeoutError):
+    """The run took longer than its timeout, and was cancelled; its outcomes say which tasks had ended by then."""
 
 
 class RunUnknownError(ProcessionError, LookupError):
@@ -150,11 +203,19 @@ class TaskCancelled(BaseException):
     """
 
 
+class TaskSuspended(BaseException):
+    """Leaves a task that waits, raised by `current_task().wait_for()` and by a long `current_task().sleep()`.
+
+    The task is called again later. It is a `BaseException` and no `Exception`, so that an `except Exception` in the
+    task does not swallow it; `finally` blocks run.
+    """
+
+
 if TYPE_CHECKING:
     from concurrent.futures import BrokenExecutor
 
     class ExecutorBrokenError(ProcessionError, BrokenExecutor):
-        """The executor that was given to the process is shut down, or broke while the process ran."""
+        """The executor of the process is shut down, or broke while the process ran."""
 
 else:
 

@@ -1,4 +1,4 @@
-"""Tools for tests of processes: a journal in memory, and a crash or failure after each write to a journal.
+"""Tools for tests of processes: a journal in memory, tasks called directly, retries without pauses, and crashes.
 
     crash_everywhere ──▶ an interpreter runs the process undisturbed                       ──▶ results
                      ──▶ for n = 1, 2, ...: an interpreter is killed after its n-th write
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -28,23 +28,33 @@ except ImportError as error:
     raise ImportError('procession.testing needs more packages: pip install "procession[testing]"') from error
 
 from procession import Process
-from procession._model.record import WHOLE, Record
+from procession._direct_calls import TaskContext, task_context, without_pauses
+from procession._model.record import WHOLE
 from procession._model.states import RunStatus
 from procession._model.text import sketch
 from procession.errors import JournalError
 from procession.journal import Journal, Recorder, schema
+from procession.journal.calls import CallRecords
 
 __all__ = [
     "CrashReport",
     "Failure",
     "FailureReport",
+    "TaskContext",
     "crash_everywhere",
     "fail_everywhere",
     "failing_journal",
     "memory_journal",
     "recorded_calls",
+    "task_context",
+    "without_pauses",
 ]
 
+_Commit = Callable[..., None]
+_CallPlace = tuple[str, int, int, int]
+"""A call: its run, task, element, and its place among the calls that the task makes itself; `WHOLE` for none."""
+
+_CHANGED = "procession.errors.PlanChangedError: "
 _RUN_ID = "crash-everywhere"
 _SURVIVED = 3
 _NO_PROCESS = 4
@@ -91,7 +101,7 @@ def crash_everywhere(build_process: Callable[[], Process], *, timeout: float = 6
 
     Raises:
         AssertionError: A resumed run has other results than an undisturbed run, calls a task again that was recorded,
-            or fails.
+            or fails. The message names a task that was called twice, and differed.
         TimeoutError: A run took longer than `timeout`.
         TypeError: `build_process` is no function, or does not return a process.
         ValueError: The process has no tasks, so nothing would be tested.
@@ -186,8 +196,7 @@ def failing_journal(at: int, way: Failure = "once") -> Generator[Callable[[], bo
         [3]
 
     """
-    lock, count = threading.Lock(), 0
-    commit, close = Recorder.commit, Recorder.close
+    lock, count, close = threading.Lock(), 0, Recorder.close
 
     def fails() -> bool:
         nonlocal count
@@ -198,12 +207,15 @@ def failing_journal(at: int, way: Failure = "once") -> Generator[Callable[[], bo
     def refuse(*_: object, **__: object) -> None:
         raise JournalError(f"write {at} was made to fail ({way})")
 
-    def disturbed_commit(recorder: Recorder, group: Sequence[Record], *, again: bool = False) -> None:
-        failing = fails()
-        if not failing or way == "unanswered":
-            commit(recorder, group, again=again)
-        if failing:
-            refuse()
+    def disturbed(commit: _Commit) -> _Commit:
+        def commit_or_fail(*args: Any, **kwargs: Any) -> None:
+            failing = fails()
+            if not failing or way == "unanswered":
+                commit(*args, **kwargs)
+            if failing:
+                refuse()
+
+        return commit_or_fail
 
     def disturbed_close(recorder: Recorder, status: RunStatus, error: str | None = None) -> None:
         failing = fails()
@@ -213,13 +225,23 @@ def failing_journal(at: int, way: Failure = "once") -> Generator[Callable[[], bo
         if failing:
             refuse()
 
-    Recorder.commit = disturbed_commit  # type: ignore[assignment,method-assign]
-    Recorder.close = disturbed_close  # type: ignore[assignment,method-assign]
+    with _with_commits(disturbed):
+        Recorder.close = disturbed_close  # type: ignore[assignment,method-assign]
+        try:
+            yield lambda: count >= at
+        finally:
+            Recorder.close = close  # type: ignore[method-assign]
+
+
+@contextmanager
+def _with_commits(wrap: Callable[["_Commit"], "_Commit"]) -> Generator[None]:
+    """Replace what writes records, of tasks and of calls that tasks make themselves, by what `wrap` makes of it."""
+    commit, commit_calls = Recorder.commit, CallRecords.commit
+    Recorder.commit, CallRecords.commit = wrap(commit), wrap(commit_calls)  # type: ignore[method-assign]
     try:
-        yield lambda: count >= at
+        yield
     finally:
-        Recorder.commit = commit  # type: ignore[method-assign]
-        Recorder.close = close  # type: ignore[method-assign]
+        Recorder.commit, CallRecords.commit = commit, commit_calls  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -263,14 +285,21 @@ def recorded_calls(journal: Journal) -> set[tuple[str, int, int]]:
         {('a', 0, -1)}
 
     """
-    runs, records = schema.runs, schema.records
+    return {(run, task, element) for run, task, element, call in _recorded(journal) if call == WHOLE}
+
+
+def _recorded(journal: Journal) -> set["_CallPlace"]:
+    """Return all calls that are recorded as completed, also those that tasks have made themselves."""
+    runs, records, calls = schema.runs, schema.records, schema.calls
     with journal.database.reading() as connection:
         ids: dict[int, str] = {}
         # A run has a higher key than the one it is nested in.
         for key, parent, place in connection.execute(select(runs.c.key, runs.c.parent, runs.c.id).order_by(runs.c.key)):
             ids[key] = f"{ids[parent]}/{place}" if parent in ids else place
-        completed = select(records.c.run, records.c.task, records.c.element).where(records.c.state == "completed")
-        return {(ids[run], task, element) for run, task, element in connection.execute(completed)}
+        of_tasks = select(records.c.run, records.c.task, records.c.element).where(records.c.state == "completed")
+        found = {(ids[run], task, element, WHOLE) for run, task, element in connection.execute(of_tasks)}
+        inside = select(calls.c.run, calls.c.task, calls.c.element, calls.c.call).where(calls.c.state == "completed")
+        return found | {(ids[run], task, element, call) for run, task, element, call in connection.execute(inside)}
 
 
 def _check_builder(name: str, what: str, build_process: object) -> None:
@@ -283,12 +312,26 @@ def _check_builder(name: str, what: str, build_process: object) -> None:
 
 def _resume(stage: "_Stage", journal: Path, expected: list[Any], what: str) -> None:
     with Journal(journal) as opened:
-        recorded = recorded_calls(opened)
+        recorded = _recorded(opened)
     stage.calls.unlink(missing_ok=True)
-    results = stage.run(journal)
-    assert results == expected, f"after {what} a resumed run gave {results!r}; undisturbed it gives {expected!r}"
+    results = stage.run(journal, f"after {what}, ")
+    if results != expected:
+        raise AssertionError(
+            f"after {what} a resumed run gave {results!r}; undisturbed it gives {expected!r}"
+            f"{_differed(results, expected, stage.names)}"
+        )
     twice = sorted(recorded & stage.called())
-    assert not twice, f"after {what} these were called again though they were recorded (run, task, element): {twice}"
+    assert not twice, (
+        f"after {what} these were called again though they were recorded (run, task, element, call): {twice}"
+    )
+
+
+def _differed(results: list[Any], expected: list[Any], names: Mapping[int, str]) -> str:
+    """Return which task was not fit to be called again, in words: the first one with another result."""
+    for index, (one, other) in enumerate(zip(results, expected, strict=False)):
+        if one != other:
+            return f": task {index} ({names.get(index, '?')}) was called twice, and differed"
+    return ""
 
 
 class _Stage:
@@ -297,6 +340,8 @@ class _Stage:
     def __init__(self, folder: Path, build_process: Callable[[], Process], timeout: float) -> None:
         self.folder = folder
         self.calls = folder / "calls"
+        self.names: dict[int, str] = {}
+        """The names of the tasks that were called, by place; of nested runs, none."""
         self._timeout = timeout
         # The module search path first: the pickled builder may need it.
         (folder / "path").write_text(json.dumps(sys.path))
@@ -306,15 +351,25 @@ class _Stage:
         """Return the path of the journal with a name."""
         return self.folder / f"{name}.db"
 
-    def called(self) -> set[tuple[str, int, int]]:
-        """Return the calls that the interpreters have written down: run, task and element."""
+    def called(self) -> set["_CallPlace"]:
+        """Return the calls that the interpreters have written down since the file was last deleted."""
         lines = self.calls.read_text().splitlines() if self.calls.exists() else []
-        return {(str(run), int(task), int(element)) for run, task, element in map(json.loads, lines)}
+        places: set[_CallPlace] = set()
+        for run, task, element, call, name in map(json.loads, lines):
+            places.add((str(run), int(task), int(element), int(call)))
+            if run == _RUN_ID:
+                self.names[int(task)] = str(name)
+        return places
 
-    def run(self, journal: Path) -> list[Any]:
+    def run(self, journal: Path, when: str = "") -> list[Any]:
         """Run the process to its end and return its results."""
         code, complaints = self._interpreter(journal, 0)
-        assert code == 0, f"the process did not complete:\n{complaints}"
+        self.called()  # for the names
+        changed = [line for line in complaints.splitlines() if line.startswith(_CHANGED)]
+        assert not (when and changed), (
+            f"{when}a task was called twice, and differed: {changed[0].removeprefix(_CHANGED)}"
+        )
+        assert code == 0, f"{when}the process did not complete:\n{complaints}"
         results: list[Any] = cloudpickle.loads((self.folder / "results").read_bytes())
         return results
 
@@ -366,9 +421,10 @@ class _Calls(logging.Handler):
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.getMessage() in ("task_started", "element_started"):
+        if record.getMessage() in ("task_started", "element_started", "call_started"):
             fields = vars(record)
-            line = json.dumps([fields["run_id"], fields["index"], fields.get("element", WHOLE)])
+            place = fields["index"], fields.get("element", WHOLE), fields.get("call", WHOLE)
+            line = json.dumps([fields["run_id"], *place, fields["task_name"]])
             os.write(self._file, f"{line}\n".encode())
 
 
@@ -385,23 +441,26 @@ def _main(folder: Path, journal: Path, after: int, way: str) -> int:
         return _NO_PROCESS
     if way:
         return _fail(process, journal, after, cast("Failure", way))
-    _die_after(after)
-    results = process.execute(run_id=_RUN_ID, journal=journal)
+    with _with_commits(_dying_after(after)):
+        results = process.execute(run_id=_RUN_ID, journal=journal)
     (folder / "results").write_bytes(_pickled(results))
     return _SURVIVED if after else 0
 
 
-def _die_after(writes: int) -> None:
-    commit, count = Recorder.commit, 0
+def _dying_after(writes: int) -> Callable[["_Commit"], "_Commit"]:
+    count = 0
 
-    def counted(recorder: Recorder, group: Sequence[Record], *, again: bool = False) -> None:
-        nonlocal count
-        commit(recorder, group, again=again)
-        count += 1
-        if count == writes:
-            _die()
+    def counted(commit: _Commit) -> _Commit:
+        def commit_and_die(*args: Any, **kwargs: Any) -> None:
+            nonlocal count
+            commit(*args, **kwargs)
+            count += 1
+            if count == writes:
+                _die()
 
-    Recorder.commit = counted  # type: ignore[assignment,method-assign]
+        return commit_and_die
+
+    return counted
 
 
 def _fail(process: Process, journal: Path, at: int, way: Failure) -> int:

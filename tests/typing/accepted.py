@@ -2,7 +2,7 @@
 """What type checkers must accept, and the types they must see. Checked, never run."""
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -33,7 +33,9 @@ from procession import (
     StrategyName,
     TaskState,
     Timeline,
+    WorkerProcesses,
     current_task,
+    stream,
     task,
 )
 
@@ -249,6 +251,8 @@ assert_type(process.map(of_three, lengths, some_words, [1.0]), list[bytes])
 assert_type(process.map(of_four, lengths, some_words, [1.0], [b""]), list[bool])
 assert_type(process.map(of_five, lengths, some_words, [1.0], [b""], [True]), list[complex])
 assert_type(process.map(of_six, lengths, some_words, [1.0], [b""], [True], [1j]), list[Path])
+assert_type(process.map(table, [[{"a": 1}]], constants={"title": "a"}), list[str])
+assert_type(process.map(fetch, some_words, constants={"size": 3}), list[bytes])
 
 # Options leave a function as it is
 
@@ -257,6 +261,8 @@ assert_type(task(retries=tenacity.Retrying())(length)("a"), int)
 task(retry_on=ConnectionError)(length)
 task(retry_on=(ConnectionError, TimeoutError))(length)
 task(retry_on=[OSError], timeout=None, name=None)(length)
+assert_type(task(executor="processes")(length)("a"), int)
+assert_type(task(executor=WorkerProcesses(2))(length)("a"), int)
 again = task(retries=1)
 assert_type(again(length)("a"), int)
 assert_type(again(words)("a b"), list[str])
@@ -302,6 +308,40 @@ assert_type(current_task(), CurrentTask)
 assert_type(current_task().attempt, int)
 assert_type(current_task().name, str)
 assert_type(current_task().cancelled, bool)
+assert_type(current_task().element, int | None)
+assert_type(current_task().key, str)
+assert_type(current_task().call(length, "a"), int)
+assert_type(current_task().call(table, {"a": 1}, title="b"), str)
+assert_type(current_task().call(task(retries=1)(fetch), "a", size=1), bytes)
+assert_type(current_task().call(Process("inner")), list[Any])
+assert_type(current_task().map(length, ["a"]), list[int])
+
+
+# Streams
+
+
+def written(rows: Iterable[int], path: str = "") -> int:
+    return sum(rows) + len(path)
+
+
+async def written_async(rows: AsyncIterable[int]) -> str:
+    return str([row async for row in rows])
+
+
+@task(keep=False)
+def parsed(text: str) -> int:
+    return len(text)
+
+
+piped = process.map(parsed, process.map(str, [1, 2]))
+assert_type(piped, list[int])
+assert_type(process.task(written, stream(piped), path="a"), int)
+assert_type(process.task(written_async, stream(piped)), str)
+followed = process.start(streams=[piped])
+assert_type(followed.stream(piped), Iterator[int])
+assert_type([row for row in followed.stream(piped, ordered=False)], list[int])
+with process.start() as entered:
+    assert_type(entered, Run)
 
 
 # Coroutines: the handle of one stands for what it gives when it is awaited
@@ -319,6 +359,8 @@ assert_type(process.task(words, process.task(Store().load, Path())), list[str])
 
 
 async def within() -> None:
+    assert_type(await current_task().call(page, "a", size=1), bytes)
+    assert_type(await current_task().map(page, ["a"]), list[bytes])
     assert_type(await process.execute_async(), list[Any])
     assert_type(await run, list[Any])
     async for outcome in run:

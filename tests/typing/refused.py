@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from procession import Hybrid, Process, current_task, task
+from procession import Hybrid, Process, current_task, stream, task
 
 
 def words(text: str) -> list[str]:
@@ -153,6 +153,8 @@ process.map(total, some_lengths)  # refused
 process.map(Store().save, some_words)  # refused
 process.map(partial(repeated, "a"), some_words)  # refused by pyright
 process.map(fetch, some_lengths)  # refused
+process.map(length, some_words, constants=["size"])  # refused
+task(executor="threads")(length)  # refused
 process.map(table, [{"a": 1}], title="a")  # refused
 process.map(length)  # refused
 process.map(callable=length)  # refused
@@ -207,6 +209,28 @@ process.last_run.cancel()  # refused
 process.execute("a")  # refused
 current_task().sleep("1")  # refused
 current_task().cancelled = True  # refused
+current_task().call(length, 1)  # refused
+current_task().call(length)  # refused
+current_task().call("length")  # refused
+current_task().call(table, {"a": 1}, titles="b")  # refused
+current_task().map(length, [1])  # refused
+current_task().map(length)  # refused
+
+
+# Streams
+
+
+def written(rows: Iterable[int]) -> int:
+    return sum(rows)
+
+
+texts = process.map(str, [1])
+process.task(written, stream(texts))  # refused
+stream(process.task(page, "a"))  # refused
+stream(1)  # refused
+task(keep="no")  # refused
+run.stream(process.task(words, "a"), ordered=1)  # refused
+process.start(streams=[1])  # refused
 
 
 # Coroutines
@@ -221,6 +245,9 @@ process.map(pair, ["a"], ["b"])  # refused
 
 
 async def within() -> None:
+    await current_task().call(page, 1)  # refused
+    await current_task().call(length, "a")  # refused
+    await current_task().map(page, [1])  # refused
     await process.execute_async("a")  # refused
     words(await run)  # refused
     for _ in await process:  # refused

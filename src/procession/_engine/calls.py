@@ -12,23 +12,38 @@ is in the list as `call`, which finds out from the context which task it is to m
 import contextvars
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from procession._engine.admission import PutOff, await_admission
+from procession._engine.bucket import Claims
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.decimals import own_decimals
-from procession._engine.retry import Abandoned, GiveUp, Late, Retry
+from procession._engine.elements import ElementIterator, Inputs, Lend, iterators_of
+from procession._engine.gate import NoRoom, gated_calls, passes_gate
+from procession._engine.retry import Abandoned, GiveUp, Held, Late, Retry
+from procession._engine.run_deadline import within
 from procession._engine.run_state import RunState
 from procession._engine.timed_call import TimedCall, too_long
 from procession._engine.unawaited import awaited
+from procession._engine.unfinished import Unfinished
 from procession._engine.watcher import Deadline, Straggler
 from procession._model.record import WHOLE
 from procession._model.task import PLAIN, Call, MapFunction, Options
-from procession.errors import TaskCancelled
+from procession._plan.wiring import NO_STREAMS
+from procession.errors import TaskCancelled, TaskSuspended
+
+if TYPE_CHECKING:
+    from procession._model.outcome import NotKept
 
 
 class LeaveTask(BaseException):
     """The worker leaves a task that has not ended: others are at it, or it pauses until its next attempt."""
+
+
+class GiveWay(LeaveTask):
+    """The worker gives its place to another, which needs one to go on with the task that was claimed here."""
 
 
 class Worker(Protocol):
@@ -52,11 +67,29 @@ class Workers(Protocol):
         """The calling worker."""
         ...
 
-    def pause(self, seconds: float, resume: Callable[[], object]) -> None:
-        """Have `resume` make something ready in so many seconds. Until then the stage does not end."""
+    @property
+    def alone(self) -> bool:
+        """Whether the calling worker has nothing else to do while a task waits."""
         ...
 
-    def work_on_map(self, index: int, map_function: MapFunction) -> list[Any]:
+    def pause(self, seconds: float, resume: Callable[[], object]) -> None:
+        """Call `resume` after so many seconds, to make a call ready again. The stage does not end before."""
+        ...
+
+    def break_down(self, error: BaseException) -> None:
+        """End the stage with an error that is not from any call, from whatever thread."""
+        ...
+
+    def hold(self, resume: Callable[[], object]) -> Callable[[], object]:
+        """Count a call that is held back, so that the stage waits; return what calls `resume` to make it ready."""
+        ...
+
+    @property
+    def lend(self) -> Lend:
+        """What makes a call that waits, from any thread, and has others make calls in the calling worker's place."""
+        ...
+
+    def work_on_map(self, index: int, map_function: MapFunction) -> "list[Any] | NotKept":
         """Work on a map; return its results in the last worker on it, else raise `LeaveTask`."""
         ...
 
@@ -70,6 +103,13 @@ class TaskCalls:
         self._workers = workers
         self._retries: dict[int, Retry] = {}
         self._late: dict[int, Late] = {}
+        self._put_off: dict[int, Held] = {}
+        self._inputs: dict[int, Inputs[ElementIterator]] = {}
+        """The streams of tasks that are being called, or are held back."""
+        self._streaming: dict[int, tuple[float | None, str | None]] = {}
+        """When tasks with streams began, and their workers."""
+        self._asking: dict[int, list[None]] = {}
+        """For each of these, how often it is ready only for its thread to get a place."""
         self.calls = self._prepared()
 
     def _prepared(self) -> list[Call]:
@@ -79,11 +119,14 @@ class TaskCalls:
             return [self._special] * len(plan.calls)
         if not plan.needs and not plan.options:
             return plan.calls
-        prepared = list(plan.calls)
+        prepared = gated_calls(self.run_state)
         for index in plan.needs:
             prepared[index] = self._special
+        last, passes = PLAIN, True
         for index, options in plan.options.items():
-            if isinstance(plan.calls[index][0], MapFunction) or options.timeout or not isinstance(options.retries, int):
+            if options is not last:  # the same ones over and over are looked at once
+                last, passes = options, passes_gate(options)
+            if not passes or isinstance(plan.calls[index][0], MapFunction):
                 prepared[index] = self._special
         return prepared
 
@@ -92,7 +135,7 @@ class TaskCalls:
         return self.call, (), {}
 
     def close(self) -> None:
-        """Let go of the calls and the workers: a cycle would keep what failed until it is collected."""
+        """Drop the references to calls and workers: they form cycles, which would keep failures alive."""
         del self._workers
         if self.calls is not self.run_state.plan.calls:
             self.calls = []
@@ -111,17 +154,18 @@ class TaskCalls:
             return self._workers.work_on_map(index, function)
         if index in self._late:
             self._tell_late(index, self._late.pop(index))
-        (function, args, kwargs), options = run_state.call(index)
-        retry = self._retries.get(index)
-        if retry is None:
-            if run_state.verbose or options.retries:
-                retry = self._begin(index, options)
-        else:
-            self._begin_again(index, retry, call_context)
-            if retry.context is not None:
-                function, args = self._in_context(retry.context, call_context), (function, *args)
+        if index in run_state.plan.streams:
+            self._open_streams(index)
+        inputs = self._inputs.get(index)
+        call, options = run_state.call(index, NO_STREAMS if inputs is None else inputs.by_source)
+        if options is PLAIN and inputs is None and not run_state.verbose:
+            function, args, kwargs = call
+            return function(*args, **kwargs)
+        (function, args, kwargs), retry = self._begun(index, call, options, call_context)
         try:
-            if options.timeout is None:
+            if inputs is not None:
+                value = self._streamed(index, options.timeout, call_context, function, args, kwargs)
+            elif options.timeout is None:
                 value = function(*args, **kwargs)
             else:
                 value = self._within(options.timeout, call_context, function, args, kwargs)
@@ -135,11 +179,88 @@ class TaskCalls:
             run_state.report("task_completed", index, run_state.attempts.get(index, 1), took)
         return value
 
+    # Streams
+
+    def _open_streams(self, index: int) -> None:
+        """Open the streams of a task, unless it is being called elsewhere and needs the place of this worker."""
+        run_state = self.run_state
+        with suppress(IndexError):
+            self._asking.get(index, []).pop()  # by now, the task may have ended
+            run_state.ledger.starts[index], run_state.workers[index] = self._streaming[index]
+            raise GiveWay
+        inputs = self._inputs.get(index)
+        if inputs is not None and inputs.begun:  # by an attempt that could not close them
+            inputs.close()
+            inputs = None
+        if inputs is None:
+            self._inputs[index] = iterators_of(run_state, index)
+
+    def _streamed(
+        self,
+        index: int,
+        timeout: float | None,
+        call_context: CallContext,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Make the call of a task that takes elements of maps as they end."""
+        run_state, inputs = self.run_state, self._inputs[index]
+        self._streaming[index] = run_state.ledger.starts[index], run_state.workers[index]
+        for _, stream in inputs.streams:
+            stream.lend = self._workers.lend
+        inputs.begin(call_context)
+        try:
+            if timeout is None:
+                value = function(*args, **kwargs)
+            else:
+                value = self._within(timeout, call_context, function, args, kwargs)
+        finally:
+            inputs.close()
+            self._inputs.pop(index, None)
+        inputs.check()
+        return value
+
+    def ask_for_place(self, index: int) -> None:
+        """Make a task ready that is being called: whoever claims it gives its place to the thread that calls it."""
+        self._asking.setdefault(index, []).append(None)
+        self.run_state.ledger.put_back(index)
+
+    def _begun(self, index: int, call: Call, options: Options, call_context: CallContext) -> tuple[Call, Retry | None]:
+        """Begin an attempt; return the call that makes it, and the state of its retries, if there is one."""
+        retry = self._retries.get(index)
+        if not options.limit:
+            begun = self._begin_attempt(index, retry, options, call_context)
+        else:
+            admission = self.run_state.admission
+            assert admission is not None
+            claims = self._admitted(index, retry, options, call)
+            try:
+                begun = self._begin_attempt(index, retry, options, call_context)
+                call = admission.call, (options.limit, claims, *call), {}
+                return self._placed(call, retry, call_context), begun
+            except BaseException:
+                admission.withdraw(claims)
+                raise
+        return self._placed(call, retry, call_context), begun
+
+    def _begin_attempt(
+        self, index: int, retry: Retry | None, options: Options, call_context: CallContext
+    ) -> Retry | None:
+        if index in self._put_off:
+            self.run_state.ledger.starts[index] = self._put_off.pop(index).start
+            call_context.attempt = self.run_state.attempts.get(index, 1)
+        elif retry is not None:
+            self._begin_again(index, retry, call_context)
+        elif self.run_state.verbose or options.retries:
+            return self._begin(index, options)
+        return retry
+
     def _begin(self, index: int, options: Options) -> Retry | None:
         """Begin a first attempt; return the state of the retries where something depends on it from the start."""
         if self.run_state.verbose:
             self.run_state.report("task_started", index, 1, None)
-        if isinstance(options.retries, int) and not (options.retries and self.run_state.verbose):
+        if isinstance(options.retries, int) and not ((options.retries or options.limit) and self.run_state.verbose):
             return None
         # Rules of the user's own see each attempt; and what observers have left in the context is for all attempts.
         retry = self._retry(index)
@@ -147,18 +268,21 @@ class TaskCalls:
         retry.context.run(own_decimals, self.run_state.decimals)
         return retry
 
-    def _in_context(self, context: contextvars.Context, call_context: CallContext) -> Callable[..., Any]:
-        """Return what makes a call in a copy of the context in which the first attempt was made."""
-        context = context.copy()
+    def _placed(self, call: Call, retry: Retry | None, call_context: CallContext) -> Call:
+        """Return what makes a call in a copy of the context of the first attempt, if that was kept."""
+        if retry is None or retry.context is None:
+            return call
+        (function, args, kwargs), context = call, retry.context.copy()
         context.run(CURRENT_CALL.set, call_context)
         context.run(own_decimals, self.run_state.decimals)
-        return context.run
+        return context.run, (function, *args), kwargs
 
     def _retry(self, index: int) -> Retry:
         """Return the state of the retries of a task, made when it is first needed."""
         retry = self._retries.get(index)
         if retry is None:
-            call, options = self.run_state.call(index)
+            inputs = self._inputs.get(index)
+            call, options = self.run_state.call(index, NO_STREAMS if inputs is None else inputs.by_source)
             retry = self._retries[index] = Retry(options, call, self.run_state.ledger.starts[index] or 0.0)
         return retry
 
@@ -168,6 +292,7 @@ class TaskCalls:
         if run_state.ledger.halted and retry.error is not None:
             raise GiveUp(retry.error)
         retry.begin()
+        run_state.failed_attempts.begin(index, WHOLE)
         call_context.attempt = run_state.attempts[index] = retry.made
 
     def _judged(self, index: int, retry: Retry, value: Any) -> Any:
@@ -182,12 +307,28 @@ class TaskCalls:
         return value
 
     def failed(self, index: int, error: BaseException) -> None:
-        """See to what follows from a call that raised: another attempt, or the end of the task."""
+        """Settle a call that raised: with another attempt, or the end of the task."""
         run_state = self.run_state
         options = run_state.plan.options.get(index, PLAIN)
+        if isinstance(error, NoRoom | PutOff):
+            if isinstance(error, PutOff):
+                self._put_off[index] = Held(b"", error.error, run_state.ledger.starts[index])
+            else:
+                run_state.ledger.starts[index] = None
+            self.calls[index] = self._special
+            run_state.ledger.put_back(index)
+            return
+        if isinstance(error, TaskSuspended) and index in self._retries:  # with the same attempt, if in this execution
+            self._put_off[index] = Held(b"", error, run_state.ledger.starts[index])
+            run_state.raised(index, error, in_order=self.in_order)
+            return
         if isinstance(error, GiveUp):
             error = error.error
-        elif options.retries and not isinstance(run_state.plan.calls[index][0], MapFunction):  # those of its elements
+        elif isinstance(run_state.plan.calls[index][0], MapFunction):
+            if isinstance(error, Exception):  # not from a call: it was hit as it was opened, or joined
+                self._workers.break_down(error)
+                return
+        elif options.retries and not isinstance(error, Unfinished | TaskSuspended):
             retry = self._retry(index)
             seconds, returned, value = retry.judge(returned=False, value=error)
             if seconds is not None:
@@ -214,6 +355,35 @@ class TaskCalls:
             retry.state.forget()
             retry.error = None
 
+    # Limits
+
+    def _admitted(self, index: int, retry: Retry | None, options: Options, call: Call) -> Claims:
+        """Return what a call takes of its limits; where these hold it back, leave the task until they do not."""
+        run_state = self.run_state
+        admission, ledger = run_state.admission, run_state.ledger
+        assert admission is not None
+        put_off = self._put_off.get(index)
+        if retry is not None and put_off is None:
+            retry.check()
+        place, (_, args, kwargs) = (index, WHOLE), call
+        start = retry.start if retry is not None else None if put_off is None else put_off.start
+
+        def hold() -> Callable[[], object]:
+            ledger.starts[index] = start  # at once another worker may have the task
+            return self._workers.hold(partial(ledger.put_back, index))
+
+        try:
+            if not self._workers.alone:
+                claims = admission.ask(place, options.limit, args, kwargs, hold)
+            else:
+                claims = await_admission(admission, place, options.limit, args, kwargs, lambda: ledger.halted)
+                ledger.starts[index] = start if start is not None or claims is None else time.perf_counter()
+        except Exception as error:  # its cost is no number
+            raise GiveUp(error) from None
+        if claims is None:
+            raise LeaveTask
+        return claims
+
     # Timeouts
 
     def _within(
@@ -225,6 +395,7 @@ class TaskCalls:
         kwargs: dict[str, Any],
     ) -> Any:
         index, worker = call_context.index, self._workers.worker
+        seconds = within(self.run_state, seconds)
         if worker.deadline is None:
             return self._elsewhere(seconds, call_context, function, args, kwargs)
         worker.deadline.begin(seconds, self._give_up, index, seconds, call_context, worker)
@@ -271,14 +442,14 @@ class TaskCalls:
     # Pauses
 
     def _pause(self, index: int, retry: Retry, seconds: float) -> None:
-        """Have a task attempted again in so many seconds, or once nothing new may start, end as it last did."""
+        """Attempt a task again in so many seconds; in a run that is halted, end it as its last attempt did."""
         run_state = self.run_state
-        run_state.report("task_retrying", index, retry.made, None, retry.error)
+        run_state.retrying(index, retry.made, retry.error, retry.start, WHOLE)
         self.calls[index] = self._special
         if seconds <= 0:
             run_state.ledger.put_back(index)
             return
-        if not self._workers.worker.alone:
+        if not self._workers.alone:
             self._workers.pause(seconds, partial(run_state.ledger.put_back, index))
             return
         try:
@@ -297,6 +468,14 @@ class TaskCalls:
         for index, late in list(self._late.items()):
             del self._late[index]
             self.run_state.raised(index, late.error, in_order=self.in_order)
+        for index, put_off in list(self._put_off.items()):
+            del self._put_off[index]
+            self._forget(index)
+            if isinstance(put_off.error, TaskSuspended):
+                continue  # it was left as that
+            self.run_state.ledger.starts[index] = put_off.start
+            assert put_off.error is not None
+            self.run_state.raised(index, put_off.error, in_order=self.in_order)
         for index in list(self._retries):
             self._end_paused(index)
 
@@ -319,7 +498,7 @@ def watched(
 ) -> Any:
     """Make a call whose deadline has begun; return its value or raise its error, if it ends in time.
 
-    Raises `Abandoned` when a call that was given up has ended after all: nobody waits for its value any more.
+    Raises `Abandoned` when an abandoned call has ended after all: its value is not used any more.
     """
     failure: BaseException | None = None
     try:

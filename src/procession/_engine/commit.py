@@ -4,16 +4,18 @@
     worker ──add──▶ queue ──┼──▶ the one who holds the lock: one transaction ──▶ each record's `then`
     worker ──add──▶ queue ──┘    the others go on with other tasks
 
-There is no thread for it, and the busier the journal is, the larger the groups. Records are committed in the order in
-which they were queued, and none after one that could not be: so no record is ever ahead of what it stands for.
+The busier the journal is, the larger the groups. Records are committed in the order in which they were queued, and none
+after one that could not be: so no record is ever ahead of what it stands for. Threads need no thread for it; an engine
+that has a single one, an event loop or a coordinator, has a `CommitThread` beside it.
 """
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from queue import SimpleQueue
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-from procession._model.record import Record, Recorded
+from procession._model.record import CallRecord, Record, Recorded, WaitKind, WaitRecord
 
 GROUP = 1000
 """Records in one transaction, at most."""
@@ -33,6 +35,11 @@ class Recorder(Protocol):
         ...
 
     @property
+    def executions(self) -> int:
+        """How many times the run was executed, this time included."""
+        ...
+
+    @property
     def recorded(self) -> Mapping[int, Recorded]:
         """What earlier executions recorded of tasks that ended well, by task."""
         ...
@@ -49,6 +56,20 @@ class Recorder(Protocol):
         """Delete what is recorded of a map's elements from a place on."""
         ...
 
+    @property
+    def calls(self) -> "CallRecords":
+        """The records of the calls that tasks of the run make themselves."""
+        ...
+
+    @property
+    def waits(self) -> "WaitRecords":
+        """What tasks of the run wait for."""
+        ...
+
+    def decode(self, data: bytes, where: str) -> object:
+        """Return a value that was recorded; `where` is named where it cannot be read back. Raises `ResultError`."""
+        ...
+
     def encode(self, value: object) -> bytes:
         """Return a value as it will be recorded. Raises for one that cannot be, or that could not be read back."""
         ...
@@ -63,7 +84,47 @@ class Recorder(Protocol):
         ...
 
 
-class GroupCommit:
+class CallRecords(Protocol):
+    """The records of the calls that tasks of one run make themselves."""
+
+    def commit(self, group: Sequence[CallRecord], /, *, again: bool = False) -> None:
+        """Record all of these or, with an exception, none. `again`: an earlier try may have recorded them after all."""
+        ...
+
+    def read(self, index: int, element: int) -> Sequence[CallRecord]:
+        """Return the recorded calls of a task, or of an element of a map, by their places."""
+        ...
+
+    def forget(self, index: int, element: int, start: int) -> None:
+        """Delete the recorded calls of a task, or of an element of a map, from a place on."""
+        ...
+
+
+class WaitRecords(Protocol):
+    """What the tasks of one run wait for."""
+
+    def begin(self, index: int, element: int, kind: WaitKind, name: str, seconds: float | None) -> WaitRecord:
+        """Return how it stands with what a task, or element, waits for; record that it waits, `seconds` at most."""
+        ...
+
+    def ready(self, tasks: Sequence[int]) -> Sequence[int]:
+        """Return those of these tasks that have to wait no longer."""
+        ...
+
+
+class Timed(Protocol):
+    """A record that says how long its call took."""
+
+    @property
+    def duration(self) -> float:
+        """In seconds."""
+        ...
+
+
+R = TypeVar("R", bound=Timed)
+
+
+class GroupCommit(Generic[R]):
     """Has records committed in groups, in the order in which they were queued.
 
     Once a group could not be committed, `failed` is called with the reason, and nothing more is until `close`, which
@@ -76,12 +137,12 @@ class GroupCommit:
         self,
         write: Callable[..., None],
         failed: Callable[[BaseException], object],
-        lost: Callable[[BaseException, Sequence[Record]], object],
+        lost: Callable[[BaseException, Sequence[R]], object],
     ) -> None:
         self._write = write
         self._failed = failed
         self._lost = lost
-        self._queue: deque[tuple[Record, Callable[[], object] | None]] = deque()
+        self._queue: deque[tuple[R, Callable[[], object] | None]] = deque()
         self._lock = threading.Lock()  # held by the one who commits
         self._count = threading.Lock()
         self._at_risk = 0
@@ -95,16 +156,34 @@ class GroupCommit:
         return bool(self._queue) and self._error is None
 
     @property
+    def error(self) -> BaseException | None:
+        """Why a group could not be committed, if one could not."""
+        return self._error
+
+    @property
     def waits(self) -> bool:
         """Whether something is queued and nobody is committing."""
         return self.pending and not self._lock.locked()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is queued, and may be committed, or is being committed."""
+        return self.pending or self._lock.locked()
 
     @property
     def behind(self) -> bool:
         """Whether so much has ended and is not committed that no other call may begin."""
         return self._at_risk > AT_RISK and self._at_risk_s > AT_RISK_S and self._error is None
 
-    def add(self, record: Record, then: Callable[[], object] | None = None) -> None:
+    def room(self, call_s: float, in_flight: int) -> int:
+        """Return how many calls may be begun one after another before one of them is committed.
+
+        Each takes `call_s` seconds, and `in_flight` others may end meanwhile.
+        """
+        calls = max(AT_RISK - self._at_risk, (AT_RISK_S - self._at_risk_s) / max(call_s, 1e-7))
+        return int(calls) + 1 - in_flight
+
+    def add(self, record: R, then: Callable[[], object] | None = None) -> None:
         """Queue a record; `then` is called, if given, once it is committed. Does nothing once closed."""
         with self._count:
             self._at_risk += 1
@@ -115,16 +194,25 @@ class GroupCommit:
     def offer(self) -> None:
         """Commit what is queued, unless somebody is at it: then that one will."""
         # Looked at again after the release: somebody may have queued a record and found the lock still taken.
-        while self.pending and self._lock.acquire(blocking=False):
-            try:
-                self._drain()
-            finally:
-                self._lock.release()
+        while self.commit_group():
+            pass
+
+    def commit_group(self) -> bool:
+        """Commit the group that is next; return whether there was one and nobody else was at it."""
+        if not (self.pending and self._lock.acquire(blocking=False)):
+            return False
+        try:
+            self._commit_group()
+        finally:
+            self._lock.release()
+        return True
 
     def flush(self) -> None:
         """Commit what is queued, and return when all that was queued before the call is committed, or can't be."""
         with self._lock:
             self._drain()
+        if self._queue:
+            self.offer()
 
     def close(self) -> None:
         """Commit what is left, trying once more where it could not be, and take nothing more."""
@@ -151,21 +239,121 @@ class GroupCommit:
 
     def _drain(self, *, again: bool = False) -> None:
         while self._queue and self._error is None:
-            group = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
-            records = [record for record, _ in group]
+            self._commit_group(again=again)
+
+    def _commit_group(self, *, again: bool = False) -> None:
+        group = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
+        records = [record for record, _ in group]
+        try:
+            self._write(records, again=True) if again else self._write(records)
+        except BaseException as error:
+            self._queue.extendleft(reversed(group))
+            self._error = error
+            self._failed(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            took = sum(record.duration for record in records)
+            with self._count:
+                self._at_risk -= len(group)
+                self._at_risk_s -= took
+            self._tell(then for _, then in group if then is not None)
+
+    def _tell(self, thens: Iterable[Callable[[], object]]) -> None:
+        """Say of each call that it is committed. An error in that stops the run, and of the others it is said, too."""
+        for then in thens:
             try:
-                self._write(records, again=True) if again else self._write(records)
+                then()
             except BaseException as error:
-                self._queue.extendleft(reversed(group))
-                self._error = error
                 self._failed(error)
-                if not isinstance(error, Exception):
-                    raise
-            else:
-                took = sum(record.duration for record in records)
-                with self._count:
-                    self._at_risk -= len(group)
-                    self._at_risk_s -= took
-                for _, then in group:
-                    if then is not None:
-                        then()
+
+
+class NoCommits:
+    """Stands for the commits of a run that is not recorded: there is nothing to commit."""
+
+    __slots__ = ()
+
+    pending: Final = False
+    waits: Final = False
+    busy: Final = False
+    behind: Final = False
+
+    def offer(self) -> None:
+        """Do nothing."""
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class CommitThread:
+    """A thread that commits for an engine whose own thread must not wait for the disk. It is started when needed.
+
+    `committed` is called in it after each group, and `failed` with what else than the journal has failed there.
+    """
+
+    __slots__ = ("_asked", "_commits", "_failed", "_lock", "_name", "_thread", "_tokens", "committed")
+
+    def __init__(
+        self,
+        name: str,
+        commits: GroupCommit[Any],
+        failed: Callable[[BaseException], object],
+    ) -> None:
+        self.committed: Callable[[], object] = _nothing
+        self._name = name
+        self._commits = commits
+        self._failed = failed
+        self._tokens: SimpleQueue[bool] = SimpleQueue()
+        self._asked = False
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def commit(self) -> None:
+        """Have what is queued committed: in this thread where no other one can be started."""
+        if self._asked or not self._commits.pending:
+            return
+        if self._thread is None and not self._start():
+            self._commits.offer()
+            return
+        self._asked = True
+        self._tokens.put(True)
+
+    def close(self, *, wait: bool) -> None:
+        """End the thread, once it has committed what it is at. Without `wait`, leave it behind."""
+        if self._thread is not None:
+            self._tokens.put(False)
+            if wait:
+                self._thread.join()
+        self.committed = _nothing  # no cycle may stay
+
+    def _start(self) -> bool:
+        """Start the thread, unless another has; return whether there is one."""
+        with self._lock:
+            if self._thread is None:
+                thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    return False
+                self._thread = thread
+        return True
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                if not self._tokens.get():
+                    return
+                self._asked = False  # before it looks: what is queued later asks again
+                while self._commits.commit_group():
+                    self.committed()
+            except BaseException as error:
+                self._asked = False
+                self._failed(error)
+                self.committed()
+
+
+def _nothing() -> None:
+    pass

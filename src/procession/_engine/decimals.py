@@ -24,7 +24,8 @@ def base_context() -> "tuple[Context, ContextVar[Any] | None]":
         context, decimals = Context(), None
         for variable, value in others:
             context.run(variable.set, value)
-    context.run(own_decimals, decimals)  # a copy, since the caller may change its context during the run
+    if decimals is not None:
+        context.run(own_decimals, decimals)  # a copy, since the caller may change its context during the run
     return context, decimals
 
 

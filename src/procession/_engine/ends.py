@@ -1,4 +1,4 @@
-"""Following the ends of a run's tasks: each is seen once, whatever ends while one begins to look."""
+"""Following the ends of a run's tasks: each end is seen exactly once, also if it comes while following begins."""
 
 from collections.abc import Callable
 from typing import Self
@@ -7,7 +7,7 @@ from procession._engine.run_state import RunState
 
 
 class Ends:
-    """Which tasks have ended: those `before` one looked, in the order of their ends, and those `put` is told of."""
+    """The ends of a run's tasks: `before` has the tasks that have ended already, `put` is called with later ones."""
 
     __slots__ = ("_put", "_run_state", "_seen", "before")
 
@@ -29,7 +29,7 @@ class Ends:
         self._run_state.unwatch(self._put)
 
     def first(self, index: int) -> bool:
-        """Return whether it is the first time that the task is seen."""
+        """Return whether the task is new here, and remember it."""
         if index in self._seen:
             return False
         self._seen.add(index)

@@ -7,6 +7,8 @@ from contextlib import suppress
 
 SLICE_S = 0.05
 
+_MAKING = threading.RLock()  # of the same thread, as a signal handler may wait, too
+
 
 class Latch:
     """An event that happens once and that threads can wait for.
@@ -30,29 +32,31 @@ class Latch:
 
     def __init__(self) -> None:
         self.is_open = False
-        self._lock = threading.Lock()
-        self._lock.acquire()
+        self._lock: threading.Lock | None = None  # made by the first thread that waits: most latches nobody waits for
 
     def open(self) -> None:
-        """Let all threads pass that wait now or later. Opening an open latch does nothing."""
+        """Wake all threads that wait; later ones do not wait. Opening an open latch does nothing."""
         self.is_open = True
-        self._release()
+        lock = self._lock  # a thread that makes the lock only now sees afterwards that the latch is open
+        if lock is not None:
+            _release(lock)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until the latch is open, at most `seconds`, or without limit for `None`; return whether it is open."""
         deadline = None if seconds is None else time.monotonic() + seconds
+        lock = self._made()
         while not self.is_open:
             left = SLICE_S if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 return False
-            if self._lock.acquire(timeout=min(left, SLICE_S)):
-                self._release()  # for the next thread that waits
+            if lock.acquire(timeout=min(left, SLICE_S)):
+                _release(lock)  # for the next thread that waits
         return True
 
     def wait_through(
         self, interrupt: Callable[[BaseException], object], begin: Callable[[], object] | None = None
     ) -> None:
-        """Wait through a first Ctrl-C, of which `interrupt` is told; a second one is raised.
+        """Wait on through a first Ctrl-C, with which `interrupt` is called; a second one is raised.
 
         So the main thread waits for a run, as signals reach only that thread, at any instruction. `begin` is called
         first, and an exception in it counts as the first.
@@ -65,6 +69,16 @@ class Latch:
             interrupt(error)
             self.wait()
 
-    def _release(self) -> None:
-        with suppress(RuntimeError):  # another thread was faster
-            self._lock.release()
+    def _made(self) -> threading.Lock:
+        """Return the lock that is held until the latch opens."""
+        with _MAKING:
+            if self._lock is None:
+                lock = threading.Lock()
+                lock.acquire()
+                self._lock = lock
+            return self._lock
+
+
+def _release(lock: threading.Lock) -> None:
+    with suppress(RuntimeError):  # another thread was faster
+        lock.release()

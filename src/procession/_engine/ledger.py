@@ -7,9 +7,11 @@
     errors     task → what it raised
     skipped    tasks that will never start, because one they wait for failed while the run went on
     stopped    tasks that started and were told to stop before they could end
+    suspended  tasks that were left, as they wait, and have not ended since; those that are `woken` are called again
 
     waiting ──open──▶ ready ──claim──▶ running ──settle──▶ completed ──▶ those that waited only for it: ready
                         │                 └─────fail─────▶ failed    ──▶ those that wait for it: skipped
+                        │                 └────suspend────▶ suspended ──wake──▶ ready
                         └──halt──▶ skipped, or cancelled
 
 Claiming is `ready.popleft`: one atomic step on every build of CPython, so that each task has exactly one owner
@@ -35,6 +37,7 @@ class Ledger:
     """The state of a run of `count` tasks under the failure policy `on_error`; `edges` say what each one waits for.
 
     Those in `done` have ended well before the run began: they are never ready, and no edge leads from or to them.
+    `recall` is asked of each task that is claimed whether it has ended after all: then nobody gets it.
     """
 
     __slots__ = (
@@ -54,13 +57,21 @@ class Ledger:
         "skipped",
         "starts",
         "stopped",
+        "suspended",
         "values",
+        "woken",
     )
 
     def __init__(
-        self, count: int, edges: Mapping[int, tuple[int, ...]], on_error: OnError, *, done: Container[int] = ()
+        self,
+        count: int,
+        edges: Mapping[int, tuple[int, ...]],
+        on_error: OnError,
+        *,
+        done: Container[int] = (),
+        recall: Callable[[int], bool] | None = None,
     ) -> None:
-        self.ready: deque[int] = deque()
+        self.ready: deque[int] = deque() if recall is None else _Recalling(recall)
         nothing: list[object] = [None]
         self.values: list[object] | dict[int, object] = nothing * count
         self.starts: list[float | None] = [None] * count
@@ -68,6 +79,8 @@ class Ledger:
         self.errors: dict[int, BaseException] = {}
         self.skipped: set[int] = set()
         self.stopped: set[int] = set()
+        self.suspended: set[int] = set()
+        self.woken: set[int] = set()
         self.failure: BaseException | None = None
         self.halted = False
         self.cancelled = False
@@ -112,6 +125,12 @@ class Ledger:
         the deque's own method.
         """
         return self._claim if self._edges else self.ready.popleft
+
+    def put_last(self, index: int) -> None:
+        """Make a task ready that was claimed, last in line; once halted, nobody can have it any more."""
+        with self._lock:
+            if not self.halted:
+                self.ready.append(index)
 
     def put_back(self, index: int) -> None:
         """Make a task ready that was claimed, first in line; once halted, nobody can have it any more."""
@@ -172,6 +191,13 @@ class Ledger:
             elif not self.halted:
                 self._skip_dependents(index)
 
+    def skip(self, index: int) -> None:
+        """Record that a task that had started ended without its value, as what it takes has failed."""
+        with self._lock:
+            self.skipped.add(index)
+            if not self.halted:
+                self._skip_dependents(index)
+
     def interrupt(self, error: BaseException) -> None:
         """Record what stopped the run from outside of any task; Ctrl-C cancels it."""
         with self._lock:
@@ -185,8 +211,30 @@ class Ledger:
         with self._lock:
             self.stopped.add(index)
 
+    def suspend(self, index: int, *, in_order: bool) -> None:
+        """Record that the task was left, as it waits. In a stage that runs in order, every later task waits for it."""
+        with self._lock:
+            self.suspended.add(index)
+            self.woken.discard(index)
+            if in_order:
+                self._halt()
+
+    def asleep(self) -> list[int]:
+        """Return the tasks that are suspended and not woken; none once halted."""
+        with self._lock:
+            return [] if self.halted else sorted(self.suspended - self.woken)
+
+    def wake(self, index: int) -> bool:
+        """Make a suspended task ready, last in line; return whether nothing speaks against it."""
+        with self._lock:
+            if self.halted or index not in self.suspended or index in self.woken:
+                return False
+            self.woken.add(index)
+            self.ready.append(index)
+            return True
+
     def cancel(self) -> bool:
-        """Let nothing new start; return whether that changes anything."""
+        """Cancel the run: nothing new starts. Return whether that changes anything."""
         with self._lock:
             if self.over or self.cancelled:
                 return False
@@ -202,7 +250,12 @@ class Ledger:
     @property
     def well(self) -> bool:
         """Whether nothing has gone wrong so far, so that the next stage may open."""
-        return not self.halted and not self.errors
+        return not (self.halted or self.errors or self.is_suspended)
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether a task waits that was left, or has begun again since and not ended."""
+        return bool(self.suspended) and any(self.ends[index] is None for index in self.suspended)
 
     def state(self, index: int) -> TaskState:
         """Return how a task stands."""
@@ -210,13 +263,17 @@ class Ledger:
             return "cancelled"
         if index in self.errors:
             return "failed"
-        if self.ends[index] is not None:
-            return "completed"
-        if self.starts[index] is not None:
-            return "running"
         if index in self.skipped:
             return "skipped"
+        if self.ends[index] is not None:
+            return "completed"
+        if index in self.suspended and (self.over or index not in self.woken):
+            return "suspended"
+        if self.starts[index] is not None:
+            return "running"
         if not self.over:
+            return "waiting"
+        if self.suspended and self.failure is None and not self.cancelled:
             return "waiting"
         return "cancelled" if self.cancelled else "skipped"
 
@@ -248,3 +305,16 @@ class Ledger:
                 if dependent not in self.skipped:
                     self.skipped.add(dependent)
                     pending.append(dependent)
+
+
+class _Recalling(deque[int]):
+    """The ready tasks of a run that may find, when it claims a task, that its recorded value still holds."""
+
+    def __init__(self, recall: Callable[[int], bool]) -> None:
+        super().__init__()
+        self._recall = recall
+
+    def popleft(self) -> int:
+        while self._recall(index := super().popleft()):
+            pass
+        return index

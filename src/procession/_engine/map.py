@@ -3,22 +3,26 @@
 import contextvars
 import threading
 import time
-from collections import deque
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from procession._engine.call_context import CURRENT_CALL, CallContext
-from procession._engine.calls import LeaveTask, Worker, Workers, watched
+from procession._engine.call_context import CURRENT_CALL, CallContext, comparable
+from procession._engine.calls import LeaveTask, Workers
 from procession._engine.decimals import own_decimals
-from procession._engine.map_state import WINDOW, Element, MapState
-from procession._engine.retry import Abandoned, GiveUp, Late, Retry
+from procession._engine.element_calls import ElementCalls
+from procession._engine.gate import gated, passes_gate
+from procession._engine.map_state import QUICK_S, MapState
+from procession._engine.placed import ElementGroup, group_size, grouped
+from procession._engine.retry import GiveUp, Late
 from procession._engine.run_state import RunState
-from procession._engine.timed_call import TimedCall, too_long
+from procession._engine.streams import WINDOW
 from procession._engine.unawaited import awaited
-from procession._engine.watcher import Straggler
 from procession._model.map_share import MapShare
 from procession._model.record import WHOLE
-from procession._model.task import PLAIN, Call, MapFunction, Options
+from procession._model.task import MapFunction, Options
+
+if TYPE_CHECKING:
+    from procession._model.outcome import NotKept
 
 
 class ThreadMap:
@@ -44,40 +48,58 @@ class ThreadMap:
         self._lock = threading.Lock()
         self._active = 0
         self._asked = False
-        self._ended = False
-        self._paused = 0
-        self._again: deque[tuple[Element, Late | None]] = deque()
-        """Elements that are due again, or whose call was given up."""
-        self._retries: dict[int, Retry] = {}
+        self.ended = False
+        """Whether the map has ended, or its last worker is about to end it."""
+        self._calls = ElementCalls(run_state, workers, self.state, self, self._lock)
         self._most = max(WINDOW, 4 * run_state.max_workers)
         self._context = contextvars.Context()
-        self._plain = not (
-            run_state.recorder is not None
-            or run_state.verbose
-            or run_state.decimals is not None
-            or options.timeout is not None
-            or not isinstance(options.retries, int)
-        )
+        closely = run_state.recorder is not None or run_state.verbose or run_state.decimals is not None
+        self._plain = passes_gate(options) and not closely
+        limits = options.limit if self._plain else ()
+        self._function = gated(self.state.function, limits, run_state.admission)
+        self._placed = grouped(self.state, recorded=run_state.recorder is not None)
+        self._travelling = 0
+        """How many elements are out, beside one for each worker, as they travel together."""
 
-    def join(self, call_context: CallContext) -> list[Any]:
-        """Work on the map; return its results if this is the last worker on it, else raise `LeaveTask`."""
+    def join(self, call_context: CallContext) -> "list[Any] | NotKept":
+        """Work on the map; return its results if this is the last worker on it, else raise `LeaveTask`.
+
+        Raises `GiveUp` for a map that has failed. Any other error is not from a call: the map is not known to be whole
+        then, and others may be at it.
+        """
+        if self._come():
+            self._work(call_context)
+            self._leave()
+        try:
+            return self.state.conclude()
+        except BaseException as error:
+            raise GiveUp(error) from None
+
+    def _work(self, call_context: CallContext) -> None:
+        """Call elements until there are none for this worker."""
         state = self.state
-        self._come()
-        share = state.share(call_context.worker)
-        # Of the one who began: what was set at the start of the map, all of its elements see.
+        share = state.shares.join(call_context.worker)
+        # The context of the worker that began the map, so that all elements see what was set at its start.
         base = self._context.copy()
         base.run(CURRENT_CALL.set, call_context)
+        most = self._draw_one
+        if self._placed is not None:
+            most = self._draw_group
+        elif self._plain:
+            most = self._draw_streamed if state.streamed else self._draw_plain
+        until = time.perf_counter() + QUICK_S
         while self._run_state.commit():
             context = base.copy()
-            draw = self._draw_plain if self._plain and not self._again else self._draw_one
+            draw = self._draw_one if self._calls.again else most
             if not context.run(draw, call_context, share, context, base):
                 break
+            if state.streamed and self._run_state.ledger.ready and time.perf_counter() > until:
+                break  # as in `_draw_streamed`
         call_context.element = WHOLE
-        state.took_part(share)
-        self._leave()
-        return state.conclude()
+        state.shares.leave(share)
 
-    def _come(self) -> None:
+    def _come(self) -> bool:
+        """Return whether the map could be begun. Raises `LeaveTask` where there is nothing to join."""
         state = self.state
         with self._lock:
             self._asked = False
@@ -85,54 +107,84 @@ class ThreadMap:
             if state.began is None:
                 start = starts[state.index] or time.perf_counter()
                 try:
+                    state.wake_by(self.wake)
                     state.open(start)
-                except BaseException:
-                    self._ended = True
-                    raise
+                except BaseException as error:
+                    self.ended = True
+                    state.fail(error)
+                    return False
                 self._context = contextvars.copy_context()
             else:
                 starts[state.index] = state.began
-            if self._ended or (self._active and self._nothing_left):
-                # With everything begun there is nothing to join, and whoever is still on it ends it.
+            if self.ended or (self._active and self._nothing_left):
+                # All elements have begun, so there is nothing to join: the workers that are still here end the map.
                 raise LeaveTask
             self._active += 1
         if state.window:
-            self._ask()
+            self.ask()
+        return True
 
     def _leave(self) -> None:
         """Return in the last worker, else raise `LeaveTask`: there are others, or will be."""
         with self._lock:
             self._active -= 1
             if self._active:
+                left = bool(self.state.streamed and self.state.window)
+            elif self.state.asleep and not (self.state.stopped or self._calls.again or self.state.window):
+                raise LeaveTask  # whoever hands elements on, or takes them, has the map go on
+            else:
+                left = not self._nothing_left
+            if self._active and not left:
                 raise LeaveTask
-            left = not self._nothing_left
-            if not left and self._paused and not self.state.stopped:
+            if not left and self._calls.paused and not self.state.stopped:
                 raise LeaveTask
-            self._ended = not left
+            self.ended = not left
         if left:
-            self._ask()
+            self.ask()
             raise LeaveTask
-        self._end_paused()
+        self._calls.end_paused()
+
+    def leave_behind(self) -> None:
+        """Count a worker less, as it was abandoned with its call."""
+        with self._lock:
+            self._active -= 1
 
     @property
     def _nothing_left(self) -> bool:
         """Whether no element is left to begin, now."""
-        return self.state.stopped or (self.state.nothing_left and not self._again)
+        return self.state.stopped or (self.state.nothing_left and not self._calls.again)
 
-    def _ask(self) -> None:
-        """Have one more worker join, if there is one, unless one has been asked and has not come yet."""
+    def ask(self) -> None:
+        """Ask for one more worker, unless another that was asked has not come yet.
+
+        Elsewhere the map is first in line. In a pipeline it is last, so that others get on that take its elements.
+        """
+        self._ask(first=not self.state.streamed)
+
+    def _ask(self, *, first: bool) -> None:
         if not self._asked and not self.state.in_order:
             self._asked = True
-            self._run_state.ledger.put_back(self.state.index)
+            ledger = self._run_state.ledger
+            (ledger.put_back if first else ledger.put_last)(self.state.index)
             self._run_state.recruit(1)
+
+    def wake(self) -> None:
+        """Have the map go on that was asleep: there is something to draw, or room for it."""
+        self.state.rise()
+        if not self.ended:
+            self._ask(first=True)
 
     def _drew(self) -> bool:
         """Draw, and return whether there is anything in the window."""
+        if self.state.stopped:
+            return False  # of a source without an end there would always be something
         drawn = self.state.drawn  # looked at first: what others draw from now on counts in `limit`
-        room = self._most - (self._active - 1) - self._paused - len(self._again)  # this worker makes no call now
-        there = self.state.draw(room, self._ask, limit=drawn + room)
+        # This worker makes no call now.
+        out = self._active - 1 + self._travelling + self._calls.paused + len(self._calls.again)
+        room = self._most - out
+        there = self.state.draw(room, self.ask, limit=drawn + room)
         if there:
-            self._ask()
+            self.ask()
         return there
 
     # Calls
@@ -149,7 +201,7 @@ class ThreadMap:
         The hot path, laid out as in `ThreadEngine`.
         """
         state, clock, ledger = self.state, time.perf_counter, self._run_state.ledger
-        claim, function, results = state.window.popleft, state.function, state.results
+        claim, function, results = state.window.popleft, self._function, state.results
         longest, place, element = share.longest[1], -1, ()
         began = start = now = clock()
         try:
@@ -159,11 +211,11 @@ class ThreadMap:
                     place, element = claim()
                 except IndexError:
                     share.busy += now - began
-                    more = not self._again and self._drew()
+                    more = not self._calls.again and self._drew()
                     began = now = clock()
                     if more:
                         continue
-                    return bool(self._again)
+                    return bool(self._calls.again)
                 call_context.element = place
                 results[place] = function(*element)
                 place = -1
@@ -177,15 +229,120 @@ class ThreadMap:
             return False
         except BaseException as error:
             if place < 0:
-                if isinstance(error, Exception):
-                    return True  # comparing what an element put into its context failed: it is not the same
+                if isinstance(error, Exception) and not comparable(context, base):
+                    return True
                 raise
             now = clock()
-            self._failed((place, element), error, share, b"", start)
+            self._calls.failed((place, element), error, share, b"", start)
             return True
         finally:
             share.busy += now - began
             share.end = now
+
+    def _draw_streamed(  # noqa: C901, PLR0912 - the hot path
+        self,
+        call_context: CallContext,
+        share: MapShare,
+        context: contextvars.Context,
+        base: contextvars.Context,
+    ) -> bool:
+        """Do the same for a map that takes elements of others, or whose elements others take, as they end.
+
+        A worker goes on for a millisecond; then it looks whether there is anything else to do. So the maps of a
+        pipeline get on together, also where there is one worker for all.
+        """
+        state, clock, ledger, outlet = self.state, time.perf_counter, self._run_state.ledger, self.state.outlet
+        claim, function, results = state.window.popleft, self._function, state.results
+        arrive = None if outlet is None else outlet.arrivals.append
+        longest, place, last = share.longest[1], -1, type(None)
+        element: tuple[Any, ...] = ()
+        began = start = now = clock()
+        until = began + QUICK_S
+        try:
+            while not ledger.halted:
+                start = now
+                try:
+                    place, element = claim()
+                except IndexError:
+                    share.busy += now - began
+                    more = not self._calls.again and self._drew()
+                    began = now = clock()
+                    if more:
+                        continue
+                    return bool(self._calls.again)
+                call_context.element = place
+                value = function(*element)
+                if outlet is None or arrive is None:
+                    results[place] = value
+                    place = -1
+                else:
+                    if type(value) is not last:
+                        last = awaited(value).__class__
+                    results[place] = value
+                    done, place = place, -1
+                    arrive(done)
+                    if outlet.asleep:
+                        outlet.rouse()
+                element, value = (), None
+                now = clock()
+                share.elements += 1
+                if now - start > longest:
+                    longest = now - start
+                    share.longest = start, longest
+                if context != base:
+                    return True
+                if now > until and ledger.ready:
+                    return False
+            return False
+        except BaseException as error:
+            if place < 0:
+                if isinstance(error, Exception) and not comparable(context, base):
+                    return True
+                raise
+            now = clock()
+            self._calls.failed((place, element), error, share, b"", start)
+            return True
+        finally:
+            share.busy += now - began
+            share.end = now
+
+    def _draw_group(
+        self,
+        call_context: CallContext,  # noqa: ARG002 - as for `_draw_plain`
+        share: MapShare,
+        context: contextvars.Context,  # noqa: ARG002
+        base: contextvars.Context,  # noqa: ARG002
+    ) -> bool:
+        """Have the next elements called elsewhere, as many as are to travel together; return whether to go on."""
+        state, placed = self.state, self._placed
+        assert placed is not None
+        if state.stopped or not (state.window or self._drew()):
+            return bool(self._calls.again)
+        group = ElementGroup(state, group_size(placed.place, state, self._most))
+        more = max(len(group) - 1, 0)
+        with self._lock:
+            self._travelling += more
+        try:
+            submitted = group.submit(placed)
+            self._settle_failed(group, share)
+            while submitted is not None:
+                made = placed.wait(submitted)
+                submitted = group.settle(made, partial(_note, share))
+                self._settle_failed(group, share)
+                if group.back:
+                    for element, digest in group.back:
+                        self._calls.call_later(element, digest)
+                    group.back.clear()
+                    self.ask()
+        finally:
+            with self._lock:
+                self._travelling -= more
+        return True
+
+    def _settle_failed(self, group: ElementGroup, share: MapShare) -> None:
+        for element, error, digest, start, _ in group.failed:
+            self._calls.failed(element, error, share, digest, start)
+        group.failed.clear()
 
     def _draw_one(
         self,
@@ -198,7 +355,7 @@ class ThreadMap:
         state, run_state = self.state, self._run_state
         late: Late | None = None
         try:
-            element, late = self._again.popleft()
+            element, late = self._calls.again.popleft()
         except IndexError:
             if not state.window and not self._drew():
                 return False
@@ -208,233 +365,41 @@ class ThreadMap:
                 return True  # another worker was faster
         own = call_context if run_state.recorder is None else call_context.own(state.index, element[0])
         own.element = element[0]
+        run_state.whereabouts.elements[own.worker] = state.index, element[0]
         CURRENT_CALL.set(own)
         if run_state.decimals is not None:
             own_decimals(run_state.decimals)
         try:
             if late is not None:
-                self._failed(element, late.error, share, late.digest, late.start, late.straggler)
+                self._calls.failed(element, late.error, share, late.digest, late.start, late.straggler)
             elif run_state.ledger.halted:
-                self._drop(element[0])
+                self._calls.drop(element[0])
             else:
-                self._call(element, own, share)
+                self._calls.call(element, own, share)
         finally:
             own.attempt = 1
             own.over = own is not call_context
         return True
 
-    def _call(self, element: Element, own: CallContext, share: MapShare) -> None:
-        state, start, digest = self.state, time.perf_counter(), b""
-        place, args = element
-        retry = self._retries.get(place)
-        try:
-            if retry is not None:
-                digest = retry.digest
-                retry.begin()
-                own.attempt = retry.made
-            else:
-                known = state.digest(place, args)
-                if known is None:  # it was recorded
-                    return
-                digest = known
-                if not isinstance(state.options.retries, int):  # such rules see each attempt, the first one too
-                    retry = self._retry(element, digest, start)
-            value = awaited(self._called(element, own, share, digest, start))
-            if retry is not None:
-                seconds, returned, value = retry.judge(returned=True, value=value)
-                if seconds is not None:
-                    self._pause(element, retry, seconds)
-                    return
-                if not returned:
-                    raise GiveUp(value)
-                start = retry.start
-            state.returned(place, digest, value, start, time.perf_counter(), own.attempt)
-        except Abandoned:
-            raise
-        except BaseException as error:
-            self._failed(element, error, share, digest, start)
-        else:
-            self._forget(place)
-            share.count(failed=False)
-
-    def _called(self, element: Element, own: CallContext, share: MapShare, digest: bytes, start: float) -> Any:
-        """Make the call of an element, within its timeout if it has one."""
-        state, args = self.state, element[1]
-        seconds, began = state.options.timeout, time.perf_counter()
-        try:
-            if seconds is None:
-                return state.function(*args)
-            worker = self._workers.worker
-            if worker.deadline is None:
-                return self._elsewhere(seconds, element, own, digest, start)
-            worker.deadline.begin(seconds, self._give_up, element, seconds, own, share, worker, digest, start)
-            return watched(worker.deadline, own, state.function, args, {})
-        finally:
-            share.note(began, time.perf_counter())
-
-    def _elsewhere(self, seconds: float, element: Element, own: CallContext, digest: bytes, start: float) -> Any:
-        """Make a call in a thread of its own, where the calling one cannot be left behind."""
-        state, (place, args) = self.state, element
-        timed = TimedCall(self._run_state, state.index, own.attempt, place)
-        try:
-            return timed.make(seconds, state.function, args, {})
-        except BaseException:
-            if timed.hung is not None and state.options.retries:
-                self._retry(element, digest, start).hung = timed.hung
-            raise
-
-    def _give_up(
-        self,
-        element: Element,
-        seconds: float,
-        own: CallContext,
-        share: MapShare,
-        worker: Worker,
-        digest: bytes,
-        start: float,
-        straggler: Straggler,
-    ) -> None:
-        """Give up a call that takes too long. In the watcher's thread, which runs nothing of the user's."""
-        own.abandoned = own.over = True
-        error = too_long(self._run_state, self.state.index, seconds)
-        self._again.append((element, Late(error, start, own.worker, straggler, digest)))
-        self.state.took_part(share)
-        with self._lock:
-            self._active -= 1
-        worker.abandon(self._ask)
-
-    # What follows from a failure
-
-    def _failed(
-        self,
-        element: Element,
-        error: BaseException,
-        share: MapShare,
-        digest: bytes,
-        start: float,
-        straggler: Straggler | None = None,
-    ) -> None:
-        state, place = self.state, element[0]
-        if isinstance(error, GiveUp):
-            error = error.error
-        elif state.options.retries:
-            retry = self._retry(element, digest, start)
-            retry.hung = straggler or retry.hung
-            seconds, returned, value = retry.judge(returned=False, value=error)
-            if seconds is not None:
-                self._pause(element, retry, seconds)
-                return
-            if returned:
-                try:
-                    state.returned(place, digest, awaited(value), retry.start, time.perf_counter(), retry.made)
-                except BaseException as failure:  # it cannot be recorded
-                    returned, value = False, failure
-            if returned:
-                self._forget(place)
-                share.count(failed=False)
-                return
-            error = value
-        made = self._forget(place)
-        state.raised(place, error, start, made)
-        share.count(failed=True)
-
-    def _retry(self, element: Element, digest: bytes, start: float) -> Retry:
-        place, args = element
-        retry = self._retries.get(place)
-        if retry is None:
-            call: Call = self.state.function, args, {}
-            retry = self._retries[place] = Retry(self.state.options, call, start, digest)
-        return retry
-
-    def _forget(self, place: int) -> int:
-        """Let go of the attempts of an element that has ended; return how many there were."""
-        retry = self._retries.pop(place, None)
-        if retry is None:
-            return 1
-        retry.state.forget()
-        retry.error = None
-        return retry.made
-
-    def _pause(self, element: Element, retry: Retry, seconds: float) -> None:
-        """Have an element called again in so many seconds."""
-        self._run_state.report("task_retrying", self.state.index, retry.made, None, retry.error)
-        if seconds <= 0 or self._workers.worker.alone:
-            self._run_state.wait_halted(seconds)
-            self._again.append((element, None))
-            return
-        with self._lock:
-            self._paused += 1
-        self._workers.pause(seconds, partial(self._resume, element))
-
-    def _resume(self, element: Element) -> None:
-        """Have a worker call an element whose pause is over. In the watcher's thread."""
-        with self._lock:
-            self._paused -= 1
-            if self._ended:
-                return
-            self._again.append((element, None))
-        self._ask()
-
-    def _drop(self, place: int) -> None:
-        """Take note that an element will not be called any more: it ends as its last attempt did, if it had one."""
-        retry = self._retries.get(place)
-        error = None if retry is None else retry.error
-        if retry is None or error is None:
-            self.state.drop()
-        else:
-            self.state.raised(place, error, retry.start, self._forget(place))
-
     # The end
-
-    def _end_paused(self) -> None:
-        """End the elements that pause, or were given up, when nothing new may start."""
-        while self._again:
-            (place, _), late = self._again.popleft()
-            if late is not None:
-                self.state.raised(place, late.error, late.start, self._forget(place))
-            else:
-                self._drop(place)
-        for place in list(self._retries):
-            self._drop(place)
 
     def end_left(self) -> None:
         """End the map if it has begun and all workers have left it before its end, as nothing new may start."""
         run_state, index = self._run_state, self.state.index
-        if self.state.began is None or self._ended or run_state.ledger.ends[index] is not None:
+        if self.state.began is None or self.ended or run_state.ledger.ends[index] is not None:
             return
-        self._ended = True
-        self._end_paused()
+        self.ended = True
+        self._calls.end_paused()
         try:
             run_state.finished(index, self.state.conclude(), time.perf_counter())
         except BaseException as error:
             run_state.raised(index, error, in_order=self.state.in_order)
 
-
-class ThreadMaps:
-    """The map tasks of a run, or of one of its stages, that threads work on."""
-
-    def __init__(self, run_state: RunState) -> None:
-        self._run_state = run_state
-        self._lock = threading.Lock()
-        self._maps: dict[int, ThreadMap] = {}
-
-    def join(self, workers: Workers, index: int, map_function: MapFunction, *, in_order: bool) -> list[Any]:
-        """Work on a map; return its results in the last worker on it, else raise `LeaveTask`."""
-        run_state = self._run_state
-        with self._lock:
-            job = self._maps.get(index)
-            if job is None:
-                options = run_state.plan.options.get(index, PLAIN)
-                job = ThreadMap(run_state, workers, index, map_function, options, in_order=in_order)
-                self._maps[index] = job
-                run_state.maps[index] = job.state
-        return job.join(CURRENT_CALL.get())
-
-    def end_left(self) -> None:
-        """End the maps that all workers have left before their end."""
-        for job in self._maps.values():
-            job.end_left()
-
     def close(self) -> None:
-        """Let go of the maps, which hold those who work on them."""
-        self._maps = {}
+        """Let go of what refers to the map: no cycle may stay."""
+        self._calls.close()
+
+
+def _note(share: MapShare, start: float, end: float) -> None:
+    share.note(start, end)
+    share.count(failed=False)

@@ -1,4 +1,4 @@
-"""All that changes while a map is made, whoever makes its calls: what is drawn, what has ended, what failed.
+"""All that changes while a map runs, on any engine: which elements are drawn, have ended, and have failed.
 
 iterables ──draw (one at a time)──▶ window ──claim──▶ a call ──returned, raised──▶ results ──conclude──▶ the value
                                     ≤ WINDOW elements drawn and not yet begun
@@ -11,32 +11,31 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from operator import length_hint
 from typing import Any
 
+from procession._engine.map_shares import MapShares
+from procession._engine.outlets import Feed, Outlet, Results
+from procession._engine.recorded_elements import RecordedElements
+from procession._engine.run_deadline import ended_early
 from procession._engine.run_state import RunState
+from procession._engine.streams import WINDOW
+from procession._engine.suspension import suspended_map
 from procession._engine.tracebacks import annotate, stripped
 from procession._engine.unawaited import unawaited, unawaited_in
-from procession._model.map_share import MapShare
-from procession._model.outcome import Away
+from procession._engine.unfinished import Unfinished, skipped_element, skipped_task
+from procession._model.outcome import Away, NotKept
 from procession._model.progress import Progress
-from procession._model.record import WHOLE
 from procession._model.task import MapFunction, Options, check_iterables
 from procession._model.text import counted, shown
+from procession._plan.pipelines import AT_HAND
 from procession._plan.wiring import bound
-from procession.errors import PlanChangedError, TaskCancelled
-
-WINDOW = 64
-"""Elements drawn from the iterables and not yet begun, at most."""
+from procession.errors import TaskCancelled, TaskSuspended
 
 QUICK_S = 0.001
 """A source that takes longer than this for an element is slow: each element is handed out as soon as it is there."""
-
-_AT_HAND = frozenset({list, tuple, range, str, bytes, dict, set, frozenset})
-"""Types of iterables whose elements are there already, so that to draw from them takes no time."""
-
-_REMEDY = "Start under another run id, or with allow_changes=True"
 
 Element = tuple[int, tuple[Any, ...]]
 """The place of an element, and the arguments of its call."""
@@ -45,24 +44,27 @@ Element = tuple[int, tuple[Any, ...]]
 class MapState:
     """The state of the call of one map task.
 
-    Its `window` holds the elements that are drawn and not begun: whoever pops one owns it, as popping is atomic. The
-    place of each element in the results is written by its owner alone; what several may change is guarded by a lock.
+    Its `window` holds the elements that are drawn and not begun. The worker that pops one owns it: popping is atomic.
+    Only the owner of an element writes its place in the results; what several workers may change is guarded by a lock.
     """
 
     __slots__ = (
+        "_closed",
         "_cut_short",
         "_drawing",
         "_elements",
         "_errors",
+        "_feed",
         "_lock",
-        "_moved",
-        "_recalled",
         "_recorded",
         "_refill",
         "_run_state",
+        "_skipped",
+        "_suspended",
+        "asleep",
         "at_hand",
         "began",
-        "drawing_s",
+        "constants",
         "drawn",
         "exhausted",
         "failure",
@@ -72,6 +74,7 @@ class MapState:
         "length",
         "map_function",
         "options",
+        "outlet",
         "results",
         "shares",
         "where",
@@ -84,7 +87,9 @@ class MapState:
         self._run_state = run_state
         self.index = index
         self.map_function = map_function
-        self.function = map_function.function
+        self.constants = bound((), run_state.plan.calls[index][2], run_state.ledger.values)[1]
+        """The keyword arguments of each call."""
+        self.function = map_function.with_constants(self.constants)
         self.options = options
         self.in_order = in_order
         self.where = f"process {shown(run_state.process_name)!r}, task {index} ({shown(run_state.name(index))})"
@@ -97,32 +102,65 @@ class MapState:
         """Whether all elements are drawn. Set after the last of them is in the window."""
         self.at_hand = False
         """Whether drawing takes no time."""
-        self.drawing_s = 0.0
-        """How many seconds were spent in drawing since `took_part` asked last."""
         self.began: float | None = None
         """When the first worker came, as a reading of the clock."""
         self.failure: BaseException | None = None
         """What the map as a whole fails with."""
-        self.shares: list[MapShare] = []
-        """The parts that workers have had in the map."""
-        self._recorded = {} if run_state.recorder is None else dict(run_state.recorder.elements(index))
-        may_move = run_state.recorder is not None and run_state.recorder.allow_changes
-        self._moved = {one.digest: one for one in self._recorded.values()} if may_move else {}
-        self._recalled = 0
-        self.results: list[Any] = []
+        self.shares = MapShares(run_state, index)
+        recorder = run_state.recorder
+        self._recorded = (
+            None if recorder is None else RecordedElements(run_state, recorder, index, self.constants, self.where)
+        )
+        streams = run_state.streams
+        self.outlet: Outlet | None = None if streams is None else streams.outlets.get(index)
+        """Where the elements go as they end, if others take them."""
+        self._feed: Feed | None = None if streams is None else streams.feed_of(index)
+        self.results: Results = [] if self.outlet is None else self.outlet.results
         """The value of each element that was drawn, `None` until it has ended well."""
+        self.asleep = False
+        """Whether nothing can be drawn until the driver is woken up."""
+        self._skipped: list[int] = []
+        """Elements that are not called, as one that they take has failed."""
+        self._suspended: dict[int, str] = {}
+        """What elements wait for that were left for that, in words."""
+        self._closed = False
+        """Whether nobody takes the elements any more, nor are they kept."""
         self._errors: dict[int, BaseException] = {}
         self._cut_short = False
         self._elements: Iterator[tuple[Any, ...]] | None = None
         self._refill = 1
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # of the same thread, as a signal handler may ask for the progress
         self._drawing = threading.Lock()  # held while the iterables are drawn from, which may take long
 
     # Elements
 
+    @property
+    def streamed(self) -> bool:
+        """Whether elements come from other maps as they end, or go to others."""
+        return self.outlet is not None or self._feed is not None
+
+    def wake_by(self, wake: Callable[[], object]) -> None:
+        """Have `wake` called when something can be drawn again, after it could not."""
+        if self.outlet is not None:
+            self.outlet.wake = wake
+        if self._feed is not None:
+            self._feed.wake = wake
+
+    def rise(self) -> None:
+        """Take note that the driver was woken up."""
+        self.asleep = False
+        if self.outlet is not None and not self.outlet.source.wanted and not self.exhausted:
+            self._close()
+
     def open(self, start: float) -> None:
         """Bind and check the iterables, and begin to iterate over them. Raises for those that cannot be iterated."""
         self.began = start
+        if self._feed is not None:
+            self._feed.bind()
+            self.at_hand = True
+            if self._run_state.verbose:
+                self._run_state.report("task_started", self.index, 1, None)
+            return
         given = bound(self._run_state.plan.calls[self.index][1], {}, self._run_state.ledger.values)[0]
         # What is drawn from has to be here; its elements may be kept elsewhere.
         iterables = tuple(value.fetch() if isinstance(value, Away) else value for value in given)
@@ -133,7 +171,7 @@ class MapState:
 
             check_order(iterables, self.where)
         self.length = max(map(_about, iterables))
-        self.at_hand = all(type(iterable) in _AT_HAND for iterable in iterables)
+        self.at_hand = all(type(iterable) in AT_HAND for iterable in iterables)
         iterators = [iter(iterable) for iterable in iterables]
         if any(iterator is iterable for iterator, iterable in zip(iterators, iterables, strict=True)):
             self.map_function.spent = True
@@ -167,7 +205,13 @@ class MapState:
             if self.window:
                 return True
             most = int(min(limit - self.drawn, most))  # others may have drawn meanwhile
-            if self.exhausted or self._elements is None or most <= 0:
+            if self.outlet is not None and not self.exhausted:
+                most = self._bounded(self.outlet, most)
+            if self.exhausted or most <= 0:
+                return False
+            if self._feed is not None:
+                return self._draw_fed(self._feed, min(WINDOW, most))
+            if self._elements is None:
                 return False
             start, before = time.perf_counter(), self.drawn
             try:
@@ -180,7 +224,9 @@ class MapState:
                 self.fail(self._clear(error))
                 return False
             finally:
-                self.drawing_s += time.perf_counter() - start
+                self.shares.drawing_s += time.perf_counter() - start
+                if self.outlet is not None:
+                    self.outlet.note_drawn(self.drawn, over=self.exhausted)
             return self.drawn > before
         finally:
             self._drawing.release()
@@ -190,7 +236,7 @@ class MapState:
         try:
             drawn.extend(enumerate(islice(elements, wanted), self.drawn))
         finally:  # what came before an error is not lost with it
-            self.results += [None] * len(drawn)
+            self._make_room(self.drawn + len(drawn))
             self.drawn += len(drawn)
             self.window.extend(drawn)
         self.exhausted = len(drawn) < wanted
@@ -199,7 +245,7 @@ class MapState:
         start, before = time.perf_counter(), self.drawn
         quick = True
         for element in islice(elements, wanted):
-            self.results.append(None)
+            self._make_room(self.drawn + 1)
             self.window.append((self.drawn, element))
             self.drawn += 1
             if tell is not None:
@@ -211,6 +257,73 @@ class MapState:
             self.exhausted = self.drawn - before < wanted
         # A slow source gets to hand out each element as soon as there is one.
         self._refill = min(WINDOW, self._refill * 2) if quick else 1
+
+    def _draw_fed(self, feed: Feed, wanted: int) -> bool:
+        """Draw what other maps have handed on, until there is something in the window."""
+        while not (self.window or self.exhausted) and wanted > 0:
+            self.asleep = True  # before it is looked: the driver may be woken up right after that
+            elements, taker = feed.take(wanted), feed.taker
+            if elements:
+                self.asleep = False
+                self._take(elements)
+            elif taker.uneven:
+                self.exhausted = True
+                self.fail(ValueError(f"{self.where}: the iterables of a map must be equally long"))
+            elif taker.over or taker.cut or taker.closed:
+                self.asleep, self.exhausted, self._cut_short = False, True, taker.cut or not taker.over
+            else:
+                break
+            if self.outlet is not None:
+                if self._cut_short:
+                    self.outlet.cut()
+                self.outlet.note_drawn(self.drawn, over=self.exhausted)
+                wanted = 0 if self.exhausted else self._bounded(self.outlet, wanted)
+        return bool(self.window)
+
+    def _take(self, elements: list[Element]) -> None:
+        """Put elements into the window that were handed on; those that failed have complemented places."""
+        self._make_room(max(max(place, ~place) for place, _ in elements) + 1)
+        self.drawn += len(elements)
+        self.window.extend(element for element in elements if element[0] >= 0)
+        for place, _ in elements:
+            if place < 0:
+                self._skip(~place)
+
+    def _bounded(self, outlet: Outlet, most: int) -> int:
+        """Return how many elements may be drawn, of those that would be, so that those who take them keep up."""
+        if not outlet.source.wanted:
+            self._close()
+            return 0
+        self.asleep = True  # as in `_draw_fed`
+        room = outlet.room(self.drawn)
+        if room is None or room > 0:
+            self.asleep = False
+            return most if room is None else min(most, room)
+        return 0
+
+    def _close(self) -> None:
+        """Draw nothing more, and begin nothing more: nobody takes it."""
+        self._closed = True
+        self.drawn -= len(self.window)
+        self.window.clear()
+        self.exhausted = True
+        self._close_feed()
+
+    def _make_room(self, length: int) -> None:
+        results = self.results
+        if isinstance(results, list) and len(results) < length:
+            results += [None] * (length - len(results))
+
+    def _skip(self, place: int) -> None:
+        """Leave an element out: one that it takes has failed."""
+        self._skipped.append(place)
+        self.shares.count_uncalled()
+        if self.outlet is not None:
+            self.outlet.hand_on(~place)
+
+    def _close_feed(self) -> None:
+        if self._feed is not None:
+            self._feed.close()
 
     def _clear(self, error: BaseException) -> BaseException:
         if isinstance(error, ValueError) and str(error).startswith("zip() argument"):
@@ -231,20 +344,29 @@ class MapState:
         exhausted = self.exhausted  # asked first: another thread fills the window, and says so after that
         return self.stopped or (exhausted and not self.window)
 
-    # What became of them
+    # Their ends
 
     def digest(self, place: int, element: tuple[Any, ...]) -> bytes | None:
-        """Return the digest of an element that is to be called; of another, take what was recorded and return `None`.
+        """Return the digest of an element that is to be called. For a recorded one, take its value and return `None`.
 
-        Raises for an element that has none, or is not the one that was recorded.
+        Raises for an element that has no digest, or is not the recorded one.
         """
-        run_state = self._run_state
-        digest = b"" if run_state.recorder is None else self._checked(place, element)
-        if place in self._recorded:
-            self.results[place] = self._recorded[place].value
-            with self._lock:
-                self._recalled += 1
-            return None
+        run_state, digest = self._run_state, b""
+        if self._recorded is not None:
+            labels = run_state.labels
+            if labels is not None:
+                labels.note(self.index, place, element)
+            digest = self._recorded.digest(place, element)
+            recorded = self._recorded.get(place)
+            if recorded is not None:
+                if labels is not None:
+                    labels.take(self.index, place)
+                self.shares.count_uncalled()
+                self.results[place] = recorded.value
+                if self.outlet is not None:
+                    self.outlet.hand_on(place)
+                return None
+            self._recorded.note_change()
         if run_state.verbose:
             run_state.report("element_started", self.index, 1, None, element=place)
         return digest
@@ -259,34 +381,48 @@ class MapState:
         attempts: int = 1,
         encoded: bytes | None = None,
     ) -> None:
-        """Take note of what an element's call returned. Raises for a value that cannot be recorded.
+        """Settle an element whose call returned. Raises for a value that cannot be recorded.
 
         `encoded` is the value as the journal keeps it, where that is there already.
         """
-        run_state = self._run_state
-        run_state.element_finished(self.index, place, digest, value, start, attempts, encoded)
-        self.results[place] = value
+        run_state, recording, outlet = self._run_state, self._run_state.recording, self.outlet
+        self.results[place] = value  # first, as whoever commits the record hands it on
+        if recording is not None:
+            then = None if outlet is None else partial(outlet.hand_on, place)
+            recording.element_returned(self.index, place, digest, value, start, attempts, encoded, then)
+        elif outlet is not None:
+            outlet.hand_on(place)
         self._attempted(attempts)
         if run_state.verbose:
             run_state.report("element_completed", self.index, attempts, end - start, element=place)
 
     def raised(self, place: int, error: BaseException, start: float, attempts: int = 1) -> None:
-        """Take note of what an element's call raised."""
+        """Settle an element whose call raised."""
         run_state = self._run_state
+        error = ended_early(run_state, error)
         BaseException.with_traceback(error, stripped(error.__traceback__))
+        if isinstance(error, TaskSuspended) and run_state.recorder is not None:
+            self._suspended[place] = str(error)
+            if self.outlet is not None:  # those who take the elements would go on without this one
+                self.outlet.cut()
+            return
         annotate(error, run_state.process_name, self.index, run_state.name(self.index), attempts, place)
-        if place not in self._recorded:
-            run_state.element_raised(self.index, place, error, start, attempts)
+        stopped = isinstance(error, TaskCancelled) and run_state.ledger.halted
+        known = stopped or (self._recorded is not None and self._recorded.get(place) is not None)
+        if run_state.recording is not None and not known:
+            run_state.recording.element_raised(self.index, place, error, start, attempts)
         self._attempted(attempts)
-        if isinstance(error, TaskCancelled) and run_state.ledger.halted:
+        if stopped:
             self._cut_short = True
         elif run_state.ledger.on_error == "stop" or not isinstance(error, Exception):
             self.fail(error)
         else:
             self._errors[place] = error
+            if self.outlet is not None:
+                self.outlet.hand_on(~place)
 
     def drop(self) -> None:
-        """Take note that an element that was drawn will not be called."""
+        """Count an element that was drawn and will not be called: the map cannot complete."""
         self._cut_short = True
 
     def _attempted(self, attempts: int) -> None:
@@ -297,43 +433,40 @@ class MapState:
                 counted[self.index] = max(attempts, counted.get(self.index, 1))
 
     def fail(self, error: BaseException) -> None:
-        """Take note of what ends the map as a whole, the first time."""
+        """Fail the map as a whole; only the first failure counts."""
         with self._lock:
             if self.failure is not None:
                 return
             self.failure = error
         self.window.clear()
+        if self.outlet is not None:
+            self.outlet.cut()
+        self._close_feed()
         self._run_state.fail_early(self.index, error, in_order=self.in_order)
-
-    def share(self, worker: str) -> MapShare:
-        """Return the part of a worker that comes to the map now."""
-        share = MapShare(self.index, worker, time.perf_counter())
-        self.shares.append(share)
-        return share
-
-    def took_part(self, share: MapShare) -> None:
-        """Take note that a worker leaves."""
-        with self._lock:
-            share.drawn, self.drawing_s = self.drawing_s, 0.0
-        self._run_state.took_part(share)
-
-    @property
-    def ended(self) -> int:
-        """How many elements have ended."""
-        return self._recalled + sum(share.elements for share in list(self.shares))
 
     @property
     def progress(self) -> Progress:
         """How far the map has come, in elements."""
-        total = self.drawn if self.exhausted else max(self.drawn, self.length)
-        return Progress(self.ended, sum(share.failed for share in list(self.shares)), total)
+        total = self.total
+        return self.shares.progress(self.drawn if total is None else total)
+
+    @property
+    def total(self) -> int | None:
+        """How many elements there are; `None` as long as nobody knows."""
+        if self.exhausted:
+            return self.drawn
+        return self.length if self.drawn <= self.length > 0 else None
 
     # The end
 
-    def conclude(self) -> list[Any]:
-        """Return the results, or raise what the map came to."""
-        self._fail_unawaited()
-        results, self.results = self.results, []
+    def conclude(self) -> list[Any] | NotKept:
+        """Return the results, or raise the failure of the map."""
+        if self.outlet is None:
+            self._fail_unawaited()
+        else:
+            self.outlet.note_drawn(self.drawn, over=True)
+        self._close_feed()
+        results: list[Any] | NotKept = self._whole()
         errors, self._errors = self._errors, {}
         failure, self.failure = self.failure, None
         self._elements = None
@@ -341,69 +474,50 @@ class MapState:
         try:
             if failure is not None:
                 raise failure
-            if self._cut_short or self.window or not self.exhausted:
-                raise TaskCancelled(f"a map was stopped after {self.drawn} elements")
-            self._check_length(len(results))
-            if errors:
+            self._check_whole(results)
+            if isinstance(results, list):
+                for place in self._skipped:
+                    results[place] = skipped_element(run_state, self.index, place)
                 for place, error in errors.items():
                     results[place] = error
+            if errors:
                 if run_state.ledger.on_error == "return":
                     run_state.ledger.values[self.index] = results
-                count = counted(len(results), "element")
+                count = counted(self.drawn, "element")
                 text = f"{len(errors):,} of {count} of {shown(run_state.name(self.index))} failed"
                 raise BaseExceptionGroup(text, [errors[place] for place in sorted(errors)])
+            if self._suspended or self._skipped:
+                raise suspended_map(self._suspended) if self._suspended else Unfinished("skipped", results)
             if run_state.verbose:
                 run_state.report("task_completed", self.index, 1, time.perf_counter() - (self.began or 0.0))
             return results
         finally:
             del failure, errors
 
+    def _check_whole(self, results: list[Any] | NotKept) -> None:
+        """Raise if there are elements that have not been called."""
+        halted = self._run_state.ledger.halted
+        if self._closed and not halted:
+            raise Unfinished("cancelled", results)
+        if self._cut_short or self._closed or self.window or not self.exhausted:
+            if self._feed is not None and self._feed.taker.cut and not halted:
+                raise Unfinished("skipped", skipped_task(self._run_state, self.index))
+            raise TaskCancelled(f"a map was stopped after {self.drawn} elements")
+        if self._recorded is not None:
+            self._recorded.check_length(self.drawn)
+
+    def _whole(self) -> list[Any] | NotKept:
+        """Return what stands in the results for the map."""
+        results, self.results = self.results, []
+        if isinstance(results, list):
+            return results
+        return NotKept(self.drawn - len(self._skipped) - len(self._errors))
+
     def _fail_unawaited(self) -> None:
-        """Fail elements that returned a coroutine: a look at each value as it comes would cost plain calls too much."""
-        for place in unawaited_in(self.results):
+        """Fail elements that returned a coroutine. Checked at the end: to check each value would slow calls down."""
+        for place in unawaited_in(self.results) if isinstance(self.results, list) else ():
             error, self.results[place] = unawaited(self.results[place]), None
             self.raised(place, error, self.began or 0.0)
-
-    def _check_length(self, length: int) -> None:
-        """Refuse, or forget, what was recorded of elements that there are no more."""
-        recorder = self._run_state.recorder
-        last = WHOLE if recorder is None else recorder.last_element(self.index)
-        if recorder is None or last < length:
-            return
-        if not recorder.allow_changes:
-            raise PlanChangedError(
-                f"{self.where}: its iterables gave {length:,} elements, and element {last:,} was recorded. {_REMEDY}, "
-                "which forgets those that are gone"
-            )
-        recorder.forget_elements(self.index, length)
-
-    # Recorded elements
-
-    def _checked(self, place: int, element: tuple[Any, ...]) -> bytes:
-        """Return the digest of an element, and forget what was recorded in its place if that was another."""
-        from procession._plan.identity import digest_element  # which the journal has imported
-
-        digest = digest_element(element, self.where)
-        recorded = self._recorded.get(place)
-        if self._run_state.recorder is not None and self._run_state.recorder.allow_changes:
-            if recorded is None or recorded.digest != digest:
-                self._recorded.pop(place, None)
-                self._find_elsewhere(place, digest)
-            return digest
-        if recorded is not None and recorded.digest != digest:
-            raise PlanChangedError(
-                f"{self.where}: element {place:,} is not the one that was recorded. {_REMEDY}, which calls it again"
-            )
-        return digest
-
-    def _find_elsewhere(self, place: int, digest: bytes) -> None:
-        """Take for an element what is recorded of the same one at another place, and record it here, too."""
-        found = self._moved.get(digest)
-        if found is not None:
-            self._run_state.element_finished(
-                self.index, place, digest, found.value, time.perf_counter(), found.attempts
-            )
-            self._recorded[place] = found
 
 
 def _about(iterable: object) -> int:

@@ -8,12 +8,16 @@
 A run without a journal has no such object. All records are made here, from the same facts about a call's end.
 """
 
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from procession._engine.commit import GroupCommit, Recorder
+from procession._engine.failed_attempts import FailedAttempts
+from procession._engine.labels import Labels
 from procession._model.log import Logs
+from procession._model.log_head import with_head
 from procession._model.record import WHOLE, Record
 from procession._model.text import described
 
@@ -27,6 +31,10 @@ class RecordedRun(Protocol):
     """When the run began, in seconds since the epoch."""
     began: float
     """The same moment as a reading of the clock."""
+    labels: Labels | None
+    """What makes the labels of its calls, if any has one."""
+    failed_attempts: FailedAttempts
+    """The attempts that were followed by others."""
 
     def name(self, index: int) -> str:
         """Return a task's name."""
@@ -82,6 +90,8 @@ class CallRecording:
         if error is None and encoded is None:
             encoded = self.recorder.encode(value)
         log = self.logs.take((index, element)) if self.logs else None
+        label = None if run.labels is None else run.labels.take(index, element)
+        failed = run.failed_attempts.take(index, element, start)[: attempts - 1] if attempts > 1 else ()
         self.commits.add(
             Record(
                 index=index,
@@ -90,15 +100,34 @@ class CallRecording:
                 name=run.name(index),
                 digest=digest,
                 value=encoded,
-                error=None if error is None else _text(error),
+                error=None if error is None else error_text(error),
                 attempts=attempts,
                 started_at=run.epoch + start - run.began,
                 duration=end - start,
                 worker=run.worker_at(index),
-                log=None if log is None else log.text(),
+                log=with_head(label, failed, None if log is None else log.text()),
             ),
             then,
         )
+
+    def element_returned(
+        self,
+        index: int,
+        element: int,
+        digest: bytes,
+        value: object,
+        start: float,
+        attempts: int,
+        encoded: bytes | None = None,
+        then: Callable[[], object] | None = None,
+    ) -> None:
+        """Record that an element of a map returned now. `encoded` and `then` are as for `record`."""
+        end = time.perf_counter()
+        self.record(index, element, attempts, start, end, value=value, encoded=encoded, digest=digest, then=then)
+
+    def element_raised(self, index: int, element: int, error: BaseException, start: float, attempts: int) -> None:
+        """Record that an element of a map raised now."""
+        self.record(index, element, attempts, start, time.perf_counter(), error=error)
 
     def _lose(self, error: BaseException, records: Sequence[Record]) -> None:
         """Fail the tasks whose records were never committed."""
@@ -107,7 +136,7 @@ class CallRecording:
                 self._run.lose(record.index, error)
 
 
-def _text(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return an error in a line, and its traceback below it, of bounded length."""
     try:
         text = "".join(traceback.format_exception(error))

@@ -1,6 +1,6 @@
 """Retries of a call, step by step: which attempt it is at, how the last one ended, and what follows."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from procession._engine.watcher import Straggler
 from procession._model.outcome import Away
@@ -21,11 +21,11 @@ class GiveUp(BaseException):
 
 
 class Abandoned(BaseException):
-    """The call that a worker makes took too long: it was given up, and the worker with it."""
+    """Ends the loop of a worker that was abandoned, as its call took too long."""
 
 
 class Late(NamedTuple):
-    """A call that was given up at its timeout, until a worker sees to what follows."""
+    """A call that was abandoned at its timeout and that no worker has settled yet."""
 
     error: BaseException
     start: float
@@ -36,8 +36,19 @@ class Late(NamedTuple):
     """Of an element of a map, its digest."""
 
 
+class Held(NamedTuple):
+    """A call that its limits hold back, or that a service has put off, until it is made."""
+
+    digest: bytes = b""
+    """Of an element of a map, its digest."""
+    error: BaseException | None = None
+    """What was raised before."""
+    start: float | None = None
+    """When the first attempt began, as a reading of the clock."""
+
+
 class Retry:
-    """The attempts of one call of which at least one has failed, or whose rules want to see each of them."""
+    """The attempts of one call, after one has failed, or from the start where rules of the user's own judge each."""
 
     __slots__ = ("context", "digest", "error", "hung", "made", "start", "state")
 
@@ -52,14 +63,18 @@ class Retry:
         self.made = 1
         """How many attempts have begun."""
         self.error: BaseException | None = None
-        """What the last one raised; `None` where its rules did not like the value that it returned."""
+        """What the last attempt raised; `None` where it returned a value that the rules do not accept."""
         self.hung: Straggler | threading.Thread | None = None
         """Where an attempt that took too long may still go on."""
 
-    def begin(self) -> None:
-        """Take note that another attempt begins. Raises `GiveUp` where the attempt before still goes on."""
+    def check(self) -> None:
+        """Raise `GiveUp` where no other attempt may begin, as the one before still goes on."""
         if self.hung is not None and self.hung.is_alive() and self.error is not None:
             raise GiveUp(self.error)
+
+    def begin(self) -> None:
+        """Count another attempt. Raises as `check` does."""
+        self.check()
         self.made += 1
         self.error = None
         self.state.begin()
@@ -81,11 +96,23 @@ class Verdict(NamedTuple):
     """The value, or the exception."""
 
 
+class Pauses:
+    """The pauses between attempts, on all engines."""
+
+    pace: ClassVar[float] = 1.0
+    """By what they are multiplied: 0 in tests that do without them."""
+
+
+def pause(seconds: float) -> float:
+    """Return how long a pause between two attempts is, in seconds, where the rules of a task say so many."""
+    return float(seconds) * Pauses.pace
+
+
 class RetryState:
     """Applies the retry rules of one call to its attempts, one by one.
 
-    tenacity decides, and neither calls nor waits itself: so its callbacks see the function and the arguments of the
-    task, and whoever makes the attempts may make and wait for them as is right there.
+    tenacity decides, and neither calls nor waits itself. So its callbacks see the function and the arguments of the
+    task, and each engine makes the attempts, and waits between them, in its own way.
     """
 
     __slots__ = ("_looks", "_rules", "_state", "_statistics")
@@ -102,11 +129,11 @@ class RetryState:
         self.begin()
 
     def begin(self) -> None:
-        """Take note that an attempt begins."""
+        """Tell tenacity that an attempt begins."""
         self._iterate()
 
     def _iterate(self) -> object:
-        """Have tenacity take the next step. It keeps statistics by thread, and the next attempt may be in another."""
+        """Take tenacity's next step, with the statistics of this call: tenacity keeps them by thread."""
         here = self._rules.statistics
         if here is not self._statistics:
             here.update(self._statistics)
@@ -114,7 +141,7 @@ class RetryState:
         return self._rules.iter(self._state)
 
     def verdict(self, *, returned: bool, value: Any) -> Verdict:
-        """Return what follows from an attempt that returned the value, or raised it."""
+        """Return whether there is another attempt, and when, after one that returned the value, or raised it."""
         from tenacity import DoSleep
 
         if not getattr(self._rules, "enabled", True):
@@ -133,15 +160,15 @@ class RetryState:
         if not isinstance(what, DoSleep):
             return Verdict(None, returned=True, value=value if what is seen else what)
         self._state.prepare_for_next_attempt()
-        return Verdict(float(what), returned, value)
+        return Verdict(pause(what), returned, value)
 
     def forget(self) -> None:
-        """Let go of how the last attempt ended."""
+        """Drop the references to the value or error of the last attempt."""
         untie(self._rules, self._state)
 
 
 def untie(rules: "BaseRetrying", state: "RetryCallState") -> None:
-    """Let go of how the last attempt ended: what retries is a knot of references that would keep it."""
+    """Drop the references to the last value or error: tenacity's objects form cycles, which would keep it."""
     state.outcome = None
     iteration: Any = getattr(rules, "iter_state", None)  # older ones have none
     if iteration is not None:
@@ -149,7 +176,7 @@ def untie(rules: "BaseRetrying", state: "RetryCallState") -> None:
 
 
 def retrying(options: Options) -> "Retrying":
-    """Return what says when a task is attempted again. It raises what the last attempt raised, as it is."""
+    """Return the retry rules of a task. They raise the error of the last attempt as it is."""
     # Imported by the first run that has a task with retries: importing the package stays free of it.
     import tenacity
 

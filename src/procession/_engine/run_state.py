@@ -1,4 +1,4 @@
-"""The run state of one run, wherever its tasks run: its ledger, what is recorded and told of it, who asks it to stop.
+"""The run state of one run, wherever its tasks run: its ledger, what is recorded and told of it, and its end.
 
     engine ──finished, raised──▶ RunState ──▶ ledger
                                    ├──▶ journal, if there is one: a task counts as ended once its record is committed
@@ -9,62 +9,98 @@ An engine claims tasks from the ledger, has them run, and says here how they end
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import NamedTuple, Protocol, cast
+from itertools import repeat
+from typing import TYPE_CHECKING
 
-from procession._engine.call_context import CURRENT_CALL, CallContext
-from procession._engine.commit import Recorder
+from procession._engine.admission import admission_of
+from procession._engine.call_context import CURRENT_CALL, CallContext, CallsWithin
+from procession._engine.commit import CommitThread, GroupCommit, NoCommits, Recorder
 from procession._engine.decimals import base_context
+from procession._engine.driver import Driver
+from procession._engine.endings import end_unfinished, fail_unawaited, stop_begun
+from procession._engine.failed_attempts import FailedAttempts
+from procession._engine.labels import labels_of
 from procession._engine.latch import Latch
 from procession._engine.ledger import Ledger
+from procession._engine.outlets import Streams
+from procession._engine.recheck import recheck_of
 from procession._engine.recording import CallRecording
+from procession._engine.restored import edges_left, recall_kept, restore_all
+from procession._engine.run_deadline import RunDeadline, ended_early
+from procession._engine.run_progress import Ended, Part, progress_of, snapshot_of
+from procession._engine.suspension import suspend
 from procession._engine.tracebacks import annotate, stripped
-from procession._engine.unawaited import awaited, is_coroutine, unawaited, unawaited_in
+from procession._engine.unawaited import awaited, is_coroutine, unawaited
+from procession._engine.unfinished import Unfinished
+from procession._engine.unkept import Unkept, count_of
+from procession._engine.whereabouts import Whereabouts
 from procession._model.event import Event, EventName
 from procession._model.log import Log
-from procession._model.map_share import MapShare
-from procession._model.progress import Progress
-from procession._model.record import WHOLE, Recorded
+from procession._model.progress import Progress, Snapshot
+from procession._model.record import WHOLE, Record, Recorded
 from procession._model.states import OnError
 from procession._model.task import PLAIN, Call, MapFunction, Options, name_of
 from procession._model.text import shown
 from procession._plan.plan import Plan
-from procession._plan.wiring import bound
-from procession.errors import TaskCancelled
+from procession._plan.wiring import NO_STREAMS, bound
+from procession.errors import TaskCancelled, TaskSuspended
 
-
-class Part(Protocol):
-    """A task that counts as several in the progress of a run."""
-
-    @property
-    def progress(self) -> Progress:
-        """How far it has come."""
-        ...
-
-
-class Driver(Protocol):
-    """What a run state tells the engine that drives a stage, from whatever thread."""
-
-    def recruit(self, count: int) -> None:
-        """See to it that up to `count` more workers come: so many tasks became ready."""
-        ...
-
-    def commit(self) -> bool:
-        """Have what was recorded committed, as suits the engine; return whether the calling worker may go on."""
-        ...
-
-    def on_halt(self) -> None:
-        """Take note that nothing new may start in this run."""
-        ...
-
-
-class _Ended(NamedTuple):
-    progress: Progress
+if TYPE_CHECKING:
+    from procession._engine.calls_of_run import RunCalls
+    from procession._model.map_share import MapShare
 
 
 class RunState:
     """One run of a plan. `tell` is called with each event; `verbose` says whether it wants each start and end too."""
+
+    __slots__ = (
+        "__weakref__",
+        "_broken",
+        "_cancelled",
+        "_driver",
+        "_halted",
+        "_lock",
+        "_named",
+        "_watchers",
+        "admission",
+        "attempts",
+        "attentive",
+        "began",
+        "call_contexts",
+        "calls",
+        "children",
+        "commits",
+        "context",
+        "deadline",
+        "decimals",
+        "edges",
+        "epoch",
+        "failed_attempts",
+        "labels",
+        "ledger",
+        "logs",
+        "loop_thread",
+        "map_shares",
+        "maps",
+        "max_workers",
+        "nested",
+        "plan",
+        "process_name",
+        "recheck",
+        "recorded",
+        "recorder",
+        "recording",
+        "run_id",
+        "streams",
+        "suspended",
+        "tell",
+        "unkept",
+        "verbose",
+        "whereabouts",
+        "workers",
+    )
 
     def __init__(
         self,
@@ -77,83 +113,101 @@ class RunState:
         tell: Callable[[Event], None],
         verbose: bool,
         recorder: Recorder | None = None,
+        deadline: RunDeadline | None = None,
     ) -> None:
-        self.plan = plan
+        self.plan, self.deadline = plan, deadline
         self.process_name = process_name
         self.run_id = run_id
         self.max_workers = max_workers
         self.tell = tell
         self.verbose = verbose
         self.recorder = recorder
-        self.recorded: Mapping[int, Recorded] = {} if recorder is None else recorder.recorded
+        resumed = recorder is not None and recorder.executions > 1
+        self.recorded: dict[int, Recorded] = dict(recorder.recorded) if recorder is not None and resumed else {}
+        self.recheck = recheck_of(plan, self.recorded) if recorder is not None and recorder.allow_changes else None
         count = len(plan.calls)
-        edges = plan.edges
-        if self.recorded and edges:
-            left = {
-                index: tuple(need for need in needed if need not in self.recorded)
-                for index, needed in edges.items()
-                if index not in self.recorded
-            }
-            edges = {index: needed for index, needed in left.items() if needed}
-        self.edges = edges
-        self.ledger = Ledger(count, edges, on_error, done=self.recorded)
+        self.edges = edges = edges_left(plan.edges, self.recorded)
+        recall = None if self.recheck is None else partial(recall_kept, self)
+        self.ledger = Ledger(count, edges, on_error, done=self.recorded, recall=recall)
+        self.labels = labels_of(plan, self.ledger)
         self.attempts: dict[int | tuple[int, int], int] = {}
+        self.failed_attempts = FailedAttempts(elements=recorder is not None)
+        self.suspended: dict[int, str] = {}
+        """What tasks wait for that were left for that, in words."""
         self.workers: list[str | None] = [None] * count
         self.call_contexts: set[CallContext] = set()
+        self.whereabouts = Whereabouts()
+        self.calls: RunCalls | None = None
+        """What the calls share that tasks make themselves; made when the first one is."""
         self.maps: dict[int, Part] = {}
         self.map_shares: list[MapShare] = []
+        self.nested: dict[int, Callable[[], Progress]] = {}
+        """What says how far the runs have come that tasks of this run are."""
         self.children: dict[object, Callable[[], object]] = {}
         self.context, self.decimals = base_context()
         self.epoch = time.time()
         self.began = time.perf_counter()
         self.loop_thread: int | None = None
         self.recording = None if recorder is None else CallRecording(recorder, self)
+        self.commits: GroupCommit[Record] | NoCommits = (
+            NoCommits() if self.recording is None else self.recording.commits
+        )
         self.logs = None if self.recording is None else self.recording.logs
+        self._broken = False
         self._driver: Driver | None = None
+        limits = {options.limit for options in plan.options.values()}
+        self.admission = admission_of(
+            (limit for some in limits for limit in some),
+            self._later,
+            self.break_down_driver,
+            resumed=resumed,
+        )
+        """What says which calls may begin; `None` where no task has a limit."""
+        self.streams = Streams(plan, max_workers, self.break_down_driver) if plan.outlets else None
+        self.unkept = Unkept(plan, self.ledger) if plan.unkept else None
         self._named: tuple[object, str] = None, ""
         self._watchers: list[Callable[[int | None], None]] = []
-        # Not empty when there is more to do after a task than to note its end. One list, so that one test of
-        # its truth is all that a task pays where nothing depends on anything and nobody watches.
-        self.attentive: list[object] = [edges] if edges else []
+        # Not empty when there is more to do after a task than to note its end. One list, so that a task pays for one
+        # test of its truth where no task depends on another and nobody watches.
+        self.attentive: list[object] = [attended for attended in (edges, self.unkept) if attended]
         self._halted = Latch()
         self._cancelled = Latch()
         self._lock = threading.Lock()
-        for index, recorded in self.recorded.items():
-            self.ledger.values[index] = self._recall(index, recorded)
-            self.ledger.ends[index] = self.began
-            self.attempts[index] = recorded.attempts
-            self.workers[index] = recorded.worker
+        restore_all(self)
 
-    # What engines say
+    # For engines: how calls end
 
     def call_context(self, worker: str) -> CallContext:
         """Return the call context of a worker that joins."""
         call_context = CallContext(self, worker)
         self.call_contexts.add(call_context)
+        self.whereabouts.threads[worker] = threading.get_ident()
         return call_context
 
     def leave(self, call_context: CallContext) -> None:
-        """Take note that a worker has left."""
+        """Remove the call context of a worker that has left."""
         self.call_contexts.discard(call_context)
 
-    def attach(self, driver: "Driver") -> None:
-        """Have the driver of the stage that begins told what it has to see to, in place of the one before."""
+    def attach(self, driver: Driver) -> None:
+        """Set the driver of the stage that begins, in place of the one before."""
         self._driver = driver
 
     def detach(self) -> None:
-        """Tell nobody any more: the stage, or the run, is over."""
+        """Remove the driver: the stage, or the run, is over."""
         self._driver = None
 
     def recruit(self, count: int) -> None:
-        """Say that so many tasks became ready for which no worker has come yet."""
+        """Ask the driver for workers for so many tasks that became ready."""
         if self._driver is not None:
             self._driver.recruit(count)
 
     def ended(self, index: int) -> None:
-        """Go on from a task that has ended well, in the worker that goes on with one of those it made ready."""
+        """Settle a task that has ended well, and recruit workers for the tasks that it made ready, but for one."""
         freed = self.ledger.settle(index)
         if freed > 1:
             self.recruit(freed - 1)
+        if self.unkept is not None:
+            self.unkept.ended(index)
         if self._watchers:
             self.notify(index)
 
@@ -169,6 +223,10 @@ class RunState:
             if self.attentive:
                 self.ended(index)
             return
+        if self.recheck is not None and self.recheck.holds(index, recording.recorder):
+            self.recorded[index] = self.recheck.kept[index]
+            self._committed(index, value, end)
+            return
         # The elements of a map are recorded by themselves, and the map has their number.
         is_map = isinstance(self.plan.calls[index][0], MapFunction)
         recording.record(
@@ -177,81 +235,50 @@ class RunState:
             self.attempts.get(index, 1),
             self.ledger.starts[index],
             end,
-            value=len(cast("list[object]", value)) if is_map else awaited(value),
+            value=count_of(value) if is_map else awaited(value),
             encoded=None if is_map else encoded,
             then=partial(self._committed, index, value, end),
         )
 
-    def element_finished(
-        self,
-        index: int,
-        element: int,
-        digest: bytes,
-        value: object,
-        start: float,
-        attempts: int,
-        encoded: bytes | None = None,
-    ) -> None:
-        """Record that an element of a map returned. `encoded` is as for `finished`."""
-        if self.recording is not None:
-            end = time.perf_counter()
-            self.recording.record(index, element, attempts, start, end, value=value, encoded=encoded, digest=digest)
-
-    def element_raised(self, index: int, element: int, error: BaseException, start: float, attempts: int) -> None:
-        """Record that an element of a map raised."""
-        if self.recording is not None:
-            self.recording.record(index, element, attempts, start, time.perf_counter(), error=error)
-
     def commit(self) -> bool:
-        """Have what was recorded so far committed, as the engine sees fit; return whether the worker may go on."""
+        """Commit what was recorded so far, as suits the engine; return whether the calling worker may go on."""
         if self.recording is None:
             return True
         if self._driver is not None:
             return self._driver.commit()
-        self.offer()
+        self.commits.offer()
         return True
 
-    def offer(self) -> None:
-        """Commit what was recorded so far, unless another thread is at it: then that thread will."""
-        if self.recording is not None:
-            self.recording.commits.offer()
-
-    def took_part(self, map_share: MapShare) -> None:
-        """Note that a worker was on a map, unless it came too late for any element."""
-        if map_share.elements:
-            self.map_shares.append(map_share)
-
     @property
-    def uncommitted(self) -> bool:
-        """Whether something was recorded that nobody has begun to commit."""
-        return self.recording is not None and self.recording.commits.pending
+    def waits_for_caller(self) -> bool:
+        """Whether a map waits for the caller of the run to take elements."""
+        return self.streams is not None and not self.ledger.halted and self.streams.wait_for_caller
 
-    @property
-    def commit_waits(self) -> bool:
-        """Whether something was recorded and nobody is committing."""
-        return self.recording is not None and self.recording.commits.waits
-
-    @property
-    def behind(self) -> bool:
-        """Whether so much has ended and is not committed that no other call may begin."""
-        return self.recording is not None and self.recording.commits.behind
-
-    def flush(self) -> None:
-        """Return when all that was recorded so far is committed."""
-        if self.recording is not None:
-            self.recording.commits.flush()
+    def commit_thread(self) -> CommitThread | None:
+        """Return a thread for an engine that must not wait for commits; `None` if there are none."""
+        if self.recording is None:
+            return None
+        name = f"procession-{shown(self.process_name, 40)}-commits"
+        return CommitThread(name, self.recording.commits, self.break_down)
 
     def logged(self, call: tuple[int, int], log: Log) -> None:
-        """Take note of what a call has logged elsewhere."""
+        """Keep the log of a call that was made elsewhere."""
         if self.logs is not None:
             self.logs.extend(call, log)
 
     def raised(self, index: int, error: BaseException, *, in_order: bool, end: float | None = None) -> None:
         """Record that a task raised; it ended now, unless `end` says when."""
+        error = ended_early(self, error)
         BaseException.with_traceback(error, stripped(error.__traceback__))
         now = time.perf_counter() if end is None else end
         start = self.ledger.starts[index]
-        if isinstance(error, TaskCancelled) and self.ledger.halted:
+        if isinstance(error, TaskSuspended) and self.recorder is not None:
+            suspend(self, index, error, in_order=in_order)
+            self._note_halt()
+            return
+        if isinstance(error, Unfinished):
+            end_unfinished(self, index, error, now)
+        elif isinstance(error, TaskCancelled) and self.ledger.halted:
             self.ledger.stop(index)
             self.ledger.ends[index] = now
             if self.verbose:
@@ -267,6 +294,10 @@ class RunState:
             self.report("task_failed", index, attempt, None if start is None else now - start, error)
             if self.recording is not None:
                 self.recording.record(index, WHOLE, attempt, start, now, error=error)
+        if self.streams is not None:
+            self.streams.fail(index)
+        if self.unkept is not None:
+            self.unkept.ended(index)
         self.notify(index)
 
     def fail_early(self, index: int, error: BaseException, *, in_order: bool) -> None:
@@ -281,21 +312,37 @@ class RunState:
         for cancel_child in list(self.children.values()):
             cancel_child()
 
+    def break_down(self, error: BaseException) -> None:
+        """Record what hit the engine outside of any call: it may not know any more how each call ended."""
+        self._broken = True
+        self.interrupt(error)
+
+    def break_down_driver(self, error: BaseException) -> None:
+        """End the stage that goes on with an error that is not from any call; from whatever thread."""
+        (self if self._driver is None else self._driver).break_down(error)
+
     def close(self) -> None:
-        """Close the books, once, when the engine has ended: whatever has not started by now never will."""
+        """Settle the run, once, when the engine has ended: a task that has not started by now never will."""
         try:
-            if self.recording is not None:
-                self.recording.commits.close()
-            self._fail_unawaited()
+            if self.admission is not None:
+                self.admission.close(broken=self._broken)
+            if self.calls is not None:
+                self.calls.close()
+            if self.streams is not None:
+                self.streams.close()
+            self.commits.close()
+            if self._broken:
+                stop_begun(self)
+            fail_unawaited(self)
         finally:
             self.ledger.finish()
-            self.maps = {index: _Ended(part.progress) for index, part in self.maps.items()}
+            self.maps = {index: Ended(part.progress) for index, part in self.maps.items()}
             self._driver = None  # no cycle may stay: it would keep what failed until the collector comes
 
-    # What the caller's side asks
+    # For the run's caller
 
     def cancel(self) -> bool:
-        """Let nothing new start, here and in the runs that tasks of this one have started."""
+        """Cancel the run, and the runs that its tasks have started; return whether that changes anything."""
         changed = self.ledger.cancel()
         self._cancelled.open()
         self._note_halted()
@@ -305,31 +352,14 @@ class RunState:
 
     def progress(self) -> Progress:
         """Return how far the run has come."""
-        ends = self.ledger.ends
-        # Counting takes 14 ns a task, which at the end of a run of trivial ones is too much.
-        left = 0 if self.ledger.over and self.ledger.well else ends.count(None)
-        ended, failed, total = len(ends) - left, len(self.ledger.errors), len(ends)
-        for index, job in list(self.maps.items()):
-            part = job.progress
-            over = ends[index] is not None
-            ended += part.ended - over
-            failed += part.failed - (index in self.ledger.errors) if part.failed else 0
-            total += part.total - 1
-        return Progress(ended, failed, total)
+        return progress_of(self.ledger, self.maps)
 
-    def snapshot(self) -> tuple[Progress, list[tuple[int, str, str, float]]]:
-        """Return how far the run has come, and what runs now: task, name, worker, start in seconds since the epoch."""
-        starts, ends = self.ledger.starts, self.ledger.ends
-        running: list[tuple[int, str, str, float]] = []
-        for call_context in list(self.call_contexts):
-            index = call_context.index
-            start = starts[index] if index >= 0 and ends[index] is None else None
-            if start is not None:
-                running.append((index, self.name(index), call_context.worker, self.epoch + start - self.began))
-        return self.progress(), running
+    def snapshot(self) -> Snapshot:
+        """Return how far the run has come, and what runs now."""
+        return snapshot_of(self)
 
     def watch(self, watcher: Callable[[int | None], None]) -> None:
-        """Have `watcher` called, in the worker, with the index of each task that ends from now on."""
+        """Call `watcher` with the index of each task that ends from now on, in the thread that settles it."""
         with self._lock:
             self._watchers.append(watcher)
             self.attentive.append(watcher)
@@ -341,31 +371,36 @@ class RunState:
             self.attentive.remove(watcher)
 
     def notify(self, index: int | None) -> None:
-        """Tell those who watch that a task has ended, or, with `None`, that the run has."""
+        """Call all watchers with the index of a task that has ended, or with `None` if the run has ended."""
         for watcher in list(self._watchers):
             watcher(index)
 
-    # What a recording asks
+    # For the recording
 
     def worker_at(self, index: int) -> str:
-        """Return which worker is at a task just here: many are, at the elements of a map."""
+        """Return the worker that is making a call of a task in this thread; a map has several."""
         call_context = CURRENT_CALL.get(None)
         if call_context is not None and call_context.run is self and call_context.index == index:
             return call_context.worker
         return self.workers[index] or ""
 
     def lose(self, index: int, error: BaseException) -> None:
-        """Fail a task of which nobody can know any more that it ended well."""
+        """Fail a task that has ended well, but whose record could not be committed."""
         self.ledger.fail(index, error)
         self.ledger.ends[index] = time.perf_counter()
         self.notify(index)
 
-    # What tasks may know
+    # For running tasks
 
     @property
     def around(self) -> CallContext | None:
-        """Where the run itself is executed, if that is in a task."""
+        """The call context of the task that executes this run, if a task does."""
         return self.context.get(CURRENT_CALL)
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the run has a journal."""
+        return self.recorder is not None
 
     @property
     def cancelled(self) -> bool:
@@ -382,6 +417,10 @@ class RunState:
             self._named = function, name
         return name
 
+    def label(self, index: int) -> str | None:
+        """Return what a task's name gives for its arguments; `None` where the name is no template."""
+        return None if self.labels is None else self.labels.of_task(index)
+
     def moment(self, reading: float) -> float:
         """Return the seconds since the epoch that a reading of the clock stands for."""
         return self.epoch + reading - self.began
@@ -394,10 +433,33 @@ class RunState:
         """Wait until nothing new may start, at most this long; return whether that is so."""
         return self._halted.wait(seconds)
 
-    # What engines ask
+    def calls_of(self, call_context: CallContext) -> CallsWithin:
+        """Return what makes the calls that the attempt of a call context makes itself."""
+        calls = call_context.calls
+        attempt = call_context.index, call_context.element, call_context.attempt
+        if calls is None or calls.attempt != attempt:
+            from procession._engine.recorded_calls import RecordedCalls  # few runs need it
 
-    def call(self, index: int) -> tuple[Call, Options]:
-        """Return a task's call with values in place of handles, and its options."""
+            calls = call_context.calls = RecordedCalls(self.run_calls(), call_context)
+        return calls
+
+    def run_calls(self) -> "RunCalls":
+        """Return what the calls share that tasks of this run make themselves."""
+        with self._lock:
+            if self.calls is None:
+                from procession._engine.calls_of_run import RunCalls
+
+                options = self.plan.options
+                self.calls = RunCalls(self, self.recorder, options, self._later, self.break_down_driver)
+            return self.calls
+
+    # For engines: calls
+
+    def call(self, index: int, streams: Mapping[int, Iterator[object]] = NO_STREAMS) -> tuple[Call, Options]:
+        """Return a task's call with values in place of handles, and its options.
+
+        `streams` is as for `bound`. Rules for retries, and costs, are asked before there are any.
+        """
         function, args, kwargs = self.plan.calls[index]
         if index in self.plan.needs:
             values = self.ledger.values
@@ -405,7 +467,9 @@ class RunState:
                 if is_coroutine(type(values[source])):
                     name = shown(self.name(source))
                     raise unawaited(values[source], f"task {source} ({name}), whose value it takes,")
-            args, kwargs = bound(args, kwargs, values)
+            if not streams and index in self.plan.streams:
+                streams = {source: repeat(()) for source in self.plan.streams[index]}
+            args, kwargs = bound(args, kwargs, values, streams, awaited=index in self.plan.coroutines)
         return (function, args, kwargs), self.plan.options.get(index, PLAIN)
 
     # Events
@@ -418,8 +482,9 @@ class RunState:
         duration: float | None,
         error: BaseException | None = None,
         element: int | None = None,
+        call: tuple[int, str] | None = None,
     ) -> None:
-        """Tell of something that happened to a task."""
+        """Tell of something that happened to a task, or to a `call` that it makes itself, by its place and name."""
         self.tell(
             Event(
                 name,
@@ -433,37 +498,43 @@ class RunState:
                 worker=self.workers[index],
                 duration=duration,
                 error=error,
+                call=None if call is None else call[0],
+                call_name=None if call is None else call[1],
             )
         )
 
+    def retrying(
+        self,
+        index: int,
+        attempt: int,
+        error: BaseException | None,
+        start: float,
+        element: int,
+        end: float | None = None,
+    ) -> None:
+        """Tell that an attempt failed and another follows. `start` and `end` are as for `FailedAttempts.add`."""
+        self.failed_attempts.add(index, element, start, error, end)
+        self.report("task_retrying", index, attempt, None, error)
+
     # Inside
 
-    def _fail_unawaited(self) -> None:
-        """Fail tasks that returned a coroutine: a look at each value as it comes would cost plain tasks too much."""
-        values = self.ledger.values
-        for index in unawaited_in(values) if isinstance(values, list) else ():
-            error, values[index] = unawaited(values[index]), None
-            self.raised(index, error, in_order=False)
-
-    def _recall(self, index: int, recorded: Recorded) -> object:
-        """Return the value that was recorded of a task."""
-        if self.recorder is None or not isinstance(self.plan.calls[index][0], MapFunction):
-            return recorded.value
-        elements = self.recorder.elements(index)
-        self.maps[index] = _Ended(Progress(len(elements), 0, len(elements)))
-        return [elements[place].value for place in range(len(elements))]
+    def _later(self, seconds: float, then: Callable[[], object]) -> None:
+        if self._driver is not None:
+            self._driver.at(seconds, then)
 
     def _committed(self, index: int, value: object, end: float) -> None:
         self.ledger.values[index] = value
         self.ledger.ends[index] = end
-        # Who commits may be busy with the next group for a while: all that became ready is for others.
+        # The committing thread may be busy with the next group for a while: all that became ready is for others.
         freed = self.ledger.settle(index)
         if freed:
             self.recruit(freed)
+        if self.unkept is not None:
+            self.unkept.ended(index)
         self.notify(index)
 
     def _note_halt(self) -> None:
-        """Wake whoever waits for what the ledger has come to."""
+        """Wake all threads that wait for the run to be cancelled or halted, if it is."""
         if self.ledger.cancelled:
             self._cancelled.open()
         if self.ledger.halted:
@@ -471,5 +542,7 @@ class RunState:
 
     def _note_halted(self) -> None:
         self._halted.open()
+        if self.streams is not None:
+            self.streams.halt()
         if self._driver is not None:
             self._driver.on_halt()

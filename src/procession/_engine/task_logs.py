@@ -114,11 +114,16 @@ def _wanted_kept() -> tuple[tuple[str, int, int], ...]:
     )
 
 
+_before: Final[dict[str, int]] = {}
+"""The levels that these loggers had before."""
+
+
 def listen(wanted_logs: WantedLogs) -> None:
     """Set up the loggers of this worker process as the process wants it that has sent the calls."""
     for name, kept, logged in wanted_logs.kept:
         logger = logging.getLogger(name)
         if all(_is_ours(handler) for handler in _handlers(logger)):
+            _before.setdefault(name, logger.level)
             logger.setLevel(logged)
             if logging.lastResort is not None and not logger.hasHandlers():
                 logger.addHandler(logging.lastResort)  # so that warnings still go to standard error
@@ -126,6 +131,19 @@ def listen(wanted_logs: WantedLogs) -> None:
             logger.addHandler(_added.setdefault(name, TaskLogHandler()))
         if name in _added:
             _added[name].setLevel(kept)
+
+
+def stop_listening() -> None:
+    """Set up the loggers of this worker process as they were before `listen`."""
+    for name, handler in _added.items():
+        logger = logging.getLogger(name)
+        logger.removeHandler(handler)
+        if name in _before and logging.lastResort is not None:
+            logger.removeHandler(logging.lastResort)
+    for name, level in _before.items():
+        logging.getLogger(name).setLevel(level)
+    _added.clear()
+    _before.clear()
 
 
 def _is_ours(handler: logging.Handler) -> bool:

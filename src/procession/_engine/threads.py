@@ -3,28 +3,33 @@
     caller ──▶ drive ──┬─ in order ──▶ _work ─┐
                        └─ at once ──▶ n workers, each _work ─┴──▶ pop an index, call, note the time, settle
 
-No Future a task: a pool's thread gets one call of `_work` and keeps drawing until nothing is ready. A worker that
-makes several tasks ready takes one itself and recruits others for the rest, up to `max_workers`. A worker whose call
-takes longer than its timeout is left behind with it, and another has its place. A task that pauses between two attempts
-has no worker.
+No Future a task: a pool's thread gets one call of `_serve` and keeps drawing until nothing is ready; then it sleeps
+until it is recruited again, or the stage is over. A worker that makes several tasks ready takes one itself and recruits
+others for the rest, up to `max_workers`. A worker whose call takes longer than its timeout is left behind with it, and
+another has its place. A task that pauses between two attempts has no worker.
 """
 
 import contextvars
-import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from operator import call
 from typing import TYPE_CHECKING, Any
 
-from procession._engine.call_context import CURRENT_CALL, CallContext
-from procession._engine.calls import LeaveTask, TaskCalls
-from procession._engine.latch import Latch
-from procession._engine.map import ThreadMaps
+from procession._engine.call_context import CURRENT_CALL, CallContext, comparable
+from procession._engine.callbacks import breaks_down
+from procession._engine.calls import GiveWay, LeaveTask, TaskCalls
+from procession._engine.idle_thread import IdleThread
+from procession._engine.latch import SLICE_S, Latch
+from procession._engine.maps import ThreadMaps
+from procession._engine.pauses import Pauses
+from procession._engine.places import Places
+from procession._engine.pools import forget, no_workers
 from procession._engine.retry import Abandoned
 from procession._engine.run_state import RunState
-from procession._engine.watcher import Deadline, Watcher
+from procession._engine.worker import Worker
 from procession._model.strategy import Stage
 from procession._model.task import MapFunction
 from procession._model.text import shown
@@ -33,26 +38,10 @@ from procession.errors import WorkersUnavailableError
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+    from procession._model.outcome import NotKept
+
 _ANY_NUMBER = 1 << 30
-
-
-class Worker:
-    """The place of a thread among the `max_workers`. One that is `alone` has nothing else to do while a task pauses."""
-
-    __slots__ = ("_engine", "alone", "call_context", "deadline", "ended", "has_place", "thread")
-
-    def __init__(self, engine: "ThreadEngine", call_context: CallContext, *, alone: bool) -> None:
-        self._engine = engine
-        self.call_context = call_context
-        self.alone = alone
-        self.has_place = True
-        self.ended = False
-        self.deadline: Deadline | None = None
-        self.thread = threading.current_thread()
-
-    def abandon(self, resume: Callable[[], object]) -> None:
-        """Leave the thread behind with its call, and have `resume` make what follows ready for another worker."""
-        self._engine.abandon(self, resume)
+"""A thread that is left behind, or waits for elements, has its place in a pool still; `recruit` keeps the bound."""
 
 
 class ThreadEngine:
@@ -60,21 +49,25 @@ class ThreadEngine:
 
     def __init__(self, run_state: RunState) -> None:
         self.run_state = run_state
-        self._lock = threading.Lock()
-        self._active = 0
-        self._displaced = 0
-        self._pauses = 0
-        self._here = threading.local()
+        self._places = Places(run_state.max_workers)
+        self._lock = self._places.lock
+        self._at: dict[int, Worker] = {}  # by the identifier of its thread
         self._opening = False
+        self._ticket = [True]
+        """The thread that pops it ends the opening: the one that recruits the first workers, or that failed to."""
         self._alone = False
         self._vacant = Latch()
         self._starter: threading.Thread | None = None
         self._pool: ThreadPoolExecutor | None = None
+        self._idle: list[IdleThread] = []
+        self._unfilled = 0
+        """How many places no thread has taken yet: of those that were started or woken for them, any may."""
         self._left_behind: set[threading.Thread] = set()
         self._in_order = True
         self._maps = ThreadMaps(run_state)
         self._interruption: BaseException | None = None
-        self._watcher: Watcher | None = None
+        name = f"procession-{shown(run_state.process_name, 40)}-watcher"
+        self._pauses = Pauses(self._lock, name, self._resume, self._note_vacancy, self.break_down)
         self._calls = TaskCalls(run_state, self)
 
     def drive(self) -> None:
@@ -96,10 +89,15 @@ class ThreadEngine:
 
     def close(self) -> None:
         """End the watcher, and let go of all that makes a cycle: it would keep what failed, and its frames, alive."""
-        if self._watcher is not None:
-            self._watcher.close()
+        self._pauses.close()
         self._maps.close()
         self._calls.close()
+
+    def leave_behind(self) -> None:
+        """Have the interpreter not wait for the workers when it exits: nobody waits for this run any more."""
+        pool = self._pool
+        for thread in [] if pool is None else list(pool._threads):
+            forget(thread)
 
     def drive_stage(self, stage: Stage) -> None:
         """Run one stage."""
@@ -116,14 +114,17 @@ class ThreadEngine:
 
     def _drive_in_order(self) -> None:
         call_context = self.run_state.call_context(threading.current_thread().name)
-        self._here.worker = Worker(self, call_context, alone=True)
+        here = threading.get_ident()
+        self._at[here] = Worker(self, call_context, alone=True)
         try:
-            self.run_state.context.copy().run(self._work, call_context)
+            self._work(call_context)
         except BaseException as error:
-            self.run_state.interrupt(error)
+            self.run_state.break_down(error)
         finally:
             self.run_state.leave(call_context)
-            self._here.worker = None
+            del self._at[here]
+            if self._interruption is not None:
+                self.run_state.break_down(self._interruption)
 
     def _drive_at_once(self, ready: int) -> None:
         try:
@@ -132,28 +133,28 @@ class ThreadEngine:
         except RuntimeError:
             self._do_without()
             return
-        # One more where there is a journal: the one who commits has given its place to another. A thread that is left
-        # behind keeps its place in the pool, and there may be any number of them; the bound is kept by `recruit`.
-        timeouts = any(options.timeout is not None for options in self.run_state.plan.options.values())
         self._pool = pool = ThreadPoolExecutor(
-            _ANY_NUMBER if timeouts else self.run_state.max_workers + (self.run_state.recorder is not None),
-            thread_name_prefix=f"procession-{shown(self.run_state.process_name, 40)}",
+            _ANY_NUMBER, thread_name_prefix=f"procession-{shown(self.run_state.process_name, 40)}"
         )
         self._vacant = Latch()
-        self._opening = True
+        self._opening, self._ticket = True, [True]
         try:
             recruit = partial(self._recruit_from_daemon, min(ready, self.run_state.max_workers))
-            self._vacant.wait_through(self.run_state.interrupt, recruit)
+            self._vacant.wait_through(self._interrupted, recruit)
             if self._interruption is not None:
-                self.run_state.interrupt(self._interruption)
+                self.run_state.break_down(self._interruption)
         finally:
             self._shut_down(pool)
-            self._pool = None
         if self._alone and self.run_state.ledger.ready:  # else another worker could be started later
             self._do_without()
 
     def _shut_down(self, pool: "ThreadPoolExecutor") -> None:
         """End the threads of a pool and wait for them, but for those that are left behind."""
+        with self._lock:
+            self._pool = None
+            idle_threads, self._idle = self._idle, []
+        for idle in idle_threads:
+            idle.wake()
         over = self._vacant.is_open
         if over and not self._left_behind:
             pool.shutdown(wait=True)
@@ -163,10 +164,10 @@ class ThreadEngine:
             if over and thread not in self._left_behind:
                 thread.join()
             else:
-                _forget(thread)
+                forget(thread)
 
     def _end_left(self) -> None:
-        """End what all workers have left before its end, as nothing new may start."""
+        """End the tasks and maps that all workers have left, as nothing new may start."""
         self._calls.end_paused()
         self._maps.end_left()
 
@@ -175,7 +176,7 @@ class ThreadEngine:
         self._alone = False
         here, main = threading.current_thread(), threading.main_thread()
         if here is main or here.daemon or main.is_alive():
-            self.run_state.interrupt(self._no_workers())
+            self.run_state.interrupt(no_workers(self.run_state.process_name))
         else:
             self._drive_in_order()
 
@@ -183,117 +184,138 @@ class ThreadEngine:
         # A pool's threads are daemons if the thread that makes them is one, and only daemons can be left behind
         # when Ctrl-C comes a second time. Later recruits are made by these workers, and so are daemons too.
         if threading.current_thread().daemon:
-            self.recruit(count)
-            self._end_opening()
+            self._open(count)
             return
-        # Whoever pops the ticket ends the opening: the starter, or who failed to start it.
-        ticket = [True]
-
-        def begin() -> None:
-            try:
-                ticket.pop()
-            except IndexError:
-                return
-            self.recruit(count)
-            self._end_opening()
-
         # Kept, because a signal that comes while a thread object is taken apart is lost in a weak reference's callback.
-        self._starter = threading.Thread(target=begin, daemon=True, name="procession-starter")
+        self._starter = threading.Thread(target=self._open, args=(count,), daemon=True, name="procession-starter")
+        self._starter.start()
+        self._starter.join()
+
+    def _open(self, count: int) -> None:
+        """Recruit the first workers, unless that was given up."""
         try:
-            self._starter.start()
-            self._starter.join()
-        except BaseException as error:
             with suppress(IndexError):
-                ticket.pop()
-                self._alone = isinstance(error, RuntimeError)
-                if not self._alone:
-                    self.run_state.interrupt(error)
+                self._ticket.pop()
+                self.recruit(count)
                 self._end_opening()
-                return
-            raise
+        except BaseException as error:
+            self.break_down(error)
+
+    def _interrupted(self, error: BaseException) -> None:
+        """Take note of what came while the calling thread waits, or had the first workers recruited."""
+        opening = False
+        with suppress(IndexError):
+            self._ticket.pop()
+            opening = True
+        self._alone = opening and isinstance(error, RuntimeError)  # no thread could be started
+        if not self._alone:
+            self.run_state.interrupt(error)
+        if opening:
+            self._end_opening()
 
     def _end_opening(self) -> None:
         with self._lock:
             self._opening = False
             self._note_vacancy()
 
+    def break_down(self, error: BaseException) -> None:
+        """End the stage with an error that is not from any call, from whatever thread: the counts may be wrong now.
+
+        What runs is waited for when the pool is shut down.
+        """
+        self._interruption = self._interruption or error
+        self.run_state.ledger.interrupt(error)
+        self._vacant.open()
+
     def _note_vacancy(self) -> None:
         """End the stage if its last worker has left. With the lock held."""
-        pauses = self._pauses and not self.run_state.ledger.halted
-        if self._active == 0 and not self._displaced and not self._opening and not pauses:
-            self._vacant.open()
+        pauses = self._pauses.count and not self.run_state.ledger.halted
+        if self._places.active or self._places.displaced or self._opening or pauses or self.run_state.waits_for_caller:
+            return
+        self._vacant.open()
 
     def recruit(self, count: int) -> None:
         """Start up to `count` more workers, while there is something ready for them and room among `max_workers`."""
+        if not (self._opening or threading.current_thread().daemon):  # then they would be none, either
+            with suppress(WorkersUnavailableError):  # the workers there are go on
+                self._pauses.pause(0.0, partial(self.recruit, count))
+            return
         for _ in range(count):
             with self._lock:
-                if self._active >= self.run_state.max_workers or not self.run_state.ledger.ready or self._pool is None:
+                if self._places.is_full or not self.run_state.ledger.ready or self._pool is None:
                     break
-                self._active += 1
-                pool = self._pool
-            ticket = [True]
+                pool, idle = self._pool, self._idle.pop() if self._idle else None
+                self._places.active += 1
+                self._unfilled += 1
             try:
-                pool.submit(self._serve, ticket)
+                if idle is None:
+                    pool.submit(self._serve)
+                else:
+                    idle.wake()
             except RuntimeError:
-                # Out of threads, or the interpreter is shutting down: go on with the workers there are. The pool may
-                # have queued the call before it failed to start a thread for it; then it comes without a ticket.
+                # Out of threads, or the interpreter is shutting down: go on with the workers there are.
                 with self._lock:
-                    ticket.clear()
-                    self._active -= 1
-                    self._alone = self._active + self._displaced == 0
+                    if self._unfilled:  # else one of them has it
+                        self._unfilled -= 1
+                        self._places.vacate()
+                    self._alone = self._places.active + self._places.displaced == 0
                 break
+            except BaseException as error:
+                self.break_down(error)
+                raise
 
-    def _no_workers(self) -> WorkersUnavailableError:
-        why = (
-            "the interpreter is shutting down"
-            if sys.is_finalizing() or _pools() is None or _pools()._shutdown
-            else "the system has no more threads"
-        )
-        return WorkersUnavailableError(
-            f"process {shown(self.run_state.process_name)!r}: no worker thread could be started: {why}"
-        )
-
-    def _serve(self, ticket: list[bool]) -> None:
-        """Work as one thread of the pool until there is nothing ready, or until another has this one's place.
-
-        Without a ticket, it is not yet counted.
-        """
-        with self._lock:
-            if not ticket:
-                if not self.run_state.ledger.ready or self._active >= self.run_state.max_workers:
-                    return
-                self._active += 1
-        name = threading.current_thread().name
-        self._here.worker = worker = Worker(self, self.run_state.call_context(name), alone=False)
+    def _serve(self) -> None:
+        """Work as one thread of the pool until the stage is over."""
         try:
-            self._serve_as(worker)
-        finally:
-            if worker.deadline is not None:
-                self._watched().forget(worker.deadline)
+            here, name = threading.get_ident(), threading.current_thread().name
+            with self._lock:
+                idle = self._fill_place()
+            while True:
+                while idle is not None:
+                    idle.wait()
+                    with self._lock:
+                        if self._pool is None:
+                            return
+                        idle = self._fill_place()
+                self._at[here] = worker = Worker(self, self.run_state.call_context(name), alone=False)
+                try:
+                    idle = self._serve_as(worker)
+                finally:
+                    del self._at[here]  # no cycle may stay
+                    self.run_state.leave(worker.call_context)
+                    if worker.deadline is not None:
+                        self._pauses.watcher.forget(worker.deadline)
+        except BaseException as error:  # not from a task: the loop itself was hit
+            self.break_down(error)
 
-    def _serve_as(self, worker: Worker) -> None:
+    def _serve_as(self, worker: Worker) -> IdleThread | None:
+        """Work until there is nothing ready, or until another has this worker's place; then do as `_fill_place`."""
         while True:
             try:
-                self.run_state.context.copy().run(self._work, worker.call_context)
+                self._work(worker.call_context)
             except Abandoned:
-                self._come_back(worker)
-                return
-            except BaseException as error:  # not from a task: the loop itself was hit
-                self._interruption = error
-                self.run_state.ledger.interrupt(error)
+                return self._come_back(worker)
             with self._lock:
-                # Whoever makes tasks ready is active and comes by here, so none is left lying.
-                if not self._regain(worker) or not self.run_state.ledger.ready:
-                    self.run_state.leave(worker.call_context)
-                    if worker.has_place:
-                        self._active -= 1
-                    else:
-                        self._displaced -= 1
+                # A worker that makes tasks ready is active and passes here, so no ready task is left without a worker.
+                if not self._places.regain(worker) or not self.run_state.ledger.ready or self._places.wanted:
+                    self._places.leave(worker)
                     self._note_vacancy()
-                    return
+                    return self._fill_place()
+
+    def _fill_place(self) -> IdleThread | None:
+        """Give the calling thread a place that is unfilled; if there is none, return where it waits. With the lock."""
+        if self._unfilled and self._pool is not None:
+            self._unfilled -= 1
+            return None
+        idle = IdleThread()
+        if self._pool is None:
+            idle.wake()
+        else:
+            self._idle.append(idle)
+        return idle
 
     def _work(self, call_context: CallContext) -> None:
-        base = contextvars.copy_context()
+        base = self.run_state.context.copy()
         base.run(CURRENT_CALL.set, call_context)
         draw = self._draw_plain if self.run_state.recorder is None else self._draw_recorded
         while True:
@@ -304,77 +326,95 @@ class ThreadEngine:
                 return
 
     def commit(self) -> bool:
-        """Commit what was recorded, as far as nobody is at it; return whether this worker still has its place.
+        """Commit what was recorded, unless another thread does; return whether this worker still has its place.
 
         In order, all is committed when this returns. At once, other calls are made in this worker's place meanwhile.
         It has it back if there is room then.
         """
         run_state = self.run_state
         if self._in_order:
-            run_state.flush()
+            run_state.commits.flush()
             return True
-        worker: Worker = self._here.worker
-        if run_state.commit_waits:
+        worker = self._at[threading.get_ident()]
+        if run_state.commits.waits:
             with self._lock:
-                if worker.has_place:
-                    worker.has_place = False
-                    self._active -= 1
-                    self._displaced += 1
+                self._places.lend(worker)
             try:
                 self.recruit(1)
-                run_state.offer()
+                run_state.commits.offer()
             finally:
                 with self._lock:
-                    self._regain(worker)
-        if run_state.behind:
-            run_state.flush()
+                    self._places.regain(worker)
+        if run_state.commits.behind:
+            run_state.commits.flush()
         return worker.has_place
 
     def on_halt(self) -> None:
-        """Have the stage end though tasks pause. Workers look for themselves before each call."""
-        if self._pauses and self._watcher is not None:
-            self._watcher.at(0.0, self._look)
+        """End the stage even if tasks pause. Workers check before each call whether the run is halted."""
+        self._pauses.look(self._look)
 
     def _look(self) -> None:
+        if self.run_state.admission is not None and self.run_state.ledger.halted:
+            self.run_state.admission.drop_all()
         with self._lock:
             self._note_vacancy()
 
-    def _regain(self, worker: Worker) -> bool:
-        """Have a worker take a place again, if it has none; return whether it has one. With the lock held."""
-        if not worker.has_place and self._active < self.run_state.max_workers:
-            worker.has_place = True
-            self._active += 1
-            self._displaced -= 1
-        return worker.has_place
+    @property
+    def lend(self) -> Callable[[Callable[[], object]], object]:
+        """What makes a call that waits, from any thread, and has others make calls in the calling worker's place."""
+        worker = self._at[threading.get_ident()]
+        return call if worker.alone else partial(self._lend, worker)
+
+    @breaks_down
+    def _lend(self, worker: Worker, wait: Callable[[], object]) -> None:
+        with self._lock:
+            self._places.lend(worker)
+        try:
+            self.recruit(1)
+            wait()
+        finally:
+            self._return(worker)
+
+    def _return(self, worker: Worker) -> None:
+        """Wait until a worker that has lent its place has one again, unless it was abandoned meanwhile."""
+        with self._lock:
+            if worker.abandoned or self._places.regain(worker):
+                return
+            granted = self._places.await_place(worker)
+        self._calls.ask_for_place(worker.call_context.index)
+        while not (granted.wait(SLICE_S) or self._interruption is not None):
+            pass
 
     # Pauses and timeouts
 
     @property
     def worker(self) -> Worker:
         """The worker whose thread this is. Where calls may time out, it has a slot for its deadline."""
-        worker: Worker = self._here.worker
+        worker = self._at[threading.get_ident()]
         if worker.deadline is None and not worker.alone:
-            worker.deadline = self._watched().deadline()
+            worker.deadline = self._pauses.watcher.deadline()
         return worker
 
-    def pause(self, seconds: float, resume: Callable[[], object]) -> None:
-        """Have `resume` make something ready in so many seconds. Until then the stage does not end."""
-        with self._lock:
-            self._pauses += 1
-        self._watched().at(seconds, partial(self._resume, resume))
+    @property
+    def alone(self) -> bool:
+        """Whether the calling worker has nothing else to do while a task waits."""
+        return self._at[threading.get_ident()].alone
 
-    def _watched(self) -> Watcher:
-        with self._lock:
-            if self._watcher is None:
-                self._watcher = Watcher(f"procession-{shown(self.run_state.process_name, 40)}-watcher")
-            return self._watcher
+    def pause(self, seconds: float, resume: Callable[[], object]) -> None:
+        """Call `resume` after so many seconds, to make a call ready again. The stage does not end before."""
+        self._pauses.pause(seconds, resume)
+
+    def hold(self, resume: Callable[[], object]) -> Callable[[], object]:
+        """Count a call that is held back, so that the stage waits; return what calls `resume` to make it ready."""
+        return self._pauses.hold(resume)
+
+    def at(self, seconds: float, then: Callable[[], object]) -> None:
+        """Call `then` in so many seconds, in the watcher's thread."""
+        self._pauses.watcher.at(seconds, then)
 
     def _resume(self, resume: Callable[[], object]) -> None:
         resume()
         self.recruit(1)
-        with self._lock:
-            self._pauses -= 1
-            self._note_vacancy()
 
     def abandon(self, worker: Worker, resume: Callable[[], object]) -> None:
         """Give the place of a worker, whose call takes too long, to another. In the watcher's thread."""
@@ -383,20 +423,22 @@ class ThreadEngine:
             if not worker.ended:
                 self._left_behind.add(worker.thread)
                 worker.thread.name += "-abandoned"
-                _forget(worker.thread)
+                forget(worker.thread)
         resume()
         with self._lock:
-            self._active -= 1
+            self._places.give_up(worker)
+            self._places.leave(worker)
         self.recruit(1)
         self._look()
 
-    def _come_back(self, worker: Worker) -> None:
-        """Make a thread one of the pool's again: its call, which was given up, has ended, and it may get another."""
+    def _come_back(self, worker: Worker) -> IdleThread | None:
+        """Make an abandoned thread one of the pool's again: its late call has ended, and it may get another."""
         with self._lock:
             worker.ended = True
             if worker.thread in self._left_behind:
                 self._left_behind.remove(worker.thread)
                 worker.thread.name = worker.thread.name.removesuffix("-abandoned")
+            return self._fill_place()
 
     def _draw_plain(self, call_context: CallContext, context: contextvars.Context, base: contextvars.Context) -> bool:
         """Run ready tasks until there are none; return early, with True, when the context is used up.
@@ -429,7 +471,7 @@ class ThreadEngine:
                 if context != base:
                     return True
         except BaseException as error:
-            return self._went_wrong(index, error)
+            return self._went_wrong(index, error, context, base)
         raise AssertionError("unreachable")
 
     def _draw_recorded(
@@ -454,38 +496,30 @@ class ThreadEngine:
                     own.over = True
                 run_state.finished(index, value, clock())
                 del value
-                index = -1  # its end is noted by whoever commits it
+                index = -1  # its end is noted by the thread that commits it
                 if context != base:
                     return True
         except BaseException as error:
-            return self._went_wrong(index, error)
+            return self._went_wrong(index, error, context, base)
         return False  # another has its place
 
-    def _went_wrong(self, index: int, error: BaseException) -> bool:
-        """Say what ended a loop; return whether to go on with another."""
+    def _went_wrong(
+        self, index: int, error: BaseException, context: contextvars.Context, base: contextvars.Context
+    ) -> bool:
+        """Handle the exception that ended a loop; return whether to begin another. Raises what is not from a task."""
         if isinstance(error, Abandoned):
             raise error
         if isinstance(error, LeaveTask):
-            return True
+            return not isinstance(error, GiveWay)
         if index >= 0 and self.run_state.ledger.ends[index] is None:
             self._calls.failed(index, error)
             return True
         if isinstance(error, IndexError):
             return False  # `ready` is empty
-        if isinstance(error, Exception):
-            return True  # comparing what a task put into its context failed: it is not the same
+        if isinstance(error, Exception) and not comparable(context, base):
+            return True
         raise error
 
-    def work_on_map(self, index: int, map_function: MapFunction) -> list[Any]:
+    def work_on_map(self, index: int, map_function: MapFunction) -> "list[Any] | NotKept":
         """Work on a map; return its results in the last worker on it, else raise `LeaveTask`."""
         return self._maps.join(self, index, map_function, in_order=self._in_order)
-
-
-def _forget(thread: threading.Thread) -> None:
-    """Have the interpreter not wait for a thread of a pool when it exits: it was left behind on purpose."""
-    _pools()._threads_queues.pop(thread, None)
-
-
-def _pools() -> Any:
-    """Return the module of the pools; `None` if it cannot be imported any more."""
-    return sys.modules.get("concurrent.futures.thread")

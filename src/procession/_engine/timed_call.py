@@ -30,13 +30,23 @@ def too_long(run: CallingRun, index: int, timeout: float) -> TaskTimeoutError:
 
 
 class TimedCall:
-    """One attempt of a task, or of an element of a map."""
+    """One attempt of a task, of an element of a map, or of the call that has a context of its own."""
 
     __slots__ = ("_call_context", "_run", "hung")
 
-    def __init__(self, run: TellingRun, index: int, attempt: int, element: int = WHOLE) -> None:
+    def __init__(
+        self,
+        run: TellingRun,
+        index: int,
+        attempt: int,
+        element: int = WHOLE,
+        *,
+        call_context: CallContext | None = None,
+    ) -> None:
         self._run = run
-        self._call_context = CallContext(run, CURRENT_CALL.get().worker, index, attempt, element)
+        if call_context is None:
+            call_context = CallContext(run, CURRENT_CALL.get().worker, index, attempt, element)
+        self._call_context = call_context
         self.hung: threading.Thread | None = None
         """The thread in which the call goes on, if it took too long."""
 
@@ -76,7 +86,7 @@ class TimedCall:
 
 
 class _Box:
-    """Where a thread leaves what its call came to, unless nobody waits for it any more."""
+    """Holds how a call in another thread ended, unless the caller has stopped waiting."""
 
     __slots__ = ("_abandoned", "_call", "_error", "_filled", "_late", "_lock", "_value")
 
@@ -97,23 +107,29 @@ class _Box:
         self._error: BaseException | None = None
 
     def fill(self) -> None:
-        """Make the call and keep what it came to."""
-        (context, function, args, kwargs), self._call = self._call, None
-        value: Any = None
-        failure: BaseException | None = None
+        """Make the call, and keep its value or error."""
         try:
-            value = context.run(function, *args, **kwargs)
-        except BaseException as error:
-            failure = error
-        del context, function, args, kwargs
+            (context, function, args, kwargs), self._call = self._call, None
+            value: Any = None
+            failure: BaseException | None = None
+            try:
+                value = context.run(function, *args, **kwargs)
+            except BaseException as error:
+                failure = error
+            del context, function, args, kwargs
+            if not self._take(value, failure):
+                self._late(failure)
+            failure = None
+        except BaseException as error:  # not from the call, and somebody waits
+            self._take(None, error)
+
+    def _take(self, value: Any, error: BaseException | None) -> bool:
+        """Keep a value or an error; return whether somebody still waits for it."""
         with self._lock:
-            abandoned = self._abandoned
-            if not abandoned:
-                self._value, self._error = value, failure
+            if not self._abandoned:
+                self._value, self._error = value, error
                 self._filled.open()
-        if abandoned:
-            self._late(failure)
-        failure = None
+            return not self._abandoned
 
     def wait(self, timeout: float) -> bool:
         """Wait for the content, at most `timeout` seconds; return whether it is there."""

@@ -1,4 +1,4 @@
-"""What comes due while calls are being made: attempts after a pause, and calls that take longer than their timeout.
+"""A thread for what comes due while calls are made: attempts after a pause, and calls beyond their timeout.
 
 worker ──Deadline.begin──▶ a slot that holds when its call is late ──┐
                                                                      ├──▶ one thread, asleep until the next is due
@@ -21,7 +21,7 @@ _NEVER: Final = float("inf")
 
 
 class Deadline:
-    """The slot of one worker: until when the call that it makes may take, if there is a limit."""
+    """The slot of one worker: holds when its call is late, if the call has a timeout."""
 
     __slots__ = ("_claim", "_watcher", "current")
 
@@ -37,7 +37,7 @@ class Deadline:
         It gets the arguments and, at their end, a `Straggler` that says whether the call still goes on.
         """
         at = time.monotonic() + seconds
-        # Whoever pops the one entry has ended the call: popping is atomic.
+        # The thread that pops the one entry has ended the call: popping is atomic.
         self._claim = claim = [True]
         self.current = at, claim, late, args
         if at < self._watcher.next:
@@ -49,12 +49,12 @@ class Deadline:
         return _pop(self._claim)
 
     def end_late(self) -> None:
-        """Take note that a call that was given up has ended after all."""
+        """Mark the abandoned call as ended."""
         self._claim.append(True)
 
 
 class Straggler:
-    """A call that was given up and goes on in the thread that was left behind with it."""
+    """An abandoned call, which goes on in the thread that was left behind with it."""
 
     __slots__ = ("_ended",)
 
@@ -67,12 +67,13 @@ class Straggler:
 
 
 class Watcher:
-    """One thread for a run, started when there is first something to look after."""
+    """One thread for a run, started with the first timeout or pause."""
 
-    __slots__ = ("_alarm", "_deadlines", "_due", "_lock", "_name", "_number", "_over", "_thread", "next")
+    __slots__ = ("_alarm", "_deadlines", "_due", "_failed", "_lock", "_name", "_number", "_over", "_thread", "next")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, failed: Callable[[BaseException], object]) -> None:
         self._name = name
+        self._failed = failed
         self._lock = threading.RLock()  # of the same thread, as a signal handler may cancel the run
         self._alarm = threading.Event()
         self._due: list[tuple[float, int, Callable[[], object]]] = []
@@ -92,21 +93,21 @@ class Watcher:
         return deadline
 
     def forget(self, deadline: Deadline) -> None:
-        """Look no more at the slot of a worker that has left."""
+        """Stop watching the slot of a worker that has left."""
         with self._lock:
             self._deadlines.discard(deadline)
 
     def at(self, seconds: float, then: Callable[[], object]) -> None:
-        """Have `then` called in so many seconds. Raises `WorkersUnavailableError` where no thread can be started."""
+        """Call `then` in so many seconds. Raises `WorkersUnavailableError` where no thread can be started."""
         due = time.monotonic() + seconds
         with self._lock:
-            heapq.heappush(self._due, (due, next(self._number), then))
             self._start()
+            heapq.heappush(self._due, (due, next(self._number), then))
         if due < self.next:
             self.wake()
 
     def wake(self) -> None:
-        """Have the thread look what is due."""
+        """Wake the thread, to do what is due."""
         self._alarm.set()
 
     def close(self) -> None:
@@ -119,6 +120,7 @@ class Watcher:
             thread.join()
         self._due.clear()
         self._deadlines.clear()
+        self._failed = _nobody  # no cycle may stay
 
     def _start(self) -> None:
         if self._thread is not None:
@@ -132,16 +134,23 @@ class Watcher:
 
     def _watch(self) -> None:
         while not self._over:
-            # In this order: whoever begins a call now either is seen below or sees that the thread is to be woken.
-            self.next = _NEVER
-            self._alarm.clear()
-            if self._over:
-                return
-            self.next = due = min(self._late(), self._again())
-            self._alarm.wait(None if due == _NEVER else max(due - time.monotonic(), 0.0))
+            try:
+                self._look()
+            except BaseException as error:  # and goes on, as a call that hangs has to be given up all the same
+                self._failed(error)
+
+    def _look(self) -> None:
+        """Do what is due, and sleep until something else is."""
+        # In this order: whoever begins a call now either is seen below or sees that the thread is to be woken.
+        self.next = _NEVER
+        self._alarm.clear()
+        if self._over:
+            return
+        self.next = due = min(self._late(), self._again())
+        self._alarm.wait(None if due == _NEVER else max(due - time.monotonic(), 0.0))
 
     def _late(self) -> float:
-        """End the calls that are late; return when the next one is."""
+        """End the calls that are late; return when the next one will be late."""
         earliest, now = _NEVER, time.monotonic()
         with self._lock:
             deadlines = list(self._deadlines)
@@ -153,11 +162,15 @@ class Watcher:
             if at > now:
                 earliest = min(earliest, at)
             elif _pop(claim):
-                late(*args, Straggler(claim))
+                try:
+                    late(*args, Straggler(claim))
+                except BaseException:
+                    claim.append(True)  # to be given up at the next look
+                    raise
         return earliest
 
     def _again(self) -> float:
-        """Do what is due; return when the next is."""
+        """Call what is due; return when the next is due."""
         while True:
             with self._lock:
                 if not self._due:
@@ -166,6 +179,10 @@ class Watcher:
                     return self._due[0][0]
                 then = heapq.heappop(self._due)[2]
             then()
+
+
+def _nobody(error: BaseException) -> None:
+    """Do nothing: the run is over."""
 
 
 def _pop(claim: list[bool]) -> bool:

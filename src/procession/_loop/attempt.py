@@ -12,11 +12,13 @@ from collections.abc import Set as AbstractSet
 from contextvars import Context, copy_context
 from inspect import isawaitable
 from types import coroutine
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from procession._engine.admission import PutOff
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.decimals import own_decimals
-from procession._engine.retry import Verdict, retrying, untie
+from procession._engine.gate import NoRoom, passes_gate
+from procession._engine.retry import GiveUp, Verdict, pause, retrying, untie
 from procession._engine.run_state import RunState
 from procession._engine.tracebacks import stripped
 from procession._engine.unawaited import awaited
@@ -25,6 +27,9 @@ from procession._model.task import MapFunction, Options
 from procession._model.text import shown
 from procession._plan.plan import Plan
 from procession.errors import TaskCancelled, TaskTimeoutError
+
+if TYPE_CHECKING:
+    from procession._engine.bucket import Claims
 
 _RULES = (
     "stop",
@@ -52,16 +57,24 @@ def starting() -> Generator[None, None, None]:
 class Owner(Protocol):
     """What a call belongs to: the engine for the call of a task, a map for the call of an element."""
 
+    def note_start(self, call: "PendingCall") -> None:
+        """Take note that the first attempt begins."""
+        ...
+
     def begin(self, call: "PendingCall") -> None:
         """Prepare the first attempt, in the context of its asyncio task."""
         ...
 
     def returned(self, call: "PendingCall", value: object) -> None:
-        """Take note of what the call returned. Raises for a value that cannot be recorded."""
+        """Settle the call, which returned. Raises for a value that cannot be recorded."""
         ...
 
     def raised(self, call: "PendingCall", error: BaseException) -> None:
-        """Take note of what the call raised."""
+        """Settle the call, which raised."""
+        ...
+
+    def drop(self, call: "PendingCall") -> None:
+        """Take note that a call will not be made that was held back."""
         ...
 
 
@@ -71,6 +84,7 @@ class PendingCall:
     __slots__ = (
         "args",
         "began",
+        "claims",
         "context",
         "digest",
         "element",
@@ -82,6 +96,7 @@ class PendingCall:
         "made",
         "options",
         "owner",
+        "put_off",
         "rules",
         "start",
         "timer",
@@ -123,10 +138,15 @@ class PendingCall:
         self.rules: RetryRules | None = None
         self.timer: asyncio.TimerHandle | None = None
         """What ends the pause that the call is in."""
+        self.claims: Claims | None = None
+        """What the call takes of its limits, while it is made."""
+        self.put_off = False
+        """Whether the last attempt is made again, as a service has put it off."""
 
     async def attempt(self, run_state: RunState, call_context: CallContext) -> float | None:
         """Make an attempt; return in how many seconds another is to follow, or `None` where the call has ended."""
-        self.made += 1
+        goes_on, self.put_off = self.put_off, False
+        self.made += not goes_on
         self.ended = None
         self.worker = call_context.worker
         self.began = time.perf_counter()
@@ -137,31 +157,36 @@ class PendingCall:
             if run_state.decimals is not None:
                 own_decimals(run_state.decimals)
             self.began = time.perf_counter()
-            if self.made == 1:
-                self.start = self.began
-                self.owner.begin(self)
-                if self.options.retries:
-                    self.context = copy_context()
-                    own_decimals(run_state.decimals)  # that of the copy stays as it is
-            elif self.element == WHOLE:
-                run_state.attempts[self.index] = self.made
-            if self.rules is not None or not isinstance(self.options.retries, int):
-                if self.rules is None:
-                    self.rules = self._new_rules()
-                await self.rules.begin()
+            if not goes_on:
+                await self._begin(run_state)
+            if self.claims is not None and run_state.admission is not None:
+                run_state.admission.begin(self.claims)
         except BaseException as error:
+            self._withdraw(run_state)
             self._end(returned=False, value=error)
             return None
         try:
             returned, value = True, await (self._called() if self.options.timeout is None else self._in_time())
+            self.end_admission(run_state)
         except BaseException as error:
-            returned, value = False, error
+            returned, value = False, self.end_admission(run_state, error)
         return await self.followed(run_state, returned=returned, value=value)
 
     async def followed(self, run_state: RunState, *, returned: bool, value: Any) -> float | None:
         """Return in how many seconds another attempt follows one that ended so, or `None` where the call has ended."""
         options = self.options
         seconds: float | None = None
+        if isinstance(value, GiveUp):
+            self._end(returned=False, value=value.error)
+            return None
+        if isinstance(value, NoRoom):  # it has not begun
+            self.made = 0
+            if self.element == WHOLE:
+                run_state.ledger.starts[self.index] = None
+            return 0.0
+        if isinstance(value, PutOff):
+            self.put_off, self.error, self.ended = True, value.error, time.perf_counter()
+            return 0.0
         if self.rules is not None or (options.retries and not returned and isinstance(value, Exception)):
             try:
                 if self.rules is None:
@@ -175,16 +200,52 @@ class PendingCall:
             return None
         self.error = None if returned else value
         self.ended = time.perf_counter()
-        run_state.report("task_retrying", self.index, self.made, None, self.error)
+        run_state.retrying(self.index, self.made, self.error, self.start, self.element)
         return seconds
 
     def end_pause(self) -> None:
-        """Let no other attempt follow by itself."""
+        """Keep the retry rules from making another attempt."""
         if self.timer is not None:
             self.timer.cancel()
 
+    def admit(self, run_state: RunState, hold: Callable[[], Callable[[], object]]) -> bool:
+        """Return whether the next attempt may begin, else have it held back, as `Admission.ask` does.
+
+        Raises for a call whose cost is no number, or can never be paid.
+        """
+        assert run_state.admission is not None
+        if not self.made and self.element == WHOLE:
+            (_, self.args, self.kwargs), _ = run_state.call(self.index)
+        place = self.index, self.element
+        self.claims = run_state.admission.ask(place, self.options.limit, self.args, self.kwargs, hold)
+        return self.claims is not None
+
+    def end_admission(self, run_state: RunState, error: BaseException | None = None) -> BaseException | None:
+        """Give back what the call has taken of its limits; return the error that stands."""
+        claims, admission = self.claims, run_state.admission
+        if claims is None or admission is None:
+            return error
+        error, self.claims = admission.end(self.options.limit, claims, error), None
+        return error
+
+    def _withdraw(self, run_state: RunState) -> None:
+        claims, self.claims = self.claims, None
+        if claims is not None and run_state.admission is not None:
+            run_state.admission.withdraw(claims)
+
+    def fail(self, error: BaseException, worker: str) -> None:
+        """End with an error that keeps the next attempt from beginning."""
+        self.ended, self.began = None, time.perf_counter()
+        if not self.made:
+            self.made, self.worker, self.start = 1, worker, self.began
+            self.owner.note_start(self)
+        self._end(returned=False, value=error)
+
     def give_up(self) -> None:
-        """End as the last attempt did, as no other will be made."""
+        """End as the last attempt did, as no other will be made. A call that was never made has not begun."""
+        if not self.made:
+            self.owner.drop(self)
+            return
         stopped = TaskCancelled("the run was stopped before the next attempt")
         self._end(returned=False, value=stopped if self.error is None else self.error)
 
@@ -202,6 +263,22 @@ class PendingCall:
             if self.rules is not None:
                 self.rules.forget()
             value = self.error = None
+
+    async def _begin(self, run_state: RunState) -> None:
+        if self.made == 1:
+            self.start = self.began
+            self.owner.begin(self)
+            if self.options.retries or self.options.limit:
+                self.context = copy_context()
+                own_decimals(run_state.decimals)  # that of the copy stays as it is
+        else:
+            run_state.failed_attempts.begin(self.index, self.element)
+            if self.element == WHOLE:
+                run_state.attempts[self.index] = self.made
+        if self.rules is None and not isinstance(self.options.retries, int):
+            self.rules = self._new_rules()
+        if self.rules is not None:
+            await self.rules.begin()
 
     def _new_rules(self) -> "RetryRules":
         return RetryRules(self.options, self.function, self.args, self.kwargs)
@@ -247,12 +324,12 @@ class RetryRules:
         self._again.begin()
 
     async def begin(self) -> None:
-        """Take note that an attempt begins."""
+        """Tell the retry rules that an attempt begins."""
         if self._enabled:
             await self._next()
 
     async def verdict(self, *, returned: bool, value: Any) -> Verdict:
-        """Return what follows from an attempt that returned the value, or raised it."""
+        """Return whether there is another attempt, and when, after one that returned the value, or raised it."""
         from tenacity import DoSleep
 
         if not self._enabled:
@@ -269,10 +346,10 @@ class RetryRules:
         if not isinstance(what, DoSleep):
             return Verdict(None, returned=True, value=what)
         self._state.prepare_for_next_attempt()
-        return Verdict(float(what), returned, value)
+        return Verdict(pause(what), returned, value)
 
     def forget(self) -> None:
-        """Let go of how the last attempt ended."""
+        """Drop the references to the value or error of the last attempt."""
         untie(self._again, self._state)
 
     async def _next(self) -> Any:
@@ -295,7 +372,7 @@ def _special(plan: Plan) -> "list[int]":
     simple = True
     for index, options in plan.options.items():
         if options is not last:  # the same ones over and over are looked at once
-            last, simple = options, options.timeout is None and isinstance(options.retries, int)
+            last, simple = options, passes_gate(options)
         if not simple or isinstance(plan.calls[index][0], MapFunction):
             special.append(index)
     return special

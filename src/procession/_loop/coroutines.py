@@ -31,7 +31,7 @@ class AnyEngine(Protocol):
 
 
 async def drive_async(engine: AnyEngine) -> None:
-    """Have an engine drive its run without holding up the running loop.
+    """Drive the run of an engine without blocking the running loop.
 
     A cancellation stops the run, and leaves as itself when what runs has ended; a second one leaves at once.
     """
@@ -45,6 +45,8 @@ async def drive_async(engine: AnyEngine) -> None:
             await shield_once(side_threads.call(engine.drive), run_state.cancel)
     except asyncio.CancelledError:
         run_state.cancel()
+        if isinstance(engine, CoroutineEngine | ThreadEngine):
+            engine.leave_behind()  # what still runs: after a first cancellation, there is nothing of the kind
         raise
     except BaseException as error:
         run_state.interrupt(error)
@@ -66,7 +68,12 @@ class CoroutineEngine:
         self._name = _name(run_state)
         self._threads = ThreadEngine(run_state)
         self._side_threads = SideThreads(self._name)
+        self._commit_thread = run_state.commit_thread()
         self._busy = False
+
+    def leave_behind(self) -> None:
+        """Have the interpreter not wait for the workers when it exits: see `ThreadEngine`."""
+        self._threads.leave_behind()
 
     def drive(self) -> None:
         """Run every stage: coroutines in a loop of their own, plain functions as ever.
@@ -121,13 +128,16 @@ class CoroutineEngine:
         run_state = self.run_state
         outer, run_state.loop_thread = run_state.loop_thread, threading.get_ident()
         self._busy = True
-        driven = StageInLoop(run_state, stage, self._name, self._side_threads)
+        driven = StageInLoop(run_state, stage, self._name, self._side_threads, self._commit_thread)
         try:
             await driven.drive()
         finally:
             run_state.loop_thread = outer
+            run_state.whereabouts.coroutines = {}
             self._busy = driven.busy
 
     def _close(self) -> None:
+        if self._commit_thread is not None:
+            self._commit_thread.close(wait=not self._busy)
         self._side_threads.close()
         self._threads.close()

@@ -5,19 +5,30 @@ iterables ──draw (in the loop, or in a side thread)──▶ window ──ta
 """
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from procession._engine.call_context import CURRENT_CALL, CallContext
-from procession._engine.map_state import QUICK_S, WINDOW, Element, MapState
+from procession._engine.callbacks import breaks_down
+from procession._engine.gate import gated, passes_gate
+from procession._engine.map_state import QUICK_S, Element, MapState
+from procession._engine.placed import ElementGroup, Submitted, group_size, grouped
 from procession._engine.run_state import RunState
+from procession._engine.streams import WINDOW
+from procession._engine.unawaited import awaited
 from procession._loop.attempt import PendingCall, starting
-from procession._loop.side_threads import SideThreads
+from procession._loop.placed import AwaitedPlacedCall
+from procession._loop.side_threads import SideThreads, hand_over
 from procession._model.map_share import MapShare
-from procession.errors import TaskCancelled, WorkersUnavailableError
+from procession.errors import TaskCancelled, TaskSuspended, WorkersUnavailableError
+
+if TYPE_CHECKING:
+    from procession._model.outcome import NotKept
 
 TURN_S = 0.005
 """How long recorded elements are gone through before others have the loop."""
@@ -33,8 +44,8 @@ class Slots(Protocol):
         """Run a coroutine in the slot of a worker, as an asyncio task of its own, until it calls `end`."""
         ...
 
-    def start_attempt(self, call: PendingCall, call_context: CallContext, context: Context) -> None:
-        """Have an attempt made in the slot of a worker."""
+    def start_attempt(self, call: PendingCall, call_context: CallContext, context: Context) -> bool:
+        """Make an attempt in the slot of a worker; return `False` where it is held back, or has failed."""
         ...
 
     def end(self, call_context: CallContext) -> None:
@@ -45,12 +56,16 @@ class Slots(Protocol):
         """Make another attempt after a pause."""
         ...
 
-    def wake(self, coroutine_map: "CoroutineMap") -> None:
+    def break_down(self, error: BaseException) -> None:
+        """End the stage with an error that is not from any call."""
+        ...
+
+    def wake(self, coroutine_map: "CoroutineMap", *, first: bool = False) -> None:
         """Ask a map for elements when slots are free: there may be some."""
         ...
 
     def finish_map(self, coroutine_map: "CoroutineMap") -> None:
-        """Take note that nothing is left of a map: its value can be had."""
+        """End a map, of which no element is left."""
         ...
 
 
@@ -72,10 +87,10 @@ class SideDraws:
             return None
         drawing: asyncio.Future[bool] = self._side_threads.call(draw, most)
         self._draws += 1
-        drawing.add_done_callback(self._end)
         return drawing
 
-    def _end(self, _: "asyncio.Future[bool]") -> None:
+    def end(self) -> None:
+        """Take note that a draw has ended, and let another map draw that waits to."""
         self._draws -= 1
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._waiting.popleft().draw_again)
@@ -90,12 +105,16 @@ class CoroutineMap:
         "_drawing",
         "_drew_at",
         "_element_context",
+        "_function",
         "_ledger",
+        "_loop",
         "_out",
+        "_placed",
         "_plain",
         "_shares",
         "_slots",
         "_state",
+        "_thread",
         "_waits_to_draw",
         "listed",
         "over",
@@ -107,14 +126,15 @@ class CoroutineMap:
         self._slots = slots
         self._state = state
         self._bound = max(WINDOW, 4 * run_state.max_workers)
-        self._plain = (
-            options.timeout is None
-            and isinstance(options.retries, int)
-            and not run_state.verbose
-            and run_state.recorder is None
-            and run_state.decimals is None
+        self._plain = passes_gate(options) and not (
+            run_state.verbose or run_state.recorder is not None or run_state.decimals is not None
         )
+        self._function = gated(state.function, options.limit if self._plain else (), run_state.admission)
+        placed = grouped(state, recorded=run_state.recorder is not None)
+        self._placed = placed if isinstance(placed, AwaitedPlacedCall) else None
         self._ledger = run_state.ledger
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._out = 0
         self._drawing: asyncio.Future[bool] | None = None
         self._drew_at: float | None = None
@@ -134,35 +154,63 @@ class CoroutineMap:
 
     def open(self, start: float) -> None:
         """Begin to iterate over what the map was given. Raises for what cannot be iterated."""
-        self._context.run(self._state.open, start)
+        try:
+            self._state.wake_by(self.wake)
+            self._context.run(self._state.open, start)
+        except BaseException:
+            self.over = True  # others may wake it still
+            raise
         # What was set at the start of the map, all of its elements see.
         self._element_context = self._context.copy()
 
-    def conclude(self) -> list[Any]:
+    def conclude(self) -> "list[Any] | NotKept":
         """Return the results, or raise what the map came to."""
         for worker in list(self._shares):
             self.leave(worker)
         return self._context.run(self._state.conclude)
 
     def leave(self, worker: str) -> None:
-        """Take note that a worker does something else now."""
+        """Close the share of a worker that does something else now."""
         share = self._shares.pop(worker, None)
         if share is not None:
-            self._state.took_part(share)
+            self._state.shares.leave(share)
 
-    def look(self) -> None:
-        """See whether the map is over, and else to it that it goes on."""
+    def break_down(self, error: BaseException) -> None:
+        """End the stage with an error that is not from any call."""
+        self._slots.break_down(error)
+
+    @breaks_down
+    def look(self, *, first: bool = False) -> None:
+        """See whether the map is over, and else to it that it goes on: `first` of all where others hand elements on."""
         state = self._state
-        if not (self.over or self._out or state.window or state.nothing_left or self._waits_to_draw):
+        if not (self.over or self._out or state.window or state.nothing_left or self._waits):
             self._draw(self._bound)
         if self.over or self._drawing is not None:
             return
         if not self._out and state.nothing_left:
             self.over = True
             self._slots.finish_map(self)
-        elif state.window or (0 < self._out < self._bound and not state.exhausted and not self._waits_to_draw):
-            self._slots.wake(self)
+        elif state.window or (0 < self._out < self._bound and not state.exhausted and not self._waits):
+            self._slots.wake(self, first=first)
 
+    def wake(self) -> None:
+        """Have the map go on that was asleep: there is something to draw, or room for it. From any thread."""
+        if threading.get_ident() == self._thread:
+            self._rise()
+        else:
+            hand_over(self._loop, self._rise)
+
+    @breaks_down
+    def _rise(self) -> None:
+        self._state.rise()
+        self.look(first=True)
+
+    @property
+    def _waits(self) -> bool:
+        """Whether drawing has to wait: for a thread, or for other maps and those who take the elements of this one."""
+        return self._waits_to_draw or self._state.asleep
+
+    @breaks_down
     def draw_again(self) -> None:
         """Draw after all: there is a thread for it now."""
         self._waits_to_draw = False
@@ -174,6 +222,8 @@ class CoroutineMap:
         while (element := self._next()) is not None:
             if self._begin(worker, *element):
                 return True
+            if self._out and self._state.in_order:
+                return False  # it is held back, and so are those after it
             if until is None:
                 until = time.perf_counter() + TURN_S
             elif time.perf_counter() > until:
@@ -194,7 +244,7 @@ class CoroutineMap:
             return window.popleft()
         # With an empty window, what is drawn and has not ended is what is out.
         room = self._bound - self._out
-        if room <= 0 or state.exhausted or self._drawing is not None or self._waits_to_draw:
+        if room <= 0 or state.exhausted or self._drawing is not None or self._waits:
             return None
         self._draw(room)
         return window.popleft() if window else None
@@ -204,6 +254,9 @@ class CoroutineMap:
         state = self._state
         call_context = CallContext(self._slots.run_state, worker, state.index, 1, place)
         context = self._element_context.copy()
+        if self._placed is not None:
+            state.window.appendleft((place, element))
+            return self._begin_group(self._placed, call_context, context)
         if self._plain:
             self._out += 1
             share = self._share(worker)
@@ -221,37 +274,100 @@ class CoroutineMap:
             return False
         call = PendingCall(self, state.index, state.function, element, {}, state.options, place)
         call.digest = digest
+        call.context = self._element_context if state.options.limit else None
         self._out += 1
-        self._slots.start_attempt(call, call_context, context)
+        return self._slots.start_attempt(call, call_context, context)
+
+    def _begin_group(self, placed: AwaitedPlacedCall, call_context: CallContext, context: Context) -> bool:
+        """Have the next elements called elsewhere; return `False` where all were recorded, or cannot be called."""
+        state = self._state
+        context.run(CURRENT_CALL.set, call_context)
+        group = ElementGroup(state, group_size(placed.place, state, self._bound))
+        submitted = context.run(group.submit, placed)
+        for (place, _), error, _, start, _ in group.failed:
+            state.raised(place, error, start)
+            self._share(call_context.worker).count(failed=True)
+        group.failed.clear()
+        if submitted is None:
+            return False
+        self._out += len(group)
+        self._slots.start(self._await_group(placed, call_context, group, submitted), call_context, context)
         return True
+
+    async def _await_group(
+        self, placed: AwaitedPlacedCall, call_context: CallContext, group: ElementGroup, submitted: Submitted | None
+    ) -> None:
+        """Await elements that are called together."""
+        share = self._share(call_context.worker)
+        try:
+            try:
+                await starting()
+                CURRENT_CALL.set(call_context)
+                while submitted is not None:
+                    submitted = group.settle(await placed.made(submitted), partial(self._end, share, failed=False))
+                    await self._settle_group(call_context, group)
+            except asyncio.CancelledError as error:
+                group.fail(error)
+                await self._settle_group(call_context, group)
+            self._slots.end(call_context)
+        except BaseException as error:  # not from the calls
+            self.break_down(error)
+
+    async def _settle_group(self, call_context: CallContext, group: ElementGroup) -> None:
+        state = self._state
+        back, group.back = group.back, []
+        for (place, args), digest in back:
+            call = PendingCall(self, state.index, state.function, args, {}, state.options, place)
+            call.digest = digest
+            self._slots.park(call, 0.0)
+        failed, group.failed = group.failed, []
+        for (place, args), error, digest, start, _ in failed:
+            await self._failed(call_context, place, args, error, start, digest)
 
     async def _await(self, call_context: CallContext, share: MapShare, place: int, element: tuple[Any, ...]) -> None:
         """Await the call of an element of which there is nothing to be known but how it ends."""
         state, clock = self._state, time.perf_counter
-        start = clock()
+        start = end = clock()
         failure: BaseException | None = None
         try:
             try:
                 await starting()
                 CURRENT_CALL.set(call_context)
                 start = clock()
-                state.results[place] = await state.function(*element)
+                value = await self._function(*element)
                 end = clock()
-                self._end(share, start, end, failed=False)
+                if state.outlet is None:
+                    state.results[place] = value
+                else:
+                    state.results[place] = awaited(value)
+                    state.outlet.hand_on(place)
+                del value
             except BaseException as error:
                 failure = error
-            if failure is not None:
+            if failure is None:
+                self._end(share, start, end, failed=False)
+            else:
                 await self._failed(call_context, place, element, failure, start)
-        finally:
             self._slots.end(call_context)
+        except BaseException as error:  # not from the call
+            self.break_down(error)
+        finally:
+            failure = None
 
     async def _failed(
-        self, call_context: CallContext, place: int, element: tuple[Any, ...], error: BaseException, start: float
+        self,
+        call_context: CallContext,
+        place: int,
+        element: tuple[Any, ...],
+        error: BaseException,
+        start: float,
+        digest: bytes = b"",
     ) -> None:
         state = self._state
         call = PendingCall(self, state.index, state.function, element, {}, state.options, place)
-        call.made, call.start, call.began, call.worker = 1, start, start, call_context.worker
         call.context = self._element_context
+        call.digest = digest
+        call.made, call.start, call.began, call.worker = 1, start, start, call_context.worker
         seconds = await call.followed(self._slots.run_state, returned=False, value=error)
         if seconds is not None:
             self._slots.park(call, seconds)
@@ -259,35 +375,52 @@ class CoroutineMap:
     def _share(self, worker: str) -> MapShare:
         share = self._shares.get(worker)
         if share is None:
-            share = self._shares[worker] = self._state.share(worker)
+            share = self._shares[worker] = self._state.shares.join(worker)
         return share
 
-    def _end(self, share: MapShare, start: float, end: float, *, failed: bool) -> None:
-        """Take note that an element has ended, in the part of the worker that made its last attempt."""
+    def _end(self, share: MapShare, start: float, end: float, *, failed: bool | None) -> None:
+        """Count an element that has ended, in the share of the worker that made its last attempt.
+
+        One that neither returned nor failed was suspended, and has not ended.
+        """
         share.note(start, end)
-        share.count(failed=failed)
+        if failed is not None:
+            share.count(failed=failed)
         self._out -= 1
         if not self.listed or not self._out:
             self.look()
 
+    @breaks_down
+    def _end_call(self, call: PendingCall, end: float, *, failed: bool | None) -> None:
+        """Do the same for a call. Raises nothing, so that the call does not end a second time."""
+        self._end(self._share(call.worker), call.began, end, failed=failed)
+
     # As the owner of its calls
+
+    def note_start(self, call: PendingCall) -> None:
+        """Take note that an element begins: there is nothing to do."""
 
     def begin(self, call: PendingCall) -> None:
         """Prepare the first attempt: there is nothing to do."""
 
     def returned(self, call: PendingCall, value: object) -> None:
-        """Take note of what an element's call returned. Raises for a value that cannot be recorded."""
+        """Settle an element whose call returned. Raises for a value that cannot be recorded."""
         end = time.perf_counter()
         self._state.returned(call.element, call.digest, value, call.start, end, call.made)
-        self._end(self._share(call.worker), call.began, end, failed=False)
+        self._end_call(call, end, failed=False)
 
     def raised(self, call: PendingCall, error: BaseException) -> None:
-        """Take note of what an element's call raised."""
+        """Settle an element whose call raised."""
         if isinstance(error, asyncio.CancelledError) and self._slots.run_state.ledger.cancelled:
             error = TaskCancelled("the coroutine was cancelled with its run")
         self._state.raised(call.element, error, call.start, call.made)
         end = time.perf_counter() if call.ended is None else call.ended
-        self._end(self._share(call.worker), call.began, end, failed=True)
+        self._end_call(call, end, failed=None if isinstance(error, TaskSuspended) else True)
+
+    def drop(self, call: PendingCall) -> None:  # noqa: ARG002 - as for a task
+        """Take note that an element will not be called that was held back."""
+        self._state.drop()
+        self._out -= 1
 
     # Drawing
 
@@ -314,8 +447,10 @@ class CoroutineMap:
         self._drew_at = time.perf_counter()
         return self._context.run(self._state.draw, most)
 
+    @breaks_down
     def _end_drawing(self, drawing: "asyncio.Future[bool]") -> None:
         self._drawing = None
+        self._slots.side_draws.end()
         if not drawing.cancelled() and (error := drawing.exception()) is not None:
             self._state.fail(error)
         self.look()
@@ -324,8 +459,9 @@ class CoroutineMap:
         if self._drawing is not None:
             asyncio.get_running_loop().call_later(2 * QUICK_S, self._peek, self._drawing)
 
+    @breaks_down
     def _peek(self, drawing: "asyncio.Future[bool]") -> None:
-        """Have the elements called that a source gave before it began to keep its thread waiting."""
+        """Call the elements that a source gave before it began to keep its thread waiting."""
         if drawing is not self._drawing:
             return
         # A draw goes on to the next element only within its first moments: so a look after these sees all.

@@ -55,7 +55,7 @@ class _Here:
         self._task = None
         try:
             self._runner.run(self._noted(main))
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, SystemExit) as error:  # of a signal, or of a task that a coroutine has made
             task = self._task
             if task is None or task.done() or task.cancelling():
                 raise
@@ -89,6 +89,7 @@ class _Elsewhere:
         self._interrupt = interrupt
         self._runner = _runner()
         self._loop = self._runner.get_loop()
+        self._over = False
         self._thread = threading.Thread(target=self._serve, name=f"{name}-loop", daemon=True)
         try:
             self._thread.start()
@@ -104,10 +105,15 @@ class _Elsewhere:
         future.result()
 
     def close(self, *, hurried: bool) -> None:
+        self._over = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         if not hurried:
             self._thread.join()
 
     def _serve(self) -> None:
-        self._loop.run_forever()
+        while not self._over:
+            try:
+                self._loop.run_forever()
+            except BaseException as error:  # `SystemExit` of a task that a coroutine has made: the loop goes on
+                self._interrupt(error)
         self._runner.close()

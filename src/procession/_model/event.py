@@ -10,15 +10,21 @@ EventName = Literal[
     "run_completed",
     "run_failed",
     "run_cancelled",
+    "run_suspended",
     "task_started",
     "task_progressed",
     "task_completed",
     "task_failed",
     "task_cancelled",
+    "task_suspended",
     "task_retrying",
+    "task_held_back",
     "task_abandoned_ended",
     "element_started",
     "element_completed",
+    "call_started",
+    "call_completed",
+    "call_failed",
 ]
 """What an event says: see `Event`."""
 
@@ -28,14 +34,18 @@ class Event:
 
     The names of events:
 
-    - `run_started`, and at the end `run_completed`, `run_failed` or `run_cancelled`;
+    - `run_started`, and at the end `run_completed`, `run_failed`, `run_cancelled` or `run_suspended`;
     - `task_started`, and at the end `task_completed`, `task_failed`, or `task_cancelled` if the task stopped because
       its run was cancelled;
+    - `task_suspended`: the task was left, as it waits for an answer or until a time, and starts again later;
     - `task_retrying`: an attempt failed, and another attempt follows;
+    - `task_held_back`: a call was held back by a limit, for `duration` seconds, and may begin now;
     - `task_progressed`: elements of a map have ended;
     - `task_abandoned_ended`: an attempt that was abandoned at its timeout has ended after all;
     - `element_started`, `element_completed`: the start and end of an element of a map. Only immediate observers and the
-      log are told of elements.
+      log are told of elements;
+    - `call_started`, and at the end `call_completed` or `call_failed`: a call that a task makes itself, by
+      `current_task().call`. Only immediate observers and the log are told of these calls.
 
     Attributes:
         name (EventName): What happened.
@@ -48,9 +58,13 @@ class Event:
         element (int | None): The place of the element in its map, from 0.
         attempt (int | None): The number of the attempt, from 1.
         worker (str | None): The name of the thread, asyncio task or worker process that made the call.
-        duration (float | None): How long the task or run took, in seconds; there when it has ended.
+        duration (float | None): How long the task or run took, in seconds; there when it has ended. Of a call that was
+            held back, for how long.
         error (BaseException | None): The exception of the task or attempt, or the exception that ended the run.
         progress (Progress | None): How far the run has come, at its start and end; of a map, how far that has come.
+        limit (str | None): The name of the limit that held the call back.
+        call (int | None): The place of a call among those that its task, or element, makes itself, from 0.
+        call_name (str | None): The name of what such a call calls.
         dropped (int | None): At the end of a run, how many events this observer missed because it was too slow.
 
     """
@@ -58,11 +72,14 @@ class Event:
     __slots__ = (
         "at",
         "attempt",
+        "call",
+        "call_name",
         "dropped",
         "duration",
         "element",
         "error",
         "index",
+        "limit",
         "name",
         "process_name",
         "progress",
@@ -86,6 +103,9 @@ class Event:
         error: BaseException | None = None,
         progress: Progress | None = None,
         dropped: int | None = None,
+        limit: str | None = None,
+        call: int | None = None,
+        call_name: str | None = None,
     ) -> None:
         self.name: Final[EventName] = name
         self.at: Final = at
@@ -100,6 +120,9 @@ class Event:
         self.error: Final = error
         self.progress: Final = progress
         self.dropped: Final = dropped
+        self.limit: Final = limit
+        self.call: Final = call
+        self.call_name: Final = call_name
 
     def with_dropped(self, dropped: int) -> "Event":
         """Return the same event for an observer that missed `dropped` events."""

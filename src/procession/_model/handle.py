@@ -1,11 +1,14 @@
 """Handles: objects that stand for the values that tasks will have."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar, Final, NoReturn
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, ClassVar, Final, NoReturn, Protocol, TypeVar, overload
 
-from procession._model.task import name_of
-from procession._model.text import shown
+from procession._model.task import MapFunction, name_of
+from procession._model.text import shown, sketch
 from procession.errors import HandleError
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Owner:
@@ -73,6 +76,66 @@ class Handle:
             f"{self!r} {what}: its value exists only in a run. "
             "Pass the handle as an argument of a later task, or read run[handle] once the run has ended."
         )
+
+
+class Elements(Protocol[T_co]):
+    """What a task gets for a stream, as type checkers see it: a plain function iterates, a coroutine `async for`."""
+
+    def __iter__(self) -> Iterator[T_co]: ...
+    def __next__(self) -> T_co: ...
+    def __aiter__(self) -> AsyncIterator[T_co]: ...
+    def __anext__(self) -> Awaitable[T_co]: ...
+
+
+class Stream(Handle):
+    """Stands for the elements of a map, as a task will iterate over them: see `stream`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<stream of {super().__repr__()[1:-1]}>"
+
+
+@overload
+def stream(handle: list[T], /) -> Elements[T]: ...
+@overload
+def stream(handle: Handle, /) -> Any: ...
+def stream(handle: object, /) -> Any:
+    """Return an argument that gives a task the elements of a map one by one, instead of the list of them.
+
+    The task gets an iterator over the results in order, each as soon as it and those before it have ended, while the
+    map goes on. So any function that takes an iterable can be the end of a pipeline, one that writes or one that sums
+    up. A coroutine function gets an async iterator, for `async for`. Failed elements are left out.
+
+    While the task waits for the next element, it takes none of the `max_workers` places. It may return early. In a
+    stage in order, on executors other than threads, and with `allow_changes=True`, it begins when the map has ended.
+
+    Args:
+        handle: What `Process.map` returned; to type checkers, the list.
+
+    Returns:
+        A stand-in for the iterator, to be passed as an argument of a task of the same process.
+
+    Raises:
+        TypeError: `handle` is not the handle of a map.
+
+    Example:
+        >>> from procession import Process
+        >>> process = Process("total", strategy="parallel")
+        >>> lengths = process.map(len, ["one", "three"])
+        >>> total = process.task(sum, stream(lengths))
+        >>> process.execute()
+        [[3, 5], 8]
+
+    """
+    if not isinstance(handle, Handle) or isinstance(handle, Stream):
+        raise TypeError(f"stream(...) takes the handle that Process.map returned; got {sketch(handle)}")
+    if not isinstance(handle._function, MapFunction):
+        raise TypeError(
+            f"stream(...) takes the handle of a map, whose elements end one by one; got {handle!r}, whose value comes "
+            "as a whole"
+        )
+    return Stream(handle._owner, handle._index, handle._function)
 
 
 def index_of(handle: Handle) -> int:

@@ -35,6 +35,16 @@ class MapShare:
         if took > self.longest[1]:
             self.longest = start, took
 
+    def extend(self, later: "MapShare") -> None:
+        """Add a later stretch of the same worker."""
+        self.end = later.end
+        self.busy += later.busy
+        self.elements += later.elements
+        self.failed += later.failed
+        self.drawn += later.drawn
+        if later.longest[1] > self.longest[1]:
+            self.longest = later.longest
+
     def count(self, *, failed: bool) -> None:
         """Count an element that has ended."""
         self.elements += 1

@@ -1,11 +1,11 @@
 """Outcomes: how the tasks of a run ended, or how they stand while the run goes on."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Final, cast, overload
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast, overload
 
 from procession._model.states import TaskState
-from procession._model.text import described, shown
+from procession._model.text import counted, described, in_a_line, shown
 from procession.errors import ValueUnavailableError
 
 _SHOWN: Final = 10
@@ -19,11 +19,34 @@ class _Missing:
         self.why = why
 
 
-NO_VALUE: Final = _Missing("it did not end well")
+NO_VALUE: Final = _Missing("it has not completed")
 HANDED_OVER: Final = _Missing(
     "it belongs to the caller of execute(), and a run keeps no second reference to it; "
     "read it from the list that execute() returned, or use start(), whose run keeps every value"
 )
+
+
+class NotKept:
+    """Stands in the results for the value of a task, or the values of a map, with `keep=False`.
+
+    Attributes:
+        count (int): How many values there were.
+
+    """
+
+    __slots__ = ("count",)
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __eq__(self, other: object) -> bool:
+        return self.count == other.count if isinstance(other, NotKept) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((NotKept, self.count))
+
+    def __repr__(self) -> str:
+        return f"<{counted(self.count, 'value')}, not kept>"
 
 
 class Away(ABC):
@@ -54,7 +77,9 @@ class Outcome:
     Attributes:
         index (int): The place of the task in its process, from 0.
         name (str): The name of the task.
-        state (TaskState): How the task stands.
+        label (str | None): What the name gives for the arguments of the task, if it is a template such as
+            `"fetch {url}"`; `None` if it is none, or the arguments are not known.
+        state (TaskState): How the task stands. Between two attempts it is `"waiting"`, as before the first one.
         error (BaseException | None): The exception that the task ended with, if it failed.
         attempts (int): How many times the task was called, 0 if it has not started; of a map, how many times the
             element with the most attempts was called.
@@ -87,6 +112,7 @@ class Outcome:
         "duration",
         "error",
         "index",
+        "label",
         "name",
         "recorded",
         "start",
@@ -108,9 +134,11 @@ class Outcome:
         worker: str | None,
         recorded: bool,
         again: Callable[[int], Any],
+        label: str | None = None,
     ) -> None:
         self.index: Final = index
         self.name: Final = name
+        self.label: Final = label
         self.state: Final[TaskState] = state
         self.error: Final = error
         self.attempts: Final = attempts
@@ -127,13 +155,20 @@ class Outcome:
 
         Raises:
             ValueUnavailableError: The task has not completed, or its value was handed to the caller of `execute()`.
+                Of a failed task, what the task raised is the cause.
 
         """
         if isinstance(self._value, _Missing):
+            why = self._value.why if self.error is None else f"it raised {in_a_line(self.error)}"
             raise ValueUnavailableError(
-                f"task {self.index} ({shown(self.name)}, {self.state}) has no value: {self._value.why}"
-            )
+                f"task {self.index} ({shown(self.name)}, {self.state}) has no value: {why}"
+            ) from self.error
         return at_hand(self._value)
+
+    @property
+    def has_value(self) -> bool:
+        """Whether `value` returns one."""
+        return not isinstance(self._value, _Missing)
 
     def call_again(self) -> Any:
         """Call the function of the task again with the same arguments, in this thread; meant for a debugger.
@@ -149,7 +184,7 @@ class Outcome:
         return self._again(self.index)
 
     def __repr__(self) -> str:
-        parts = [f"Outcome {self.index} {shown(self.name)}: {self.state}"]
+        parts = [f"Outcome {self.index} {shown(self.label or self.name)}: {self.state}"]
         if self.duration is not None:
             parts.append(f"in {self.duration:.3g} s")
         if self.attempts > 1:
@@ -174,11 +209,51 @@ class Outcomes(Sequence[Outcome]):
     ['completed', 'completed']
     """
 
-    __slots__ = ("_count", "_outcome")
+    __slots__ = ("_count", "_outcome", "_rows")
 
-    def __init__(self, outcome: Callable[[int], Outcome], count: int) -> None:
+    def __init__(
+        self, outcome: Callable[[int], Outcome], count: int, rows: Callable[[Outcome], Iterable[dict[str, Any]]]
+    ) -> None:
         self._outcome = outcome
         self._count = count
+        self._rows = rows
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return a row for each task, and one for each element of a map whose results are there.
+
+        Returns:
+            Dictionaries with the keys `index`, `name`, `element`, `state`, `value`, `error`, `attempts`, `start` and
+            `duration`, as the attributes of `Outcome`. `element` is `None` for a task. `value` is `None` for a task
+            without one, and missing where it was handed to the caller of `execute()`: `start()` keeps it for both.
+            `start` and `duration` are `None` for elements, which are not timed one by one.
+
+        Example:
+            >>> from procession import Process
+            >>> process = Process("two")
+            >>> process.add_task(len, "abc")
+            >>> doubled = process.map(abs, [-1, 2])
+            >>> run = process.start()
+            >>> run.wait()
+            True
+            >>> [(row["name"], row["element"], row["value"]) for row in run.outcomes.to_dicts()]
+            [('len', None, 3), ('map of abs', 0, 1), ('map of abs', 1, 2)]
+
+        """
+        return [row for outcome in self for row in self._rows(outcome)]
+
+    def to_frame(self) -> Any:
+        """Return the rows of `to_dicts()` as a data frame, in which errors are text.
+
+        Returns:
+            A `DataFrame` of pandas or polars: of the one that the program has imported, else of the one installed.
+
+        Raises:
+            ImportError: Neither is installed.
+
+        """
+        from procession._model.frame import frame_of  # asked for by few
+
+        return frame_of(self.to_dicts())
 
     @overload
     def __getitem__(self, place: int) -> Outcome: ...
@@ -190,6 +265,15 @@ class Outcomes(Sequence[Outcome]):
 
     def __len__(self) -> int:
         return self._count
+
+    if not TYPE_CHECKING:  # a checker would take every attribute for there
+
+        def __getattr__(self, name: str) -> object:
+            # pandas asks for `ndim` where it cannot make columns of what it got.
+            raise AttributeError(
+                f"outcomes have no attribute {name!r}: they are a sequence of objects; run.to_frame() returns a data "
+                "frame with a row for each task and element, and run.to_dicts() the rows"
+            )
 
     def __repr__(self) -> str:
         head = ", ".join(map(repr, self[:_SHOWN]))

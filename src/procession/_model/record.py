@@ -1,4 +1,4 @@
-"""The records of ended calls that a journal keeps."""
+"""The records of ended calls that a journal keeps: of tasks and elements, and of calls that tasks make themselves."""
 
 from typing import Literal, NamedTuple
 
@@ -33,6 +33,47 @@ class Record(NamedTuple):
     """The log of the call, as lines for people, of bounded length; `None` where no log is kept."""
 
 
+class CallRecord(NamedTuple):
+    """How a call ended that a task made by `current_task().call`, as a journal keeps it."""
+
+    index: int  # type: ignore[assignment]  # as above
+    """The index of the task in its process."""
+    element: int
+    """The element's place in its map, if an element of a map made the call, or `WHOLE`."""
+    call: int
+    """The call's place among the recorded calls of the task or element."""
+    seen: int
+    """How many of these calls, from the first, had ended when this one was begun: the task knew how they had ended."""
+    state: Literal["completed", "failed"]
+    name: str
+    """The full name of the function."""
+    digest: bytes
+    """The digest of the function's arguments, and of what the function itself holds."""
+    value: bytes | None
+    """The return value, or the exception of a failed call if the codec takes it, as bytes."""
+    error: str | None
+    """As in `Record`, like all that follows."""
+    attempts: int
+    started_at: float
+    duration: float
+    worker: str
+    replaces: bool = False
+    """Whether there may be a record of this call already, of an earlier time that it was made."""
+
+
+WaitKind = Literal["answer", "sleep"]
+"""What a task waits for: an answer, or the end of a sleep."""
+
+
+class WaitRecord(NamedTuple):
+    """How it stands with what a task waits for."""
+
+    value: bytes | None
+    """The answer, as the codec of the journal encoded it; `None` where there is none."""
+    left: float
+    """For how many seconds the task still has to wait, at most; 0 where it has to wait no longer."""
+
+
 class Recorded(NamedTuple):
     """A completed call, as an earlier execution of the run has recorded it."""
 
@@ -41,3 +82,12 @@ class Recorded(NamedTuple):
     duration: float
     worker: str
     digest: bytes
+
+
+def place_name(index: int, element: int, call: int = WHOLE) -> str:
+    """Return the name of a place in a run, as the run that is nested there is called.
+
+    >>> place_name(3, WHOLE), place_name(3, 4), place_name(3, WHOLE, 2), place_name(3, 4, 2)
+    ('3', '3.4', '3#2', '3.4#2')
+    """
+    return f"{index}{'' if element == WHOLE else f'.{element}'}{'' if call == WHOLE else f'#{call}'}"

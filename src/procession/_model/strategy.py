@@ -1,6 +1,5 @@
 """The three strategies, as names and as objects: which tasks of a process run in order, and which at once."""
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from procession._model.text import sketch
@@ -119,15 +118,15 @@ class Hybrid:
 Strategy = Sequential | Parallel | Hybrid
 """A strategy as an object."""
 
-_BY_NAME: dict[str, Callable[[], Strategy]] = {"sequential": Sequential, "parallel": Parallel, "hybrid": Hybrid}
+_BY_NAME: dict[object, Strategy] = {"sequential": Sequential(), "parallel": Parallel(), "hybrid": Hybrid()}
 
 
 def strategy_of(strategy: object) -> Strategy:
     """Return the strategy for a name or a strategy object; the `ValueError` for anything else lists the known ones."""
+    if isinstance(strategy, str) and strategy in _BY_NAME:
+        return _BY_NAME[strategy]
     if isinstance(strategy, Strategy):
         return strategy
-    if isinstance(strategy, str) and strategy in _BY_NAME:
-        return _BY_NAME[strategy]()
     known = ", ".join(map(repr, _BY_NAME))
     raise ValueError(
         f"unknown strategy {sketch(strategy)}; known are {known}, Sequential(), Parallel(), Hybrid(first=...)"
@@ -135,5 +134,5 @@ def strategy_of(strategy: object) -> Strategy:
 
 
 def _stages(count: int, first: int) -> tuple[Stage, ...]:
-    both = Stage(0, first, at_once=False), Stage(first, count, at_once=True)
-    return tuple(stage for stage in both if stage.start < stage.stop)
+    in_order = (Stage(0, first, at_once=False),) if first else ()
+    return (*in_order, Stage(first, count, at_once=True)) if first < count else in_order

@@ -6,11 +6,15 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Si
 from collections.abc import Set as AbstractSet
 from functools import partial, update_wrapper
 from types import EllipsisType, FunctionType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, ParamSpec, TypeVar, cast, overload
 
+from procession._model.label import check_parameters, check_template, is_template
+from procession._model.limit import Limit, Limits, checked_limits
 from procession._model.text import shown, sketch
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from tenacity import Retrying
 
 P = ParamSpec("P")
@@ -27,9 +31,19 @@ class Options(NamedTuple):
     timeout: float | None = None
     name: str | None = None
     retry_on: tuple[type[Exception], ...] = (Exception,)
+    limit: Limits = ()
+    keep: bool = True
+    executor: "Executor | str | None" = None
+
+    def __reduce__(self) -> tuple[type["Options"], tuple[Any, ...]]:
+        # With a function that is sent elsewhere, its executor is not: it belongs to this process.
+        return Options, self[:-1]
 
 
 PLAIN = Options()
+
+OPTIONS: Final = "__procession_options__"
+"""The attribute of a callable that holds its options."""
 
 OPTION_NAMES: Final = frozenset(Options._fields)
 
@@ -51,14 +65,18 @@ class MapFunction:
         self.function = function
         self.spent = False
 
-    def __call__(self, *iterables: Iterable[Any]) -> "list[Any] | Coroutine[Any, Any, list[Any]]":
+    def __call__(self, *iterables: Iterable[Any], **constants: Any) -> "list[Any] | Coroutine[Any, Any, list[Any]]":
         elements = zip(*iterables, strict=True)
         if is_coroutine_function(self.function):
-            return self._awaited(elements)
-        return [self.function(*element) for element in elements]
+            return self._awaited(elements, constants)
+        return [self.function(*element, **constants) for element in elements]
 
-    async def _awaited(self, elements: Iterable[tuple[Any, ...]]) -> list[Any]:
-        return [await self.function(*element) for element in elements]
+    async def _awaited(self, elements: Iterable[tuple[Any, ...]], constants: dict[str, Any]) -> list[Any]:
+        return [await self.function(*element, **constants) for element in elements]
+
+    def with_constants(self, constants: dict[str, Any]) -> Callable[..., Any]:
+        """Return what calls the function for an element, with these keyword arguments each time."""
+        return partial(self.function, **constants) if constants else self.function
 
     def __repr__(self) -> str:
         return f"MapFunction({self.function!r})"
@@ -71,14 +89,14 @@ def check_iterables(iterables: tuple[object, ...], where: str) -> None:
             raise TypeError(
                 f"{where}: argument {place} of map(callable, *iterables) cannot be iterated: {type(iterable).__name__}"
             )
-    lengths = {length for length in map(_known_length, iterables) if length is not None}
+    lengths = {length for length in map(known_length, iterables) if length is not None}
     if len(lengths) > 1:
         raise ValueError(
             f"{where}: the iterables of a map must be equally long; got lengths {', '.join(map(str, sorted(lengths)))}"
         )
 
 
-def _known_length(iterable: object) -> int | None:
+def known_length(iterable: object) -> int | None:
     """Return the number of elements of a sequence, set or mapping; `None` for others, whose `len()` may mean rows."""
     if not isinstance(iterable, Sequence | AbstractSet | Mapping):
         return None
@@ -97,6 +115,9 @@ def task(
     timeout: float | None = ...,
     name: str | None = ...,
     retry_on: type[Exception] | Iterable[type[Exception]] = ...,
+    limit: Limit | tuple[Limit, ...] | None = ...,
+    keep: bool = ...,
+    executor: "Executor | Literal['processes'] | None" = ...,
 ) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
 def task(
     function: Callable[..., Any] | None = None,
@@ -106,6 +127,9 @@ def task(
     timeout: float | EllipsisType | None = ...,
     name: str | EllipsisType | None = ...,
     retry_on: type[Exception] | Iterable[type[Exception]] | EllipsisType = ...,
+    limit: Limit | tuple[Limit, ...] | EllipsisType | None = ...,
+    keep: bool | EllipsisType = ...,
+    executor: "Executor | Literal['processes'] | EllipsisType | None" = ...,
 ) -> Any:
     """Return a copy of a function with options that hold where it is used as a task.
 
@@ -126,17 +150,31 @@ def task(
             worker process ended. A thread cannot be stopped: it is abandoned, and no further attempt is made while it
             still runs.
         name (str | None): The name of the task in logs, notes and tables; `None`, the default, is the name of the
-            function.
+            function. A name may be a template, such as `"fetch {url}"`: it stays the name, and with the arguments of a
+            call in place of the parameters it is the *label* of that call, at most 200 characters long, which summary,
+            page, terminal and timeline show, and a journal keeps. So put no parameter there whose values are secret.
         retry_on (type[Exception] | Iterable[type[Exception]]): The exceptions that are worth another attempt where
             `retries` is a number: a subclass of `Exception` or several; by default, every `Exception`. With `retries=0`
             it goes back to that.
+        limit (Limit | tuple[Limit, ...] | None): The limit that holds for the calls, or several, which then all have to
+            have room for a call; `None`, the default, for no limit.
+        keep (bool): Whether the values of the task, or of the elements of a map, stay for the results of the run, as
+            they do by default. With `keep=False` each is let go when the last task that takes it has it, and in the
+            results stands a `NotKept`, which says how many there were.
+        executor (Executor | Literal["processes"] | None): Where the calls are made: `"processes"` for worker processes
+            that the run has for all tasks that say so, or a `WorkerProcesses` or any other
+            `concurrent.futures.Executor`; `None`, the default, for where the process makes its calls. It is for plain
+            functions in processes with `executor="threads"`. A call holds one of the `max_workers` places of the run
+            meanwhile. Its timeout begins when the call does.
 
     Returns:
         The copy, or, where no function is passed, a decorator that makes it.
 
     Raises:
-        TypeError: An option has a value of a wrong type, or `retry_on` is passed with a `tenacity.Retrying`.
-        ValueError: A number is out of its range, or `retry_on` is passed without `retries`.
+        TypeError: An option has a value of a wrong type, or `retry_on` is passed with a `tenacity.Retrying`, or
+            `executor` for a coroutine function or a process.
+        ValueError: A number is out of its range, `retry_on` is passed without `retries`, or the braces of a name hold
+            anything but a parameter of the function.
 
     Example:
         >>> @task(retries=3, timeout=30.0, name="fetch")
@@ -146,7 +184,15 @@ def task(
         'A'
 
     """
-    options = {"retries": retries, "timeout": timeout, "name": name, "retry_on": retry_on}
+    options = {
+        "retries": retries,
+        "timeout": timeout,
+        "name": name,
+        "retry_on": retry_on,
+        "limit": limit,
+        "keep": keep,
+        "executor": executor,
+    }
     given = {option: _CHECKS[option](value) for option, value in options.items() if value is not ...}
     if "retries" in given:
         _check_retry_on(PLAIN._replace(**given), given.get("name"))
@@ -157,12 +203,22 @@ def task(
         if not callable(function):
             raise TypeError(f"@task(...) decorates a callable; got {sketch(function)}")
         # A copy, so that the decorated function stays as it is; not a wrapper, which would add a call to each call.
-        marked: Any = _copied(function) if isinstance(function, FunctionType) else partial(function)
-        marked.__procession_options__ = options = options_of(function)._replace(**given)
+        options = options_of(function)._replace(**given)
+        marked = with_options(function, options)
+        if is_template(options.name):
+            check_parameters(cast("str", options.name), function)
         _check_retry_on(options, name_of(marked))
+        _check_place(options, marked)
         return cast("Callable[P, T]", marked)
 
     return decorate if function is None else decorate(function)
+
+
+def with_options(function: Callable[..., Any], options: Options) -> Callable[..., Any]:
+    """Return a copy of a function, or a partial of any other callable, that has these options."""
+    marked: Any = _copied(function) if isinstance(function, FunctionType) else partial(function)
+    setattr(marked, OPTIONS, options)
+    return cast("Callable[..., Any]", marked)
 
 
 def _copied(function: FunctionType) -> FunctionType:
@@ -175,7 +231,7 @@ def _copied(function: FunctionType) -> FunctionType:
 
 def options_of(function: Callable[..., Any]) -> Options:
     """Return the options that `task` set on a callable, or on the function of a partial or bound method."""
-    found = look_up(function, "__procession_options__")
+    found = look_up(function, OPTIONS)
     if isinstance(found, Options):
         return found
     return options_of(function.func) if isinstance(function, partial) else PLAIN
@@ -186,6 +242,13 @@ def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     while isinstance(function, partial):
         function = function.func
     return function
+
+
+def callee_of(function: Callable[..., Any]) -> object:
+    """Return the object whose method a callable is, or the callable itself, whatever partials they are in."""
+    inner = unwrapped(function)
+    owner = look_up(inner, "__self__")
+    return inner if owner is None else owner
 
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
@@ -239,9 +302,7 @@ def takes(function: Callable[..., Any], name: str) -> bool:
 
 def is_process(function: Callable[..., Any]) -> bool:
     """Return whether a callable is a process or a method of a process, so that its task runs tasks of its own."""
-    inner = unwrapped(function)
-    owner: object = look_up(inner, "__self__")
-    return getattr(type(inner if owner is None else owner), "_drives_tasks", None) is True
+    return getattr(type(callee_of(function)), "_drives_tasks", None) is True
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -298,6 +359,8 @@ def _checked_timeout(timeout: Any) -> float | None:
 
 def _checked_name(name: Any) -> str | None:
     if name is None or isinstance(name, str):
+        if is_template(name):
+            check_template(cast("str", name))
         return name
     raise TypeError(f"task(name=...) takes a str; got {sketch(name)}")
 
@@ -314,6 +377,12 @@ def _checked_retry_on(retry_on: Any) -> tuple[type[Exception], ...]:
     return types
 
 
+def _checked_keep(keep: Any) -> bool:
+    if isinstance(keep, bool):
+        return keep
+    raise TypeError(f"task(keep=...) takes True or False; got {sketch(keep)}")
+
+
 def _check_retry_on(options: Options, name: str | None) -> None:
     """Raise if `retry_on` has no effect beside the other options."""
     if options.retry_on == PLAIN.retry_on:
@@ -328,9 +397,39 @@ def _check_retry_on(options: Options, name: str | None) -> None:
         )
 
 
+def _checked_executor(executor: Any) -> Any:
+    # A caller who has an executor has imported `concurrent.futures`, which takes longer than all the rest.
+    kind: Any = getattr(sys.modules.get("concurrent.futures"), "Executor", ())
+    if executor is None or executor == "processes" or isinstance(executor, kind):
+        return executor
+    raise (ValueError if isinstance(executor, str) else TypeError)(
+        "task(executor=...) takes 'processes', a WorkerProcesses or another concurrent.futures.Executor, or None for "
+        f"where the process makes its calls; got {sketch(executor)}"
+    )
+
+
+def _check_place(options: Options, function: Callable[..., Any]) -> None:
+    """Raise for what cannot be called on an executor of its own."""
+    if options.executor is None:
+        return
+    if is_coroutine_function(function):
+        raise TypeError(
+            f"task(executor=...) of task {shown(name_of(function))!r} is for plain functions: a coroutine function is "
+            "awaited in the event loop of the run; make it a plain function, or leave the executor out"
+        )
+    if is_process(function):
+        raise TypeError(
+            f"task(executor=...) of task {shown(name_of(function))!r}: a process says itself where its tasks run, by "
+            "Process(..., executor=...)"
+        )
+
+
 _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "retries": _checked_retries,
     "timeout": _checked_timeout,
     "name": _checked_name,
     "retry_on": _checked_retry_on,
+    "limit": checked_limits,
+    "keep": _checked_keep,
+    "executor": _checked_executor,
 }

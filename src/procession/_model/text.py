@@ -55,10 +55,27 @@ def sketch(value: object) -> str:
 
 def described(error: BaseException) -> str:
     """Return the type and message of an error; where its `__str__` raises, the type and that failure."""
+    return _described(error, _message_of(error))
+
+
+def in_a_line(error: BaseException) -> str:
+    r"""Return the type of an error and the first line of its message.
+
+    >>> in_a_line(ValueError("no such column\nhint: load it first"))
+    'ValueError: no such column …'
+    """
+    first, _, more = _message_of(error).strip().partition("\n")
+    return _described(error, f"{first.rstrip()} …" if more else first)
+
+
+def _message_of(error: BaseException) -> str:
     try:
-        message = str(error)
+        return str(error)
     except Exception as failure:
-        message = f"<no text: its __str__ raised {type(failure).__name__}>"
+        return f"<no text: its __str__ raised {type(failure).__name__}>"
+
+
+def _described(error: BaseException, message: str) -> str:
     name = shown(type(error).__name__)
     return f"{name}: {shown(message)}" if message else name
 
@@ -70,6 +87,20 @@ def untold(name: str) -> str:
     'PermissionError (what it said is not kept)'
     """
     return f"{name} (what it said is not kept)"
+
+
+def answer_of(text: str) -> object:
+    """Return the answer that somebody has written: what the text is as JSON, or else the text itself.
+
+    >>> answer_of("[1, true]"), answer_of("yes, do")
+    ([1, True], 'yes, do')
+    """
+    import json  # few need it
+
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def headline(error: str) -> str:

@@ -11,7 +11,7 @@ value ──leaf──▶ digest                          of numbers and text, a
 
 from functools import partial
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import pairwise, repeat
 from marshal import dumps
 from types import EllipsisType, FunctionType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -177,7 +177,9 @@ class Digester:
             written = _marshalled(value)
         elif kind in _CONTAINERS:
             items = (*value, *value.values()) if kind is dict else value
-            if not SIMPLE.issuperset(map(type, items)) or not self._heavy.keys().isdisjoint(map(id, items)):
+            if not SIMPLE.issuperset(map(type, items)):
+                return None
+            if self._heavy and not self._heavy.keys().isdisjoint(map(id, items)):
                 return None
             written = _written(value)
             if len(written) >= _HEAVY_BYTES and any(map(long, items)):
@@ -277,11 +279,14 @@ def _hashed(written: bytes) -> bytes:
     return blake2b(written, digest_size=SIZE).digest()
 
 
+_TOO_LONG: Final = "it is, or holds, a value of more than 2 GiB"
+
+
 def _marshalled(value: Any) -> bytes:
     try:
         return dumps(value, 0)
     except ValueError:
-        raise Opaque("it is, or holds, a value of more than 2 GiB") from None
+        raise Opaque(_TOO_LONG) from None
 
 
 def _written(container: Any) -> bytes:
@@ -290,7 +295,11 @@ def _written(container: Any) -> bytes:
     if kind is tuple or kind is list:
         return _marshalled(container)
     items = container.items() if kind is dict else container
-    return f"\0{kind.__name__}".encode() + b"".join(sorted(map(_marshalled, items)))
+    try:
+        written = sorted(map(dumps, items, repeat(0)))
+    except ValueError:
+        raise Opaque(_TOO_LONG) from None
+    return f"\0{kind.__name__}".encode() + b"".join(written)
 
 
 def long(value: Any) -> bool:
@@ -305,8 +314,8 @@ def _refusal(way: list[Any], opaque: Opaque) -> str:
     return (
         f"{' at ' + shown(where) if where else ''} is of type {shown(kind)}, which cannot be digested "
         f"({shown(str(opaque))}): a later run could not tell whether it is still the same. Pass what it is made from "
-        "(a list, a path, an address) and make it inside the task, or have its class leave it out of what __getstate__ "
-        "returns"
+        "(a list, a path, an address) and make it inside the task, pass a client, connection or lock that tasks share "
+        "as unrecorded(...), or have its class leave it out of what __getstate__ returns"
     )
 
 

@@ -12,7 +12,7 @@ import sys
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from collections.abc import Set as AbstractSet
 from itertools import accumulate, pairwise
 from marshal import dumps
@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, NamedTuple
 from zlib import crc32
 
 from procession._model.handle import Handle
-from procession._model.task import Call, MapFunction
+from procession._model.task import Call, MapFunction, is_process, unwrapped
 from procession._model.text import counted, shown
 from procession._plan.digest import SIMPLE, SIZE, Digester, Refused, combined, long, refuse_sets
 from procession._plan.identity import Unnamed, called, holding, identity, moved, qualified, said, unnamed_in
@@ -69,7 +69,7 @@ class Arguments(NamedTuple):
     """For each part of each task with several parts, 2 bytes of a hash."""
 
     def difference(self, other: "Arguments", place: int) -> str:
-        """Say in words which arguments of the task at a place have changed, given that their digest has."""
+        """Return words for which arguments of the task at a place have changed, after their digest has."""
         if not self.which:  # written by a version that did not keep forms
             return "has other arguments"
         was, now = self._form(place), other._form(place)
@@ -392,6 +392,20 @@ def fingerprint_of(process_name: str, calls: Sequence[Call]) -> Fingerprint:
         tuple(_told_by_code(named, unnamed)),
         Arguments(tuple(forms), _packed(formed), _packed(marks)),
     )
+
+
+def draws_unseen(function: Callable[..., Any], args: Sequence[Any] = ()) -> bool:
+    """Return whether a task draws elements that its fingerprint does not have, itself or in a process that it is.
+
+    >>> draws_unseen(MapFunction(len), (iter(["a"]),)), draws_unseen(MapFunction(len), (["a"],))
+    (True, False)
+    """
+    if isinstance(function, MapFunction):
+        return any(type(_undrawn(iterable)) is Drawn for iterable in args)
+    if not is_process(function):
+        return False
+    inner: Any = unwrapped(function)
+    return any(draws_unseen(called, given) for called, given, _ in getattr(inner, "__self__", inner).tasks)
 
 
 def _packed(numbers: "array[int]") -> bytes:

@@ -7,10 +7,10 @@ digest of their code tells them apart.
 
 import re
 from ast import literal_eval
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinMethodType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any, NamedTuple, cast
 
 from procession._model.task import MapFunction, look_up, name_of, options_of, unwrapped
@@ -102,7 +102,7 @@ class Unnamed(NamedTuple):
     """A digest of its code and, for a class, of the values that its methods close over."""
 
 
-def digest_element(element: tuple[Any, ...], where: str) -> bytes:
+def digest_element(element: tuple[Any, ...], where: str, constants: Mapping[str, Any] = MappingProxyType({})) -> bytes:
     """Return the digest of the arguments of one element of a map; `where` names process and task in error messages.
 
     Functions and classes without a name of their own in it, such as lambdas, count by their code.
@@ -112,12 +112,30 @@ def digest_element(element: tuple[Any, ...], where: str) -> bytes:
     """
     try:
         digester = Digester()
-        found = digester.call(element, {})
+        found = digester.call(element, dict(constants))
         if digester.unnamed:
-            found = combined(found, *(one.code for one in unnamed_in(element, digester)))
+            given = [*element, *(constants[name] for name in sorted(constants))]
+            found = combined(found, *(one.code for one in unnamed_in(given, digester)))
         return found
     except Refused as refused:
         raise DigestError(f"{where}, an element, {refused}") from refused.__cause__
+
+
+def digest_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    """Return the digest of the arguments of a call, and of what the function itself holds. Raises `Refused`.
+
+    Functions and classes without a name of their own count by their code, as in `digest_element`.
+
+    >>> digest_call(len, ("abc",), {}) == digest_call(len, ("abc",), {}) != digest_call(len, ("abd",), {})
+    True
+    """
+    digester = Digester()
+    found = digester.call(args, kwargs)
+    if not said(function):
+        found = combined(found, digester.callable(holding(function)))
+    if digester.unnamed:
+        found = combined(found, *(one.code for one in unnamed_in((function, *args, *kwargs.values()), digester)))
+    return found
 
 
 def unnamed_in(values: Sequence[object], digester: Digester) -> list[Unnamed]:

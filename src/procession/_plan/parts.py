@@ -17,9 +17,10 @@ from itertools import chain
 from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple, cast
 
-from procession._model.handle import Handle, index_of
+from procession._model.handle import Handle, Stream, index_of
 from procession._model.task import MapFunction, look_up
 from procession._model.text import described
+from procession._model.unrecorded import is_unrecorded
 from procession._plan.content import FAMILIES, array_content
 
 _MAIN: Final = frozenset({"__main__", "__mp_main__"})
@@ -104,7 +105,9 @@ def nameless(value: object) -> bool:
 
 
 def taken_apart(value: Any) -> Parts:
-    """Take a value apart; raise `Opaque` if that is not possible."""
+    """Take a value apart; raise `Opaque` if that is not possible. Of an object that is not recorded, nothing counts."""
+    if is_unrecorded(value):
+        return Parts("unrecorded")
     return _teller(cast("Any", type(value)))(value)
 
 
@@ -285,6 +288,7 @@ _KNOWN: Final[dict[Any, Callable[[Any], Parts]]] = {
     set: lambda value: Parts("set", value, width=1),
     frozenset: lambda value: Parts("frozenset", value, width=1),
     Handle: lambda value: Parts(f"handle {index_of(value)}"),
+    Stream: lambda value: Parts(f"stream {index_of(value)}"),
     Drawn: lambda value: Parts("drawn", [value.type]),
     MapFunction: lambda value: Parts("map", [value.function]),
     FunctionType: _function,

@@ -7,10 +7,11 @@ needs ──▶ edges             task → the earlier tasks of its own stage th
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import groupby
+from types import MappingProxyType
 from typing import NamedTuple
 
 from procession._model.strategy import Stage, Strategy
-from procession._model.task import Call, Options, is_coroutine_function
+from procession._model.task import Call, MapFunction, Options, is_coroutine_function
 
 
 class Plan(NamedTuple):
@@ -30,6 +31,27 @@ class Plan(NamedTuple):
     """The tasks that have a handle."""
     coroutines: AbstractSet[int] = frozenset()
     """The tasks whose callable is a coroutine function."""
+    streams: Mapping[int, tuple[int, ...]] = MappingProxyType({})
+    """For each task that takes elements of maps as they end: these maps."""
+
+    outlets: AbstractSet[int] = frozenset()
+    """The maps whose elements go to tasks that take them as they end, or are not kept and taken by no task."""
+    followed: AbstractSet[int] = frozenset()
+    """The maps whose elements the caller of the run asks for as they end."""
+
+    @property
+    def unkept(self) -> dict[int, set[int]]:
+        """The tasks whose values do not stay for the results, each with the tasks that take its value as a whole."""
+        unkept: dict[int, set[int]] = {index: set() for index, options in self.options.items() if not options.keep}
+        for taker, needed in self.needs.items() if unkept else ():
+            for source in unkept.keys() & needed:
+                if source not in self.streams.get(taker, ()):
+                    unkept[source].add(taker)
+        return unkept
+
+    def is_map(self, index: int) -> bool:
+        """Return whether a task is a map."""
+        return isinstance(self.calls[index][0], MapFunction)
 
 
 def plan_of(

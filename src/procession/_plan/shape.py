@@ -11,8 +11,10 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import islice
-from typing import Any, Final, Literal, NamedTuple, get_args
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple, cast, get_args
 
+from procession._model.handle import Handle, index_of
 from procession._model.strategy import Stage
 from procession._model.task import Call, MapFunction, is_process, unwrapped
 from procession._model.text import shown
@@ -37,6 +39,8 @@ class Shape(NamedTuple):
     """For each task that takes values: the tasks whose values it takes."""
     kinds: Mapping[int, Kind]
     """The kinds of the tasks that are not plain calls."""
+    paired: Mapping[int, tuple[int, ...]] = MappingProxyType({})
+    """For each map whose elements take those of other maps, each the one at its own place: these other maps."""
 
     def following(self, tasks: AbstractSet[int]) -> set[int]:
         """Return these tasks and all tasks that take their values, directly or through other tasks.
@@ -44,11 +48,7 @@ class Shape(NamedTuple):
         >>> sorted(Shape((), {2: (0,), 3: (1,), 4: (1, 2)}, {}).following({0}))
         [0, 2, 4]
         """
-        found = set(tasks)
-        for target in sorted(self.needs):  # in order, since a task takes values of earlier tasks only
-            if not found.isdisjoint(self.needs[target]):
-                found.add(target)
-        return found
+        return following(tasks, self.needs)
 
     def to_bytes(self) -> bytes:
         """Return the shape as bytes that `from_bytes` reads; an edge between neighbours takes hardly any."""
@@ -64,7 +64,9 @@ class Shape(NamedTuple):
             packed += column
         if sys.byteorder == "big":  # pragma: no cover  # there is no such machine to test on
             packed.byteswap()
-        head = {"version": _VERSION, "stages": self.stages, "lengths": list(map(len, columns))}
+        head: dict[str, Any] = {"version": _VERSION, "stages": self.stages, "lengths": list(map(len, columns))}
+        if self.paired:  # among the columns, earlier versions could not read the others any more
+            head["paired"] = [[target, *sources] for target, sources in self.paired.items()]
         return json.dumps(head).encode() + b"\n" + zlib.compress(packed.tobytes())
 
     @classmethod
@@ -103,7 +105,8 @@ class Shape(NamedTuple):
             place: kind for kind, column in zip(_KINDS, places, strict=True) for place in _sums(column)
         }
         stages = tuple(Stage(int(start), int(stop), bool(at_once)) for start, stop, at_once in head["stages"])
-        return cls(stages, needs, kinds)
+        paired = {int(target): tuple(map(int, sources)) for target, *sources in head.get("paired", ())}
+        return cls(stages, needs, kinds, paired)
 
     def check(self, tasks: int) -> None:
         """Raise `ValueError` unless this can be the shape of a process with this number of tasks."""
@@ -116,11 +119,42 @@ class Shape(NamedTuple):
             raise ValueError("not the shape of a process: it has other tasks")
         if any(max(sources, default=-1) >= target for target, sources in self.needs.items()):
             raise ValueError("not the shape of a process: a task takes the value of one that is not before it")
+        if any(not set(sources).issubset(self.needs.get(target, ())) for target, sources in self.paired.items()):
+            raise ValueError("not the shape of a process: a map takes elements of a task whose value it does not take")
+
+
+def following(tasks: AbstractSet[int], needs: Mapping[int, tuple[int, ...]]) -> set[int]:
+    """Return these tasks and all that follow from them; `needs` has, for each task, those whose values it takes."""
+    found = set(tasks)
+    for target in sorted(needs):  # in order, since a task takes values of earlier tasks only
+        if not found.isdisjoint(needs[target]):
+            found.add(target)
+    return found
 
 
 def shape_of(calls: Sequence[Call], stages: Sequence[Stage], needs: Mapping[int, tuple[int, ...]]) -> Shape:
     """Return the shape of a process with these calls."""
-    return Shape(tuple(stages), dict(needs), dict(_special(calls)))
+    kinds = dict(_special(calls))
+    maps = {task for task, kind in kinds.items() if kind == "map"}
+    paired = {task: sources for task in maps.intersection(needs) if (sources := _paired(calls[task], maps))}
+    return Shape(tuple(stages), dict(needs), kinds, paired)
+
+
+def _paired(call: Call, maps: AbstractSet[int]) -> tuple[int, ...]:
+    """Return the maps whose elements those of a map take, each the one at its own place, and which it takes only so."""
+    whole = {index_of(item) for value in call[1] for item in _within(value)}
+    direct = {index_of(value) for value in call[1] if type(value) is Handle}  # a stream leaves out what has failed
+    return tuple(sorted(direct & maps - whole))
+
+
+def _within(value: object) -> Iterator[Handle]:
+    """Yield the handles in a list, tuple or dictionary."""
+    items: Iterable[object] = ()
+    if type(value) in (list, tuple):
+        items = cast("Iterable[object]", value)
+    elif type(value) is dict:
+        items = cast("dict[object, object]", value).values()
+    yield from (item for item in items if type(item) is Handle)
 
 
 def _special(calls: Sequence[Call]) -> Iterator[tuple[int, Kind]]:

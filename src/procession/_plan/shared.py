@@ -12,8 +12,11 @@ from typing import Any, Final, NamedTuple, cast
 
 from procession._model.handle import Handle
 from procession._model.task import Call, MapFunction, is_process
+from procession._model.unrecorded import is_unrecorded
 from procession._plan.digest import SIMPLE, Digester, Refused
 from procession._plan.parts import named, place_of, state_of
+
+_PLAIN: Final = frozenset({dict, list, tuple, set, frozenset})
 
 
 class Shared(NamedTuple):
@@ -29,14 +32,14 @@ class Watch:
     """Keeps digests of the objects that several calls take, and says later which of the objects have changed."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
-        takers: dict[int, tuple[object, list[int]]] = {}
+        takers = _Takers()
         for place, (function, args, kwargs) in enumerate(calls):
-            _take(place, [function, *args, *kwargs.values()], takers)
+            takers.add(place, [function, *args, *kwargs.values()])
         digester = Digester()
         self._watched: Final = [
             (value, Shared(place_of(type(value)), tuple(tasks)), digest)
-            for value, tasks in takers.values()
-            if len(tasks) > 1 and (digest := _digest(value, digester))
+            for value, tasks in takers.of_several()
+            if (digest := _digest(value, digester))
         ]
 
     def changed(self) -> list[Shared]:
@@ -52,22 +55,44 @@ def _digest(value: object, digester: Digester) -> bytes:
         return b""
 
 
-def _take(place: int, values: list[Any], takers: dict[int, tuple[object, list[int]]]) -> None:
-    """Add the task at a place to the takers of these values and of all values that they hold."""
-    while values:
-        value = values.pop()
-        if type(value) in SIMPLE or isinstance(value, type | ModuleType | Handle) or named(value):
-            continue
-        found = takers.setdefault(id(value), (value, []))[1]
-        if place in found[-1:]:
-            continue
-        found.append(place)
-        if len(found) == 1:  # a later taker of the value needs no look inside: the digest of the value covers it
-            values += _held(value)
+class _Takers:
+    """Which tasks take which objects. Most objects have one taker, and then no container of their own here."""
+
+    def __init__(self) -> None:
+        self._first: dict[int, int] = {}
+        self._several: dict[int, tuple[object, list[int]]] = {}
+        self._kept: list[object] = []  # so that no other object gets an id that is a key
+
+    def add(self, place: int, values: list[Any]) -> None:
+        """Add the task at a place to the takers of these values and of all values that they hold."""
+        while values:
+            value = values.pop()
+            if type(value) in SIMPLE:
+                continue
+            is_plain = type(value) in _PLAIN
+            if not is_plain and (isinstance(value, type | ModuleType | Handle) or is_unrecorded(value) or named(value)):
+                continue
+            first = self._first.setdefault(id(value), place)
+            if first != place:
+                found = self._several.setdefault(id(value), (value, [first]))[1]
+                if found[-1] != place:
+                    found.append(place)
+            elif len(self._first) > len(self._kept):
+                # A later taker of the value needs no look inside: the digest of the value covers it.
+                self._kept.append(value)
+                held = _held(value)
+                if not SIMPLE.issuperset(map(type, held)):
+                    values += held
+
+    def of_several(self) -> list[tuple[object, list[int]]]:
+        """Return the objects that several tasks take, in the order in which they were found, and these tasks."""
+        return [self._several[key] for key in self._first if key in self._several] if self._several else []
 
 
 def _held(value: Any) -> list[Any]:
     """Return the objects that are parts of a value: the objects themselves, not copies."""
+    if type(value) in _PLAIN:  # most arguments are plain ones, which have no attributes
+        return [*value, *value.values()] if isinstance(value, dict) else [*value]
     if isinstance(value, partial):
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, MethodType):

@@ -1,15 +1,16 @@
 """Handles in arguments: finding them, and replacing them by the values of their tasks."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, cast
 
-from procession._model.handle import Handle, any_made, index_of
+from procession._model.handle import Handle, Stream, any_made, index_of
 from procession._model.task import look_up
 from procession._model.text import shown
 
-HOLDERS: Final = frozenset({Handle, list, tuple, dict})
+HOLDERS: Final = frozenset({Handle, Stream, list, tuple, dict})
 """The exact types of arguments that may be or hold a handle. Subclasses of list, tuple and dict are excluded, since a
 copy of such an object with a value in place of a handle may not be possible."""
 
@@ -60,7 +61,7 @@ def handles_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Hand
         return found, hidden
     for value in (*args, *kwargs.values()) if kwargs else args:
         base = searched_as(type(value))
-        if base is Handle:
+        if base is Handle or base is Stream:
             found.append(value)
         elif base is not None:
             deep = _directly(value, found)
@@ -70,8 +71,8 @@ def handles_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Hand
 
 
 def _searched_as(kind: Any) -> Any:
-    if kind is Handle:
-        return Handle
+    if kind is Handle or kind is Stream:
+        return kind
     base = next(base for base in _WORDS if issubclass(kind, base))
     return base if base is not object or isinstance(look_up(kind, "__dataclass_fields__"), dict) else None
 
@@ -85,6 +86,9 @@ def _directly(container: Any, found: list[Handle]) -> tuple[Handle, str] | None:
     misplaced: tuple[Handle, str] | None = None
     for holder, items in _parts(container):
         kinds = set(map(type, items))  # in C: fast for a million numbers, too
+        if Stream in kinds:
+            kinds.remove(Stream)
+            misplaced = next(item for item in items if type(item) is Stream), holder
         if Handle in kinds:
             kinds.remove(Handle)
             handles = [item for item in items if type(item) is Handle]
@@ -107,7 +111,7 @@ def _buried(containers: list[Any]) -> tuple[Handle, str] | None:
             for item in islice(items, max(0, patience)):
                 patience -= 1
                 base = searched_as(cast("Any", type(item)))
-                if base is Handle:
+                if base is Handle or base is Stream:
                     return item, holder
                 if base is not None:
                     containers.append(item)
@@ -135,23 +139,62 @@ def _place(wanted: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int
     return next(name for name, value in kwargs.items() if value is wanted)
 
 
-def bound(args: tuple[Any, ...], kwargs: dict[str, Any], values: Values) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments with values in place of handles; a container without a handle stays the same object."""
-    filled = [
+class ListedElements:
+    """The elements of a map that has ended, for a coroutine function: an async iterator over its list."""
+
+    __slots__ = ("_elements",)
+
+    def __init__(self, elements: Iterable[object]) -> None:
+        self._elements = iter(elements)
+
+    def __aiter__(self) -> "ListedElements":
+        return self
+
+    async def __anext__(self) -> object:
+        for element in self._elements:
+            return element
+        raise StopAsyncIteration
+
+
+NO_STREAMS: Final[Mapping[int, Iterator[object]]] = MappingProxyType({})
+
+
+def bound(
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    values: Values,
+    streams: Mapping[int, Iterator[object]] = NO_STREAMS,
+    *,
+    awaited: bool = False,
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments with values in place of handles; a container without a handle stays the same object.
+
+    `streams` has what takes the place of streams, one after another, by the index of the map, while that goes on. Where
+    the map has ended, it is an iterator over its list; for a coroutine function, whose call is `awaited`, an async one.
+    """
+    given = [
         value
         if type(value) not in HOLDERS
         else values[index_of(value)]
         if type(value) is Handle
-        else _filled(value, values)
+        else _filled(value, values, streams, awaited)
         for value in args
     ]
-    return tuple(filled), {key: _filled(value, values) for key, value in kwargs.items()} if kwargs else kwargs
+    if kwargs:
+        kwargs = {key: _filled(value, values, streams, awaited) for key, value in kwargs.items()}
+    return tuple(given), kwargs
 
 
-def _filled(value: Any, values: Values) -> Any:
+def _filled(value: Any, values: Values, streams: Mapping[int, Iterator[object]], awaited: bool) -> Any:
     def of(item: Any) -> Any:
         return values[index_of(item)] if type(item) is Handle else item
 
+    if isinstance(value, Stream):
+        index = index_of(value)
+        if index in streams:
+            return next(streams[index])
+        elements = cast("list[object]", values[index])
+        return ListedElements(elements) if awaited else iter(elements)
     if isinstance(value, Handle):
         return of(value)
     if type(value) not in HOLDERS or Handle not in map(type, _parts(value)[-1][1]):

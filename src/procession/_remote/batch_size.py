@@ -12,7 +12,8 @@ _WORTH = 20
 _GROWTH = 8
 _LATE, _LATE_S = 2, 0.01
 """A batch is late after twice the time that it should take, but no sooner than after this many seconds."""
-_MOST_BYTES = 1 << 20
+MOST_BYTES = 1 << 20
+"""Calls of more bytes than this do not travel together."""
 _MANY = 2_000
 """Calls in a batch, at most, unless the way is long: with more, sender and receiver keep each other waiting."""
 
@@ -50,7 +51,7 @@ class BatchSize:
         return max(_LATE * should, _LATE_S)
 
     def learn(self, calls: int, *, seconds: float, way: float, size: int) -> None:
-        """Take note of a batch that came back.
+        """Learn from a batch that came back.
 
         `calls` is how many it had, `seconds` how long all of them took, `way` how long the way there and back took, in
         seconds, and `size` how many bytes were sent.
@@ -61,12 +62,16 @@ class BatchSize:
         # Only the shortest way says what a way costs: longer ones include waiting in a queue of the executor.
         self._way = min(self._way, max(way, 1e-6))
 
+    def weigh(self, calls: int, size: int) -> None:
+        """Take note that so many calls took so many bytes, which was too much to send."""
+        self._bytes = size / calls
+
     def size(self, left: int, workers: int) -> int:
         """Return how many calls the next batch should have, with so many left for so many workers."""
         if self.call_s is None:
             return 1
         call_s = max(self.call_s, 1e-7)
-        size = min(self.batch_s / call_s, self._last * _GROWTH, _MOST_BYTES / max(self._bytes, 1.0))
+        size = min(self.batch_s / call_s, self._last * _GROWTH, MOST_BYTES / max(self._bytes, 1.0))
         size = min(size, max(_MANY, _WORTH * self._way / call_s))
         # Towards the end each worker gets a share of what is left, large enough to be worth its way.
         self._last = max(int(min(size, max(left / (2 * workers), min(self._way / call_s, left / workers)))), 1)

@@ -13,10 +13,12 @@ under way, so that no call waits in a queue elsewhere while a worker has nothing
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from procession._engine.call_context import CallContext
-from procession._engine.commit import AT_RISK, AT_RISK_S
+from procession._engine.commit import AT_RISK, AT_RISK_S, CommitThread
 from procession._engine.latch import SLICE_S, Latch
+from procession._engine.run_deadline import within
 from procession._engine.run_state import RunState
 from procession._engine.task_logs import wanted_logs
 from procession._model.record import WHOLE
@@ -24,7 +26,7 @@ from procession._model.strategy import Stage
 from procession._model.text import shown
 from procession._remote.backends.base import Arrival, Backend
 from procession._remote.backends.executor import LocalBackend
-from procession._remote.batch_size import BatchSize
+from procession._remote.batch_size import MOST_BYTES, BatchSize
 from procession._remote.pending_call import PendingCall, PlainCalls
 from procession._remote.queue import CallQueue
 from procession._remote.settlement import Settlement
@@ -74,6 +76,7 @@ class Coordinator:
         self._whole = False
         self._wanted_logs = wanted_logs(recorded=run_state.recorder is not None)
         self._encode = None if run_state.recorder is None else run_state.recorder.encode_elsewhere
+        self._commit_thread: CommitThread | None = run_state.commit_thread()
         self._left = False
         self._told = (False, False)
         self._patience: float | None = None
@@ -93,6 +96,8 @@ class Coordinator:
         def coordinate() -> None:
             try:
                 self._coordinate()
+            except BaseException as error:
+                run_state.interrupt(error)
             finally:
                 over.open()
 
@@ -114,7 +119,10 @@ class Coordinator:
             raise
 
     def _coordinate(self) -> None:
-        run_state = self.run_state
+        run_state, here = self.run_state, threading.get_ident()
+        if self._commit_thread is not None:
+            self._commit_thread.committed = self._wake
+        self._queue.on_wake = lambda: None if threading.get_ident() == here else self._wake()
         try:
             self._backend = self._hire(run_state)
             for stage in run_state.plan.stages:
@@ -125,12 +133,15 @@ class Coordinator:
             if isinstance(values, list) and not self._left:
                 self._backend.fetch(values)
         except BaseException as error:
-            run_state.interrupt(error)
+            run_state.break_down(error)
         finally:
-            self._forsake()
-            for backend in self._backends():
+            ends: list[Callable[[], object]] = [self._forsake, self._queue.close, self._settlement.handed_on.close]
+            if self._commit_thread is not None:
+                ends.insert(0, partial(self._commit_thread.close, wait=not self._left))
+            ends += [partial(backend.close, at_once=self._left) for backend in self._backends()]
+            for end in ends:
                 try:
-                    backend.close(at_once=self._left)
+                    end()
                 except BaseException as error:
                     run_state.interrupt(error)
 
@@ -141,27 +152,46 @@ class Coordinator:
         run_state.ledger.open(stage)
         while not self._left:
             if queue.in_order:
-                run_state.flush()
+                run_state.commits.flush()
             if run_state.ledger.halted:
                 self._halt()
             else:
                 self._send(backend)
-            run_state.offer()
             if self._settlement.conclude_maps():
                 continue
-            pause = _TURN_S if queue.is_hungry else SLICE_S
-            pause = min(pause, self._until_late(), pause if queue.pause is None else queue.pause)
+            committing = run_state.commits.busy  # before it is looked what is ready: a commit makes others ready
             busy = [some for some in self._backends() if some.busy]
-            for some in busy:
-                for arrival in some.receive(pause if len(busy) == 1 else _TURN_S):
-                    self._settle(arrival)
-            if not busy:
-                if queue.is_empty:
+            if not busy and queue.is_empty:
+                if not committing:
                     return
-                run_state.wait_halted(pause)
+                run_state.commits.flush()  # there is nothing else to do, and no time goes into waking another thread
+                continue
+            if self._commit_thread is not None:
+                self._commit_thread.commit()
+            if busy or committing or run_state.admission is not None:
+                self._receive(busy or [backend])
+            else:
+                run_state.wait_halted(self._pause())
+
+    def _receive(self, backends: Sequence[Backend]) -> None:
+        """Wait for batches to come back, or for something to be committed, and settle what has come."""
+        pause = self._pause() if len(backends) == 1 else _TURN_S
+        for backend in backends:
+            for arrival in backend.receive(pause):
+                self._settle(arrival)
+
+    def _pause(self) -> float:
+        """Return for how many seconds nothing is to be looked after."""
+        pause = _TURN_S if self._queue.is_hungry else SLICE_S
+        return min(pause, self._until_late(), pause if self._queue.pause is None else self._queue.pause)
 
     def _backends(self) -> list[Backend]:
         return [backend for backend in (self._backend, self._local) if backend is not None]
+
+    def _wake(self) -> None:
+        """Make the coordinator look again at what may be sent: something was committed or admitted. From any thread."""
+        for backend in self._backends():
+            backend.wake()
 
     # Sending
 
@@ -169,7 +199,8 @@ class Coordinator:
         queue, in_order = self._queue, self._queue.in_order
         for pending_call in queue.due():
             self._settlement.begin_retry(pending_call)
-        while not (in_order and (self._sent or queue.pause is not None)):
+        queue.wake()
+        while not (in_order and (self._sent or queue.waits)):
             left = queue.count()
             if not left:
                 if in_order or not self._recalled(backend):
@@ -182,7 +213,10 @@ class Coordinator:
             room = backend.room(1 if in_order else queue.near, self._batch_size.call_s)
             if room <= 0 and (full or not queue.next_stays):
                 return
-            pending_calls = queue.take(self._size(queue.near))
+            size = self._size(queue.near, backend)
+            queue.idle = backend.idle
+            pending_calls = queue.take(size) if size > 0 else ()
+            self._settlement.refuse_failed()
             if not pending_calls:
                 if in_order or not self._recalled(backend):
                     return
@@ -192,21 +226,24 @@ class Coordinator:
                 return
             self._send_calls(self._backend_for(pending_calls[0], backend), pending_calls)
 
-    def _size(self, left: int) -> int:
+    def _size(self, left: int, backend: Backend) -> int:
+        """Return how many calls to send together, 0 if none may be sent for now."""
         if not self._queue.in_order:
-            return self._within_risk(self._batch_size.size(left, self.run_state.max_workers))
+            return self._within_risk(self._batch_size.size(left, self.run_state.max_workers), backend)
         # In order, a task has ended when that is recorded, and only then may the next one start.
         return 1 if self.run_state.recorder is not None else self._batch_size.size(left, 1)
 
-    def _within_risk(self, size: int) -> int:
-        """Return how many calls may travel together where only so many may have ended and not be committed.
+    def _within_risk(self, size: int, backend: Backend) -> int:
+        """Return how many calls may be sent where only so many may have ended and not be committed.
 
-        Each worker may have made the calls of one batch while those of its last batch are being committed.
+        Of the calls under way, all but the last of each worker may have ended when another begins.
         """
-        if self.run_state.recorder is None or self._batch_size.call_s is None:
+        if self.run_state.recording is None:
             return size
-        most = max(AT_RISK, AT_RISK_S / max(self._batch_size.call_s, 1e-7)) / (2 * self.run_state.max_workers)
-        return max(min(size, int(most)), 1)
+        call_s = self._batch_size.call_s or AT_RISK_S
+        most = max(AT_RISK, AT_RISK_S / max(call_s, 1e-7)) / (2 * self.run_state.max_workers)
+        ahead = sum(len(sent.pending_calls) for sent in self._sent.values()) - len(self._sent) + backend.ahead
+        return min(size, max(int(most), 1), self.run_state.recording.commits.room(call_s, ahead))
 
     def _backend_for(self, pending_call: PendingCall, backend: Backend) -> Backend:
         if not pending_call.stays:
@@ -229,13 +266,22 @@ class Coordinator:
             chained=chained,
             wanted_logs=self._wanted_logs,
             encode=self._encode,
+            recorded=run_state.recorder is not None,
+            allow_changes=run_state.recorder is not None and run_state.recorder.allow_changes,
         )
         batch = Batch(self._calls(pending_calls), options, run_state, whole=self._whole, within=backend.within)
+        batch.handed_on = None if isinstance(pending_calls, PlainCalls) else self._settlement.handed_on
         sent = _Sent(pending_calls, run_state.call_context(""), self._batch_size.late_s(len(pending_calls)))
         sent.call_context.index = pending_calls[0].index
         self._sent[batch] = sent
         self._note_sent(pending_calls, sent.at)
-        sent.call_context.worker = backend.send(batch, pending_calls[0].timeout)
+        sent.call_context.worker = backend.send(batch, self._timeout(pending_calls[0]))
+        if batch.handed_on is not None:
+            for pending_call in pending_calls:
+                if pending_call.stays:
+                    batch.handed_on.forget(pending_call.index)
+                elif pending_call.job is None:
+                    batch.handed_on.taken(pending_call.index)
 
     def _calls(self, pending_calls: Sequence[PendingCall]) -> list[Call]:
         if isinstance(pending_calls, PlainCalls):
@@ -246,11 +292,14 @@ class Coordinator:
                 pending_call.index,
                 pending_call.element,
                 pending_call.attempt,
-                pending_call.timeout,
+                self._timeout(pending_call),
                 *pending_call.with_setup,
             )
             for pending_call in pending_calls
         ]
+
+    def _timeout(self, call: PendingCall) -> float | None:
+        return None if call.timeout is None else within(self.run_state, call.timeout)
 
     def _note_sent(self, pending_calls: Sequence[PendingCall], at: float) -> None:
         starts = self.run_state.ledger.starts
@@ -333,11 +382,16 @@ class Coordinator:
 
     def _settle_unmade(self, arrival: Arrival, sent: _Sent) -> None:
         """Go on from a batch of which no call was made, as far as is known."""
-        report, lost = arrival.report, arrival.lost
+        batch, report, lost = arrival
         claimed = [pending_call for pending_call in sent.pending_calls if not pending_call.follows]
         if report is not None and report.error is not None:
-            self._settle_unread(arrival.batch, claimed, report.error, sent.at)
+            self._settle_unread(batch, claimed, report.error, sent.at)
         elif lost is None:
+            if batch.size > MOST_BYTES and len(claimed) > 1:
+                # They were too much to send together. Those of many megabytes are not to be held here at once, either.
+                self._batch_size.weigh(len(claimed), batch.size)
+                for pending_call in claimed:
+                    pending_call.alone = True
             self._queue.give_back(claimed)
         else:
             for pending_call in claimed:
@@ -347,7 +401,13 @@ class Coordinator:
         self, batch: Batch, pending_calls: Sequence[PendingCall], error: BaseException, sent_at: float
     ) -> None:
         """Go on from calls that the worker could not unpickle: send them by value, then one by one; then one fails."""
-        if not batch.whole and by_value() is not None:
+        if isinstance(error, MemoryError):
+            if len(pending_calls) == 1:
+                self._lose(
+                    pending_calls[0], MemoryError("the worker process had no memory left to read the call"), sent_at, ""
+                )
+                return
+        elif not batch.whole and by_value() is not None:
             self._whole = True
         elif len(pending_calls) == 1:
             why = f"the call could be pickled, but not be unpickled in the worker: {error}"
@@ -390,4 +450,4 @@ class Coordinator:
 
 def _is_last(pending_call: PendingCall) -> bool:
     """Return whether the run is over at once if this attempt fails and failures stop it."""
-    return pending_call.again is None and pending_call.job is None
+    return pending_call.again is None and pending_call.job is None and not pending_call.limits

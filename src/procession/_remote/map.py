@@ -7,18 +7,22 @@ anything else ──a thread draws──▶ window ──draw──▶ element �
 import contextvars
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from procession._engine.call_context import CURRENT_CALL, CallContext
-from procession._engine.map_state import QUICK_S, WINDOW, Element, MapState
+from procession._engine.map_state import QUICK_S, Element, MapState
 from procession._engine.run_state import RunState
+from procession._engine.streams import WINDOW
 from procession._model.map_share import MapShare
 from procession._model.progress import Progress
 from procession._model.remote_setup import REMOTE_SETUP
 from procession._model.task import MapFunction, Options
 from procession._model.text import shown
 from procession.errors import WorkersUnavailableError
+
+if TYPE_CHECKING:
+    from procession._model.outcome import NotKept
 
 
 class RemoteMap:
@@ -61,6 +65,11 @@ class RemoteMap:
         """How far the map has come, in elements."""
         return self.state.progress
 
+    @property
+    def total(self) -> int | None:
+        """How many elements there are; `None` as long as nobody knows."""
+        return self.state.total
+
     def draw(self) -> tuple[int, tuple[object, ...], bytes] | None:
         """Return the next element to call, with its place and digest, or `None` if there is none for now."""
         while self.pausing < self._most and (drawn := self._next()) is not None:
@@ -69,7 +78,7 @@ class RemoteMap:
                 digest = self.state.digest(place, element)
             except Exception as error:  # it has none, or is not the one that was recorded
                 self.state.raised(place, error, time.perf_counter())
-                self.state.share(threading.current_thread().name).count(failed=True)
+                self.state.shares.join(threading.current_thread().name).count(failed=True)
             else:
                 if digest is not None:
                     self.out += 1
@@ -91,28 +100,27 @@ class RemoteMap:
         return min(self.left(1), max(len(self.state.window), 1)) if self.lazy else self.left(1)
 
     def ended(self, start: float, end: float) -> None:
-        """Take note of when the call of an element began and ended, whatever came of it."""
+        """Count an element whose call has ended, well or not, and keep when it began and ended."""
         self.out -= 1
         self.start = start if self.start is None else min(self.start, start)
         self.end = max(self.end, end)
 
     def drop(self) -> None:
-        """Take note that an element that was handed out will not be called."""
+        """Count an element that was handed out and will not be called."""
         self.out -= 1
         self.state.drop()
 
     def share(self, worker: str, start: float, end: float) -> MapShare:
         """Return the part of a worker that comes to the map with the call that began and ended then."""
         share = MapShare(self.index, worker, start, end)
-        self.state.shares.append(share)
+        self.state.shares.add(share)
         self._run_state.map_shares.append(share)
         return share
 
-    def conclude(self) -> list[object]:
+    def conclude(self) -> "list[object] | NotKept":
         """Return the results, or raise what the map came to."""
         self.close()
-        if self.state.shares:
-            self.state.shares[-1].drawn = self.state.drawing_s
+        self.state.shares.end()
         return self.state.conclude()
 
     def close(self) -> None:
@@ -149,16 +157,16 @@ class RemoteMap:
         name = f"procession-{shown(self._run_state.process_name, 40)}-source"
         context = self._run_state.context.copy()
         context.run(CURRENT_CALL.set, CallContext(self._run_state, name, self.index))
-        return _Source(self.state.draw, name, context)
+        return _Source(self.state, name, context)
 
 
 class _Source:
     """A thread that draws each time it is asked to, while the coordinator goes on."""
 
-    __slots__ = ("_answered", "_asked", "_busy", "_draw", "_most", "_over", "_quick", "_thread")
+    __slots__ = ("_answered", "_asked", "_busy", "_most", "_over", "_quick", "_state", "_thread")
 
-    def __init__(self, draw: Callable[[int], object], name: str, context: contextvars.Context) -> None:
-        self._draw = draw
+    def __init__(self, state: MapState, name: str, context: contextvars.Context) -> None:
+        self._state = state
         self._most = 1
         self._asked = threading.Semaphore(0)
         self._answered = threading.Event()
@@ -172,7 +180,7 @@ class _Source:
             raise WorkersUnavailableError(f"no thread could be started to draw from an iterable: {error}") from None
 
     def ask(self, most: int) -> None:
-        """Have up to `most` elements drawn. Return when they are there if that is quick, else at once."""
+        """Draw up to `most` elements in the thread. Return when they are there if that is quick, else at once."""
         if not self._busy:
             self._busy = True
             self._most = most
@@ -188,9 +196,16 @@ class _Source:
         self._thread.join()
 
     def _serve(self) -> None:
-        while self._asked.acquire() and not self._over:
-            start = time.perf_counter()
-            self._draw(self._most)
-            self._quick = time.perf_counter() - start < QUICK_S
-            self._busy = False
-            self._answered.set()
+        while not self._over:
+            try:
+                self._asked.acquire()
+                if self._over:
+                    return
+                start = time.perf_counter()
+                self._state.draw(self._most)
+                self._quick = time.perf_counter() - start < QUICK_S
+                self._busy = False
+                self._answered.set()
+            except BaseException as error:  # not from the iterables
+                self._busy = False
+                self._state.fail(error)

@@ -5,7 +5,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
+from procession._engine.bucket import Beginning, Claims
 from procession._engine.retry import RetryState
+from procession._model.limit import Limits
 from procession._model.record import WHOLE
 from procession._model.task import PLAIN, Call, Options, name_of
 from procession._remote.map import RemoteMap
@@ -39,6 +41,11 @@ class PendingCall:
     hung: threading.Thread | bool = False
     """The thread in which the attempt before still goes on, or whether there is one."""
     remote_setup: Callable[[], object] | None = None
+    limits: Limits = ()
+    claims: Claims | None = None
+    """What it takes of its limits, while it is under way."""
+    beginnings: Sequence[Beginning] = ()
+    """Since when it counts there: since it was sent, until it is known when it began."""
 
     def __init__(self, index: int, call: Call, options: Options, *, stays: bool) -> None:
         self.index = index
@@ -46,7 +53,9 @@ class PendingCall:
         self.stays = stays
         if options is not PLAIN:
             self.timeout = options.timeout
-            self.alone = options.timeout is not None
+            self.limits = options.limit
+            # Behind others it would begin later than it was admitted, and hold its place meanwhile.
+            self.alone = options.timeout is not None or bool(options.limit)
             self.again = None if options.retries == 0 else RetryState(options, _of_the_task(call))
 
     @classmethod

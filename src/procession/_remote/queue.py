@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import count
 
 from procession._engine.run_state import RunState
@@ -32,6 +33,14 @@ class CallQueue:
         self._maps: deque[RemoteMap] = deque()
         self.open: set[RemoteMap] = set()
         self.in_order = True
+        self.idle = True
+        """Whether there is a worker that has nothing to do: others are not given calls that have a limit."""
+        self.on_wake: Callable[[], object] = _nobody
+        """Is called, in any thread, when a call that was held back may begin."""
+        self._held: set[PendingCall] = set()
+        self._woken: deque[PendingCall] = deque()
+        self.failed: list[tuple[PendingCall, Exception]] = []
+        """Calls that could not be admitted, as their cost is no number or can never be paid."""
         plan = run_state.plan
         self._plain = not (plan.options or plan.needs or plan.coroutines or run_state.verbose)
         self._last: object = None
@@ -40,12 +49,20 @@ class CallQueue:
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits to be sent, and no map or retry will bring any more."""
-        return not (self._back or self._later or self.open or self._run_state.ledger.ready)
+        return not (self._back or self._later or self._held or self.open or self._run_state.ledger.ready)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a call pauses, or is held back by its limits."""
+        return bool(self._later or self._held)
 
     @property
     def pause(self) -> float | None:
-        """In how many seconds the next retry is due; `None` if there is none."""
-        return max(self._later[0][0] - time.perf_counter(), 0.0) if self._later else None
+        """In how many seconds a call is due that pauses or is held back; `None` if that is not known of any."""
+        pauses = [] if self._run_state.admission is None else [self._run_state.admission.pause]
+        if self._later:
+            pauses.append(max(self._later[0][0] - time.perf_counter(), 0.0))
+        return min((pause for pause in pauses if pause is not None), default=None)
 
     @property
     def is_hungry(self) -> bool:
@@ -98,6 +115,8 @@ class CallQueue:
 
     def give_back(self, pending_calls: Sequence[PendingCall]) -> None:
         """Take back calls that were sent and not begun: they are the first to be sent again."""
+        for pending_call in pending_calls if self._run_state.admission is not None else ():
+            self.end(pending_call)
         self._back.extendleft(reversed(pending_calls))
 
     def retry(self, pending_call: PendingCall, seconds: float) -> None:
@@ -105,6 +124,37 @@ class CallQueue:
         if pending_call.job is not None:
             pending_call.job.pausing += 1
         heapq.heappush(self._later, (time.perf_counter() + seconds, next(self._number), pending_call))
+
+    def wake(self) -> None:
+        """See which of the calls that are held back may begin: they are the first to be sent."""
+        if self._run_state.admission is None:
+            return
+        self._run_state.admission.look()
+        while self._woken:
+            pending_call = self._woken.popleft()
+            if pending_call in self._held:
+                self._held.discard(pending_call)
+                self._back.append(self._resumed(pending_call))
+
+    def end(self, pending_call: PendingCall, error: BaseException | None = None) -> BaseException | None:
+        """Give back what a call has taken of its limits, as it has ended; return the error that stands."""
+        claims, pending_call.claims = pending_call.claims, None
+        if claims is None or self._run_state.admission is None:
+            return error
+        return self._run_state.admission.end(pending_call.limits, claims, error)
+
+    def end_after(self, hung: threading.Thread, pending_call: PendingCall) -> None:
+        """Give back what a call has taken of its limits once the thread has ended in which it goes on."""
+        admission, claims, pending_call.claims = self._run_state.admission, pending_call.claims, None
+        if admission is None or claims is None:
+            return
+
+        def wait() -> None:
+            hung.join()
+            admission.end(pending_call.limits, claims)
+
+        with suppress(RuntimeError):  # out of threads: then nobody will know when it has ended
+            threading.Thread(target=wait, name=f"{hung.name}-limits", daemon=True).start()
 
     def due(self) -> Iterator[PendingCall]:
         """Hand out the calls whose next attempt is due."""
@@ -118,8 +168,47 @@ class CallQueue:
             yield self._back.popleft()
         while self._later:
             yield self._resumed(self._later.pop()[2])
+        if self._run_state.admission is not None:
+            self._run_state.admission.drop_all()
+        while self._held:
+            yield self._resumed(self._held.pop())
+
+    def close(self) -> None:
+        """Wake nobody any more: no cycle may stay."""
+        self.on_wake = _nobody
 
     # Inside
+
+    def _is_admitted(self, pending_call: PendingCall) -> bool:
+        """Return whether a call may begin; else it is held back, or has failed."""
+        if not pending_call.limits:
+            return True
+        assert self._run_state.admission is not None
+
+        def hold() -> Callable[[], object]:
+            self._held.add(pending_call)
+            if pending_call.job is not None:
+                pending_call.job.pausing += 1
+            return partial(self._admit, pending_call)
+
+        place, (_, args, kwargs) = (pending_call.index, pending_call.element), pending_call.call
+        try:
+            claims = self._run_state.admission.ask(place, pending_call.limits, args, kwargs, hold)
+        except Exception as error:
+            if pending_call in self._held:
+                self._held.discard(pending_call)
+                self._resumed(pending_call)
+            self.failed.append((pending_call, error))
+            return False
+        if claims is None:
+            return False
+        pending_call.claims = claims
+        pending_call.beginnings = self._run_state.admission.begin(claims)
+        return True
+
+    def _admit(self, pending_call: PendingCall) -> None:
+        self._woken.append(pending_call)
+        self.on_wake()
 
     def _resumed(self, pending_call: PendingCall) -> PendingCall:
         if pending_call.job is not None:
@@ -172,6 +261,18 @@ class CallQueue:
 
     def _next(self, before: Sequence[PendingCall]) -> PendingCall | None:
         """Claim the next call to send, in the batch in which the calls `before` are already."""
+        while (pending_call := self._next_ready(before)) is not None:
+            if pending_call.limits and (before or not self.idle):
+                self._back.appendleft(pending_call)
+                return None
+            if self._is_admitted(pending_call):
+                return pending_call
+            if self.in_order:
+                return None
+        return None
+
+    def _next_ready(self, before: Sequence[PendingCall]) -> PendingCall | None:
+        """Claim the next call, whether its limits admit it or not."""
         if self._back:
             return self._back.popleft()
         while True:
@@ -197,8 +298,9 @@ class CallQueue:
             drawn = job.draw()
             if drawn is not None:
                 place, element, digest = drawn
-                call = self._called(job.index, (job.state.function, element, {}))
-                return PendingCall.of(job, place, call, digest, stays=self._stays(job.state.function))
+                function = job.state.map_function.function
+                call = self._called(job.index, (function, element, job.state.constants))
+                return PendingCall.of(job, place, call, digest, stays=self._stays(function))
             if job.state.nothing_left:
                 self._maps.remove(job)
         return None
@@ -228,3 +330,7 @@ class CallQueue:
             return call
         function: Callable[..., object] = call[0]
         return (Awaited(function), *call[1:])
+
+
+def _nobody() -> None:
+    pass

@@ -5,17 +5,22 @@ results of a batch ──▶ Settlement ──▶ RunState: finished, raised
                            └──▶ CallQueue: the next attempt
 """
 
+import threading
 import time
 from collections.abc import Sequence
 
+from procession._engine.admission import PutOff
 from procession._engine.run_state import RunState
 from procession._model.map_share import MapShare
+from procession._model.record import WHOLE
 from procession._model.remote_setup import REMOTE_SETUP
 from procession._remote.map import RemoteMap
 from procession._remote.pending_call import PendingCall, PlainCalls
 from procession._remote.queue import CallQueue
+from procession._remote.wire.handed_on import HandedOn
+from procession._remote.wire.packed import Packed
 from procession._remote.wire.result import Result, result_of
-from procession.errors import TaskCancelled, TransferError
+from procession.errors import TaskCancelled, TaskSuspended, TaskTimeoutError, TransferError
 
 
 class Settlement:
@@ -24,13 +29,18 @@ class Settlement:
     def __init__(self, run_state: RunState, queue: CallQueue) -> None:
         self._run_state = run_state
         self._queue = queue
+        self.handed_on = HandedOn(run_state.plan.needs)
         self._map_shares: dict[str, MapShare] = {}
         """By worker: the stretch of time that it is on a map, until it does something else."""
 
     # How calls ended
 
     def settle_batch(
-        self, pending_calls: Sequence[PendingCall], ended: Sequence[Result | bytes], worker: str, shift: float = 0.0
+        self,
+        pending_calls: Sequence[PendingCall],
+        ended: Sequence[Result | bytes | Packed],
+        worker: str,
+        shift: float = 0.0,
     ) -> None:
         """Settle the first calls of a batch, of which it is known how they ended."""
         if isinstance(pending_calls, PlainCalls):
@@ -38,20 +48,31 @@ class Settlement:
             return
         for pending_call, data in zip(pending_calls, ended, strict=False):
             self.follow(pending_call)
-            self.settle(pending_call, result_of(data, worker, shift))
+            result = result_of(data, worker, shift)
+            if result.returned:
+                self.handed_on.keep(pending_call.index, result.value, data)
+            self.settle(pending_call, result)
 
-    def _settle_plain(self, calls: PlainCalls, ended: Sequence[Result | bytes], worker: str, shift: float) -> None:
+    def _settle_plain(
+        self, calls: PlainCalls, ended: Sequence[Result | bytes | Packed], worker: str, shift: float
+    ) -> None:
         run_state = self._run_state
-        starts, workers, recorded = run_state.ledger.starts, run_state.workers, run_state.recorder is not None
+        starts, workers, finished = run_state.ledger.starts, run_state.workers, run_state.finished
         self._map_shares.pop(worker, None)
         for place, (index, data) in enumerate(zip(calls.indexes, ended, strict=False)):
             result = result_of(data, worker, shift)
-            if recorded or not result.returned:
+            returned, value, start, end, _, _, log, encoded = result
+            if not returned:
                 self.settle(calls[place], result)
                 continue
-            starts[index] = result.start
+            if log is not None:
+                run_state.logged((index, WHOLE), log)
+            starts[index] = start
             workers[index] = worker
-            run_state.finished(index, result.value, result.end)
+            try:
+                finished(index, value, end, encoded)
+            except BaseException as error:  # it cannot be recorded
+                self.settle(calls[place], result._replace(returned=False, value=error, log=None, encoded=None))
 
     def settle(self, pending_call: PendingCall, result: Result) -> None:
         """Go on from an attempt that has ended."""
@@ -61,10 +82,38 @@ class Settlement:
             pending_call.start = result.start
         self.tell_start(pending_call)
         self._note_busy(pending_call, result)
-        if pending_call.again is None or isinstance(result.error, TransferError):
+        if pending_call.claims is not None:
+            standing = self._out_of_limits(pending_call, result)
+            if standing is None:
+                return
+            result = standing
+        if pending_call.again is None or isinstance(result.error, TransferError | TaskSuspended):
             self._end(pending_call, result)
         else:
             self._judge(pending_call, result)
+
+    def _out_of_limits(self, pending_call: PendingCall, result: Result) -> Result | None:
+        """Give back what an attempt has taken of its limits; return `None` where a service has put it off."""
+        for beginning in pending_call.beginnings:
+            beginning[0] = max(beginning[0], result.start)
+        hung = pending_call.hung
+        if isinstance(hung, threading.Thread) and isinstance(result.error, TaskTimeoutError):
+            self._queue.end_after(hung, pending_call)
+            return result
+        error = self._queue.end(pending_call, result.error)
+        if isinstance(error, PutOff):
+            pending_call.last = result._replace(value=error.error, encoded=None, attempt=pending_call.attempt)
+            self._queue.give_back([pending_call])
+            return None
+        return result if error is result.error else result._replace(value=error)
+
+    def refuse_failed(self) -> None:
+        """Fail the calls that could not be admitted."""
+        failed, self._queue.failed = self._queue.failed, []
+        for pending_call, error in failed:
+            now = time.perf_counter()
+            self.tell_start(pending_call)
+            self._fail(pending_call, Result(False, error, now, now, threading.current_thread().name))
 
     def follow(self, pending_call: PendingCall) -> None:
         """Claim a call that was begun right after the one that it waits for, now that that one has ended."""
@@ -86,11 +135,12 @@ class Settlement:
             return
         # What it returned is of no use any more.
         pending_call.last = result._replace(value=result.error, encoded=None, attempt=pending_call.attempt)
-        self._run_state.report("task_retrying", pending_call.index, pending_call.attempt, None, result.error)
+        attempt, where = pending_call.attempt, (pending_call.element, result.end)
+        self._run_state.retrying(pending_call.index, attempt, result.error, result.start, *where)
         self._queue.retry(pending_call, seconds)
 
     def begin_retry(self, pending_call: PendingCall) -> None:
-        """Have another attempt made, unless the one before still goes on in a thread that was given up."""
+        """Begin another attempt, unless the one before still goes on in a thread that was abandoned."""
         assert pending_call.again is not None
         assert pending_call.last is not None
         if pending_call.hangs and pending_call.last.error is not None:
@@ -98,20 +148,30 @@ class Settlement:
             return
         pending_call.again.begin()
         pending_call.attempt += 1
+        self._run_state.failed_attempts.begin(pending_call.index, pending_call.element)
         pending_call.alone = True
         self._queue.give_back([pending_call])
 
     def _end(self, pending_call: PendingCall, result: Result) -> None:
         """Take note of how a call ended after its last attempt."""
+        failure: BaseException | None = None
         if result.error is None:
             try:
-                self._finish(pending_call, result)
-                return
-            except BaseException as error:  # it cannot be recorded
-                result = result._replace(returned=False, value=error)
-        self._fail(pending_call, result)
+                self._record(pending_call, result)
+            except BaseException as error:
+                job, ends = pending_call.job, self._run_state.ledger.ends
+                if job is None and ends[pending_call.index] is not None:
+                    raise  # not from the call
+                failure = error  # it cannot be recorded
+        if failure is not None:
+            result = result._replace(returned=False, value=failure)
+        if result.error is not None:
+            self._fail(pending_call, result)
+        elif pending_call.job is not None:
+            self._element_ended(pending_call.job, pending_call.start, result, failed=False)
 
-    def _finish(self, pending_call: PendingCall, result: Result) -> None:
+    def _record(self, pending_call: PendingCall, result: Result) -> None:
+        """Take note of what a call returned. Raises for a value that cannot be recorded."""
         run_state, index, start = self._run_state, pending_call.index, pending_call.start
         assert start is not None
         if pending_call.job is not None:
@@ -124,7 +184,6 @@ class Settlement:
                 pending_call.attempt,
                 result.encoded,
             )
-            self._element_ended(pending_call.job, start, result, failed=False)
             return
         run_state.ledger.starts[index] = start
         run_state.workers[index] = result.worker
@@ -138,7 +197,8 @@ class Settlement:
         if pending_call.job is not None:
             start = result.end if pending_call.start is None else pending_call.start
             pending_call.job.state.raised(pending_call.element, error, start, pending_call.attempt)
-            self._element_ended(pending_call.job, start, result, failed=True)
+            failed = None if isinstance(error, TaskSuspended) else True
+            self._element_ended(pending_call.job, start, result, failed=failed)
             return
         run_state.ledger.starts[index] = pending_call.start
         run_state.workers[index] = result.worker
@@ -163,6 +223,7 @@ class Settlement:
 
     def abandon(self, pending_call: PendingCall, sent_at: float, worker: str) -> None:
         """Fail a call that was sent and of which nobody will hear any more, unless it has ended."""
+        self._queue.end(pending_call)
         if pending_call.follows:
             return
         if pending_call.job is None and self._run_state.ledger.ends[pending_call.index] is not None:
@@ -186,6 +247,8 @@ class Settlement:
                 run_state.finished(job.index, job.conclude(), job.end)
             except BaseException as error:
                 run_state.raised(job.index, error, in_order=self._queue.in_order, end=job.end)
+            finally:
+                job.close()
         return bool(done)
 
     def abandon_maps(self) -> None:
@@ -194,15 +257,16 @@ class Settlement:
             job.close()
             self._run_state.raised(job.index, ended_before(job.index), in_order=self._queue.in_order)
 
-    def _element_ended(self, job: RemoteMap, start: float, result: Result, *, failed: bool) -> None:
+    def _element_ended(self, job: RemoteMap, start: float | None, result: Result, *, failed: bool | None) -> None:
         share = self._map_shares.get(result.worker)
         if share is None or share.task != job.index:
             self._map_shares[result.worker] = share = job.share(result.worker, result.end, result.end)
-        share.count(failed=failed)
-        job.ended(start, result.end)
+        if failed is not None:  # else it was suspended, and has not ended
+            share.count(failed=failed)
+        job.ended(result.end if start is None else start, result.end)
 
     def _note_busy(self, pending_call: PendingCall, result: Result) -> None:
-        """Take note of when a worker was busy with an element of a map, or that it has left the map."""
+        """Add an element's call to the share of its worker in the map, or close the share of a worker that has left."""
         share = self._map_shares.get(result.worker)
         if pending_call.job is None:
             self._map_shares.pop(result.worker, None)
@@ -224,5 +288,5 @@ class Settlement:
 
 
 def ended_before(index: int) -> TaskCancelled:
-    """Return what a call ends with that the run did not wait for."""
+    """Return the error of a call that the run did not wait for."""
     return TaskCancelled(f"the run ended before task {index} did")

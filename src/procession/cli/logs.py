@@ -130,7 +130,7 @@ class TextFormatter(logging.Formatter):
         if "duration_s" in fields:
             parts.append(lasting(fields["duration_s"]))
         if "error_type" in fields:
-            parts.append(str(fields["error_type"]))
+            parts.append(str(fields.get("error", fields["error_type"])))
         return f"{fields['process_name']}: {' · '.join(parts)}"
 
 

@@ -1,27 +1,33 @@
 """The command `procession`."""
 
 import argparse
+import atexit
 import io
 import logging
 import os
 import shlex
 import signal
 import sys
-import traceback
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar
 
-from procession import OnError, Process, ProcessionError, Run, RunCancelledError, RunInUseError, __version__
-from procession._model.text import shown, shown_lines
+from procession import Process, ProcessionError, Run, RunCancelledError, RunInUseError, RunSuspendedError
+from procession._model.text import shown
+from procession.cli.as_json import print_run_json, print_runs_json
+from procession.cli.completion import print_completions, print_script
 from procession.cli.demo import demo_target
-from procession.cli.logs import FORMATS as LOG_FORMATS
-from procession.cli.logs import LEVELS, logs_kept, logs_loaded, logs_shown
-from procession.cli.pictures import FORMATS, draw_graph, graph_path, save_timeline, timeline_path
+from procession.cli.ending import tell_end, tell_error
+from procession.cli.logs import logs_kept, logs_loaded, logs_shown
+from procession.cli.nearest import meant
+from procession.cli.parameters import described, read
+from procession.cli.parser import BEGINNINGS, command_parser
+from procession.cli.pictures import draw_graph, save_timeline
 from procession.cli.recorded import (
     DEFAULT_JOURNAL,
+    answer_run,
     cancel_run,
     command_of,
     open_journal,
@@ -29,70 +35,132 @@ from procession.cli.recorded import (
     print_runs,
     prune_runs,
 )
-from procession.cli.resumed import agreed
+from procession.cli.rerun import chosen_by, say_again
+from procession.cli.resumed import (
+    IN_USE,
+    INTERRUPTED,
+    MANY,
+    SUSPENDED,
+    TERMINATED,
+    Many,
+    agreed,
+    located,
+    resume_all,
+    resume_script,
+)
 from procession.cli.serve import serve_page
-from procession.cli.target import TargetError, load
-from procession.cli.terminal import say, tell
+from procession.cli.target import TargetError, find, process_of
+from procession.cli.terminal import OutputError, in_words_of_the_command_line, say, tell
 from procession.observe.footer import release_terminal
+from procession.observe.log import texts_logged
 
 if TYPE_CHECKING:
     from procession.journal import Journal, RunInfo
 
-FAILED, USAGE, CANCELLED, IN_USE, INTERRUPTED, TERMINATED = 1, 2, 3, 75, 130, 143
+T = TypeVar("T")
 
-_STRATEGIES = ("sequential", "parallel", "hybrid")
-
-_EPILOG = """\
-Progress, logs, errors and the summary go to standard error; standard output belongs to the tasks.
-
-exit status:
-  0    the process completed, and no task of it failed
-  1    a task failed, or the process could not be loaded, begun or recorded
-  2    the command line was wrong
-  3    the run was cancelled in another way than by a signal: `procession cancel`, the page, the program itself
-  75   another process executes the run (EX_TEMPFAIL: try again later, or let it be)
-  130  interrupted with Ctrl-C: what ran was let end (a second Ctrl-C leaves at once)
-  143  terminated (SIGTERM): what ran was let end
-"""
+FAILED, USAGE, CANCELLED = 1, 2, 3
 
 
 class _Terminated(KeyboardInterrupt):
     """SIGTERM came: stop as for Ctrl-C."""
 
 
+_BUILDING: Final = ("run", "graph")
+"""The commands that take parameters of a function that builds a process."""
+
+_STOPPING: Final = (signal.SIGINT, signal.SIGTERM)
+"""The signals that ask a run to stop."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    options = _parser().parse_args(arguments)
+    handlers = {number: signal.getsignal(number) for number in _STOPPING}
+    try:
+        return _called(arguments)
+    finally:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is not handler:  # a run changes them, and that in the main thread
+                signal.signal(number, handler)
+
+
+def _called(arguments: Sequence[str] | None) -> int:
+    """Run the command line. Once a run has ended, signals that ask to stop are ignored: its status is known."""
+    parser = command_parser()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words:
+        tell(BEGINNINGS.rstrip())
+        return USAGE
+    if words[0] == "complete":
+        return print_completions(parser, words[1:])
+    if words[0] not in parser.commands and not words[0].startswith("-"):
+        near = meant(words[0], parser.commands) or f"; there are {', '.join(parser.commands)}"
+        tell(f"procession: there is no command {shown(words[0])!r}{near}")
+        return USAGE
+    target = next((word for word in words[1:] if ":" in word and not word.startswith("-")), None)
+    if words[0] in _BUILDING and target is not None and not {"-h", "--help"}.isdisjoint(words):
+        return _help(words[0], target)
+    options, parameters = parser.parse_known_args(words)
+    if parameters and options.command not in _BUILDING:
+        parser.error(f"unrecognized arguments: {' '.join(parameters)}")
+    options.parameters = parameters
     try:
         return _COMMANDS[options.command](options)
     except (ProcessionError, ImportError, ValueError) as error:
         # Of a journal: that it is not there, not ours, has no such run, or that its extra is not installed.
-        tell(f"procession: {error}")
+        tell(f"procession: {in_words_of_the_command_line(error)}")
         return IN_USE if isinstance(error, RunInUseError) else FAILED
-    except BrokenPipeError:
-        raise  # nobody reads any more: see `console`
+    except (BrokenPipeError, OutputError):
+        raise  # see `console`
     except Exception as error:
-        _print_error(error)
+        tell_error(error)
         return FAILED
 
 
-def _loaded(target: str) -> Process | int:
-    """Return the process that is meant, or, having said why there is none, the exit status."""
+def _loaded(target: str, words: Sequence[str]) -> tuple[Process, list[str]] | int:
+    """Return the process that is meant, and the parameters it has, as words of a command line.
+
+    Where there is none, say why, and return the exit status. `words` are the parameters as the caller has said them.
+    """
+    found = _found(target, lambda: find(target))
+    if isinstance(found, _Status):
+        return found.status
+    arguments = read(found, target, words)
+    process = _found(target, lambda: process_of(found, target, arguments))
+    return process.status if isinstance(process, _Status) else (process, arguments.words)
+
+
+class _Status(NamedTuple):
+    status: int
+
+
+def _found(target: str, find_it: Callable[[], T]) -> T | _Status:
     try:
-        return load(target)
+        return find_it()
     except TargetError as error:
         tell(f"procession: {error}")
-        return USAGE
+        return _Status(USAGE)
     except (Exception, SystemExit) as error:
-        _print_error(error)
+        tell_error(error)
         tell(f"procession: {target} could not be loaded")
-        return FAILED
+        return _Status(FAILED)
+
+
+def _help(command: str, target: str) -> int:
+    """Print the help on a command, below that on the parameters of what it runs."""
+    with logs_loaded(None):
+        found = _found(target, lambda: find(target))
+    if isinstance(found, _Status):
+        return found.status
+    about = described(found, target)
+    say(f"{about}\n{command_parser().commands[command].format_help()}".strip())
+    return 0
 
 
 def _graph(options: argparse.Namespace) -> int:
     with logs_loaded(None):
-        process = _loaded(options.target)
-    return process if isinstance(process, int) else draw_graph(process, options.format, options.output)
+        loaded = _loaded(options.target, options.parameters)
+    return loaded if isinstance(loaded, int) else draw_graph(loaded[0], options.format, options.output)
 
 
 def _execute(options: argparse.Namespace) -> int:
@@ -100,24 +168,39 @@ def _execute(options: argparse.Namespace) -> int:
     if where is None and options.run_id is not None:
         where = DEFAULT_JOURNAL
     # Before the process is loaded, which may change the folder.
+    options.journal = where
     with nullcontext() if where is None else open_journal(where) as journal:
         return _executed(options, journal)
 
 
 def _executed(options: argparse.Namespace, journal: "Journal | None") -> int:
+    with _begun_by(options, journal, options.parameters):
+        return _loaded_and_run(options, journal)
+
+
+@contextmanager
+def _begun_by(options: argparse.Namespace, journal: "Journal | None", parameters: Sequence[str]) -> Generator[None]:
+    """Record runs that begin within the block as begun by a command line."""
     if journal is None:
-        return _loaded_and_run(options, None)
+        yield
+        return
     from procession.journal.origin import begun_by
 
-    with begun_by(command_of(options)):
-        return _loaded_and_run(options, journal)
+    with begun_by([*command_of(options), *parameters]):
+        yield
 
 
 def _loaded_and_run(options: argparse.Namespace, journal: "Journal | None") -> int:
     with logs_loaded(options.log_format):
-        process = _loaded(demo_target() if options.command == "demo" else options.target)
-    if isinstance(process, int):
-        return process
+        loaded = _loaded(demo_target() if options.command == "demo" else options.target, options.parameters)
+    if isinstance(loaded, int):
+        return loaded
+    process, parameters = loaded
+    with _begun_by(options, journal, parameters):
+        return _configured_and_run(options, journal, process)
+
+
+def _configured_and_run(options: argparse.Namespace, journal: "Journal | None", process: Process) -> int:
     if options.strategy is not None:
         process.strategy = options.strategy
     if options.max_workers is not None:
@@ -125,11 +208,13 @@ def _loaded_and_run(options: argparse.Namespace, journal: "Journal | None") -> i
     if options.on_error is not None:
         process.on_error = options.on_error
     kept = nullcontext() if journal is None else logs_kept()
-    with logs_shown(options.log_format, options.log_level), kept:
-        as_json = options.log_format == "json"
+    as_json = options.log_format == "json"
+    with logs_shown(options.log_format, options.log_level), texts_logged(), kept:
         status, run, results = _run(
             process, options.run_id, journal, allow_changes=options.allow_changes, as_json=as_json
         )
+        if run is not None and not as_json:
+            tell_end(run, options.journal)
     if options.command == "demo" and results:
         say(str(results[-1]))
         if run is not None and not as_json:
@@ -141,21 +226,50 @@ def _loaded_and_run(options: argparse.Namespace, journal: "Journal | None") -> i
 
 def _resume(options: argparse.Namespace) -> int:
     """Execute a run again by the command line that began it, in the folder where that was."""
-    with open_journal(options.journal) as journal:
+    which: Many | None = next((name for name in MANY if getattr(options, name)), None)
+    if which is not None:
+        given = {"--yes": options.yes, "--allow-changes": options.allow_changes}
+        return resume_all(options.journal, which, [option for option, is_given in given.items() if is_given])
+    with open_journal(options.journal, options.run) as journal:
+        return _resumed(options, journal, journal.run(options.run))
+
+
+def _rerun(options: argparse.Namespace) -> int:
+    """Have a part of a run forgotten, after saying what that is, and go on with the run."""
+    chosen = chosen_by(options)
+    if not chosen:
+        tell("procession: name what is called again: --from TASK, --element TASK:N or --failed")
+        return USAGE
+    with open_journal(options.journal, options.run) as journal:
+        if not say_again(journal, options.run, chosen, dry_run=options.dry_run) or options.dry_run:
+            return 0
+        forgotten: list[object] = []
         info = journal.run(options.run)
-        return _resumed(options, journal, info)
+        status = _resumed(options, journal, info, lambda: forgotten.append(journal.rerun(info.id, **chosen)))
+        if not forgotten:
+            tell("procession: nothing was forgotten")
+        return status
 
 
-def _resumed(options: argparse.Namespace, journal: "Journal", info: "RunInfo") -> int:
-    from procession.journal.origin import resumable
+def _resumed(
+    options: argparse.Namespace, journal: "Journal", info: "RunInfo", begin: Callable[[], object] | None = None
+) -> int:
+    """Go on with a run. `begin` is called before, when it is certain that it is executed, here or by its program."""
+    from procession.journal.origin import resumable, script_of
 
     argv = info.origin.get("argv", [])
     command = resumable(argv)
+    script = script_of(info.origin) if command is None else None
+    reruns = begin is not None
+    begin = begin or (lambda: None)
+    if script is not None:
+        return resume_script(info, script, journal, begin, allow_changes=options.allow_changes, yes=options.yes)
     if command is None:
+        begin()
         began = shlex.join(argv)
         tell(f"procession: run {shown(info.id)} was not begun by `procession run`, but by: {shown(began)}")
         tell(f"execute it again from there, with run_id={shown(info.id)!r}")
-        return FAILED
+        return 0 if reruns else FAILED
     try:
         os.chdir(info.origin["folder"])
     except OSError as error:
@@ -167,15 +281,18 @@ def _resumed(options: argparse.Namespace, journal: "Journal", info: "RunInfo") -
         said = shown(shlex.join(command))
         tell(f"procession: run {shown(info.id)} was begun by what is no command line here: {said}")
         return FAILED
-    again.run_id, again.allow_changes = info.id, options.allow_changes
+    again.run_id, again.allow_changes, again.journal = info.id, options.allow_changes, options.journal
     target = None if again.command == "demo" else again.target
     try:
-        go_on = agreed(info, Path.cwd(), command, target, yes=options.yes)
+        go_on = agreed(info, Path.cwd(), ["procession", *command], located(target, Path.cwd()), yes=options.yes)
     except TargetError as error:
         tell(f"procession: {error}")
         return USAGE
+    if not go_on:
+        return FAILED
+    begin()
     # In the journal that is open: a relative address means another one here.
-    return _executed(again, journal) if go_on else FAILED
+    return _executed(again, journal)
 
 
 def _parsed(command: Sequence[str]) -> argparse.Namespace | None:
@@ -183,9 +300,11 @@ def _parsed(command: Sequence[str]) -> argparse.Namespace | None:
     said = io.StringIO()
     try:
         with redirect_stdout(said), redirect_stderr(said):
-            return _parser().parse_args(command)
+            options, parameters = command_parser().parse_known_args(command)
     except SystemExit:
         return None
+    options.parameters = parameters
+    return None if parameters and not parameters[0].startswith("--") else options
 
 
 def _run(
@@ -195,9 +314,14 @@ def _run(
     results: list[Any] = []
     earlier = process.last_run  # of a file that executes it as it is loaded
     status = 0
-    before = {number: signal.signal(number, _on_signal()) for number in (signal.SIGINT, signal.SIGTERM)}
+    handler = _on_signal()
+    for number in _STOPPING:
+        signal.signal(number, handler)
     try:
-        results = process.execute(run_id=run_id, journal=journal, allow_changes=allow_changes, progress=not as_json)
+        try:
+            results = process.execute(run_id=run_id, journal=journal, allow_changes=allow_changes, progress=not as_json)
+        finally:
+            _ignore_signals()
     except KeyboardInterrupt as error:
         status = TERMINATED if isinstance(error, _Terminated) else INTERRUPTED
     except BaseException as error:  # SystemExit too: a task that exits has not ended well
@@ -207,15 +331,11 @@ def _run(
         else:
             _tell(error, said=said, as_json=as_json)
             overlaps = isinstance(error, RunInUseError) and process.last_run is earlier
-            status = IN_USE if overlaps else FAILED
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            waits = isinstance(error, RunSuspendedError) and said
+            status = IN_USE if overlaps else SUSPENDED if waits else FAILED
     run = process.last_run
     if run is None or run is earlier:
         return status, None, results
-    if not as_json:
-        tell(run.summary())
     # With on_error="return", what failed stands among the results.
     return status or (FAILED if run.progress.failed else 0), run, results
 
@@ -236,9 +356,9 @@ def _tell(error: BaseException, *, said: bool, as_json: bool) -> None:
     elif as_json:
         log.error("execute_raised", exc_info=_without_ours(error))
     elif said:
-        tell(f"procession: {shown(str(error), 1000)}")
+        tell(f"procession: {shown(in_words_of_the_command_line(error), 1000)}")
     else:
-        _print_error(error)
+        tell_error(error)
 
 
 def _on_signal() -> Callable[[int, FrameType | None], None]:
@@ -263,150 +383,49 @@ def _without_ours(error: BaseException) -> tuple[type[BaseException], BaseExcept
     return type(error), error, where or error.__traceback__
 
 
-def _print_error(error: BaseException) -> None:
-    """Print the traceback."""
-    tell("".join(traceback.format_exception(*_without_ours(error))).rstrip())
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what was wrong with a command line, which somebody else may have made."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say so, and leave."""
-        super().error(shown_lines(message))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="procession",
-        description="Run a process: in order, all at once, or one half in order and the other at once.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"procession {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    run = commands.add_parser(
-        "run",
-        help="run a process of a file or module",
-        description="Run a process and show how it went.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    graph = commands.add_parser(
-        "graph",
-        help="draw the tasks of a process and what waits for what",
-        description="Draw the tasks of a process and what waits for what, without running any.",
-    )
-    graph.add_argument("--format", choices=FORMATS, help="what the file's ending says; mermaid for standard output")
-    graph.add_argument(
-        "-o",
-        "--output",
-        type=graph_path,
-        metavar="FILE",
-        help="where to: a picture (.svg) or Mermaid text (.mmd, .mermaid, .md, .txt); standard output if not given",
-    )
-    for command in run, graph:
-        command.add_argument(
-            "target", metavar="FILE_OR_MODULE:NAME", help="where the process is; NAME may be a function that returns it"
-        )
-    demo = commands.add_parser(
-        "demo",
-        help="audit the source files of this Python's standard library",
-        description="Run the main example: audit the source files of this Python's standard library.",
-    )
-    for command in run, demo:
-        command.add_argument(
-            "--run-id", metavar="ID", help="record the run under this id, or go on with the run it is of"
-        )
-        _add_journal(command, None, f"the journal to record it in (with --run-id: {DEFAULT_JOURNAL})")
-        _add_allow_changes(command)
-        command.add_argument("--strategy", choices=_STRATEGIES, help="instead of the process's own")
-        command.add_argument("--max-workers", type=_at_least_one, metavar="N", help="instead of the process's own")
-        command.add_argument("--on-error", choices=get_args(OnError), help="instead of the process's own")
-        command.add_argument(
-            "--log-format", choices=LOG_FORMATS, help="json: JSON lines, and nothing else on standard error"
-        )
-        command.add_argument("--log-level", choices=LEVELS, help="from which level on (default: warning; json: info)")
-        command.add_argument(
-            "--timeline", type=timeline_path, metavar="FILE", help="draw the run: a picture (.svg) or a trace (.json)"
-        )
-    resume = commands.add_parser(
-        "resume",
-        help="go on with a run that `procession run` began",
-        description="Execute a run again by the command line that began it: what ended well is not called again.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    resume.add_argument("run", metavar="RUN", help="the run's id")
-    resume.add_argument(
-        "--yes", action="store_true", help="run what the journal says without asking, though you may not have begun it"
-    )
-    _add_allow_changes(resume)
-    runs = commands.add_parser("runs", help="list the runs of a journal", description="List runs, the newest first.")
-    runs.add_argument("--limit", type=_at_least_one, default=20, metavar="N", help="how many (default: 20)")
-    show = commands.add_parser("show", help="show one run of a journal", description="Show a run and its tasks.")
-    show.add_argument("run", metavar="RUN", help="the run's id; of one nested in it: RUN/TASK")
-    show.add_argument(
-        "--failed", action="store_true", help="only what failed, elements of maps too, with tracebacks and logs"
-    )
-    show.add_argument("--limit", type=_at_least_one, default=50, metavar="N", help="how many tasks (default: 50)")
-    cancel = commands.add_parser(
-        "cancel", help="ask a run to stop", description="Ask whoever executes a run to cancel it."
-    )
-    cancel.add_argument("run", metavar="RUN", help="the run's id")
-    prune = commands.add_parser(
-        "prune", help="delete runs from a journal", description="Delete runs, each with all that is nested in it."
-    )
-    prune.add_argument("runs", metavar="RUN", nargs="*", help="ids of runs")
-    prune.add_argument("--older-than", type=_at_least_one, metavar="DAYS", help="all that ended so many days ago")
-    ui = commands.add_parser(
-        "ui",
-        help="show the runs of a journal in the browser",
-        description="Serve a page that shows runs as they go on, to whoever has the address that it prints.",
-    )
-    ui.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
-    ui.add_argument("--port", type=int, default=8765, help="the port to listen on; 0: any (default: 8765)")
-    for command in resume, runs, show, cancel, prune, ui:
-        _add_journal(command, DEFAULT_JOURNAL, f"the journal (default: {DEFAULT_JOURNAL})")
-    return parser
-
-
-def _add_journal(command: argparse.ArgumentParser, default: str | None, text: str) -> None:
-    command.add_argument("--journal", metavar="PATH_OR_URL", default=default, help=text)
-
-
-def _add_allow_changes(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--allow-changes", action="store_true", help="go on though the process has changed; unchanged tasks keep theirs"
-    )
-
-
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _execute,
     "demo": _execute,
     "graph": _graph,
     "resume": _resume,
-    "runs": lambda options: print_runs(options.journal, options.limit),
-    "show": lambda options: print_run(options.journal, options.run, options.limit, failed=options.failed),
+    "rerun": _rerun,
+    "runs": lambda options: (print_runs_json if options.json else print_runs)(options.journal, options.limit),
+    "show": lambda options: (print_run_json if options.json else print_run)(
+        options.journal, options.run, options.limit, failed=options.failed
+    ),
     "cancel": lambda options: cancel_run(options.journal, options.run),
+    "answer": lambda options: answer_run(
+        options.journal, options.run, options.name, options.value, task=options.task, element=options.element
+    ),
     "prune": lambda options: prune_runs(options.journal, options.runs, options.older_than),
+    "completion": lambda options: print_script(options.shell),
     "ui": lambda options: serve_page(options.journal, options.host, options.port),
 }
 
 
-def _at_least_one(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a number of at least 1 is needed, not {text!r}")
-    return int(text)
-
-
 def console() -> NoReturn:
     """Run the command line and leave with its exit status. What the `procession` command calls."""
+    atexit.register(_ignore_signals)  # first of all, and so called last
     try:
-        status = main()
+        status = _called(None)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except BrokenPipeError:  # whoever read has had enough, as `head` does
+    except OSError:  # of standard output: the reader of the pipe has had enough, as `head` has, or the disk is full
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what the interpreter writes out as it ends
         status = FAILED
+    except KeyboardInterrupt:  # before there was a run
+        status = INTERRUPTED
+
+    def end_at_once(*_: object) -> None:
+        os._exit(status)
+
+    for number in _STOPPING:
+        # The status is known. But threads and exit handlers of the user's own may hold up an orderly exit.
+        signal.signal(number, end_at_once)
     sys.exit(status)
+
+
+def _ignore_signals() -> None:
+    """Let no signal change the exit status any more."""
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_IGN)

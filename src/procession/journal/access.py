@@ -1,10 +1,10 @@
-"""The file of an SQLite journal: whether it can be trusted, and who in this process has it open.
+"""The file of an SQLite journal: whether it can be trusted, and how many connections of this process have it open.
 
 Pickles in it can run code, so nobody else may have written to it, nor be able to put a file beside it: SQLite takes
 what stands there for a part of the database, and a look at files that come and go says nothing of the next moment.
 
-And it is opened by SQLite alone: a process that closes a file loses all its locks on it, whoever took them, and then
-another process takes the journal for unused, tidies it up, and what is recorded afterwards is lost.
+And it is opened by SQLite alone: a process that closes a file loses all its locks on it, also SQLite's, and
+then another process takes the journal for unused, tidies it up, and what is recorded afterwards is lost.
 """
 
 import os
@@ -18,7 +18,7 @@ from procession.errors import JournalError
 
 _COMPANIONS = ("", "-wal", "-shm", "-journal")
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # connections may be closed wherever garbage is collected
 _open: Counter[tuple[int, int]] = Counter()
 """How many connections there are to each file, by its device and number."""
 _left_behind: set[tuple[int, int]] = set()
@@ -36,7 +36,7 @@ def enter(path: Path, *, create: bool) -> tuple[int, int]:
             _create(path)
         elif not os.path.lexists(path):
             raise JournalError(f"there is no journal {str(path)!r}")
-        check(path)
+        _check_files(path)
         status = path.stat()
         file = status.st_dev, status.st_ino
         if file in _left_behind:
@@ -49,7 +49,7 @@ def enter(path: Path, *, create: bool) -> tuple[int, int]:
 
 
 def leave(file: tuple[int, int]) -> None:
-    """Take note that a connection was closed."""
+    """Count a connection less: it was closed."""
     with _lock:
         _open[file] -= 1
         if not _open[file]:
@@ -62,6 +62,10 @@ def check(path: Path) -> None:
     The same goes for the files that SQLite keeps beside it, and for the folder.
     """
     _check_folders(path)
+    _check_files(path)
+
+
+def _check_files(path: Path) -> None:
     for companion in _COMPANIONS:
         file = Path(f"{path}{companion}")
         try:
@@ -159,7 +163,7 @@ def _create(path: Path) -> None:
 
 def _forked() -> None:
     global _lock  # noqa: PLW0603  # it may be held for ever
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _left_behind.update(_open)
     _open.clear()
 

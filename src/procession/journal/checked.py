@@ -12,8 +12,9 @@ from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeVar, cast, get
 from sqlalchemy import ColumnElement, Row, func, type_coerce
 from sqlalchemy.types import NullType
 
+from procession._model.held_back import HeldBack
 from procession._model.progress import Progress
-from procession._model.text import sketch
+from procession._model.text import shown, sketch
 from procession.errors import JournalError
 from procession.journal.lease import Holder, is_held
 from procession.journal.schema import ID_LIMIT, runs
@@ -26,7 +27,7 @@ _TIME_LIMIT: Final = 250_000_000_000.0  # the year 9892
 _RUNNING_LIMIT: Final = 10_000
 
 T = TypeVar("T")
-Status = Literal["running", "completed", "failed", "cancelled", "interrupted"]
+Status = Literal["running", "completed", "failed", "cancelled", "suspended", "interrupted"]
 State = Literal["completed", "failed"]
 _STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 _STATES: Final[tuple[State, ...]] = get_args(State)
@@ -43,6 +44,8 @@ class Running:
     """The name of the thread, process or asyncio task that runs it."""
     started_at: float
     """When it began, in seconds since the epoch, UTC."""
+    label: str | None = None
+    """What its name gives for its arguments, if that is a template such as `"fetch {url}"`."""
 
 
 class RunRow(NamedTuple):
@@ -60,6 +63,8 @@ class RunRow(NamedTuple):
     ended_at: float | None
     progress: Progress | None
     running: tuple[Running, ...]
+    pausing: tuple[Running, ...]
+    held_back: tuple[HeldBack, ...]
     cancelling: bool
     token: str | None
     holder: Holder | None
@@ -69,7 +74,7 @@ class RunRow(NamedTuple):
     wrong: tuple[str, ...]
 
     def is_alive(self, now: float) -> bool:
-        """Return whether somebody executes the run, as far as can be known here; `now` is the database's time."""
+        """Return whether the run is being executed, as far as can be known here; `now` is the database's time."""
         return is_held(self.holder, self.token, self.held_until, now)
 
 
@@ -125,7 +130,7 @@ class Checked:
         return cast("dict[str, Any]", found) if isinstance(found, dict) else self._instead(name, value, {})
 
     def holder(self, value: object) -> Holder:
-        """Return who executes a run, as its lease says."""
+        """Return which program executes a run, from its lease."""
         try:
             return Holder.read(value) if isinstance(value, str) else self._instead("holder", value, Holder.unknown())
         except ValueError:
@@ -137,20 +142,40 @@ class Checked:
             return None
         return Progress(*(self.count(f"progress.{name}", said.get(name)) for name in Progress._fields))
 
-    def running(self, said: Mapping[str, Any]) -> tuple[Running, ...]:
-        """Return which tasks a run says that it executes."""
-        tasks = _list(said.get("running", []))
+    def running(self, said: Mapping[str, Any], which: Literal["running", "pausing"]) -> tuple[Running, ...]:
+        """Return which tasks a run says that it executes, or which wait for their next attempt."""
+        tasks = _list(said.get(which, []))
         if tasks is None or len(tasks) > _RUNNING_LIMIT:
-            return self._instead("progress.running", said.get("running"), ())
-        return tuple(map(self._running, tasks))
+            return self._instead(f"progress.{which}", said.get(which), ())
+        labels = said.get("labels", {})
+        if not isinstance(labels, dict):
+            labels = self._instead("progress.labels", labels, dict[str, object]())
+        return tuple(self._running(task, cast("dict[str, object]", labels)) for task in tasks)
 
-    def _running(self, said: object) -> Running:
+    def _running(self, said: object, labels: Mapping[str, object]) -> Running:
         task, name, worker, started_at = _list(said, 4) or self._instead("progress.running", said, [0, "?", "?", 0.0])
         return Running(
             self.count("progress.running.task", task),
             self.text("progress.running.name", name),
             self.text("progress.running.worker", worker),
             self.number("progress.running.started_at", started_at),
+            None if (label := labels.get(str(task))) is None else shown(self.text("progress.labels", label)),
+        )
+
+    def held_back(self, said: Mapping[str, Any]) -> tuple[HeldBack, ...]:
+        """Return the calls that limits hold back, as a run says."""
+        limits = _list(said.get("held_back", []))
+        if limits is None or len(limits) > _RUNNING_LIMIT:
+            return self._instead("progress.held_back", said.get("held_back"), ())
+        return tuple(map(self._held_back, limits))
+
+    def _held_back(self, said: object) -> HeldBack:
+        limit, waiting, calls, seconds = _list(said, 4) or self._instead("progress.held_back", said, ["?", 0, 0, 0.0])
+        return HeldBack(
+            self.text("progress.held_back.limit", limit),
+            self.count("progress.held_back.waiting", waiting),
+            self.count("progress.held_back.calls", calls),
+            self.number("progress.held_back.seconds", seconds),
         )
 
     def origin(self, value: object) -> Mapping[str, Any]:
@@ -200,7 +225,9 @@ def run_row(row: Row[Any]) -> RunRow:
         started_at=check.number("started_at", v["started_at"]),
         ended_at=None if v["ended_at"] is None else check.number("ended_at", v["ended_at"]),
         progress=check.progress(said),
-        running=check.running(said),
+        running=check.running(said, "running"),
+        pausing=check.running(said, "pausing"),
+        held_back=check.held_back(said),
         cancelling=bool(v["cancelling"]),
         token=None if v["token"] is None else check.text("token", v["token"]),
         holder=None if v["token"] is None else check.holder(v["holder"]),

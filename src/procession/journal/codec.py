@@ -40,12 +40,12 @@ class Codec(Protocol):
         ...
 
     def decode(self, data: bytes, /) -> object:
-        """Return the value that `encode` was given."""
+        """Return the value that `encode` made these bytes of."""
         ...
 
 
 class PickleCodec:
-    """Takes nearly every value. Whoever can write to the journal can run code in whoever reads it."""
+    """Takes nearly every value. A program that can write to the journal can run code in each program that reads it."""
 
     name = "pickle"
 
@@ -58,7 +58,7 @@ class PickleCodec:
         return pickled(value)
 
     def decode(self, data: bytes) -> object:
-        """Return the value. The journal's file belongs to the user and nobody else can write to it: see `access`."""
+        """Return the value. Only the user can write to the journal's file: see `access`."""
         return pickle.loads(data)  # noqa: S301  # see above
 
 
@@ -107,10 +107,11 @@ def _check_kinds(parts: "Iterable[object]", plain: frozenset[type[Any]], what: s
 
 
 CodecName = Literal["pickle", "json"]
+"""The name of a codec: `"pickle"` writes almost any value, `"json"` what is text, numbers, lists and dicts."""
 
 
 def codec_of(codec: CodecName | Codec) -> Codec:
-    """Return the codec of a name, or the one given."""
+    """Return the codec of a name; a codec object is returned as it is."""
     if isinstance(codec, str):
         if codec == "pickle":
             return PickleCodec()
@@ -138,7 +139,7 @@ def encoded(codec: Codec, value: object) -> bytes:
 
 
 def decoded(codec: Codec, data: bytes, where: str) -> object:
-    """Return a recorded value. `ResultError` says `where` there is one that cannot be read back."""
+    """Return a recorded value. Raises `ResultError`, with `where` in its message, if it cannot be read back."""
     try:
         return codec.decode(data)
     except Exception as error:

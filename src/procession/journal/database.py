@@ -1,27 +1,29 @@
 """Where a journal is kept, and the connections to it."""
 
-import errno
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+import weakref
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy import Connection, Engine, create_engine, func, select
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import NullPool
 
 from procession._model.secret import masked
 from procession._model.text import sketch
 from procession.errors import JournalError
 from procession.journal import access, forks, schema
+from procession.journal.channel import Channel, failing_plainly, is_in_use
 
 Durability = Literal["process", "power"]
+"""What a committed record survives: that the `"process"` dies, or also that the system does, as without `"power"`."""
 
 BUSY_S = 30.0
 """How long a write waits for another program that has locked an SQLite database."""
@@ -29,120 +31,16 @@ BUSY_S = 30.0
 VALUE_LIMIT = 100_000_000
 """Bytes of a value that SQLite reads to be shown, at most: it reads all of it, however much is asked for."""
 
-MEMORY = ":memory:"
+CONNECTIONS = 8
+"""Connections that the runs of one journal share, at most: to SQLite one, as it has one writer at a time."""
 
+_MUCH = 4
+"""Deleted rows give back their space if it is one part in so many of the file, whose rest is written anew for that."""
+
+MEMORY = ":memory:"
 
 _PATIENCE = {"connect_timeout": "10", "keepalives_idle": "10", "keepalives_interval": "5", "tcp_user_timeout": "30000"}
 """How PostgreSQL's client library is to notice a server that is gone without a word, unless a URL says otherwise."""
-
-
-class Channel:
-    """One connection, which several threads use in turn, and only those of the process that made it.
-
-    If a server drops the connection, what is asked of it then fails with a `JournalError` that has the `errno`
-    ECONNRESET, and what is asked next is asked of a new one.
-    """
-
-    def __init__(
-        self,
-        connect: Callable[[], Connection],
-        where: str,
-        begin: Sequence[str],
-        leave: Callable[[], object],
-        path: Path | None,
-    ) -> None:
-        self._connect = connect
-        self._connection = connection = connect()
-        self._driver = connection.connection.dbapi_connection
-        self._dropped = False
-        self._path = path
-        self._file: tuple[int, int] | None = None
-        self._leave = leave
-        self._where = where
-        self._begin = begin
-        self._lock = threading.Lock()
-        self._process = os.getpid()
-        # The driver is used directly, too.
-        self._errors = (SQLAlchemyError, connection.dialect.loaded_dbapi.Error)
-
-    @contextmanager
-    def open(self) -> Generator[Connection]:
-        """Hand out the connection to one thread at a time. Each statement is a transaction of its own."""
-        if os.getpid() != self._process:
-            # The lock may be held for ever in a forked child, and the database knows of one client, not of two.
-            raise JournalError(f"the journal {self._where} was opened by another process: open it again in this one")
-        try:
-            forks.hold_off()
-            with self._lock, failing_plainly(self._where, self._errors, self._is_dropped):
-                if self._dropped or self._connection.invalidated:
-                    self._connect_again()
-                yield self._connection
-        finally:
-            forks.let_go()
-
-    @contextmanager
-    def transaction(self) -> Generator[Connection]:
-        """Open a connection with a transaction: it is committed at the end, or rolled back after any exception.
-
-        Raises `JournalError` with the `errno` ENOENT if the file is no longer the one that the first transaction found.
-        """
-        with self.open() as connection:
-            try:
-                for statement in self._begin:
-                    connection.exec_driver_sql(statement)
-                self._check_file()
-                yield connection
-                connection.exec_driver_sql("COMMIT")
-            except BaseException:
-                # There may be nothing to roll back any more, or not yet. What went wrong before is what matters.
-                with suppress(*self._errors):
-                    connection.exec_driver_sql("ROLLBACK")
-                raise
-
-    def close(self) -> None:
-        """Close the connection. In a forked child that is not its business."""
-        if os.getpid() != self._process:
-            return
-        try:
-            forks.hold_off()
-            with failing_plainly(self._where):
-                self._connection.close()
-        finally:
-            forks.let_go()
-            self._leave()
-
-    def _is_dropped(self, error: Exception) -> bool:
-        """Return whether there is no connection any more."""
-        said: Any = getattr(error, "orig", None) or error
-        self._dropped = self._dropped or self._connection.dialect.is_disconnect(said, self._driver, None)
-        return self._dropped
-
-    def _connect_again(self) -> None:
-        self._dropped = True
-        with suppress(*self._errors):
-            self._connection.close()
-        self._connection = self._connect()
-        self._driver = self._connection.connection.dbapi_connection
-        self._dropped = False
-
-    def _check_file(self) -> None:
-        # SQLite goes on writing to a file that has lost its name, where nobody finds it again.
-        if self._path is None:
-            return
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            file = None
-        else:
-            file = status.st_dev, status.st_ino
-            self._file = self._file or file
-        if file is None or file != self._file:
-            error = JournalError(
-                f"the journal {self._where} was deleted, moved or replaced while it was in use; what was recorded went "
-                "with its file"
-            )
-            error.errno = errno.ENOENT
-            raise error
 
 
 class Database:
@@ -157,7 +55,8 @@ class Database:
         self.clock: Callable[[], float] = time.time
         self._durability: Durability = durability
         self._path: Path | None = None
-        self._shared: Channel | None = None
+        self._kept = list[Channel]()
+        """The connections that runs share, and that stay until the journal is closed."""
         self._ready = set[bool]()
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -171,12 +70,15 @@ class Database:
             self.where = repr(str(named))
             self._path = access.resolved(named)
             self.url = self.url.set(database=str(self._path))
+        self._most = 1 if self.sqlite else CONNECTIONS
         self._engine = self._made()
+        _databases.add(self)
+        weakref.finalize(self, _close_unused, self._kept)
 
     @contextmanager
     def reading(self) -> Generator[Connection]:
-        """Hand out a connection to a journal that is there; `JournalError` if there is none."""
-        channel = self.channel(create=False, looking=True)
+        """Hand out a connection of its own to a journal that is there; `JournalError` if there is none."""
+        channel = self.join(create=False) if self._memory else self._opened(create=False, looking=True)
         try:
             with channel.open() as connection:
                 if self.sqlite:
@@ -187,45 +89,48 @@ class Database:
                         driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_LIMIT)
                 yield connection
         finally:
-            self.release(channel)
+            if self._memory:
+                self.part(channel)
+            else:
+                channel.close()
 
     @contextmanager
     def writing(self) -> Generator[Connection]:
         """Hand out a connection to a journal that is there, in a transaction."""
-        channel = self.channel(create=False)
+        channel = self.join(create=False)
         try:
             with channel.transaction() as connection:
                 yield connection
         finally:
-            self.release(channel)
+            self.part(channel)
 
-    def channel(self, *, create: bool, looking: bool = False) -> Channel:
-        """Return a channel to the journal, making one where there is none if `create` says so.
+    def join(self, *, create: bool) -> Channel:
+        """Return a connection that others may use, too, until `part`, making a journal where there is none if `create`.
 
-        One that is only for `looking` neither changes anything nor reads values.
+        A few connections serve any number of runs: each statement or transaction has one of them to itself.
         """
         if os.getpid() != self._process:
             self._leave_behind()
-        # Who is going to write meets what the database says of that.
-        read_only = not create and self._path is not None and access.is_read_only(self._path)
         with self._lock:
-            channel = self._shared or self._connected(create=create, read_only=read_only)
-            if self._memory:
-                self._shared = channel
-        try:
-            if self._path is not None:
-                access.check(self._path)
-            # A file may have been replaced since.
-            if self._path is not None or looking not in self._ready:
-                self._prepare(channel, create=create, read_only=read_only, looking=looking)
-        except BaseException:
-            self.release(channel)
-            raise
+            for kept in self._kept[:]:
+                if not kept.is_sound():
+                    self._kept.remove(kept)
+                    _close_unused([kept])
+            channel = min(self._kept, key=_users, default=None)
+            if channel is None or (channel.users and len(self._kept) < self._most):
+                channel = self._opened(create=create, looking=False)
+                self._kept.append(channel)
+            channel.users += 1
         return channel
 
-    def release(self, channel: Channel) -> None:
-        """Close a channel that is no longer needed, unless it is the only one there can be."""
-        if channel is not self._shared:
+    def part(self, channel: Channel) -> None:
+        """Use a connection of `join` no longer. It stays open for the next run, unless the journal was closed."""
+        if os.getpid() != self._process:
+            return
+        with self._lock:
+            channel.users -= 1
+            over = not channel.users and channel not in self._kept
+        if over:
             channel.close()
 
     def now(self, connection: Connection) -> float:
@@ -233,6 +138,24 @@ class Database:
         if connection.dialect.name == "postgresql":
             return float(connection.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one())
         return self.clock()
+
+    def give_space_back(self) -> None:
+        """Give the space of what was deleted to others, if it is much and nobody else uses the database just now."""
+        channel = self.join(create=False)
+        try:
+            with suppress(JournalError), channel.open() as connection:
+                cursor = connection.connection.cursor()
+                if self.backend == "postgresql":
+                    cursor.execute(f"VACUUM {', '.join(table.name for table in schema.metadata.sorted_tables)}")
+                elif self.sqlite:
+                    free, pages = (
+                        cursor.execute(f"PRAGMA {what}").fetchone()[0] for what in ("freelist_count", "page_count")
+                    )
+                    if free * _MUCH >= pages:
+                        cursor.execute("VACUUM")
+                        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self.part(channel)
 
     def last_commit(self) -> object:
         """Return the size and time of the files, which each commit changes; `None` of a server."""
@@ -242,32 +165,66 @@ class Database:
         return [(file.stat().st_mtime_ns, file.stat().st_size) for file in written if file.exists()]
 
     def close(self) -> None:
-        """Close what is open. A database in memory is gone then."""
+        """Close what is open and not in use by a run. A database in memory is gone then."""
+        if os.getpid() != self._process:
+            return
         with self._lock:
-            if self._shared is not None:
-                self._shared.close()
-            self._engine.dispose()
-            self._shared = None
+            kept = self._kept[:]
+            self._kept.clear()
             self._ready.clear()
+            _close_unused(kept)
+
+    def close_before_fork(self) -> None:
+        """Close what no run uses: an SQLite file that is open cannot be used in the child."""
+        if os.getpid() == self._process and self._lock.acquire(blocking=False):
+            try:
+                unused = [channel for channel in self._kept if not channel.users]
+                for channel in unused:
+                    self._kept.remove(channel)
+                    with suppress(JournalError):
+                        channel.close_before_fork()
+            finally:
+                self._lock.release()
 
     def _leave_behind(self) -> None:
         """Start afresh in a forked child: connections, and a lock that may be held for ever, are its parent's."""
-        if self._shared is not None:
+        if self._memory and self._kept:
             raise JournalError("a journal in memory belongs to the process that opened it, and this is a child of that")
+        _parents.extend(self._kept)
+        self._kept.clear()
         self._lock = threading.Lock()
         self._process = os.getpid()
 
+    def _opened(self, *, create: bool, looking: bool) -> Channel:
+        """Return a new connection. One that is only for `looking` neither changes anything nor reads values."""
+        if os.getpid() != self._process:
+            self._leave_behind()
+        # Who is going to write meets what the database says of that.
+        read_only = not create and self._path is not None and access.is_read_only(self._path)
+        channel = self._connected(create=create, read_only=read_only)
+        try:
+            if self._path is not None:
+                access.check(self._path)
+            # A file may have been replaced since.
+            if self._path is not None or looking not in self._ready:
+                self._prepare(channel, create=create, read_only=read_only, looking=looking)
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
     def _connected(self, *, create: bool, read_only: bool) -> Channel:
-        leave = _nothing
+        file, leave = None, _nothing
         if self._path is not None:
-            leave = partial(access.leave, access.enter(self._path, create=create))
+            file = access.enter(self._path, create=create)
+            leave = partial(access.leave, file)
         try:
             forks.hold_off()
             with failing_plainly(self.where):
                 # SQLAlchemy is told to leave transactions alone: a single statement is one already, and for the
                 # others the channel says how they begin.
-                connect = (self._looking if read_only else self._engine).connect
-                return Channel(connect, self.where, self._begin, leave, self._path)
+                connect = partial(_connect, self._looking if read_only else self._engine, self._settings())
+                return Channel(connect, self.where, self._begin, leave, self._path, file)
         except BaseException:
             leave()
             raise
@@ -276,15 +233,7 @@ class Database:
 
     def _made(self) -> Engine:
         try:
-            if not self.sqlite:
-                arguments = self._arguments()
-                engine = create_engine(
-                    self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=arguments
-                )
-            else:
-                arguments = {"timeout": self.busy_s, "check_same_thread": False}
-                pool = NullPool if self._path is not None else StaticPool
-                engine = create_engine(self.url, poolclass=pool, isolation_level="AUTOCOMMIT", connect_args=arguments)
+            return _engine(self.url, frozenset(self._arguments().items()))
         except (ArgumentError, NoSuchModuleError) as error:
             raise ValueError(f"the journal {self.where} cannot be opened: {masked(str(error))}") from None
         except ImportError as error:
@@ -292,8 +241,6 @@ class Database:
                 f"the journal {self.where} needs a driver that is not installed ({error}); that for PostgreSQL comes "
                 'with pip install "procession[journal]"'
             ) from error
-        event.listen(engine, "connect", self._connected_anew)
-        return engine
 
     @cached_property
     def _looking(self) -> Engine:
@@ -307,15 +254,7 @@ class Database:
             address = f"{self._path.as_uri()}?mode=ro{still}"
             return sqlite3.connect(address, self.busy_s, check_same_thread=False, uri=True)
 
-        engine = create_engine("sqlite://", creator=connect, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-        event.listen(engine, "connect", self._connected_anew)
-        return engine
-
-    def _connected_anew(self, driver_connection: Any, _record: object) -> None:
-        cursor = driver_connection.cursor()
-        for statement in self._settings():
-            cursor.execute(statement)
-        cursor.close()
+        return create_engine("sqlite://", creator=connect, poolclass=NullPool, isolation_level="AUTOCOMMIT")
 
     def _settings(self) -> list[str]:
         power = self._durability == "power"
@@ -336,16 +275,18 @@ class Database:
         return "on" if self._durability == "power" else "off"
 
     @property
-    def _begin(self) -> Sequence[str]:
+    def _begin(self) -> str:
         """What begins a transaction."""
         if self.sqlite:
-            return ("BEGIN IMMEDIATE",)
+            return "BEGIN IMMEDIATE"
         if self.backend == "postgresql":
-            return "BEGIN", f"SET LOCAL synchronous_commit TO {self.synchronous_commit}"
-        return ("BEGIN",)
+            return f"BEGIN; SET LOCAL synchronous_commit TO {self.synchronous_commit}"  # in one way there and back
+        return "BEGIN"
 
     def _arguments(self) -> dict[str, Any]:
-        """Return the options for a server's driver to connect with."""
+        """Return the options for the driver to connect with."""
+        if self.sqlite:
+            return {"check_same_thread": False}
         if self.url.get_driver_name() != "psycopg":
             return {}
         # A statement that was prepared lasts as long as the connection, behind which a pooler changes the session.
@@ -398,54 +339,54 @@ class Database:
                 with channel.open() as connection:
                     connection.exec_driver_sql("PRAGMA journal_mode=WAL")
                 return
-            except JournalError:
-                if time.monotonic() > until:
+            except JournalError as error:
+                if time.monotonic() > until or not is_in_use(error):
                     raise
                 time.sleep(0.01)
 
 
-@contextmanager
-def failing_plainly(
-    where: str,
-    errors: tuple[type[Exception], ...] = (SQLAlchemyError,),
-    dropped: Callable[[Exception], bool] = lambda _: False,
-) -> Generator[None]:
-    """Raise what a database says as `JournalError`: one of `errno` ECONNRESET where it is that of a `dropped` one."""
+@lru_cache(32)
+def _engine(url: URL, arguments: frozenset[tuple[str, Any]]) -> Engine:
+    """Return the engine that connects to an address, and keeps nothing. Making one takes longer than opening a file."""
+    return create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=dict(arguments))
+
+
+def _connect(engine: Engine, settings: Sequence[str]) -> Connection:
+    connection = engine.connect()
     try:
-        yield
-    except errors as error:
-        failure = plainly(where, error)
-        if dropped(error):
-            failure.errno = errno.ECONNRESET
-        raise failure from error
-    except JournalError as error:
-        if where in str(error):
-            raise
-        raise JournalError(f"the journal {where} cannot be used: {error}") from error.__cause__
+        driver: Any = connection.connection.dbapi_connection
+        for statement in settings:
+            driver.execute(statement)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
-def plainly(where: str, error: Exception) -> JournalError:
-    """Return the text of a database error, with the advice that goes with it."""
-    said = getattr(error, "orig", None) or error
-    code = str(getattr(said, "sqlite_errorname", ""))
-    for start, meaning in _MEANINGS.items():
-        if code.startswith(start):
-            return JournalError(f"the journal {where}: {meaning} ({said})")
-    return JournalError(f"the journal {where} cannot be used: {' '.join(str(said).split())}")
+_databases = weakref.WeakSet[Database]()
+_parents = list[Channel]()
+"""Connections that the parent of this process had when it was forked: to let go of them here would close them."""
 
 
-_MEANINGS = {
-    "SQLITE_FULL": "there is no room left on its disk; what was recorded so far is safe",
-    "SQLITE_IOERR": "it cannot be written or read; its disk may be full, or a limit reached",
-    "SQLITE_READONLY": "it, or its folder, is read-only",
-    "SQLITE_CANTOPEN": "it cannot be opened; SQLite writes to its folder, too",
-    "SQLITE_BUSY": "another program has locked it for longer than we wait",
-    "SQLITE_LOCKED": "another program has locked it for longer than we wait",
-    "SQLITE_NOTADB": "it is not a database, or damaged",
-    "SQLITE_CONSTRAINT": "a call that it has a record of was recorded again",
-    "SQLITE_TOOBIG": "it is damaged, or holds a value that is larger than any that can be shown",
-    "SQLITE_CORRUPT": "it is damaged or cut short; put back a copy, or use another file",
-}
+def _close_before_fork() -> None:
+    for database in list(_databases):
+        database.close_before_fork()
+
+
+forks.before_each(_close_before_fork)
+
+
+def _close_unused(channels: Iterable[Channel]) -> None:
+    """Close the connections that no run uses. The others are closed when their last run ends."""
+    for channel in channels:
+        if not channel.is_own:
+            _parents.append(channel)
+        elif not channel.users:
+            channel.close()
+
+
+def _users(channel: Channel) -> int:
+    return channel.users
 
 
 def _replacing(text: bytes) -> str:

@@ -8,6 +8,7 @@ pools fork their workers. So a fork waits until they are out of the database, an
 
 import os
 import threading
+from collections.abc import Callable
 
 _PATIENCE_S = 1.0
 """How long a fork waits at most: who waits for a locked database, or for a server that is gone, holds no such lock."""
@@ -18,6 +19,8 @@ _inside: dict[int, int] = {}
 """How deep each thread is in databases, by the thread's number."""
 _forking: set[int] = set()
 """The threads that fork, or wait for that."""
+
+_closing = list[Callable[[], object]]()
 
 
 def hold_off() -> None:
@@ -42,11 +45,18 @@ def let_go() -> None:
             _changed.notify_all()
 
 
+def before_each(close: Callable[[], object]) -> None:
+    """Call `close` before each fork, when no other thread is in a database: by the thread that forks."""
+    _closing.append(close)
+
+
 def _fork_begins() -> None:
     thread = threading.get_ident()
     with _lock:
         _forking.add(thread)
         _changed.wait_for(lambda: not _inside.keys() - {thread}, _PATIENCE_S)
+    for close in _closing:  # without the lock, for which a thread may wait that has a lock of theirs
+        close()
 
 
 def _fork_ends() -> None:

@@ -1,4 +1,4 @@
-"""What was looked at last: kept because it took a while to read, and few because it takes memory."""
+"""A cache of the values that were used last: they take a while to read, and memory to keep."""
 
 import threading
 from collections import OrderedDict
@@ -9,7 +9,7 @@ V = TypeVar("V")
 
 
 class Latest(Generic[K, V]):
-    """The values of the keys that were asked for last, `size` at most, from any thread.
+    """The values of the keys that were used last, at most `size` of them. Safe to use from any thread.
 
     >>> latest = Latest[str, int](2)
     >>> for number, key in enumerate("abac"):
@@ -32,7 +32,7 @@ class Latest(Generic[K, V]):
             return self._kept.get(key)
 
     def put(self, key: K, value: V) -> None:
-        """Keep the value of a key; the one that was not asked for the longest makes room."""
+        """Keep the value of a key; if there are too many, drop the value that was unused for longest."""
         with self._lock:
             self._kept[key] = value
             self._kept.move_to_end(key)

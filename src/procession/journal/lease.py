@@ -1,4 +1,4 @@
-"""Who executes a run: a lease on it, and whether its holder is still there.
+"""Leases: which program executes a run, and whether that program is still there.
 
 One runner at a time has the lease; a thread renews it while the run goes on. On the system of its holder, it is free
 for others when that process, or its thread that renews it, is no more, and not before: one that was stopped, or whose
@@ -11,8 +11,9 @@ import json
 import os
 import platform
 import threading
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -43,14 +44,10 @@ class Holder:
     """On Linux the one that renews the lease: it lives until that is given back, or there is no way to say so."""
 
     @classmethod
-    def here(cls) -> Self:
-        """Return this process."""
-        return cls(platform.node(), _system(), os.getpid(), started(os.getpid()) or 0.0)
-
-    @classmethod
-    def renewing(cls) -> Self:
-        """Return this process, whose current thread renews the lease."""
-        return replace(cls.here(), thread=threading.get_native_id() if platform.system() == "Linux" else None)
+    def here(cls, thread: int | None = None) -> Self:
+        """Return this process, with the number of its thread that renews the lease."""
+        thread = thread if platform.system() == "Linux" else None
+        return cls(platform.node(), _system(), os.getpid(), _own_start(os.getpid()), thread)
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -74,7 +71,7 @@ class Holder:
     @property
     def text(self) -> str:
         """As the journal keeps it."""
-        return json.dumps(asdict(self))
+        return json.dumps(vars(self))
 
     @property
     def place(self) -> str:
@@ -82,10 +79,10 @@ class Holder:
         return self.text.partition(', "pid":')[0]
 
     def lives(self, token: str) -> bool | None:
-        """Return whether the holder of the lease of this token still executes its run; `None` if nobody can see."""
+        """Return whether the holder of this token's lease still executes its run; `None` if it is unknown."""
         if (self.host, self.system) != (platform.node(), _system()):
             return None
-        if self.pid == os.getpid() and self.started == started(self.pid):
+        if self.pid == os.getpid() and self.started == _own_start(self.pid):
             with _held_lock:
                 return token in _held
         try:
@@ -113,7 +110,7 @@ def take() -> str:
 
 
 def drop(token: str) -> None:
-    """Note that this process has the lease no longer."""
+    """Forget the lease: this process no longer holds it."""
     with _held_lock:
         _held.discard(token)
 
@@ -160,8 +157,19 @@ def _started_linux(pid: int) -> float | None:
     return None if fields[0] in "ZX" else float(fields[19])
 
 
+@lru_cache(1)
+def _own_start(pid: int) -> float:
+    """Return when this process began. A forked child asks for another one."""
+    return started(pid) or 0.0
+
+
 def _system() -> str:
     """Name what process numbers are valid in: on Linux one boot of one kernel, and the namespace in it."""
+    return _system_of(os.getpid())
+
+
+@lru_cache(1)
+def _system_of(_pid: int) -> str:
     if platform.system() != "Linux":
         return ""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -1,8 +1,8 @@
 """How a run was begun, as its journal keeps it, and whether that was by this user.
 
-`procession resume` executes the command line that stands there, and a journal may come from anybody. So what
-`procession run` begins is marked with a key that lies in the user's own folder: without it nobody can write a command
-line that is taken for one of the user's.
+`procession resume` executes the command line or the script that stands there, and a journal may come from another
+user. So what `procession run` begins, or a script without arguments, is marked with a key that lies in the user's own
+folder: without it nobody can write a command line that is taken for one of the user's.
 """
 
 import hashlib
@@ -27,9 +27,12 @@ _COMMAND: ContextVar[Sequence[str]] = ContextVar("procession_command", default=(
 def origin_of(run_id: str) -> dict[str, Any]:
     """Return how a run that begins now was begun."""
     # Of another program only its name: its arguments may be secrets.
-    argv = [masked(word) for word in _COMMAND.get() or sys.argv[:1]]
+    command = _COMMAND.get()
+    argv = [masked(word) for word in command or sys.argv[:1]]
     origin: dict[str, Any] = {"argv": argv, "folder": str(Path.cwd())}
-    if resumable(origin["argv"]) is not None:
+    if not command and _is_script():
+        origin["arguments"] = len(sys.argv) - 1
+    if resumable(argv) is not None or script_of(origin) is not None:
         with suppress(OSError, RuntimeError):  # without a folder of the user's own, `resume` asks
             origin["mark"] = _mark(_key(), run_id, origin)
     return origin
@@ -60,6 +63,21 @@ def resumable(argv: Sequence[str]) -> list[str] | None:
     path = PurePath(program)
     ours = path.stem == "procession" or (path.stem == "__main__" and path.parent.name == "procession")
     return arguments if ours and arguments[:1] in (["run"], ["demo"]) else None
+
+
+def script_of(origin: Mapping[str, Any]) -> str | None:
+    """Return the script that began a run; `None` where it was none, or had arguments, which are not kept."""
+    match origin:
+        case {"arguments": 0, "argv": [script]}:
+            return str(script)
+        case _:
+            return None
+
+
+def _is_script() -> bool:
+    """Return whether this program is a file that Python was told to run, and can be told to run again."""
+    main = sys.modules.get("__main__")
+    return getattr(main, "__spec__", None) is None and bool(sys.argv) and Path(sys.argv[0]).is_file()
 
 
 def _mark(key: bytes, run_id: str, origin: Mapping[str, Any]) -> str:

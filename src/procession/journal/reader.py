@@ -1,15 +1,14 @@
-"""All that is asked of a journal: by the page, the command line and `Journal` itself, through one class.
+"""Every query of a journal, for the page, the command line and `Journal` itself, in one class.
 
-Each query has a name and a limit, and no value is ever turned back from bytes. A key is the number the journal gave a
-run; it is never used again, and the later a run was begun, the higher it is.
+Each query has a name and a limit, and no value is ever turned back from bytes; what was recorded as JSON is text.
+A key is the number the journal gave a run; it is never used again, and the later a run was begun, the higher it is.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select, type_coerce
 from sqlalchemy.types import NullType
@@ -19,13 +18,28 @@ from procession._model.record import WHOLE
 from procession._plan.fingerprint import Fingerprint
 from procession._plan.shape import Shape
 from procession.errors import JournalError, RunUnknownError
+from procession.journal.call_info import CallInfo, call_info, calls_query
 from procession.journal.checked import NAME_LIMIT, RUN, Checked, RunRow, Status, bounded, run_row
+from procession.journal.counts import count_elements, count_ended, count_failed, count_progress, count_tasks
+from procession.journal.failed_calls import Alike, Failure, alike, compared_query, failed_query, failure_of
+from procession.journal.last_runs import LastRun, last_runs, last_runs_query
 from procession.journal.latest import Latest
 from procession.journal.lease import Holder
-from procession.journal.run_info import RunInfo, TaskInfo, run_info, task_columns, task_info
-from procession.journal.schema import TOP, definitions, is_failed, records, runs
+from procession.journal.run_info import (
+    Found,
+    Recorded,
+    RunCounts,
+    RunInfo,
+    TaskInfo,
+    records_where,
+    run_info,
+    task_columns,
+    task_info,
+)
+from procession.journal.schema import TOP, calls, definitions, is_failed, records, runs
 from procession.journal.task_status import TaskStatus, task_status
 from procession.journal.time_usage import Mark, Share, mark_of, marks_query, share_of, shares_query
+from procession.journal.waits import WaitInfo, ready_runs, waits_of
 
 HEAD = 300
 """Characters of an error that a list has: what was raised stands in its first line."""
@@ -39,28 +53,8 @@ _DEPTH = 1_000
 COUNTED = 1_000
 """Runs whose progress is kept once it was counted, at most."""
 
-
-class Found(NamedTuple):
-    """A run, and its key."""
-
-    key: int
-    run: RunInfo
-
-
-@dataclass(frozen=True, slots=True)
-class RunCounts:
-    """How many runs a journal has, by status, and what their processes are called."""
-
-    by_status: dict[Status, int]
-    processes: list[str]
-
-
-class Failure(NamedTuple):
-    """A call that failed; and how it was in another run, if that has a record of it."""
-
-    task: TaskInfo
-    state_then: str | None
-    duration_then: float | None
+Counted = tuple[int, int, Progress | None]
+"""What tells apart the states of a run that nobody executes: its key, its executions, and what it last said."""
 
 
 class Reader:
@@ -73,7 +67,7 @@ class Reader:
     def __init__(
         self,
         connection: Connection,
-        counted: Latest[tuple[int, int], Progress],
+        counted: Latest[Counted, Progress],
         now: float,
         last_commit: Callable[[], object],
     ) -> None:
@@ -101,7 +95,8 @@ class Reader:
         `parent` is the key of the run they are nested in. `text` is looked for in ids, processes and errors.
         """
         c = runs.c
-        query = select(*RUN).where(c.parent == parent)
+        # Nearly all runs have no parent: by the index, all of them would be read and sorted to show the newest.
+        query = select(*RUN).where(c.parent == parent if parent != TOP else c.parent + 0 == TOP)
         if status == "running" and parent == TOP:
             query = query.where(*self._maybe_alive())
         elif status in ("running", "interrupted"):
@@ -164,6 +159,14 @@ class Reader:
         run_id = "/".join(one.id for one in [*reversed(outer), row])
         return self._info(row, run_id, alive=(outer or [row])[-1].is_alive(self.now))
 
+    def waits(self, key: int) -> list[WaitInfo]:
+        """Return what the tasks of a run, and of those nested in it, wait for, whether or not the run is suspended."""
+        return waits_of(self._connection, key, self.run(key).id)
+
+    def ready(self, what: Literal["answered", "due"]) -> list[str]:
+        """Return the ids of suspended runs in which a task has its answer, or is due, in the order they were begun."""
+        return ready_runs(self._connection, self.now, what)
+
     def outer(self, key: int) -> list[Found]:
         """Return the runs that a run is nested in, the outermost first."""
         return [Found(row.key, self.run(row.key)) for row in reversed(self._line(key)[1:])]
@@ -210,6 +213,13 @@ class Reader:
         before = select(c.key).where(c.parent == here.parent, c.process == here.process, c.status == "completed")
         return self._connection.execute(before.where(c.key < key).order_by(c.key.desc()).limit(1)).scalar()
 
+    def last_runs(self, most: int, process: str | None = None) -> dict[str, list[LastRun]]:
+        """Return the last runs of each process, or of one, at most so many, the newest first; none is nested.
+
+        Only the newest `LOOKED_AT` runs are looked at.
+        """
+        return last_runs(self._all(last_runs_query(process)), self.now, most)
+
     # Tasks
 
     def tasks(
@@ -217,39 +227,63 @@ class Reader:
         key: int,
         *,
         task: int | None = None,
-        state: Literal["completed", "failed"] | None = None,
+        state: Recorded | None = None,
         text: str = "",
         begin: int = 0,
         among: Sequence[int] | None = None,
         limit: int = 100,
         offset: int = 0,
         whole: bool = False,
+        slowest: bool = False,
     ) -> list[TaskInfo]:
-        """Return how the tasks from place `begin` on, or those `among` a few, ended; by place.
+        """Return how the tasks from place `begin` on, or those `among` a few, ended; by place, or the slowest first.
 
-        With `task`, they are the elements of that map. `text` is looked for in their names. Unless `whole` texts are
-        wanted, only the beginning of an error that is long is there, and of a log nothing.
+        The slowest take time in proportion to the run. With `task`, they are the elements of that map. `text` is looked
+        for in their names. Unless `whole` texts are wanted, only the beginning of an error that is long is there, and
+        of a log nothing.
         """
-        place, where = self._which(key, task, state, text)
+        place, where = records_where(key, task, state, text)
         where.append(place >= begin)
         if among is not None:
             where.append(place.in_(among))
         columns = task_columns() if whole else task_columns(HEAD, log=False)
-        query = select(*columns).where(*where).order_by(place).limit(limit).offset(offset)
+        order = (records.c.duration.desc(), place) if slowest else (place,)
+        query = select(*columns).where(*where).order_by(*order).limit(limit).offset(offset)
         return [task_info(row) for row in self._all(query)]
+
+    def open_between(self, key: int, first: int, last: int) -> set[int]:
+        """Return the places, of those from the first to the last, whose tasks have no record."""
+        c = records.c
+        where = (c.run == key, c.element == WHOLE, c.task >= first, c.task <= last)
+        if self._connection.execute(select(func.count()).where(*where)).scalar_one() == last - first + 1:
+            return set()  # as nearly always
+        return set(range(first, last + 1)).difference(self._connection.execute(select(c.task).where(*where)).scalars())
+
+    def failed_tasks(self, key: int, limit: int) -> set[int]:
+        """Return the places of tasks that failed."""
+        c = records.c
+        query = select(c.task).where(c.run == key, is_failed(), c.element == WHOLE).order_by(c.task).limit(limit)
+        return set(self._connection.execute(query).scalars())
+
+    def count_tasks(self, key: int) -> tuple[int, int, int]:
+        """Return how many tasks have ended, how many of them failed, and how many were called more than once.
+
+        Takes time in proportion to the run.
+        """
+        return count_tasks(self._connection, key)
 
     def earlier(
         self,
         key: int,
         *,
         task: int | None = None,
-        state: Literal["completed", "failed"] | None = None,
+        state: Recorded | None = None,
         text: str = "",
         begin: int,
         limit: int = 100,
     ) -> int | None:
         """Return the place from which `tasks` shows those before `begin`, `None` if there are none."""
-        place, where = self._which(key, task, state, text)
+        place, where = records_where(key, task, state, text)
         rows = self._all(select(place).where(*where, place < begin).order_by(place.desc()).limit(limit))
         return rows[-1][0] if rows else None
 
@@ -262,6 +296,19 @@ class Reader:
         row = self._connection.execute(query).one_or_none()
         return None if row is None else task_info(row)
 
+    def calls(self, key: int, tasks: Sequence[int], element: int | None = None, limit: int = 100) -> list[CallInfo]:
+        """Return how the calls ended that some tasks, `_PART` at most, or an element, made themselves, by place."""
+        return [call_info(row) for row in self._all(calls_query(key, tasks, HEAD, limit, element))]
+
+    def json_value(self, key: int, task: int, element: int | None, limit: int) -> bytes | None:
+        """Return the first bytes of a recorded value, `None` where there is none, or it was not recorded as JSON."""
+        c = records.c
+        part = type_coerce(func.substr(c.value, 1, limit), NullType())
+        query = select(part).join(runs, runs.c.key == c.run).where(runs.c.codec == "json", c.run == key)
+        place = (c.task == task, c.element == (WHOLE if element is None else element))
+        value = self._connection.execute(query.where(*place)).scalar()
+        return bytes(value) if isinstance(value, bytes | memoryview) else None
+
     def failed(self, key: int, limit: int = 50) -> list[TaskInfo]:
         """Return the calls that failed, tasks and elements of maps, by place, with all of their errors and logs."""
         c = records.c
@@ -270,8 +317,7 @@ class Reader:
 
     def count_failed(self, key: int) -> int:
         """Return how many calls failed, tasks and elements of maps."""
-        query = select(func.count()).where(records.c.run == key, is_failed())
-        return self._connection.execute(query).scalar_one()
+        return count_failed(self._connection, key)
 
     def status(self, key: int, info: RunInfo, task: int) -> TaskStatus:
         """Return how a task of a run stands, whether or not it has ended, with all of its error and log."""
@@ -288,12 +334,12 @@ class Reader:
         return found
 
     def statuses_of(self, key: int, info: RunInfo, ended: Sequence[TaskInfo]) -> list[TaskStatus]:
-        """Return how tasks of a run stand whose records have been read: one that failed before may run again."""
+        """Return how tasks of a run stand, from their records. A task that has failed may run again."""
         return self._statuses(key, info, [one.task for one in ended], {one.task: one for one in ended})
 
     def ended(self, key: int) -> int:
         """Return how many calls have a record. Takes time in proportion."""
-        return self._connection.execute(select(func.count()).where(records.c.run == key)).scalar_one()
+        return count_ended(self._connection, key)
 
     def ends(self, key: int) -> Iterator[tuple[int, bool]]:
         """Yield each task that has ended, and whether it failed. Takes time in proportion."""
@@ -301,6 +347,13 @@ class Reader:
         query = select(c.task, is_failed()).where(c.run == key, c.element == WHOLE)
         for task, failed in self._connection.execute(query):
             yield task, bool(failed)
+
+    def elements(self, key: int, tasks: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """Return how many elements of these maps, a few, have ended, and how many of them failed, by task.
+
+        Takes time in proportion to them.
+        """
+        return count_elements(self._connection, key, tasks)
 
     # Where the time went
 
@@ -311,33 +364,23 @@ class Reader:
         """
         return [share_of(row) for row in self._all(shares_query(key, maps=maps, since=since, limit=limit))]
 
-    def marks(self, key: int, *, maps: bool, begin: float, cell: float) -> list[Mark]:
+    def marks(self, key: int, *, maps: bool, begin: float, cell: float, labels: bool = False) -> list[Mark]:
         """Return who was busy when since `begin`, calls shorter than `cell` seconds in groups, by their begin.
 
-        Takes time in proportion to the run. `maps` says whether there are any among its tasks.
+        Takes time in proportion to the run. `maps` says whether there are any among its tasks, `labels`
+        whether any may have a label.
         """
         dialect = self._connection.dialect.name
-        query = marks_query(key, maps=maps, begin=begin, cell=cell, dialect=dialect)
+        query = marks_query(key, maps=maps, begin=begin, cell=cell, dialect=dialect, labels=labels)
         return [mark_of(row) for row in self._all(query)]
 
     def failures(self, key: int, other: int, limit: int = 50) -> list[Failure]:
         """Return the calls that failed, by place, with how they were in another run."""
-        then = records.alias()
-        c = records.c
-        query = (
-            select(
-                *task_columns(HEAD, log=False),
-                then.c.state.label("state_then"),
-                then.c.duration.label("duration_then"),
-            )
-            .select_from(
-                records.outerjoin(then, (then.c.run == other) & (then.c.task == c.task) & (then.c.element == c.element))
-            )
-            .where(c.run == key, is_failed())
-            .order_by(c.task, c.element)
-            .limit(limit)
-        )
-        return [Failure(task_info(row[:-2]), row[-2], row[-1]) for row in self._all(query)]
+        return [failure_of(row) for row in self._all(compared_query(key, other, HEAD, limit))]
+
+    def alike(self, key: int) -> list[Alike]:
+        """Return the calls that failed, counted by name and type of exception: of the first `GROUPED` of them."""
+        return alike(self._all(failed_query(key)))
 
     # Changes
 
@@ -356,13 +399,14 @@ class Reader:
             ]
         row, *outer = self._line(key)
         alive = (outer or [row])[-1].is_alive(self.now)
-        facts = (row.status, row.executions, row.progress, row.running, row.ended_at, row.cancelling, alive)
+        waits = waits_of(self._connection, key, row.id) if row.status == "suspended" else ()
+        facts = (row.status, row.executions, row.progress, row.running, row.ended_at, row.cancelling, alive, waits)
         return (*facts, (self._last_commit() or self.ended(key)) if alive else None)
 
     # Inside
 
     def _maybe_alive(self) -> tuple[ColumnElement[bool], ...]:
-        """Say which runs that are not nested somebody may execute; of those that nobody does, there may be many."""
+        """Return the conditions for runs that are not nested and may be executed now. There may be many others."""
         c = runs.c
         here = c.holder.startswith(Holder.here().place, autoescape=True)
         return c.status == "running", c.token.is_not(None), (c.held_until > self.now) | here
@@ -389,15 +433,20 @@ class Reader:
 
     def _info(self, row: RunRow, run_id: str, *, alive: bool) -> RunInfo:
         try:
-            progress = row.progress if alive or row.status != "running" else self._counted_progress(row)
+            progress = row.progress
+            if not alive and row.status == "running":
+                progress = self._counted_progress(row)
+            elif progress is None and row.parent != TOP:  # only the outermost run reports
+                progress = self._count(row.key) if row.status == "running" else self._counted_progress(row)
         except ValueError as error:
             row = row._replace(wrong=(*row.wrong, f"definition is {error}"))
             progress = row.progress
-        return run_info(row, run_id, progress, alive=alive)
+        waits = waits_of(self._connection, row.key, run_id) if row.status == "suspended" else ()
+        return run_info(row, run_id, progress, waits, alive=alive)
 
     def _counted_progress(self, row: RunRow) -> Progress:
-        """Return how far a run has come that nobody executes: what is recorded of it. Nothing is added to that."""
-        which = (row.key, row.executions)
+        """Return how far a run has come that is not being executed, by counting its records."""
+        which = row.key, row.executions, row.progress  # which another one has when records were deleted
         found = self._counted.get(which)
         if found is None:
             found = self._count(row.key)
@@ -405,23 +454,7 @@ class Reader:
         return found if row.progress is None else found._replace(total=max(found.total, row.progress.total))
 
     def _count(self, key: int) -> Progress:
-        """Count the records of a run; a map counts as its elements, if it has any.
-
-        Takes 20 to 40 ms for 100,000 calls.
-        """
-        c = records.c
-        of_run, element = c.run == key, c.element != WHOLE
-        tasks, calls, failed = self._definition(key).tasks, self.ended(key), self.count_failed(key)
-        bad = func.count().filter(is_failed())
-        maps = select(c.task, func.count().label("size"), bad.label("failed")).where(of_run, element).group_by(c.task)
-        sizes = maps.subquery()
-        whole = of_run & (c.task == sizes.c.task) & (c.element == WHOLE)
-        query = select(sizes.c.size, sizes.c.failed, c.state).select_from(sizes.outerjoin(records, whole))
-        for size, failures, state in self._connection.execute(query):
-            tasks += size - 1
-            calls -= state is not None
-            failed -= state == "failed" and failures > 0
-        return Progress(calls, failed, tasks)
+        return count_progress(self._connection, key, self._definition(key).tasks)
 
     def _definition(self, key: int) -> Fingerprint:
         """Return the definition of the process of a run; `ValueError` if it cannot be read."""
@@ -439,20 +472,31 @@ class Reader:
     ) -> list[TaskStatus]:
         goes_on = info.status == "running"
         partly = set[int]() if goes_on else self._partly(key, [task for task in tasks if task not in ended])
-        began = {one.task: one.started_at for one in info.running}
+        pausing = {one.task for one in info.pausing}
+        running = {one.task: one for one in (*info.pausing, *info.running)}
+        waiting = {one.within(info.id) for one in info.waits}
         return [
-            task_status(task, ended.get(task), began.get(task), goes_on=goes_on, partly=task in partly)
+            task_status(
+                task,
+                ended.get(task),
+                running.get(task),
+                goes_on=goes_on,
+                partly=task in partly,
+                pausing=task in pausing,
+                waits=task in waiting,
+            )
             for task in tasks
         ]
 
     def _partly(self, key: int, tasks: Sequence[int]) -> set[int]:
-        """Return those of the tasks that anything is recorded inside of: an element, or the run that the task is."""
+        """Return those of the tasks that anything is recorded inside of: an element, a call, or a run."""
         if not tasks:
             return set()
         c = records.c
+        inside = self._all(select(calls.c.task).where(calls.c.run == key, calls.c.task.in_(tasks)).distinct())
         elements = self._all(select(c.task).where(c.run == key, c.task.in_(tasks), c.element != WHOLE).distinct())
         nested = self._all(select(runs.c.id).where(runs.c.parent == key, runs.c.id.in_(map(str, tasks))))
-        return {task for (task,) in elements} | {int(place) for (place,) in nested}
+        return {task for (task,) in (*elements, *inside)} | {int(place) for (place,) in nested}
 
     def _in_steps(
         self, query: Select[Any], before: int | None, after: int | None, step: int, offset: int
@@ -474,17 +518,3 @@ class Reader:
     def _found(self, row: RunRow, within: str, alive: bool) -> Found:
         run_id = f"{within}/{row.id}" if within else row.id
         return Found(row.key, self._info(row, run_id, alive=alive))
-
-    @staticmethod
-    def _which(
-        key: int, task: int | None, state: str | None, text: str
-    ) -> tuple[ColumnElement[int], list[ColumnElement[bool]]]:
-        """Return the column by which records are ordered, and the conditions that select them."""
-        c = records.c
-        where = [c.run == key]
-        where += [c.element == WHOLE] if task is None else [c.task == task, c.element != WHOLE]
-        if state is not None:
-            where.append(is_failed() if state == "failed" else c.state == state)
-        if text:
-            where.append(c.name.icontains(text, autoescape=True))
-        return c.task if task is None else c.element, where

@@ -1,17 +1,18 @@
 """One run's way into a journal, while this process executes it."""
 
-import errno
 import json
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from functools import partial
 from operator import itemgetter
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, func, null, select, update
 
+from procession._model.held_back import HeldBack
 from procession._model.pickled import pickled
+from procession._model.progress import Snapshot
 from procession._model.record import WHOLE, Record, Recorded
 from procession._model.states import RunStatus
 from procession._model.text import untold
@@ -19,49 +20,24 @@ from procession._plan.digest import SIMPLE, digest
 from procession._plan.fingerprint import Fingerprint
 from procession._plan.shape import Shape
 from procession._plan.shared import Shared
-from procession.errors import DigestError, JournalError, ProcessionError, ResultError, RunInUseError
+from procession.errors import DigestError, ResultError
 from procession.journal import lease
+from procession.journal.beginning import Entry, read_shared
+from procession.journal.calls import CallRecords
 from procession.journal.codec import Codec, PickleCodec, decoded, encoded, writable
-from procession.journal.database import Channel, Database
-from procession.journal.heartbeat import Heartbeat, Snapshot
+from procession.journal.database import Database
+from procession.journal.heartbeat import Heartbeat, HeartbeatThread
+from procession.journal.held import Held
+from procession.journal.prepared import Prepared
 from procession.journal.removal import forget, forget_whole
-from procession.journal.schema import definitions, records, runs
+from procession.journal.replay import Replay
+from procession.journal.schema import definitions, records, runs, waits
 from procession.journal.statements import COLUMNS, DIRECT, FORGET, INSERT, ROWS, SHORT, insertion
-
-T = TypeVar("T")
+from procession.journal.waits import WaitRecords
 
 _log: Final = itemgetter(-1)
 
 _BEFORE: Final = "\nbefore that: "
-
-PAUSES_S: Final = (0.05, 1.0)
-"""How long to wait before connecting again to a server that has dropped the connection: at first, and at most."""
-
-
-@dataclass
-class Held:
-    """A lease that this process holds: on a run, and so on all that are nested in it.
-
-    `renewed` is when that was last, by the monotonic clock.
-    """
-
-    channel: Channel
-    key: int
-    token: str
-    run_id: str
-    renewed: float = field(default_factory=time.monotonic)
-
-
-class Entry(NamedTuple):
-    """What a run's row said before this execution began it, and which of its calls had failed."""
-
-    executions: int
-    """How many times it has been begun, this time included."""
-    error: str | None = None
-    progress: str = "{}"
-    completed: tuple[float, float] | None = None
-    """When it began and ended, if it has completed."""
-    failed: Collection[tuple[int, int]] = ()
 
 
 class Recorder:
@@ -70,6 +46,7 @@ class Recorder:
     def __init__(
         self,
         database: Database,
+        heartbeats: HeartbeatThread,
         held: Held,
         key: int,
         run_id: str,
@@ -82,6 +59,8 @@ class Recorder:
         begin: "Callable[..., Recorder]",
     ) -> None:
         self._database: Final = database
+        self._heartbeats: Final = heartbeats
+        self._heartbeat: Heartbeat | None = None
         self._begin: Final = begin
         self.held: Final = held
         self.key: Final = key
@@ -95,14 +74,35 @@ class Recorder:
         self._failed = set(entry.failed)
         self._added = False
         self._at_once = ROWS if database.backend in DIRECT else 1
-        self._heartbeat: Heartbeat | None = None
-        self._recorded: dict[int, Recorded] | None = None
+        self._replay: Final = Replay(
+            held,
+            key,
+            run_id,
+            codec=codec,
+            shape=shape,
+            first=entry.executions == 1,
+            allow_changes=allow_changes,
+        )
+        self._within: tuple[Recorder, int] | None = None
 
     def begin_nested(
-        self, run_id: str, fingerprint: Fingerprint, shape: Shape | None, task: int, element: int
+        self, run_id: str, fingerprint: Fingerprint, shape: Shape | None, task: int, element: int, call: int = WHOLE
     ) -> "Recorder":
-        """Begin the run that a task of this one, or an element of a map (else `WHOLE`), is itself, or go on with it."""
-        return self._begin(run_id, fingerprint, shape, within=(self, task, element), allow_changes=self.allow_changes)
+        """Begin the run that a task of this one, an element of a map, or a recorded call is, or go on with it."""
+        within = self, task, element, call
+        nested = self._begin(run_id, fingerprint, shape, within=within, allow_changes=self.allow_changes)
+        nested._within = self, task
+        return nested
+
+    @property
+    def calls(self) -> CallRecords:
+        """The records of the calls that the run's tasks make themselves."""
+        return CallRecords(self.held, self.key, self._database.synchronous_commit, texts=self.texts)
+
+    @property
+    def waits(self) -> WaitRecords:
+        """What the run's tasks wait for."""
+        return WaitRecords(self.held, self.key, self._database.now)
 
     @property
     def recorded(self) -> Mapping[int, Recorded]:
@@ -112,74 +112,69 @@ class Recorder:
         Raises `ResultError` for a value that cannot be read back. Where changes are allowed, a task with such a value,
         or a map with such an element, is no longer recorded, nor are the tasks that follow from it.
         """
-        if self._recorded is None:
-            self._recorded, unreadable = self._read(records.c.task, records.c.element == WHOLE)
-            if self.allow_changes:
-                self._forget_unreadable(self._recorded, unreadable)
-        return self._recorded
+        return self._replay.recorded
 
     def elements(self, index: int) -> dict[int, Recorded]:
         """Return the recorded elements of a map that ended well in earlier executions, by their place.
 
         Raises `ResultError` for a value that cannot be read back. Where changes are allowed, it is left out.
         """
-        return self._elements(index)[0]
+        return self._replay.elements(index)
 
     def last_element(self, index: int) -> int:
         """Return the place of the last element of a map that an earlier execution recorded, -1 if there is none."""
-        if self.executions == 1:
-            return WHOLE
-        query = select(func.max(records.c.element)).where(records.c.run == self.key, records.c.task == index)
-
-        def read(_again: bool) -> int:
-            with self.held.channel.open() as connection:
-                last: int | None = connection.execute(query).scalar_one()
-            return WHOLE if last is None else last
-
-        return self.persist(read)
+        return self._replay.last_element(index)
 
     def extent(self, index: int) -> tuple[int, int]:
         """Return how many elements of a map earlier executions recorded as completed, and the place after the last."""
-        if self.executions == 1:
-            return 0, 0
-        c = records.c
-        query = select(func.count(), func.max(c.element)).where(
-            c.run == self.key, c.task == index, c.element != WHOLE, c.state == "completed"
-        )
-
-        def read(_again: bool) -> tuple[int, int]:
-            with self.held.channel.open() as connection:
-                count, last = connection.execute(query).one()
-            return count, 0 if last is None else last + 1
-
-        return self.persist(read)
+        return self._replay.extent(index)
 
     def forget(self, maps: AbstractSet[int], tasks: AbstractSet[int]) -> None:
         """Delete what is recorded of maps as a whole, but not of their elements, and all that is of other tasks."""
 
         def delete_them(_again: bool) -> None:
             with self.held.channel.transaction() as connection:
-                forget_whole(connection, self.key, maps, self._holding())
+                forget_whole(connection, self.key, maps, self.held.holding())
                 forget(connection, self.key, tasks)
 
-        self.persist(delete_them)
-        self._recorded = None
+        self.held.persist(delete_them)
+        self._replay.read_anew()
+
+    def reopen(self, index: int) -> None:
+        """Record a task as completed no longer, nor what follows from it, if it is: its value will be another one.
+
+        So it is with the task of the run around that a nested run is. Maps keep their elements.
+        """
+        if self._within is not None:
+            outer, task = self._within
+            outer.reopen(task)  # first, or a crash between the two would leave a completed task of an open run
+        if index in self.recorded:
+            again = {index} if self._shape is None else self._shape.following({index})
+            kinds: Mapping[int, str] = {} if self._shape is None else self._shape.kinds
+            whole = {index, *(task for task in again if kinds.get(task) == "map")}
+            self.forget(whole, again - whole)
+            self._replay.leave_out(again)
 
     def forget_elements(self, index: int, start: int) -> None:
         """Delete what is recorded of a map's elements from a place on."""
-        gone = delete(records).where(
-            records.c.run == self.key, records.c.task == index, records.c.element >= start, self._holding()
-        )
+        if self.allow_changes:
+            self.reopen(index)
 
         def delete_them(_again: bool) -> None:
             with self.held.channel.transaction() as connection:
-                connection.execute(gone)
+                for table in records, waits:
+                    here = table.c.run == self.key, table.c.task == index, table.c.element >= start
+                    connection.execute(delete(table).where(*here, self.held.holding()))
 
-        self.persist(delete_them)
+        self.held.persist(delete_them)
 
     def encode(self, value: object) -> bytes:
-        """Return a value as it will be recorded. `ResultError` for one that cannot be, or not be read back."""
+        """Return the bytes of a value. Raises `ResultError` if it cannot be recorded, or not be read back."""
         return encoded(self._codec, value)
+
+    def decode(self, data: bytes, where: str) -> object:
+        """Return the value of such bytes. Raises `ResultError`, with `where` in its message, if there is none."""
+        return decoded(self._codec, data, where)
 
     @property
     def encode_elsewhere(self) -> Callable[[object], bytes] | None:
@@ -194,29 +189,11 @@ class Recorder:
         if not self.texts:
             group = [_without_texts(record) for record in group]
         group = [record if _is_plain(record) else _plain(record) for record in group]
+        if self.allow_changes:
+            for index in {record.index for record in group}:
+                self.reopen(index)
         self._added = True
-        self.persist(lambda repeated: self._write(group, again=again or repeated))
-
-    def persist(self, attempt: Callable[[bool], T]) -> T:
-        """Call `attempt` and return its result; within the lease, call it again if the server drops the connection.
-
-        The argument is true if `attempt` was called before: then all of it may have been done, or nothing. If there is
-        no connection in time, the first error is raised.
-        """
-        first: JournalError | None = None
-        pause, longest = PAUSES_S
-        while True:
-            try:
-                return attempt(first is not None)
-            except JournalError as error:
-                if error.errno != errno.ECONNRESET:
-                    raise
-                first = first or error
-                left = self.held.renewed + lease.DURATION_S - time.monotonic()
-                if left <= 0:
-                    raise first from first.__cause__
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, longest)
+        self.held.persist(lambda repeated: self._write(group, again=again or repeated))
 
     def is_as_recorded(self, index: int, value: object) -> bool:
         """Return whether a task's value, or the list of a map's, is still what was recorded of it."""
@@ -240,8 +217,8 @@ class Recorder:
             return True  # nobody can tell
 
     def note_shared(self, shared: Sequence[Shared]) -> None:
-        """Note what several tasks take and have changed, beside what was noted before."""
-        here = (definitions.c.run == self.key, self._holding())
+        """Record which objects several tasks share and have changed, in addition to those recorded before."""
+        here = (definitions.c.run == self.key, self.held.holding())
         with self.held.channel.transaction() as connection:
             noted = read_shared(connection.execute(select(definitions.c.shared).where(*here)).scalar_one_or_none())
             written = json.dumps(list(dict.fromkeys((*noted, *shared))))
@@ -251,44 +228,44 @@ class Recorder:
         self,
         snapshot: Callable[[], Snapshot],
         on_cancel: Callable[[], object],
-        on_lost: Callable[[ProcessionError], object],
+        on_lost: Callable[[Exception], object],
+        held_back: Callable[[], list[HeldBack]] = list,
+        on_look: Callable[[], object] | None = None,
     ) -> None:
-        """Begin to renew the lease and to write what `snapshot` returns, in a thread that `close` ends.
+        """Begin to renew the lease and to write what `snapshot` and `held_back` return, until `close`.
 
-        It calls `on_cancel` when somebody asks the journal to cancel the run, and `on_lost`, at the end, when another
-        has taken it over or the journal's file is gone. A nested run hangs on the lease of the outer one, and its
-        requests are that one's.
+        The thread of the journal does so. It calls `on_cancel` when somebody asks the journal to cancel the run, and
+        `on_lost`, at the end, when another has taken it over, the journal's file is gone, or the thread fails
+        otherwise, and `on_look` each time that it looks after the run. A nested run hangs on the lease of the outer
+        one, and its requests are that one's.
         """
         if self.key == self.held.key:
-            self._heartbeat = Heartbeat(self, snapshot, on_cancel, on_lost)
-            self._heartbeat.start()
+            self._heartbeat = Heartbeat(self, snapshot, on_cancel, on_lost, held_back, on_look)
+            self._heartbeats.follow(self._heartbeat)
 
     def cancelling(self) -> bool:
-        """Return whether somebody has asked for the run to be cancelled."""
+        """Return whether the run was asked to cancel."""
         with self.held.channel.open() as connection:
-            query = select(runs.c.cancelling).where(runs.c.key == self.held.key, runs.c.token == self.held.token)
-            answer = connection.execute(query).scalar_one_or_none()
-            if answer is None:
-                raise self._lost(connection)
-        return bool(answer)
+            return self._cancelling(connection)
 
     def renew(self, progress: str) -> bool:
         """Renew the lease and write how far the run is; return what `cancelling` does."""
         with self.held.channel.transaction() as connection:
             now = time.monotonic()
             until = self._database.now(connection) + lease.DURATION_S
-            holder = lease.Holder.renewing().text
-            self._update(connection, held_until=until, progress=progress, holder=holder)
+            holder = lease.Holder.here(self.held.thread).text
+            self._update(connection, _RENEW, held_until=until, progress=progress, holder=holder)
+            cancelling = self._cancelling(connection)
         self.held.renewed = now
-        return self.cancelling()
+        return cancelling
 
     def close(self, status: RunStatus, error: str | None = None) -> None:
         """Record how the run ended and give back the lease. Nothing is left open, whatever this raises."""
-        values: dict[str, object] = {"status": status, "error": None if error is None else writable(error)}
+        began, ended = None, None
         if status == "completed" and self._entry.completed is not None and not self._added:
             # Nothing was done but to read what is recorded: it says when it ran, and how long that took.
-            values["started_at"], values["ended_at"] = self._entry.completed
-        self._close(values)
+            began, ended = self._entry.completed
+        self._close(status, None if error is None else writable(error), None, began, ended)
 
     def abandon(self, error: str) -> None:
         """Record that the run failed before anything of it was done. Nothing is left open, whatever this raises.
@@ -297,28 +274,40 @@ class Recorder:
         """
         before = (self._entry.error or "").rpartition(_BEFORE)[2]
         text = f"{writable(error)}{_BEFORE}{before}" if before else writable(error)
-        self._close({"status": "failed", "error": text, "progress": self._entry.progress})
+        self._close("failed", text, self._entry.progress)
 
-    def _close(self, values: dict[str, object]) -> None:
-        nested = self.key != self.held.key
-        if not nested:
-            values |= {"token": None, "held_until": None}
-
+    def _close(
+        self,
+        status: RunStatus,
+        error: str | None,
+        progress: str | None,
+        began: float | None = None,
+        ended: float | None = None,
+    ) -> None:
         def write(again: bool) -> None:
             with self.held.channel.transaction() as connection:
-                if not (again and self._is_let_go(connection)):
-                    self._update(connection, **{"ended_at": self._database.now(connection)} | values)
+                if again and self._is_let_go(connection):
+                    return
+                end = self._database.now(connection) if ended is None else ended
+                values = {"error": error, "progress": progress, "started_at": began, "ended_at": end}
+                self._update(connection, _END, status=status, **values)
 
+        if self.key != self.held.key:
+            self.held.persist(write)
+            return
+        is_given_back = False
         try:
             if self._heartbeat is not None:
-                values["progress"] = self._heartbeat.stop()
-            self.persist(write)
+                progress = self._heartbeat.stop()
+            self.held.persist(write)
+            is_given_back = True
         finally:
-            if self._heartbeat is not None:
-                self._heartbeat.end()
-            if not nested:
-                lease.drop(self.held.token)
-                self._database.release(self.held.channel)
+            lease.drop(self.held.token)
+            self._database.part(self.held.channel)
+            self._heartbeats.part(self._heartbeat)
+            self._heartbeat = None  # no cycle may stay
+            if not is_given_back:
+                self._heartbeats.owe(partial(give_back, self._database, self.held.token))
 
     def _write(self, group: Sequence[Record], *, again: bool) -> None:
         channel = self.held.channel
@@ -368,102 +357,53 @@ class Recorder:
             held = {"held_key": self.held.key, "held_token": self.held.token, "run": self.key}
             written = connection.execute(INSERT, [_by_column(record) | held for record in group]).rowcount
         if written != len(group):
-            raise self._lost(connection)
+            raise self.held.lost(connection)
 
-    def _update(self, connection: Connection, **values: object) -> None:
-        query = update(runs).where(runs.c.key == self.key, self._holding()).values(**values)
-        if connection.execute(query).rowcount != 1:
-            raise self._lost(connection)
-
-    def _holding(self) -> ColumnElement[bool]:
-        """Say in a statement that the lease is still ours."""
-        holding = runs.alias()
-        return exists().where(holding.c.key == self.held.key, holding.c.token == self.held.token)
-
-    def _lost(self, connection: Connection) -> RunInUseError:
-        query = select(runs.c.holder, runs.c.held_since).where(runs.c.key == self.held.key)
-        row = connection.execute(query).one_or_none()
+    def _cancelling(self, connection: Connection) -> bool:
+        row = _LOOK.execute(connection, held_key=self.held.key, held_token=self.held.token).fetchone()
         if row is None:
-            return RunInUseError(f"run {self.held.run_id!r} was deleted from the journal while it was executed")
-        holder = lease.Holder.read(row.holder)
-        return RunInUseError(
-            f"run {self.held.run_id!r} was taken over by process {holder.pid} on {holder.host} at "
-            f"{lease.moment(row.held_since)}, because it had not been heard of; this process records it no longer"
-        )
+            raise self.held.lost(connection)
+        return bool(row[0])
 
-    def _elements(self, index: int) -> tuple[dict[int, Recorded], list[int]]:
-        return self._read(records.c.element, records.c.task == index, records.c.element != WHOLE)
-
-    def _read(self, place: Any, *where: Any) -> tuple[dict[int, Recorded], list[int]]:
-        """Return the records by place, and the places whose values cannot be read back."""
-        c = records.c
-        query = (
-            select(place, c.value, c.attempts, c.duration, c.worker, c.digest, c.task, c.element, c.name)
-            .where(c.run == self.key, c.state == "completed", *where)
-            .order_by(place)
-        )
-
-        def read(_again: bool) -> Sequence[Any]:
-            with self.held.channel.open() as connection:
-                return connection.execute(query).all()
-
-        rows = self.persist(read)
-        found: dict[int, Recorded] = {}
-        unreadable: list[int] = []
-        for at, data, attempts, duration, worker, element_digest, task, element, name in rows:
-            try:
-                value = None if data is None else self._decoded(data, task, element, name)
-            except ResultError:
-                if not self.allow_changes:
-                    raise
-                unreadable.append(at)
-            else:
-                found[at] = Recorded(value, attempts, duration, worker, element_digest)
-        return found, unreadable
-
-    def _decoded(self, data: bytes, task: int, element: int, name: str) -> object:
-        place = "" if element == WHOLE else f", element {element}"
-        return decoded(self._codec, data, f"run {self.run_id!r}, task {task} ({name}){place}")
-
-    def _forget_unreadable(self, recorded: dict[int, Recorded], tasks: list[int]) -> None:
-        """Forget the tasks whose values cannot be read back, and those that follow from them: they are called again.
-
-        A map keeps those of its elements that can be read: as it draws them, it compares their digests.
-        """
-        gone = {(task, WHOLE) for task in tasks}
-        maps = select(records.c.task).where(records.c.run == self.key, records.c.element != WHOLE).distinct()
-
-        def read(_again: bool) -> set[int]:
-            with self.held.channel.open() as connection:
-                return set(connection.execute(maps).scalars())
-
-        mapped = recorded.keys() & self.persist(read)
-        for task in mapped:
-            elements = self._elements(task)[1]
-            if elements:
-                gone |= {(task, element) for element in (WHOLE, *elements)}
-        if not gone:
-            return
-        again = {task for task, _ in gone}
-        if self._shape is not None:
-            again = self._shape.following(again)
-        gone |= {(task, WHOLE) for task in again}
-
-        def delete_them(_again: bool) -> None:
-            with self.held.channel.transaction() as connection:
-                holding = select(runs.c.key).where(runs.c.key == self.held.key, runs.c.token == self.held.token)
-                if connection.execute(holding.with_for_update()).one_or_none() is None:
-                    raise self._lost(connection)
-                connection.execute(FORGET, [{"of": self.key, "at": task, "on": element} for task, element in gone])
-
-        self.persist(delete_them)
-        for task in again:
-            recorded.pop(task, None)
+    def _update(self, connection: Connection, statement: Prepared, **values: object) -> None:
+        held = {"run_key": self.key, "held_key": self.held.key, "held_token": self.held.token}
+        if statement.execute(connection, **values, **held).rowcount != 1:
+            raise self.held.lost(connection)
 
 
-def read_shared(written: str | None) -> list[Shared]:
-    """Return the notes of a run on objects that several tasks take and have changed."""
-    return [Shared(kind, tuple(tasks)) for kind, tasks in json.loads(written or "[]")]
+_holding = runs.alias()
+_OURS: Final = (
+    runs.c.key == bindparam("run_key"),
+    exists().where(_holding.c.key == bindparam("held_key"), _holding.c.token == bindparam("held_token")),
+)
+_LOOK: Final = Prepared(
+    select(runs.c.cancelling).where(runs.c.key == bindparam("held_key"), runs.c.token == bindparam("held_token"))
+)
+_RENEW: Final = Prepared(
+    update(runs).where(*_OURS).values({name: bindparam(name) for name in ("held_until", "progress", "holder")})
+)
+# A nested run has no lease of its own, so there is nothing to give back.
+_END: Final = Prepared(
+    update(runs)
+    .where(*_OURS)
+    .values(
+        {
+            **{name: bindparam(name) for name in ("status", "error", "ended_at")},
+            **{
+                column.name: func.coalesce(bindparam(column.name, type_=column.type), column)
+                for column in (runs.c.progress, runs.c.started_at)
+            },
+            "token": null(),
+            "held_until": null(),
+        }
+    )
+)
+
+
+def give_back(database: Database, token: str) -> None:
+    """Let go of a run that is not executed any more, and whose end could not be written."""
+    with database.writing() as connection:
+        connection.execute(update(runs).where(runs.c.token == token).values(token=None))
 
 
 def _by_column(record: Record) -> dict[str, object]:

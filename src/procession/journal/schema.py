@@ -1,8 +1,10 @@
 """The tables, and how older ones become them."""
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     Column,
@@ -10,7 +12,6 @@ from sqlalchemy import (
     Connection,
     Double,
     Identity,
-    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
     inspect,
     literal_column,
     select,
@@ -28,8 +30,9 @@ from sqlalchemy.types import NullType
 
 from procession._model.text import shown, sketch
 from procession.errors import JournalError
+from procession.journal.prepared import Prepared
 
-VERSION = 3
+VERSION = 5
 
 MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {
     1: (
@@ -40,6 +43,25 @@ MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {
         "ALTER TABLE procession_records ADD COLUMN log TEXT",
     ),
     2: ("ALTER TABLE procession_definitions ADD COLUMN shared TEXT",),
+    3: (
+        """
+        CREATE TABLE procession_calls (
+            run BIGINT, task INTEGER, element BIGINT, call INTEGER, seen INTEGER NOT NULL, state VARCHAR(20) NOT NULL,
+            name TEXT NOT NULL, digest BYTEA NOT NULL, value BYTEA, error TEXT, attempts INTEGER NOT NULL,
+            started_at DOUBLE PRECISION NOT NULL, duration DOUBLE PRECISION NOT NULL, worker TEXT NOT NULL,
+            PRIMARY KEY (run, task, element, call)
+        )
+        """,
+    ),
+    4: (
+        """
+        CREATE TABLE procession_waits (
+            run BIGINT, task INTEGER, element BIGINT, kind VARCHAR(20), name VARCHAR(200), state VARCHAR(20) NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL, due DOUBLE PRECISION, value BYTEA,
+            PRIMARY KEY (run, task, element, kind, name)
+        )
+        """,
+    ),
 }
 """Statements that make the tables of a version those of the next one."""
 
@@ -48,8 +70,14 @@ _KEY = BigInteger().with_variant(Integer, "sqlite")  # only an INTEGER can numbe
 ID_LIMIT = 500
 """Characters of a run id, at most: what every database can index."""
 
+WAIT_LIMIT: Final = 200
+"""Characters of the name of what a task waits for, at most."""
+
 TOP: Final = 0
 """The parent of a run that is not nested in another."""
+
+LIMIT_TABLES: Final = ("procession_limits", "procession_limit_users", "procession_limit_starts")
+"""Tables that may be in the same database: see `journal.limits`."""
 
 metadata = MetaData()
 
@@ -72,7 +100,7 @@ runs = Table(
     Column("ended_at", Double),
     Column("progress", Text, nullable=False),  # JSON: how far it has come, and what runs now
     Column("cancelling", Boolean, nullable=False),
-    # The lease: who executes the run, if anybody does.
+    # The lease: which program executes the run, if any does.
     Column("token", String(32)),
     Column("holder", Text),  # JSON: see lease
     Column("held_since", Double),
@@ -114,19 +142,57 @@ records = Table(
 )
 
 
+# The calls that tasks made themselves and recorded one by one.
+calls = Table(
+    "procession_calls",
+    metadata,
+    Column("run", _KEY, primary_key=True),
+    Column("task", Integer, primary_key=True),
+    Column("element", BigInteger, primary_key=True),
+    Column("call", Integer, primary_key=True),
+    Column("seen", Integer, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("value", LargeBinary),
+    Column("error", Text),
+    Column("attempts", Integer, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("duration", Double, nullable=False),
+    Column("worker", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What tasks wait for, or have waited for: answers and times.
+waits = Table(
+    "procession_waits",
+    metadata,
+    Column("run", _KEY, primary_key=True),
+    Column("task", Integer, primary_key=True),
+    Column("element", BigInteger, primary_key=True),
+    Column("kind", String(20), primary_key=True),  # "answer" or "sleep"
+    Column("name", String(WAIT_LIMIT), primary_key=True),  # of a sleep: its place among those of the task
+    Column("state", String(20), nullable=False),  # "waiting", "answered", or "over" once the task knows
+    Column("created_at", Double, nullable=False),
+    Column("due", Double),  # until when
+    Column("value", LargeBinary),
+    sqlite_with_rowid=False,
+)
+
+
 def is_failed() -> ColumnElement[bool]:
-    """Say which records are of failures, in words that show a database that its index has all of them."""
+    """Return the condition for records of failures, written so that a database can use its index for it."""
     return records.c.state == literal_column("'failed'")
 
 
 # Few are; among 100,000 that are not, they took 50 ms to find.
-Index(
-    "procession_failed",
-    records.c.run,
-    records.c.task,
-    records.c.element,
-    sqlite_where=is_failed(),
-    postgresql_where=is_failed(),
+# As text, since an `Index` that names PostgreSQL has its dialect imported, of which SQLite has no need.
+event.listen(
+    records,
+    "after_create",
+    DDL(  # type: ignore[no-untyped-call]
+        f"CREATE INDEX procession_failed ON {records.name} (run, task, element) WHERE state = 'failed'"
+    ),
 )
 
 
@@ -136,14 +202,17 @@ def version_of(connection: Connection) -> int | None:
     Raises `JournalError` for those of a newer version, and for an SQLite file that is another program's: it may be
     shared in a database server, but not in a file that somebody has mistaken for a journal.
     """
-    tables = inspect(connection).get_table_names()
+    sqlite = connection.dialect.name == "sqlite"
+    found = [_Found(*row) for row in _FOUND.execute(connection)] if sqlite else []
+    names = [one.name for one in found if one.kind == "table"] if sqlite else inspect(connection).get_table_names()
+    tables = [name for name in names if name not in LIMIT_TABLES]
     if schema.name not in tables:
-        if tables and connection.dialect.name == "sqlite":
+        if tables and sqlite:
             raise JournalError(f"this is another program's database: it has the table {tables[0]!r} and is no journal")
         return None
-    if connection.dialect.name == "sqlite":
-        _check_plain(connection)
-    version: object = connection.execute(select(type_coerce(schema.c.version, NullType()))).scalar_one()
+    _check_plain(found)
+    rows = _VERSION.execute(connection).fetchall()
+    version: object = rows[0][0] if len(rows) == 1 else None
     if not isinstance(version, int) or version < 1:
         raise JournalError(f"the journal is damaged: the version of its tables is {sketch(version)}")
     if version > VERSION:
@@ -154,18 +223,39 @@ def version_of(connection: Connection) -> int | None:
     return version
 
 
-def _check_plain(connection: Connection) -> None:
+_OURS = tuple(table.name for table in metadata.sorted_tables)
+
+_VERSION = Prepared(select(type_coerce(schema.c.version, NullType())))
+
+# All in one statement, as it is asked at each opening of a file.
+_FOUND = Prepared(
+    text(f"""
+        SELECT type, lower(name), lower(tbl_name), rootpage, type = 'table' AND rootpage > 0 AND lower(name) IN {_OURS}
+            AND EXISTS (SELECT 1 FROM pragma_table_xinfo(m.name) WHERE hidden)
+        FROM sqlite_master AS m WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~'
+    """)  # noqa: S608  # no word of it is a user's
+)
+
+
+class _Found(NamedTuple):
+    """A table, index, view or trigger of an SQLite file."""
+
+    kind: str
+    name: str
+    table: str
+    page: int
+    is_computed: int
+    """Whether it is a table of ours, with a column that is computed."""
+
+
+def _check_plain(found: Sequence[_Found]) -> None:
     """Raise `JournalError` unless tables of our names are plain: a view may never end, and triggers do anything."""
-    ours = {table.name for table in metadata.sorted_tables}
-    found = connection.exec_driver_sql("SELECT type, lower(name), lower(tbl_name), rootpage FROM sqlite_master")
-    for kind, name, table, page in found:
-        if (name in ours and (kind != "table" or not page)) or (kind == "trigger" and table in ours):
+    for kind, name, table, page, is_computed in found:
+        if (name in _OURS and (kind != "table" or not page)) or (kind == "trigger" and table in _OURS):
             raise JournalError(
                 f"the journal is damaged, or was made by somebody else: {shown(str(name))!r} is a {kind}"
             )
-    for name in ours:
-        columns = connection.exec_driver_sql(f"PRAGMA table_xinfo({name})").all()
-        if any(column.hidden for column in columns):
+        if is_computed:
             raise JournalError(
                 f"the journal is damaged, or was made by somebody else: {name!r} has a column that is computed"
             )
@@ -176,7 +266,7 @@ def check_owner(connection: Connection, *, looking: bool) -> None:
 
     Values in them can run code when they are read, and what belongs to a table can when it is changed: triggers, rules,
     policies. So tables are used that belong to this role, or to a superuser, who has the server anyway. A connection
-    that is only `looking` reads no values; for it, plain tables will do, whoever owns them.
+    that is only `looking` reads no values; for it, plain tables will do, no matter who owns them.
     """
     names = [table.name for table in metadata.sorted_tables]
     for row in connection.execute(_OWNERS, {"names": names}):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from procession.journal.checked import Running
 from procession.journal.run_info import TaskInfo
 
 _ROUNDING_S = 1e-3
@@ -14,19 +15,39 @@ class TaskStatus:
     """How a task stands. `ended` says how it ended, if it has, `since` when it began, if it runs (as `started_at`)."""
 
     task: int
-    state: Literal["completed", "failed", "running", "waiting", "interrupted", "never begun"]
+    state: Literal["completed", "failed", "running", "waiting", "interrupted", "not started", "suspended"]
     ended: TaskInfo | None = None
     since: float | None = None
+    label: str | None = None
+    """What its name gives for its arguments, as far as that is known."""
+    pausing: bool = False
+    """Whether it waits for its next attempt."""
 
 
-def task_status(task: int, ended: TaskInfo | None, began: float | None, *, goes_on: bool, partly: bool) -> TaskStatus:
-    """Return how a task stands of which these are known: its record and, if its run has said that it runs, since when.
+def task_status(
+    task: int,
+    ended: TaskInfo | None,
+    running: Running | None,
+    *,
+    goes_on: bool,
+    partly: bool,
+    pausing: bool = False,
+    waits: bool = False,
+) -> TaskStatus:
+    """Return how a task stands: from its record, and from what its run has reported if that says that it runs.
 
-    `goes_on` says whether the run does, `partly` whether the journal has a part of the task.
+    `goes_on` says whether the run does, `partly` whether the journal has a part of the task, `pausing` whether it is
+    between two attempts, `waits` whether the run is suspended, as the task waits.
     """
     # What has failed before is called again.
-    if ended is not None and (began is None or began < ended.started_at + _ROUNDING_S):
-        return TaskStatus(task, ended.state, ended)
+    if ended is not None and (running is None or running.started_at < ended.started_at + _ROUNDING_S):
+        return TaskStatus(task, ended.state, ended, label=ended.label)
+    if waits:
+        return TaskStatus(task, "suspended")
+    if running is None:
+        return TaskStatus(task, "waiting" if goes_on else "interrupted" if partly else "not started")
+    if goes_on and pausing:
+        return TaskStatus(task, "waiting", label=running.label, pausing=True)
     if goes_on:
-        return TaskStatus(task, "waiting" if began is None else "running", since=began)
-    return TaskStatus(task, "never begun" if began is None and not partly else "interrupted")
+        return TaskStatus(task, "running", since=running.started_at, label=running.label)
+    return TaskStatus(task, "interrupted", label=running.label)

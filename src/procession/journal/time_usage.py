@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, ColumnElement, Select, case, cast, exists, func, select
 
+from procession._model.log_head import HEAD_SPACE, Head, head_of
 from procession._model.record import WHOLE
 from procession.journal.checked import Checked, refuse
 from procession.journal.schema import is_failed, records
@@ -45,6 +46,8 @@ class Mark(NamedTuple):
     element: int | None
     name: str
     """The last three: of the first call."""
+    head: Head = Head(None, ())
+    """What stands in front of the log of a single call: its label, and its failed attempts."""
 
 
 def shares_query(key: int, *, maps: bool, since: float, limit: int) -> Select[Any]:
@@ -79,7 +82,7 @@ def share_of(row: Sequence[Any]) -> Share:
     return share
 
 
-def marks_query(key: int, *, maps: bool, begin: float, cell: float, dialect: str) -> Select[Any]:
+def marks_query(key: int, *, maps: bool, begin: float, cell: float, dialect: str, labels: bool) -> Select[Any]:
     """Return the query whose rows are marks: see `Reader.marks`."""
     c = records.c
     place: ColumnElement[Any] = (c.started_at - begin) / cell
@@ -89,10 +92,14 @@ def marks_query(key: int, *, maps: bool, begin: float, cell: float, dialect: str
     group = case((c.duration < cell, -1 - cast(place, BigInteger)), else_=c.task)
     part = case((c.duration < cell, WHOLE), else_=c.element)
     start = func.min(c.started_at)
+    head: ColumnElement[Any] = func.substr(c.log, 1, HEAD_SPACE)
+    if not labels:
+        head = case((c.attempts > 1, head))
     return (
         select(c.worker, func.count(), func.sum(_failed()), func.max(c.attempts), start)
         .add_columns(func.max(c.started_at + c.duration), func.sum(c.duration))
         .add_columns(func.min(c.task), func.min(c.element), func.min(c.name))
+        .add_columns(func.min(head))
         .where(*_calls(key, maps, begin))
         .group_by(c.worker, group, part)
         .order_by(start)
@@ -114,13 +121,14 @@ def mark_of(row: Sequence[Any]) -> Mark:
         check.count("task", row[7]),
         None if row[8] == WHOLE else check.count("element", row[8]),
         check.text("name", row[9]),
+        head_of(check.some_text("log", row[10]) if row[1] == 1 else None),
     )
     refuse(check.wrong)
     return mark
 
 
 def _calls(key: int, maps: bool, since: float) -> list[ColumnElement[bool]]:
-    """Say which records are of calls: a map is none itself, but its elements are."""
+    """Return the condition for records of calls: a map is no call, but its elements are."""
     c = records.c
     where = [c.run == key, c.started_at >= since]
     if maps:

@@ -13,7 +13,7 @@ from procession._model.event import Event, EventName
 from procession._model.observer import Observer
 from procession.observe.feed import Feed
 from procession.observe.guard import Guarded
-from procession.observe.log import DEBUG_EVENTS, log, verbose
+from procession.observe.log import DEBUG_EVENTS, is_logged, log, verbose
 
 
 class Follower(Protocol):
@@ -37,9 +37,9 @@ class Follower(Protocol):
 
 
 class Audience:
-    """The log and the observers of one run, who may be none.
+    """The log and the observers of one run; there may be no observers.
 
-    `observed` is true if there are observers; `verbose` is true if every start and end has to be told as it happens.
+    `observed` says whether there are observers; `verbose` says whether each start and end is an event as it happens.
     """
 
     def __init__(self, observers: Sequence[Observer], followers: Iterable[Follower] = ()) -> None:
@@ -57,6 +57,10 @@ class Audience:
     def waits(self) -> bool:
         """Whether `end` waits for a thread."""
         return bool(self._followers)
+
+    def hears(self, name: EventName) -> bool:
+        """Return whether an event is wanted by anyone: by an observer, or by the log."""
+        return self.observed or self.waits or is_logged(name)
 
     def begin(self, run_state: RunState, started: Event) -> None:
         """Tell the observers that a run has begun, in which no task has started yet."""

@@ -4,8 +4,10 @@ import os
 from collections.abc import Sequence
 from typing import Final, TextIO
 
-from rich.console import Console
-from rich.progress_bar import ProgressBar
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.segment import Segment
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -56,13 +58,13 @@ class Bars:
         rows.add_column(ratio=1)
         for width in 0, 0, 7, 9:  # so that the bars do not change their length all the time
             rows.add_column(no_wrap=True, justify="right", min_width=width)
-        for label, ended, failed, total, rate, left in readings:
-            over = ended >= total
+        for label, ended, failed, total, rate, left, held_back in readings:
+            over = total is not None and ended >= total
             rows.add_row(
                 Text(label),
-                ProgressBar(total=max(total, 1), completed=ended if total else 1),
-                Text(f"{ended:,}/{total:,}"),
-                Text(f"{failed:,} failed" if failed else "", style="red"),
+                _Bar(ended, failed, total),
+                Text(f"{ended:,}" if total is None else f"{ended:,}/{total:,}"),
+                Text(f"{failed:,} failed" if failed else held_back, style="red" if failed else "yellow"),
                 Text("" if over or rate is None else pace(rate)),
                 Text(clock(now) if over or left is None else f"{clock(left)} left"),
             )
@@ -70,3 +72,30 @@ class Bars:
         with self._console.capture() as captured:
             self._console.print(rows)
         return captured.get().splitlines()
+
+
+class _Bar:
+    """A bar in the width that is left: blue for what has ended well, red for what failed, dim for what is to come.
+
+    These are colours of the terminal's own palette, which can be read on light and on dark. Without colours, what is to
+    come stays empty. A bar for an unknown number is dim, or empty, as a whole.
+    """
+
+    def __init__(self, ended: int, failed: int, total: int | None) -> None:
+        self._ended, self._failed, self._total = ended, failed, total
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width, total = options.max_width, self._total
+        done = bad = 0
+        if total is not None:
+            done = width if self._ended >= total else width * self._ended // total
+            # Few failures among many can be seen, too.
+            bad = min(done, max(1, round(width * self._failed / total))) if self._failed and total else 0
+        line = "-" if options.ascii_only else "━"
+        rest = line if console.color_system is not None and not console.no_color else " "
+        yield Segment(line * (done - bad), Style(color="blue"))
+        yield Segment(line * bad, Style(color="red"))
+        yield Segment(rest * (width - done), Style(color="bright_black"))
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(4, options.max_width)

@@ -8,7 +8,7 @@ is seen too, and an end whose start is not seen waits for the next look: nothing
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from procession._engine.run_state import RunState
@@ -30,18 +30,19 @@ class EventCollector:
         self._epoch = run_state.moment(0.0)
         self._starts = Column(run_state.ledger.starts)
         self._ends = Column(run_state.ledger.ends)
-        self._filled = self._starts.filled() + self._ends.filled()
+        self._recorded = self._ends.filled()
         self._seen_maps: dict[int, object] = {}
         self._told: list[Event] = []
 
     def look(self) -> int:
-        """Look at the columns; return about how many starts and ends are new. No events are made of them."""
+        """Read the columns; return about how many starts and ends are new. No events are made of them."""
         return self._starts.look() + self._ends.look()
 
     def moments(self, told: list[Event]) -> list[Moment]:
         """Return the starts and ends that `look` has found, by time, among them the events in `told`."""
         starts, ends = self._starts, self._ends
         began, ended = self._run_state.ledger.starts, self._run_state.ledger.ends
+        recalled = self._recalled
         # In the order of what has the same time: what ends at a moment comes before what starts then, unless it took
         # no time at all.
         first: list[Moment] = []
@@ -51,7 +52,7 @@ class EventCollector:
             start, end = began[index], ended[index]
             if start is not None and not starts.shows(index):
                 ends.put_off(index)
-            elif end is None:
+            elif end is None or index in recalled:
                 continue
             elif end == start:
                 rest.append((2 * index + 1, end))
@@ -114,14 +115,21 @@ class EventCollector:
         return moment < 0
 
     def matters(self, moment: Moment) -> bool:
-        """Return whether an observer is to be told of a moment even if there is no time for all of them."""
+        """Return whether an observer gets the event of a moment even if there is no time for all events."""
         return moment < 0 or (moment & 1 == 1 and moment >> 1 in self._run_state.ledger.errors)
 
     def happened(self) -> int:
         """Return how many tasks have started, and ended, up to what was seen last; or, if a run ended well, in all."""
+        recorded = self._recorded + len(self._recalled)
         if self.ended_well:
-            return 2 * len(self._run_state.ledger.starts) - self._filled
-        return self._starts.filled() + self._ends.filled() - self._filled
+            return 2 * (len(self._run_state.ledger.starts) - recorded)
+        return self._starts.filled() + self._ends.filled() - recorded
+
+    @property
+    def _recalled(self) -> Collection[int]:
+        """The tasks that ended without being called, after the run had begun."""
+        recheck = self._run_state.recheck
+        return () if recheck is None else recheck.recalled
 
     @property
     def ended_well(self) -> bool:

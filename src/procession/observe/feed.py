@@ -25,7 +25,7 @@ PERIOD_S: Final = 0.03
 PATIENCE_S: Final = 1.0
 """Seconds an observer may take for what is new at a look, and for what is left at the end of a run."""
 
-_TOLD: Final = frozenset({"task_retrying", "task_abandoned_ended"})
+_TOLD: Final = frozenset({"task_retrying", "task_held_back", "task_suspended", "task_abandoned_ended"})
 _TOLD_AT_MOST: Final = 10_000
 _FEW: Final = 1_000
 _THRIFT: Final = 20
@@ -55,7 +55,7 @@ class Feed:
         """Start the thread, for a run in which no task has started yet."""
         collector, context = EventCollector(run_state), contextvars.copy_context()
         thread = threading.Thread(
-            target=lambda: context.run(self._serve, collector, started),
+            target=lambda: context.run(self._serve_all, collector, started),
             name=f"procession-observer-{self._observer.name}",
             daemon=True,  # so that one that is blocked for ever does not hold up the interpreter's exit
         )
@@ -89,6 +89,12 @@ class Feed:
                 log_trouble("observer_left_behind", self._ended, self._observer.name)
 
     # In the thread
+
+    def _serve_all(self, collector: EventCollector, started: Event) -> None:
+        try:
+            self._serve(collector, started)
+        except BaseException as error:  # not from the observer
+            log_trouble("observer_failed", started, self._observer.name, error=error, switched_off=True)
 
     def _serve(self, collector: EventCollector, started: Event) -> None:
         self._pass_on(started)

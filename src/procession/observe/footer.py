@@ -23,7 +23,7 @@ _NO_REGION = f"{_SAVE}\x1b[r{_BACK}"
 _LEFT_FOR_OTHERS: Final = 3
 
 _taken = threading.Lock()
-"""Held by whoever has the footer of the terminal: there is one for all."""
+"""Held by the display that has the footer of the terminal: there is one for all."""
 
 
 class Footer:
@@ -85,7 +85,7 @@ class Footer:
 
 
 def release_terminal(stream: TextIO) -> None:
-    """Let a terminal scroll as usual again, for a program that is about to end without closing anything."""
+    """Make a terminal scroll as usual again, for a program that is about to end without closing anything."""
     if _taken.locked():
         with suppress(OSError, ValueError):
             os.write(stream.fileno(), _NO_REGION.encode())

@@ -22,7 +22,7 @@ class Guarded:
 
     @property
     def off(self) -> bool:
-        """Whether the observer has raised so often that it is told nothing more."""
+        """Whether the observer has raised so often that it gets no more events."""
         return self._failures >= FAILURES
 
     def on_event(self, event: Event) -> None:

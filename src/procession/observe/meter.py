@@ -3,29 +3,34 @@
 from collections import deque
 from typing import Final, NamedTuple
 
+from procession._engine.parts import known_sizes, parts_of
+from procession._engine.run_progress import with_parts
 from procession._engine.run_state import RunState
+from procession._model.held_back import held_back_by
 from procession._model.progress import Progress
 from procession._model.text import shown
 from procession.observe.column import Column
 
-MAPS: Final = 8
-"""Maps that are shown at the same time, at most."""
+PARTS: Final = 8
+"""Maps and processes that are shown at the same time, at most."""
 
 _WINDOW_S: Final = 5.0
 
 
 class Reading(NamedTuple):
-    """How one part of a run stands: a stage, or a map in it."""
+    """How one part of a run stands: a stage, or a map or a process in it. Elements and tasks of these count, too."""
 
     label: str
     ended: int
     failed: int
-    total: int
-    """As far as is known."""
+    total: int | None
+    """`None` where nobody knows."""
     rate: float | None
     """How many end in a second."""
     left_s: float | None
     """How many seconds it will take, if it goes on like this."""
+    held_back: str = ""
+    """How many calls wait for which limits, in words."""
 
 
 class Meter:
@@ -33,40 +38,56 @@ class Meter:
 
     def __init__(self, run_state: RunState) -> None:
         self._run_state = run_state
+        self._sizes = known_sizes(run_state)
         self._columns = [Column(run_state.ledger.ends, stage.start, stage.stop) for stage in run_state.plan.stages]
-        self._histories: dict[object, deque[tuple[float, int, int]]] = {}
+        self._histories: dict[object, deque[tuple[float, int, int | None]]] = {}
 
     def read(self, now: float) -> list[Reading]:
-        """Return how each stage stands, and the maps that have begun, the last ones if they are many."""
+        """Return how each stage stands, and the maps and processes in it that have begun, the last if they are many."""
         run_state, stages = self._run_state, self._run_state.plan.stages
         ends, errors = run_state.ledger.ends, list(run_state.ledger.errors)
+        parts = parts_of(run_state)
+        unbegun = {index: Progress(ends[index] is not None, 0, size) for index, size in self._sizes.items()}
+        sizes = unbegun | parts
         readings: list[Reading] = []
         for number, stage in enumerate(stages):
             column = self._columns[number]
             column.look()
             column.see()
             failed = sum(stage.start <= index < stage.stop for index in errors)
-            progress = Progress(column.filled(), failed, stage.stop - stage.start)
+            stopped = sum(stage.start <= index < stage.stop for index in list(run_state.ledger.stopped))
+            plain = Progress(column.filled() - stopped, failed, stage.stop - stage.start)
+            here = {index: part for index, part in sizes.items() if stage.start <= index < stage.stop}
+            progress = with_parts(run_state.ledger, plain, here)
             what = "" if len(stages) == 1 else ": at once" if stage.at_once else ": in order"
-            readings.append(self._reading(number, f"{shown(run_state.process_name, 40)}{what}", progress, now))
-        maps = sorted(run_state.maps.items(), key=lambda item: (ends[item[0]] is None, item[0]))[-MAPS:]
-        for index, part in sorted(maps, key=lambda item: item[0]):
-            label = f"  {index}: {shown(run_state.name(index), 40)}"
-            readings.append(self._reading(("map", index), label, part.progress, now))
+            label = f"{shown(run_state.process_name, 40)}{what}"
+            readings.append(self._reading(number, label, progress, progress.total, now))
+        lazy = {index: part.progress for index, part in list(run_state.maps.items()) if index not in parts}
+        last = sorted(parts.keys() | lazy.keys(), key=lambda index: (ends[index] is None, index))[-PARTS:]
+        for index in sorted(last):
+            label = f"  {index}: {shown(run_state.label(index) or run_state.name(index), 40)}"
+            progress = parts.get(index) or lazy[index]
+            total = progress.total if index in parts else None
+            readings.append(self._reading(("part", index), label, progress, total, now))
+        if run_state.admission is not None and (held := held_back_by(run_state.admission.held_back)):
+            # Of the part that goes on, which is the last one that has begun.
+            open_ = (number for number, one in enumerate(readings) if one.total is None or one.ended < one.total)
+            goes_on = max(open_, default=0)
+            readings[goes_on] = readings[goes_on]._replace(held_back=held)
         return readings
 
-    def _reading(self, part: object, label: str, progress: Progress, now: float) -> Reading:
+    def _reading(self, part: object, label: str, progress: Progress, total: int | None, now: float) -> Reading:
         history = self._histories.setdefault(part, deque())
-        history.append((now, progress.ended, progress.total))
+        history.append((now, progress.ended, total))
         while len(history) > 2 and now - history[1][0] > _WINDOW_S:  # noqa: PLR2004
             history.popleft()
-        then, ended, total = history[0]
+        then, ended, total_then = history[0]
         rate = (progress.ended - ended) / (now - then) if now > then and progress.ended > ended else None
         left = None
-        # A total that grows is that of an iterable of which nobody knows how long it is.
-        if rate is not None and total == progress.total:
-            left = (progress.total - progress.ended) / rate
-        return Reading(label, *progress, rate, left)
+        # Of a total that grows nobody knows how far it will.
+        if rate is not None and total is not None and total == total_then:
+            left = (total - progress.ended) / rate
+        return Reading(label, progress.ended, progress.failed, total, rate, left)
 
 
 def pace(rate: float) -> str:
@@ -101,9 +122,12 @@ def told(reading: Reading) -> str:
     >>> told(Reading("fetch_all", 1200, 3, 5000, 240.0, 15.8))
     'fetch_all: 1,200 of 5,000 · 3 failed · 240/s · 16 s left'
     """
-    parts = [f"{reading.label.strip()}: {reading.ended:,} of {reading.total:,}"]
+    total = "" if reading.total is None else f" of {reading.total:,}"
+    parts = [f"{reading.label.strip()}: {reading.ended:,}{total}"]
     if reading.failed:
         parts.append(f"{reading.failed:,} failed")
+    if reading.held_back:
+        parts.append(reading.held_back)
     if reading.rate is not None:
         parts.append(pace(reading.rate))
     if reading.left_s is not None:

@@ -18,12 +18,7 @@ class NotebookBars:
 
     def show(self, readings: Sequence[Reading], now: float) -> None:  # noqa: ARG002
         """Draw."""
-        rows = "".join(
-            f'<div><progress value="{reading.ended}" max="{max(reading.total, 1)}"></progress> '
-            f"{html.escape(told(reading))}</div>"
-            for reading in readings
-        )
-        self._place.update(self._ipython.HTML(rows))
+        self._place.update(self._ipython.HTML("".join(map(_row, readings))))
 
     def say(self, line: str) -> None:
         """Print a line below the cell."""
@@ -32,3 +27,10 @@ class NotebookBars:
     def close(self, readings: Sequence[Reading], now: float) -> None:
         """Draw how the parts stood at the end."""
         self.show([reading._replace(rate=None, left_s=None) for reading in readings], now)
+
+
+def _row(reading: Reading) -> str:
+    # The browser has its own colours for bars; red stands for a part in which something failed.
+    red = ' style="accent-color:#c8431b"' if reading.failed else ""
+    known = "" if reading.total is None else f' value="{reading.ended}" max="{max(reading.total, 1)}"'
+    return f"<div><progress{known}{red}></progress> {html.escape(told(reading))}</div>"

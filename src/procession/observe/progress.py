@@ -4,7 +4,7 @@
     failures, retries ──tell──▶ deque ──────────────────▶ lines ────▶ screen
 
 It is not an observer, since it needs no events: that is what makes it cheap. A run of less than `DELAY_S` is over
-before anybody could read anything, and shows nothing.
+before a user could read anything, and shows nothing.
 """
 
 import logging
@@ -16,7 +16,7 @@ from typing import Final
 
 from procession._engine.run_state import RunState
 from procession._model.event import Event
-from procession._model.text import counted, described, shown
+from procession._model.text import counted, in_a_line, shown
 from procession.observe.log import log_trouble
 from procession.observe.meter import Meter
 from procession.observe.screen import Screen, screen_for
@@ -39,6 +39,7 @@ class Display:
         self._over = threading.Lock()
         self._over.acquire()
         self._ended: Event | None = None
+        self._stopping = False
         self._thread: threading.Thread | None = None
 
     def begin(self, run_state: RunState, started: Event) -> None:
@@ -54,13 +55,13 @@ class Display:
             self._thread = thread
 
     def tell(self, event: Event) -> None:
-        """Take note of a failure."""
+        """Keep a failure, to be shown at the next update."""
         if event.name in ("task_failed", "task_retrying"):
             self._count += 1
             self._said.append(event)
 
     def end(self, ended: Event) -> None:
-        """Say that the run is over."""
+        """Show that the run is over."""
         self._ended = ended
         self._over.release()
 
@@ -81,21 +82,33 @@ class Display:
             screen = screen_for(self._stream)
             try:
                 while True:
-                    self._tell_all(screen)
+                    self._tell_all(screen, run_state)
+                    self._tell_of_halt(screen, run_state)
                     now = time.perf_counter()
                     screen.show(meter.read(now), now - began)
                     # Of a run of millions of tasks, even a look takes a while.
                     if self._over.acquire(timeout=max(PERIOD_S, _THRIFT * (time.perf_counter() - now))):
                         break
-                self._tell_all(screen)
+                self._tell_all(screen, run_state)
             finally:
                 now = time.perf_counter()
                 screen.close(meter.read(now), now - began)
         except Exception as error:
             log_trouble("observer_failed", started, "progress", error=error, switched_off=True)
 
-    def _tell_all(self, screen: Screen) -> None:
-        """Say what failed since the last time, unless the program has its log shown, where it stands already."""
+    def _tell_of_halt(self, screen: Screen, run_state: RunState) -> None:
+        """Say once what a cancelled run waits for, and what another Ctrl-C does."""
+        if self._stopping or not run_state.ledger.cancelled:
+            return
+        self._stopping = True
+        running = len({context.index for context in list(run_state.call_contexts) if context.index >= 0})
+        if running:
+            by_key = isinstance(run_state.ledger.failure, KeyboardInterrupt)
+            more = " Ctrl-C again leaves now." if by_key else ""
+            screen.say(f"Stopping: waiting for {counted(running, 'task')}.{more}")
+
+    def _tell_all(self, screen: Screen, run_state: RunState) -> None:
+        """Print what failed since the last time, unless the program shows its log, which has it already."""
         if not self._count or _log_is_shown():
             return
         count, self._count = self._count, 0
@@ -103,13 +116,14 @@ class Display:
         if count > len(events):
             screen.say(f"… {counted(count - len(events), 'more failure')}")
         for event in events:
-            screen.say(_told(event))
+            label = None if event.index is None else run_state.label(event.index)
+            screen.say(_told(event, label))
 
 
-def _told(event: Event) -> str:
-    name = "" if event.task_name is None else f" ({shown(event.task_name, 40)})"
+def _told(event: Event, label: str | None) -> str:
+    name = "" if event.task_name is None else f" ({shown(label or event.task_name, 40)})"
     attempt = f", attempt {event.attempt}" if event.attempt != 1 or event.name == "task_retrying" else ""
-    error = "" if event.error is None else f": {described(event.error)}"
+    error = "" if event.error is None else f": {in_a_line(event.error)}"
     more = " · trying again" if event.name == "task_retrying" else ""
     return f"{shown(event.process_name, 40)}: task {event.index}{name}{attempt} failed{error}{more}"
 

@@ -18,7 +18,7 @@ class Screen(Protocol):
         ...
 
     def say(self, line: str) -> None:
-        """Say something once."""
+        """Print a text once."""
         ...
 
     def close(self, readings: Sequence[Reading], now: float) -> None:
@@ -54,7 +54,7 @@ class Lines:
         if now - self._last >= LINES_S:
             self._last = now
             for reading in readings:
-                if 0 < reading.ended < reading.total:
+                if reading.ended and (reading.total is None or reading.ended < reading.total):
                     self.say(told(reading))
 
     def say(self, line: str) -> None:

@@ -1,4 +1,4 @@
-"""The span that a task is, in another process: whoever is there may have OpenTelemetry or not."""
+"""The span of a task, for code in another process, which may have OpenTelemetry or not."""
 
 from collections.abc import Callable
 

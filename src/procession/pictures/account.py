@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+from procession._model.held_back import HeldBack
 from procession._model.states import RunStatus
 from procession._model.strategy import Stage
 from procession._model.table import lasting
@@ -24,8 +25,9 @@ class SpeedUp(NamedTuple):
     """How many times as fast a run was as its tasks one after another."""
 
     reached: float
+    """How many times as fast it was."""
     ideal: float
-    """What was possible with these tasks and workers."""
+    """How many times as fast it could have been with these tasks and as many workers."""
 
 
 class Account:
@@ -44,6 +46,7 @@ class Account:
         cpu: float | None = None,
         cores: tuple[float, int] | None = None,
         exact: float = 0.0,
+        held_back: Sequence[HeldBack] = (),
     ) -> None:
         self.process_name = process_name
         self.status = status
@@ -55,13 +58,14 @@ class Account:
         self.cpu = cpu
         self.cores = cores
         self.exact = exact
+        self.held_back = tuple(held_back)
         self.begun: list[Busy] = busy_spans(spans, duration)
         self.duration = max([duration, *(busy.end for busy in self.begun)])
         """Seconds."""
 
     @cached_property
     def lanes(self) -> list[Lane]:
-        """Who was busy when: one lane a worker, or several for one that did several things at once."""
+        """What each worker did and when: a lane for each worker, or several if it did several things at once."""
         return lanes_of(self.begun, self.exact)
 
     @cached_property
@@ -104,6 +108,7 @@ class Account:
             f"That is {_times(reached)} times as fast as one after another, of {_times(ideal)} that {workers} allow.",
             f"The critical path takes {critical}: {self._chain()}.",
             *self._idleness(),
+            *self._held_back(),
             self.verdict,
         ]
 
@@ -117,6 +122,7 @@ class Account:
             f"{self.status} in {lasting(self.duration)}  ·  {_times(reached)} {TIMES} as fast as one after another, "
             f"{_times(ideal)} {TIMES} at most  ·  critical path {self.critical / self.duration:.0%}"
             + (f"  ·  workers idle {self._idle_part:.0%}" if self._workers > 1 else "")
+            + "".join(f"  ·  held back by {label(one.limit, 40)}: {lasting(one.seconds)}" for one in self.held_back[:2])
         )
 
     @property
@@ -193,11 +199,32 @@ class Account:
             return []
         return [f"The workers were idle {self._idle_part:.0%} of the time: {'; '.join(parts)}."]
 
+    @property
+    def _limited(self) -> str | None:
+        """What to say of a run that a limit has held up for most of its time."""
+        most = max(self.held_back, key=lambda one: one.seconds, default=None)
+        if not self.work or most is None or most.seconds < 0.5 * self.duration:
+            return None
+        part = f"{most.seconds / self.duration:.0%} of the run"
+        return f"The limit {label(most.limit, 40)} held calls back for {part}: more workers would not make it faster."
+
+    def _held_back(self) -> list[str]:
+        return [
+            f"The limit {label(one.limit, 40)} held {counted(one.calls, 'call')} back, for "
+            f"{lasting(one.seconds)} of the run."
+            for one in self.held_back[:_STEPS]
+        ]
+
     # What would help: what is told of it is what a run of the same calls would gain
 
-    @cached_property
+    @property
     def verdict(self) -> str:
         """What holds the run up most, and what would help."""
+        return self._limited or self._unlimited
+
+    @cached_property
+    def _unlimited(self) -> str:
+        """The same where no limit does."""
         if not self.work:
             return "No task has run."
         if not any(stage.at_once for stage in self.stages):

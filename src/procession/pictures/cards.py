@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from procession._model.columns import columns
 from procession.pictures.layout import Layout, Point, arranged, bends, beside, ranked
 from procession.pictures.nodes import Edge, Outline, places_said, stage_said, tag_of
-from procession.pictures.picture import MONO, Style, columns, label, part_of, sheet, svg_of, text
+from procession.pictures.picture import MONO, Style, label, part_of, sheet, svg_of, text
 
 # Geometry, in pixels.
 _MARGIN = 24
@@ -30,8 +31,8 @@ _STYLE: Style = {
     ".under": {"fill": "card", "stroke": "line"},
     ".map": {"stroke": "blue"},
     ".name": {"font-family": MONO, "font-size": "12px", "fill": "ink"},
-    ".tag": {"font-size": "10.5px", "fill": "muted", "text-anchor": "end"},
-    ".note": {"font-size": "10.5px", "fill": "muted", "text-anchor": "middle"},
+    ".tag": {"font-size": "12px", "fill": "muted", "text-anchor": "end"},
+    ".note": {"font-size": "12px", "fill": "muted", "text-anchor": "middle"},
     ".halo": {"stroke": "panel", "stroke-width": "4", "stroke-linejoin": "round", "fill": "none"},
     ".value": {"stroke": "blue", "stroke-width": "1.5", "fill": "none"},
     ".order": {"stroke": "edge", "stroke-width": "1.5", "stroke-dasharray": "2 3.5", "fill": "none"},
@@ -67,6 +68,10 @@ class NodeStatus(NamedTuple):
     begun: int
     """And not ended."""
     address: str
+    elements: int = 0
+    """Of a map with elements that failed, how many have ended."""
+    bad_elements: int = 0
+    """And how many of them failed."""
 
 
 def svg_of_graph(outline: Outline) -> str:
@@ -178,13 +183,19 @@ class _Drawing:
 
     def _width(self, number: int) -> float:
         node = self.outline.nodes[number]
-        return max(96.0, 30 + columns(label(node.name, _NAME)) * _CHARACTER + len(self._tag(number)) * 5.8)
+        return max(96.0, 30 + columns(label(node.name, _NAME)) * _CHARACTER + len(self._tag(number)) * 6.6)
 
     def _tag(self, number: int) -> str:
+        tag = tag_of(self.outline.nodes[number])
         failed = self.statuses[number].failed if self.statuses else 0
+        if not failed:
+            return tag
         several = len(self.outline.nodes[number].tasks) > 1
-        said = f", {failed:,} failed" if several else ", failed"
-        return f"{tag_of(self.outline.nodes[number])}{said if failed else ''}"
+        return f"{tag}, {failed:,} failed" if several else f"{tag}, {self._bad_elements(number) or 'failed'}"
+
+    def _bad_elements(self, number: int) -> str:
+        status = self.statuses[number]
+        return f"{status.bad_elements:,} of {status.elements:,} failed" if status.bad_elements else ""
 
     # What
 
@@ -231,24 +242,29 @@ class _Drawing:
         """Return the opening tags of a card, the bar at its bottom, and the closing tags."""
         if not self.statuses:
             return '<g class="node">', "", "</g>"
-        node, (ended, failed, begun, address) = self.outline.nodes[number], self.statuses[number]
+        node, status = self.outline.nodes[number], self.statuses[number]
+        ended, failed, begun, address = status[:4]
         left, top, width = self.corners[number]
         total = len(node.tasks)
         doing, not_begun = self.words
         state = "failed" if failed else doing if begun else "completed" if ended == total else "waiting"
-        parts = [(ended - failed, "completed"), (failed, "failed"), (begun, doing), (total - ended - begun, not_begun)]
+        parts = [(failed, "failed"), (ended - failed, "completed"), (begun, doing), (total - ended - begun, not_begun)]
         said = ", ".join(f"{count:,} {what}" if total > 1 else what for count, what in parts if count)
+        if self._bad_elements(number):
+            said = self._bad_elements(number)
+            ended, failed, total = status.elements, status.bad_elements, status.elements
         x, y, room = left + 10, top + _HEIGHT - 5, width - 20
+        bad = max(2.0, room * failed / total) if failed else 0.0
         bar = "".join(
             f'<rect class="{kind}" x="{x + begin:.1f}" y="{y:.1f}" width="{size:.1f}" height="2"/>'
             for kind, begin, size in (
                 ("track", 0.0, room),
-                ("ended", 0.0, room * (ended - failed) / total),
-                ("bad", room * (ended - failed) / total, room * failed / total),
+                ("ended", 0.0, max(0.0, room * ended / total - bad)),
+                ("bad", max(0.0, room * ended / total - bad), bad),
             )
             if size
         )
-        name = f"{text(node.name)} {tag_of(node)}: {said}"
+        name = f"{text(label(node.name, _NAME))} {tag_of(node)}: {said}"  # as it is seen, so that it can be spoken
         return f'<a class="node {state}" href="{text(address)}" aria-label="{name}">', bar, "</a>"
 
     def _edge(self, edge: Edge) -> Iterator[str]:

@@ -20,7 +20,7 @@ from procession._model.strategy import Stage
 SEVERAL = 24
 """So many tasks are still shown one by one."""
 
-CROWD = 48
+CROWD = 72
 """No picture has more nodes."""
 
 LAYERS = 12
@@ -40,8 +40,10 @@ class Folded(NamedTuple):
     """Task → the first of the tasks that it stands in one row with, each waiting only for the one before."""
 
 
-def fold(looks: Sequence[Hashable], stages: Sequence[Stage], needs: Needs) -> Folded:
-    """Return which tasks share a node. `looks` says what each task looks like by itself.
+def fold(
+    looks: Sequence[Hashable], stages: Sequence[Stage], needs: Needs, apart: AbstractSet[int] = frozenset()
+) -> Folded:
+    """Return which tasks share a node. `looks` says what each task looks like by itself, `apart` which few share none.
 
     >>> stages = (Stage(0, 51, at_once=True),)
     >>> needs = {index: (0,) for index in range(1, 50)} | {50: tuple(range(1, 50))}
@@ -50,12 +52,16 @@ def fold(looks: Sequence[Hashable], stages: Sequence[Stage], needs: Needs) -> Fo
     """
     if len(looks) <= SEVERAL:
         return Folded([[index] for index in range(len(looks))], in_layers=False, rows={})
-    for looking in looks, [None] * len(looks):
+    for plain in looks, [None] * len(looks):
+        looking = [(look, place if place in apart else None) for place, look in enumerate(plain)] if apart else plain
         rows = _rows(looking, stages, needs)
         colours = _alike(looking, stages, needs, rows)
         if colours is not None:
             return Folded(_grouped(colours), in_layers=False, rows=rows)
-    return Folded(_grouped(_layers(len(looks), stages, needs)), in_layers=True, rows={})
+    colours = _layers(len(looks), stages, needs)
+    for number, place in enumerate(sorted(apart), start=max(colours) + 1):
+        colours[place] = number
+    return Folded(_grouped(colours), in_layers=True, rows={})
 
 
 def _rows(looks: Sequence[Hashable], stages: Sequence[Stage], needs: Needs) -> dict[int, int]:

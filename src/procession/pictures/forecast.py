@@ -21,7 +21,7 @@ class Work(NamedTuple):
     calls: list[float]
     """How long each call took, in seconds. Of a map, workers share them."""
     pause: float
-    """How long nobody was at it, between attempts that hold no worker."""
+    """How many seconds no worker made its call: the pauses between attempts."""
     drawn: float = 0.0
     """How long it took to draw the elements of a map, which come one after another."""
 

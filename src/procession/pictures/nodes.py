@@ -1,6 +1,7 @@
 """What a picture of a process shows: its stages, nodes that stand for tasks, and edges between them. Pure."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from procession._model.strategy import Stage
@@ -45,16 +46,16 @@ class Outline:
     edges: tuple[Edge, ...]
 
 
-def outline_of(process_name: str, names: Sequence[str], shape: Shape) -> Outline:
-    """Return the outline of a process of this shape, whose tasks have these names.
+def outline_of(process_name: str, names: Sequence[str], shape: Shape, apart: AbstractSet[int] = frozenset()) -> Outline:
+    """Return the outline of a process of this shape, whose tasks have these names; those `apart` have their own nodes.
 
     >>> outline = outline_of("sum", ["int", "int", "sum"], Shape((Stage(0, 3, at_once=True),), {2: (0, 1)}, {}))
     >>> [node.name for node in outline.nodes], [(edge.source, edge.target) for edge in outline.edges]
     (['int', 'int', 'sum'], [(0, 2), (1, 2)])
     """
-    stages, needs, kinds = shape
+    stages, needs, kinds, _ = shape
     looks: list[tuple[str, Kind]] = [(name, kinds.get(index, "task")) for index, name in enumerate(names)]
-    folded = fold(looks, stages, needs)
+    folded = fold(looks, stages, needs, apart)
     stage_of = [place for place, stage in enumerate(stages) for _ in range(stage.start, stage.stop)]
     nodes = [_node(group, looks, stage_of[group[0]]) for group in folded.groups]
     for number, node in enumerate(nodes):

@@ -3,11 +3,11 @@
 A picture is one SVG without script, without anything from elsewhere, light or dark as its reader prefers.
 """
 
-import unicodedata
 from collections.abc import Mapping
 from html import escape
 from typing import Protocol
 
+from procession._model.columns import columns
 from procession._model.text import shown
 
 SANS = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
@@ -114,11 +114,6 @@ def label(said: str, limit: int) -> str:
         if columns(head) + columns(tail) >= limit - 1 or place > limit:
             break
     return f"{head}…{tail}"
-
-
-def columns(said: str) -> int:
-    """Return how many columns of a typewriter the text takes: wide characters take two."""
-    return len(said) if said.isascii() else sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in said)
 
 
 def _rules(kind: str, style: Style, mode: int) -> str:

@@ -1,4 +1,4 @@
-"""Where the time of a run went: who was busy when, which tasks held it up, and what that means. Pure.
+"""Where the time of a run went: when each worker was busy, and which tasks held the run up. Pure.
 
 spans ──▶ lanes            who was busy with what, side by side where one worker did several things at once
       ──▶ critical_path    the chain of tasks, each waiting for the one before, that takes longest
@@ -7,63 +7,78 @@ spans ──▶ lanes            who was busy with what, side by side where one 
 
 import heapq
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from procession._model.attempt import FailedAttempt
 from procession._model.states import TaskState
 from procession._model.strategy import Stage
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of time in which a worker was busy with a task. All that a timeline is made of.
+    """A stretch of time in which a worker was busy with a task.
 
-    A task has one, or, where several workers shared a map, one for each worker and stretch. A task that never began
-    has one without `start`.
+    A task has one span, or, where several workers shared a map, one for each worker and stretch. A task that never
+    began has one without `start`.
     """
 
     index: int
-    """The place of the task in its process."""
+    """The place of the task in its process, from 0."""
     name: str
+    """The name of the task."""
     state: TaskState
+    """How the task ended, or stands."""
     attempts: int
+    """How many times the task was called."""
     start: float | None
-    """Seconds since the run began."""
+    """When the span began, in seconds since the run began; `None` if the task never began."""
     duration: float | None
-    """Seconds; `None` while it goes on."""
+    """How long the span took, in seconds; `None` while it goes on."""
     worker: str | None
+    """The name of the thread, asyncio task or worker process; `None` if the task never began."""
     elements: int | None = None
-    """How many elements of a map this worker called in this time."""
+    """How many elements of a map the worker called in the span; `None` for what is no map."""
     failed: int = 0
-    """How many of these raised."""
+    """How many of these elements raised."""
     busy: float | None = None
-    """How many seconds of that it was making calls; `None` for all."""
+    """How many seconds of the span the worker was making calls; `None` for all of them."""
     longest: tuple[float, float] | None = None
-    """The longest of these calls: its start and duration, as above."""
+    """The longest call of the span: its start, in seconds since the run began, and its duration in seconds."""
     drawn: float = 0.0
-    """How many seconds it took to draw elements, one after another, as far as it is known of this span."""
+    """How many seconds were spent on drawing elements from the iterables of a map, as far as it is known."""
     element: int | None = None
-    """The element of a map that the span is the call of, where spans are single calls."""
+    """The element of a map whose call the span is, where spans are single calls."""
     calls: int = 1
     """How many calls the span is the sum of. `failed` and `busy` are theirs, `index` and `name` those of one."""
+    failed_attempts: tuple[FailedAttempt, ...] = ()
+    """The attempts of a single call that failed and were followed by others, as far as they are known."""
+    error: str = ""
+    """What an attempt raised that was followed by another one, where the span is that attempt."""
 
 
 class Busy(NamedTuple):
-    """A span with its place in a lane, and with an end in any case."""
+    """A span that began, with its end, or for a span that goes on, the end of the timeline."""
 
     start: float
+    """Seconds since the run began."""
     end: float
+    """Seconds since the run began."""
     span: Span
+    """The span itself."""
 
 
 class Lane(NamedTuple):
-    """What one worker did, or one of the things it did at once (an event loop does many)."""
+    """What one worker did. A worker that does several things at once, as an event loop does, has several lanes."""
 
     worker: str
+    """The name of the worker."""
     place: int
-    """0 for the first lane of a worker, 1 for the second…"""
+    """The number of the lane among those of the worker, from 0."""
     spans: list[Busy]
+    """What the worker did, in the order of time."""
 
 
 Reason = Literal["order", "few", "values", "between", "end", "margin"]
@@ -82,8 +97,18 @@ def busy_spans(spans: Iterable[Span], until: float) -> list[Busy]:
     return begun
 
 
+def states_of(span: Span) -> Counter[TaskState]:
+    """Return how many calls of a span ended, or stand, in which state; without a map or a sum, that is one."""
+    if span.elements is None and span.calls == 1:
+        return Counter((span.state,))
+    calls = span.calls if span.elements is None else span.elements
+    states = Counter[TaskState]({span.state: calls - span.failed})
+    states["failed"] += span.failed
+    return +states
+
+
 def lanes_of(begun: Sequence[Busy], exact: float = 0.0) -> list[Lane]:
-    """Return who was busy when. Spans of a lane do not overlap; their times may be off by `exact` seconds.
+    """Return the lanes of all workers. Spans of a lane do not overlap; their times may be off by `exact` seconds.
 
     >>> spans = [Span(n, "f", "completed", 1, start, 1.0, "loop") for n, start in enumerate((0.0, 0.5, 1.5))]
     >>> [[busy.span.index for busy in lane.spans] for lane in lanes_of(busy_spans(spans, 9.0))]
@@ -175,6 +200,17 @@ def critical_path(
         path.append(tasks[at])
         at = before.get(at)
     return tuple(reversed(path))
+
+
+def most_at_once(begun: Iterable[Busy], exact: float = 0.0) -> int:
+    """Return how many spans went on at the same time, at most; they are ordered by their starts."""
+    most, ends = 0, list[float]()
+    for busy in begun:
+        while ends and ends[0] <= busy.start + exact:
+            heapq.heappop(ends)
+        heapq.heappush(ends, busy.end)
+        most = max(most, len(ends))
+    return most
 
 
 def load(begun: Iterable[Busy], duration: float, buckets: int) -> list[float]:

@@ -1,10 +1,12 @@
-"""The timeline of a run: who did what when, and why it is not faster."""
+"""The timeline of a run: which worker made which call when, and why the run is not faster."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from procession._model.attempt import FailedAttempt
 from procession._model.map_share import MapShare
 from procession._model.outcome import Outcome
 from procession._model.printable import printable
@@ -17,22 +19,43 @@ from procession.pictures.schedule import Span
 from procession.pictures.timeline_svg import svg_of_timeline
 from procession.pictures.trace_events import trace_events_of
 
+if TYPE_CHECKING:
+    from procession._model.states import TaskState
 
-def spans_of(outcomes: Iterable[Outcome], map_shares: Iterable[MapShare], began: float) -> list[Span]:
-    """Return the spans of a run's timeline; `began` is the reading of the clock when the run began."""
+
+def spans_of(
+    outcomes: Iterable[Outcome],
+    map_shares: Iterable[MapShare],
+    began: float,
+    failed_attempts: Callable[[int, float], tuple[FailedAttempt, ...]] = lambda _, __: (),
+) -> list[Span]:
+    """Return the spans of a run's timeline; `began` is the reading of the clock when the run began.
+
+    `failed_attempts` returns those of a task whose first attempt began at a reading of the clock.
+    """
     shares: dict[int, list[MapShare]] = {}
     for map_share in map_shares:
         shares.setdefault(map_share.task, []).append(map_share)
     spans: list[Span] = []
     for one in outcomes:
-        whole = Span(one.index, one.name, one.state, one.attempts, one.start, one.duration, one.worker)
-        # Of a map that goes on, those who are on it are known when they leave it.
-        mine = shares.get(one.index, ()) if one.state != "running" else ()
+        name = one.label or one.name
+        # A suspended task was left long ago, and its worker has done something else since.
+        start = None if one.state == "suspended" else one.start
+        pauses = one.state == "waiting" and start is not None
+        state: TaskState = "running" if pauses else one.state
+        whole = Span(one.index, name, state, one.attempts, start, one.duration, one.worker)
+        failed: tuple[FailedAttempt, ...] = ()
+        if (one.attempts > 1 or pauses) and start is not None:
+            failed = failed_attempts(one.index, began + start)[: one.attempts - (not pauses)]
+            whole = replace(whole, failed_attempts=failed)
+        # The shares of a map that goes on are known when its workers leave it.
+        mine = shares.get(one.index, ()) if state != "running" else ()
+        of_elements = any(share.failed for share in mine)  # else the map failed of something else
         spans += [
             Span(
                 one.index,
-                one.name,
-                one.state,
+                name,
+                "completed" if (of_elements and share.failed < share.elements) or start is None else state,
                 one.attempts,
                 share.start - began,
                 share.end - share.start,
@@ -42,17 +65,18 @@ def spans_of(outcomes: Iterable[Outcome], map_shares: Iterable[MapShare], began:
                 share.busy,
                 (share.longest[0] - began, share.longest[1]),
                 share.drawn,
+                error=failed[place].error if place < len(failed) and not share.elements else "",
             )
-            for share in mine
+            for place, share in enumerate(mine)
         ] or [whole]
     return spans
 
 
 class Timeline(Account, Picture):
-    """Who did what when in one run. `str()` of it says why the run is not faster; a notebook shows it as SVG.
+    """Which worker made which call when in one run. `str()` of it says why the run is not faster.
 
-    `run.timeline()` makes it. The critical path is the longest chain of tasks that wait for each other, as in the
-    critical path method of scheduling: no number of workers makes the run shorter.
+    `run.timeline()` makes it, and a notebook shows it as SVG. The critical path is the longest chain of tasks that wait
+    for each other, as in the critical path method of scheduling: no number of workers makes the run shorter.
 
     Args:
         process_name: The name of the process.
@@ -65,8 +89,10 @@ class Timeline(Account, Picture):
         cpu: Seconds the process spent computing while the run went on, if known.
         cores: How many cores the process and its child processes kept busy, and how many there are, if known.
         exact: How far the times of spans may be off, in seconds.
+        held_back: What limits have held back.
 
     Example:
+        >>> from procession.pictures import Span
         >>> spans = [Span(0, "load", "completed", 1, 0.0, 2.0, "a"), Span(1, "save", "completed", 1, 0.0, 1.0, "b")]
         >>> timeline = Timeline("copy", "completed", 2.0, spans, max_workers=2)
         >>> timeline.speed_up

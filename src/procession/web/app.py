@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 
 from procession._model.table import lasting
-from procession._model.text import counted, headline
+from procession._model.text import answer_of, counted, headline
 from procession.errors import JournalError, RunUnknownError
 from procession.journal import Journal, Reader, RunInfo
 from procession.pictures.cards import GRAPH_SHEET
@@ -42,7 +42,7 @@ Show = Callable[[Reader, Request], Context]
 
 
 def application(journal: Journal, key: str, names: Iterable[str] = LOCAL, *, any_address: bool = False) -> Guard:
-    """Return the page of a journal, for whoever has the key.
+    """Return the page of a journal. It answers requests that have the key.
 
     `names`, and with `any_address` any number, are what its server may be called.
     """
@@ -60,6 +60,7 @@ def application(journal: Journal, key: str, names: Iterable[str] = LOCAL, *, any
             Route("/run/{key}/task/{task}", site.page("task.html", site.task)),
             Route("/run/{key}/task/{task}/{element}", site.page("task.html", site.task)),
             Route("/run/{key}/cancel", site.cancel, methods=["POST"]),
+            Route("/run/{key}/answer", site.answer, methods=["POST"]),
             Route("/events", site.events),
             Route("/static/{name}", site.static),
         ],
@@ -80,10 +81,10 @@ class _Site:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self.pages = Pages()
         self.live = Live(self._stamp)
         self.token = secrets.token_urlsafe(24)
         self.address = _short(journal.database.where)
+        self.pages = Pages(self.address[1])
 
     # Pages
 
@@ -157,7 +158,25 @@ class _Site:
     # Changes
 
     async def cancel(self, request: Request) -> Response:
-        """Ask whoever executes a run to cancel it."""
+        """Ask the program that executes a run to cancel it."""
+        await self._fields(request)
+        key = query_params.path_number(request, "key")
+        await run_in_threadpool(self._cancel, key)
+        return RedirectResponse(f"/run/{key}", 303)
+
+    async def answer(self, request: Request) -> Response:
+        """Give a run the answer that it waits for."""
+        fields = await self._fields(request)
+        key = query_params.path_number(request, "key")
+        task = query_params.digits(fields.get("task", ""), "task")
+        element = query_params.digits(fields["element"], "element") if fields.get("element") else None
+        await run_in_threadpool(
+            self._answer, fields.get("run", ""), fields.get("name", ""), fields.get("value", ""), task, element
+        )
+        return RedirectResponse(f"/run/{key}", 303)
+
+    async def _fields(self, request: Request) -> dict[str, str]:
+        """Return the fields of a form of ours; a form that is not is refused."""
         body = b""
         try:
             async for part in request.stream():
@@ -166,12 +185,11 @@ class _Site:
                     raise HTTPException(413, "the form is too long")
         except ClientDisconnect:
             raise HTTPException(400, "the form has not arrived") from None
-        given = parse_qs(body.decode("latin-1")).get("token", [""])[0]
-        if not secrets.compare_digest(given.encode(), self.token.encode()):
+        found = parse_qs(body.decode("latin-1"), keep_blank_values=True)
+        fields = {name: values[0] for name, values in found.items()}
+        if not secrets.compare_digest(fields.get("token", "").encode(), self.token.encode()):
             raise HTTPException(403, "the page was made before the server was started again; open it again")
-        key = query_params.path_number(request, "key")
-        await run_in_threadpool(self._cancel, key)
-        return RedirectResponse(f"/run/{key}", 303)
+        return fields
 
     def _cancel(self, key: int) -> None:
         with self.journal.reader() as reader:
@@ -180,6 +198,12 @@ class _Site:
             raise HTTPException(409, "a run inside another one is cancelled with that")
         if not self.journal.cancel(run_id):
             raise HTTPException(409, "nobody executes the run any more")
+
+    def _answer(self, run_id: str, name: str, text: str, task: int, element: int | None) -> None:
+        try:
+            self.journal.answer(run_id, name, answer_of(text), task=task, element=element)
+        except ValueError as error:
+            raise HTTPException(409, str(error)) from None
 
     # Events
 
@@ -208,20 +232,20 @@ class _Site:
     # What goes wrong
 
     async def on_http(self, request: Request, error: Exception) -> Response:
-        """Say what was wrong with a request."""
+        """Answer what was wrong with a request."""
         assert isinstance(error, HTTPException)
         return self._problem(request, error.status_code, error.detail, error.headers)
 
     async def on_unknown(self, request: Request, error: Exception) -> Response:
-        """Say that there is no such run."""
+        """Answer that there is no such run."""
         return self._problem(request, 404, f"{error}. It may have been pruned.")
 
     async def on_journal(self, request: Request, error: Exception) -> Response:
-        """Say why the journal cannot be read."""
+        """Answer why the journal cannot be read."""
         return self._problem(request, 503, str(error))
 
     async def on_error(self, request: Request, _error: Exception) -> Response:
-        """Say that the mistake is ours. Starlette hands it on to the server, which logs it."""
+        """Answer that the page itself failed. Starlette passes the error on to the server, which logs it."""
         return self._problem(request, 500, "this should not have happened; the server's terminal says more")
 
     def _problem(self, request: Request, status: int, why: str, headers: Any = None) -> Response:
@@ -250,7 +274,7 @@ def _files() -> dict[str, bytes]:
 
 @cache
 def _templates() -> jinja2.Environment:
-    """Return the templates, compiled before anybody waits for them."""
+    """Return the templates, compiled before the first request."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("procession.web"),
         autoescape=True,
@@ -262,16 +286,20 @@ def _templates() -> jinja2.Environment:
     known: dict[str, Any] = templates.globals
     version = hashlib.blake2b(files, digest_size=6).hexdigest()
     known.update(version=version, moment=formatting.moment, counted=counted)
+    filters: dict[str, Any] = templates.filters
     for said in (
         formatting.plain,
         formatting.lines,
         formatting.traceback,
         headline,
         formatting.count,
+        formatting.entries,
+        formatting.json_text,
+        formatting.file,
         lasting,
         formatting.size,
     ):
-        templates.filters[said.__name__] = said
+        filters[said.__name__] = said
     for name in templates.list_templates():
         templates.get_template(name)
     return templates
@@ -289,7 +317,7 @@ def _query(request: Request) -> Callable[..., str]:
     return query
 
 
-_KEPT = ("q", "status", "process", "state")
+_KEPT = ("q", "status", "process", "state", "order")
 
 
 def _in_two(pieces: Iterator[str]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Connections of strangers: how many there may be, and for how long.
 
-Whoever has a user on the machine can connect without the key, and say nothing, or half of a request, for as long as
+Each user of the machine can connect without the key, and say nothing, or half of a request, for as long as
 they like. So a request has to arrive within `PATIENCE_S`, and of the connections on which nobody has shown the key yet,
 the oldest goes when there are more than `STRANGERS`: a browser asks at once, and has shown it by then.
 """
@@ -46,7 +46,7 @@ class Connection(H11Protocol):
         await page({**scope, "extensions": {ADMIT: self.admit}}, receive, send)
 
     def admit(self) -> None:
-        """Take note that whoever is at the other end has the key."""
+        """Mark the connection as one whose client has the key."""
         self.is_known = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -60,7 +60,7 @@ class Connection(H11Protocol):
 
     @property
     def is_strange(self) -> bool:
-        """Whether nobody has shown the key on it."""
+        """Whether no request of the connection has had the key."""
         return not self.is_known and not self.transport.is_closing()
 
     def data_received(self, data: bytes) -> None:
@@ -77,7 +77,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Say that what has come is no request."""
+        """Answer that the bytes received are no request."""
         # An answer to the request before it, or to the one of which this was the rest, is not heard any more.
         if self.cycle is not None:  # pyright: ignore[reportUnnecessaryComparison]
             self.cycle.disconnected = True

@@ -2,15 +2,22 @@
 
 from array import array
 from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 from typing import Final
 
+from procession._model.label import is_template
 from procession._plan.fingerprint import Fingerprint
 from procession._plan.identity import called
+from procession._plan.shape import Shape
 from procession.journal import Reader
 from procession.pictures.nodes import Outline, outline_of
 
 KEEP = 8
 """Definitions in memory, at most: of a run of 100,000 tasks, 2 MB."""
+
+
+QUICK = 5_000
+"""Tasks of a run, at most, whose shape is read in a few milliseconds."""
 
 
 class Definition:
@@ -21,12 +28,18 @@ class Definition:
         self.count: Final = fingerprint.tasks
         self.names: Final = [called(name) for name in fingerprint.names]
         self._which = array("I", fingerprint.which)
-        self._outline: Outline | None = None
+        self._outline: tuple[AbstractSet[int], Outline] | None = None
+        self._shape: Shape | None = None
 
     @property
     def maps(self) -> bool:
         """Whether there may be maps among the tasks."""
         return any(name.startswith("map of ") for name in self.fingerprint.names)
+
+    @property
+    def labels(self) -> bool:
+        """Whether the name of a task may be a template, which gives labels."""
+        return any(map(is_template, self.names))
 
     def name(self, place: int) -> str:
         """Return the name of a task."""
@@ -40,14 +53,24 @@ class Definition:
         """Return whether a task may be a map."""
         return self.origin(place).startswith("map of ")
 
-    def outline(self, reader: Reader, key: int) -> Outline | None:
-        """Return the outline of the graph, `None` if the journal has none. Takes a while the first time."""
-        if self._outline is None:
-            shape = reader.shape(key)
-            if shape is not None:
-                names = [self.names[which] for which in self._which]
-                self._outline = outline_of(self.fingerprint.process_name, names, shape)
-        return self._outline
+    def outline(self, reader: Reader, key: int, apart: AbstractSet[int]) -> Outline | None:
+        """Return the outline of the graph, in which tasks `apart` have nodes of their own; `None` if there is none.
+
+        Takes a while the first time, and when other tasks are to be apart.
+        """
+        self._shape = self._shape or reader.shape(key)
+        if self._shape is None:
+            return None
+        if self._outline is None or self._outline[0] != apart:
+            names = [self.names[which] for which in self._which]
+            self._outline = apart, outline_of(self.fingerprint.process_name, names, self._shape, apart)
+        return self._outline[1]
+
+    def shape(self, reader: Reader, key: int) -> Shape | None:
+        """Return which tasks wait for which; `None` if the journal does not know, or it would take long to read."""
+        if self._shape is None and self.count <= QUICK:
+            self._shape = reader.shape(key)
+        return self._shape
 
     def matching(self, text: str) -> Collection[int]:
         """Return the places of the tasks whose name, or origin, has the text in it, in any case."""

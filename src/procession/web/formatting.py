@@ -3,11 +3,15 @@
 Texts of users are made harmless here; templates escape them as HTML.
 """
 
+import json
 from datetime import UTC, datetime
+from typing import Final
 
 from markupsafe import Markup
 
 from procession._model.text import shown, shown_lines
+
+_LEVELS: Final = {"CRITICAL": "error", "ERROR": "error", "WARNING": "warning"}
 
 
 def plain(text: str, limit: int = 200) -> str:
@@ -35,6 +39,42 @@ def traceback(error: str) -> str:
     'Traceback (most recent call last):'
     """
     return lines(error.partition("\n")[2].lstrip("\n"))
+
+
+def json_text(value: bytes) -> str:
+    r"""Return recorded JSON as text: laid out, if it is short enough to be there as a whole.
+
+    >>> print(json_text(b'{"pages":[1]}'))
+    {
+      "pages": [
+        1
+      ]
+    }
+    >>> json_text(b'["a", "b')
+    '["a", "b…'
+    """
+    try:
+        return lines(json.dumps(json.loads(value), ensure_ascii=False, indent=2))
+    except (ValueError, RecursionError):
+        return lines(value.decode("utf-8", "replace")) + "…"
+
+
+def entries(log: str) -> list[tuple[str, str]]:
+    r"""Return the lines of a log, made harmless, each with the class of its level: "error", "warning" or "".
+
+    >>> entries("2026-11-29T18:52:59.962Z ERROR etl: no rate\nof any day\n")
+    [('error', '2026-11-29T18:52:59.962Z ERROR etl: no rate'), ('', 'of any day')]
+    """
+    return [(_LEVELS.get(line[:60].partition(" ")[2].partition(" ")[0], ""), line) for line in lines(log).split("\n")]
+
+
+def file(path: str) -> str:
+    r"""Return the last part of a path of any system.
+
+    >>> file("/srv/etl/jobs.py"), file(r"C:\\etl\\jobs.py")
+    ('jobs.py', 'jobs.py')
+    """
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
 def count(number: int) -> str:

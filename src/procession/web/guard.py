@@ -44,8 +44,8 @@ HEADERS = {
 class Guard:
     """Refuses what does not come from the user, and gives every answer the headers that browsers obey.
 
-    Whoever has the `key` is the user. `names` are what the server may be called in the Host header. With `any_address`
-    it may be called by any number, which no DNS can make up.
+    A request that has the `key` is the user's. `names` are the names of the server that the Host header may have. With
+    `any_address`, it may have any address in numbers, too, which no DNS can make up.
     """
 
     def __init__(self, app: Starlette, key: str, names: Iterable[str], *, any_address: bool = False) -> None:

@@ -14,7 +14,7 @@ Topic = int | None
 """The key of a run, or `None`: the list of runs."""
 
 PAUSE_S = 0.15
-"""Between two looks at the journal."""
+"""Seconds between two readings of the journal."""
 
 PART = 10
 """Looking takes at most one part in so many of the poller's time."""
@@ -81,7 +81,7 @@ class Live:
             self._forget(topic)
 
     def _forget(self, topic: Topic) -> None:
-        """Let go of a topic that no stream is about."""
+        """Drop a topic that no stream follows."""
         if not self._flags[topic]:
             del self._flags[topic]
             self._stamps.pop(topic, None)

@@ -1,4 +1,4 @@
-"""The key to the page. Whoever has a user on the machine reaches 127.0.0.1; the key stands in one's own terminal.
+"""The key to the page. Every user of the machine reaches 127.0.0.1; the key stands in the owner's terminal.
 
     /run/3?key=… ──303, and a cookie──▶ /run/3 ──the cookie──▶ the page
 
@@ -28,7 +28,7 @@ def new_key() -> str:
 
 
 class Lock:
-    """Lets in whoever has the key: in the address at first, and in a cookie from then on."""
+    """Lets requests in that have the key: in the address at first, and in a cookie from then on."""
 
     def __init__(self, key: str) -> None:
         self._key = key.encode()

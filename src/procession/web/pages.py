@@ -1,62 +1,58 @@
 """What each page shows, as the templates take it."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from procession._model.record import WHOLE
 from procession._model.text import counted
-from procession.journal import Mark, Reader, RunInfo, Running, TaskInfo, TaskStatus
+from procession.journal import Mark, Reader, RunInfo, Running
 from procession.journal.latest import Latest
 from procession.web import query_params
 from procession.web.definitions import KEEP, Definition
+from procession.web.failures import failures_of
 from procession.web.graph import graph_of
-from procession.web.query_params import State
-from procession.web.timeline import CELLS, timeline_of
+from procession.web.next_steps import next_step
+from procession.web.tables import SOUGHT, Row, elements_of, row_of, tasks_of
+from procession.web.timeline import CELLS, EXACT, timeline_of
+from procession.web.usual import histories_of, others, usual_of
+from procession.web.waiting import waits_of
 
 RUNS = 50
-TASKS = 100
+CALLS = 500
+"""Calls that tasks made themselves which a page shows, at most."""
 NESTED = 20
 RUNNING = 40
 """Rows of a page, at most."""
 
+COUNTED = 20_000
+"""Up to how many tasks are counted each time a run is shown; with more, the run itself reports how far it is."""
+
+APART = 8
+"""Failed tasks, at most, that the graph shows one by one, however many look like them."""
+
+VALUE = 5_000
+"""Bytes of a recorded value, at most, that are shown."""
+
 _FEW = 8
-_SOUGHT = 400
-"""Places that a query names one by one, at most."""
+_NONE_S = 1e-9
+"""No call is shorter, so none is summed up."""
 
 Context = dict[str, Any]
-
-
-class Row(NamedTuple):
-    """A line of the table of tasks."""
-
-    place: int
-    name: str
-    origin: str
-    state: str
-    ended: TaskInfo | None
-    since: float | None
-    """When it began, of one that runs."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A part of a run's tasks, or of the elements of a map; and from which place the parts around it begin."""
-
-    rows: list[Row]
-    begin: int
-    earlier: int | None
-    later: int | None
-    total: int | None = None
 
 
 class Pages:
     """Makes pages of a journal; it keeps no more than what cannot change."""
 
-    def __init__(self) -> None:
+    def __init__(self, where: str) -> None:
+        """`where` is the address of the journal."""
+        self._where: Final = where
         self._definitions: Final = Latest[tuple[int, int], Definition](KEEP)
         self._times: Final = Latest[tuple[int, int, float | None], tuple[float, Context]](NESTED)
 
@@ -71,7 +67,9 @@ class Pages:
         if more:
             found = found[1:] if after is not None else found[:-1]
         counts = reader.counts()
+        first = before is None and after is None and status is None and not text
         return {
+            "histories": histories_of(reader, process) if first and found else [],
             "found": found,
             "older": found[-1].key if found and (more or after is not None) else None,
             "newer": found[0].key if found and (before is not None or (more and after is not None)) else None,
@@ -86,17 +84,26 @@ class Pages:
         """Return how one run stands, and a part of its tasks."""
         info = reader.run(key)
         definition = self._definition(reader, key, info)
-        state = query_params.state(request)
-        text = query_params.text(request, "q")
-        begin = query_params.number(request, "from") or 0
+        wanted = query_params.wanted(request)
+        text = wanted.text
         if text.removeprefix("#").isdecimal() and len(text) < query_params.LONGEST_TEXT // 2:
             # Nobody's task is called a number: it is a place.
-            begin, text = min(int(text.removeprefix("#")), max(definition.count - 1, 0)), ""
+            place = min(int(text.removeprefix("#")), max(definition.count - 1, 0))
+            wanted = replace(wanted, begin=place, text="", slowest=False)
         nested = reader.runs(parent=key, limit=NESTED + 1)
         running = _running(reader, key, info)
+        head = self._head(reader, key, info)
+        failed = info.error is not None or (head["done"] is not None and head["done"].failed > 0)
+        table = tasks_of(reader, key, info, definition, wanted, running)
+        inside = reader.calls(key, [row.place for row in table.rows], limit=CALLS)
         return {
-            **self._head(reader, key, info),
-            "table": _tasks(reader, key, info, definition, state, text, begin),
+            **head,
+            "usual": None if head["outer"] else usual_of(reader, key, info),
+            "next": next_step(head["outer"][0].run if head["outer"] else info, self._where),
+            "failures": failures_of(reader, key, info) if failed else None,
+            "table": table,
+            "calls": {task: list(made) for task, made in groupby(inside, attrgetter("task"))},
+            "counts": _counts(reader, key, definition, len(running)),
             "definition": definition,
             "has_graph": definition.count > 0 and reader.has_shape(key),
             "nested": nested[:NESTED],
@@ -104,8 +111,7 @@ class Pages:
             "running": running[:RUNNING],
             "more_running": max(0, len(running) - RUNNING),
             "good": reader.last_good(key) if info.status in ("failed", "cancelled", "interrupted") else None,
-            "state": state,
-            "text": text,
+            "wanted": wanted,
         }
 
     def nested(self, reader: Reader, request: Request, key: int) -> Context:
@@ -128,29 +134,35 @@ class Pages:
         definition = self._definition(reader, key, info)
         if task >= definition.count:
             raise HTTPException(404, f"the run has {counted(definition.count, 'task')}, and none at place {task}")
-        state = query_params.state(request)
+        wanted = query_params.wanted(request)
         is_map = element is None and definition.is_map(task)
         if element is None:
-            row = _row(definition, reader.status(key, info, task))
+            status = reader.status(key, info, task)
+            begun = status.pausing or status.state not in ("waiting", "not started")
+            waits = {} if begun else waits_of(reader, key, info, definition, [task])
+            row = row_of(definition, status, waits.get(task))
         else:
             ended = reader.task(key, task, element)
             if ended is None:
                 raise HTTPException(404, f"task {task} has no record of an element {element}")
-            row = Row(task, ended.name, definition.origin(task), ended.state, ended, None)
-        begin = query_params.number(request, "from") or 0
+            row = Row(task, ended.label or ended.name, definition.origin(task), ended.state, ended, None)
         return {
             **self._head(reader, key, info),
             "row": row,
             "element": element,
-            "elements": _elements(reader, key, task, definition, state, begin) if is_map else None,
+            "elements": elements_of(reader, key, task, definition, wanted) if is_map else None,
+            "value": None if is_map else reader.json_value(key, task, element, VALUE + 1),
             "inside": reader.nested(key, task, element),
-            "state": state,
+            "calls": reader.calls(key, [task], WHOLE if element is None else element, CALLS),
+            "wanted": wanted,
             "count": definition.count,
         }
 
     def graph(self, reader: Reader, key: int, info: RunInfo) -> Context:
         """Return which tasks of a run wait for which, and how they stand."""
-        outline = self._definition(reader, key, info).outline(reader, key)
+        failed = reader.failed_tasks(key, APART + 1)
+        apart = failed if len(failed) <= APART else set[int]()
+        outline = self._definition(reader, key, info).outline(reader, key, apart)
         if outline is None:
             return {"graph": None}
         ends = dict(reader.ends(key))
@@ -160,7 +172,8 @@ class Pages:
             made = (task for node in outline.nodes if node.kind != "task" for task in node.tasks)
             maybe_begun += [task for task in made if task not in ends]
         begun = reader.statuses(key, info, maybe_begun)
-        return {"graph": graph_of(outline, key, ends.items(), begun, over=over)}
+        maps = [node.tasks[0] for node in outline.nodes if node.kind == "map" and ends.get(node.tasks[0])]
+        return {"graph": graph_of(outline, key, ends.items(), begun, reader.elements(key, maps), over=over)}
 
     def time(self, reader: Reader, key: int, info: RunInfo) -> Context:
         """Return where the time of a run went: in proportion to the run, so it is kept for a while."""
@@ -178,8 +191,9 @@ class Pages:
         """Return the differences to another run: by default to the last good one of the same process."""
         info = reader.run(key)
         other = query_params.number(request, "with")
+        head = {**self._head(reader, key, info), "chosen": other is not None}
         other = reader.last_good(key) if other is None else other
-        head = self._head(reader, key, info)
+        head["others"] = [] if head["outer"] else others(reader, key, info)
         if other is None:
             return {**head, "other": None}
         then = reader.run(other)
@@ -217,12 +231,14 @@ class Pages:
         shares = reader.shares(key, maps=definition.maps, since=since)
         going = [_going(one, reader.now) for one in _running(reader, key, info)]
         if not shares and not going:
-            return {"shares": [], "timeline": None}
+            return {"shares": [], "drawn": None}
         times = [(one.begin, one.end) for one in shares] + [(one.begin, one.end) for one in going]
         begin, end = min(begin for begin, _ in times), max(end for _, end in times)
-        cell = max(end - begin, 1e-6) / CELLS
-        marks = reader.marks(key, maps=definition.maps, begin=begin, cell=cell)
-        return {"shares": shares, "timeline": timeline_of([*marks, *going], begin, end)}
+        shape = definition.shape(reader, key) if reader.ended(key) <= EXACT else None
+        cell = _NONE_S if shape else max(end - begin, 1e-6) / CELLS
+        marks = [*reader.marks(key, maps=definition.maps, begin=begin, cell=cell, labels=definition.labels), *going]
+        status = "cancelled" if info.status == "interrupted" else info.status
+        return {"shares": shares, "drawn": timeline_of(marks, begin, end, key, shape=shape, status=status)}
 
 
 class Done(NamedTuple):
@@ -233,88 +249,44 @@ class Done(NamedTuple):
     total: int
 
 
-_COUNTED = 20_000
-"""Tasks that are counted each time a run is looked at, at most; of more, the run itself says how far it is."""
-
-
 def _done(reader: Reader, key: int, info: RunInfo) -> Done | None:
     """Return how far a run has come. It says so itself once a second; counting is up to date."""
     told = info.progress
-    if told is None or info.status != "running" or told.total > _COUNTED:
+    if told is None or info.status != "running" or told.total > COUNTED:
         return None if told is None else Done(*told)
     return Done(min(max(told.ended, reader.ended(key)), told.total), told.failed, told.total)
 
 
-def _tasks(
-    reader: Reader,
-    key: int,
-    info: RunInfo,
-    definition: Definition,
-    state: State | None,
-    text: str,
-    begin: int,
-) -> Table:
-    begin = min(begin, definition.count)
-
-    def rows(statuses: Sequence[TaskStatus]) -> list[Row]:
-        return [_row(definition, one) for one in statuses]
-
-    if text:
-        places = list(definition.matching(text))
-        shown = [place for place in places if place >= begin]
-        if state is None:
-            before = [place for place in places if place < begin][-TASKS:]
-            later = shown[TASKS] if len(shown) > TASKS else None
-            statuses = reader.statuses(key, info, shown[:TASKS])
-            return Table(rows(statuses), begin, before[0] if before else None, later, len(places))
-        if len(places) <= _SOUGHT:
-            found = reader.tasks(key, state=state, among=places, limit=_SOUGHT) if places else []
-            return Table(rows(reader.statuses_of(key, info, found)), 0, None, None)
-    if state is None:
-        end = min(begin + TASKS, definition.count)
-        earlier = max(0, begin - TASKS) if begin else None
-        later = end if end < definition.count else None
-        statuses = reader.statuses(key, info, range(begin, end))
-        return Table(rows(statuses), begin, earlier, later, definition.count)
-    found = reader.tasks(key, state=state, text=text, begin=begin, limit=TASKS + 1)
-    earlier = reader.earlier(key, state=state, text=text, begin=begin, limit=TASKS) if begin else None
-    later = found[TASKS].task if len(found) > TASKS else None
-    return Table(rows(reader.statuses_of(key, info, found[:TASKS])), begin, earlier, later)
-
-
-def _elements(
-    reader: Reader,
-    key: int,
-    task: int,
-    definition: Definition,
-    state: State | None,
-    begin: int,
-) -> Table:
-    found = reader.tasks(key, task=task, state=state, begin=begin, limit=TASKS + 1)
-    rows = [Row(one.element or 0, one.name, definition.origin(task), one.state, one, None) for one in found[:TASKS]]
-    earlier = reader.earlier(key, task=task, state=state, begin=begin, limit=TASKS) if begin else None
-    return Table(rows, begin, earlier, found[TASKS].element if len(found) > TASKS else None)
-
-
-def _row(definition: Definition, one: TaskStatus) -> Row:
-    name = definition.name(one.task) if one.ended is None else one.ended.name
-    return Row(one.task, name, definition.origin(one.task), one.state, one.ended, one.since)
+def _counts(reader: Reader, key: int, definition: Definition, running: int) -> dict[str, int]:
+    """Return how many tasks of a run stand in which state; of a large run, only those that are quickly counted."""
+    if definition.count > COUNTED:
+        return {"all": definition.count, "running": running}
+    ended, failed, retried = reader.count_tasks(key)
+    waiting = max(0, definition.count - ended - running)
+    return {
+        "all": definition.count,
+        "failed": failed,
+        "running": running,
+        "waiting": waiting,
+        "retried": retried,
+        "completed": ended - failed,
+    }
 
 
 def _running(reader: Reader, key: int, info: RunInfo) -> list[Running]:
-    """Return the tasks that run now: those the run reported a moment ago, without those that have ended since."""
-    told = info.running[:_SOUGHT]
+    """Return the running tasks: the tasks that the run reported a moment ago and that have not ended since."""
+    told = info.running[:SOUGHT]
     statuses = reader.statuses(key, info, [one.task for one in told])
     return [one for one, now in zip(told, statuses, strict=True) if now.state == "running"]
 
 
 def _going(one: Running, now: float) -> Mark:
     end = max(now, one.started_at)
-    return Mark(one.worker, 0, 0, 0, one.started_at, end, end - one.started_at, one.task, None, one.name)
+    return Mark(one.worker, 0, 0, 0, one.started_at, end, end - one.started_at, one.task, None, one.label or one.name)
 
 
 def _changes(then: Definition, now: Definition) -> list[str]:
-    """Say what changed in the definition from then to now, of tasks that changed alike in one line."""
+    """Return lines on what changed in the definition since then; tasks that changed alike share a line."""
     before, after = then.fingerprint, now.fingerprint
     if before == after:
         return []

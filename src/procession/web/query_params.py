@@ -1,17 +1,20 @@
 """The parameters of a request's address, read strictly."""
 
 from collections.abc import Sequence
-from typing import Literal, TypeVar, get_args
+from dataclasses import dataclass
+from typing import Final, Literal, TypeVar, get_args
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from procession.journal import Status
+from procession.journal import Recorded, Status
 
 LONGEST_TEXT = 200
 _DIGITS = 18
 
-State = Literal["completed", "failed"]
+State = Literal["failed", "running", "waiting", "retried", "completed"]
+Order = Literal["slowest"]
+_RECORDED: Final[tuple[Recorded, ...]] = get_args(Recorded)
 
 _Word = TypeVar("_Word")
 
@@ -53,6 +56,33 @@ def state(request: Request) -> State | None:
     """Return the state that listed tasks have to have, `None` for any."""
     known: tuple[State, ...] = get_args(State)
     return _known(request, "state", known)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which tasks, or elements, a table is asked to show."""
+
+    state: State | None
+    """How they stand, `None` for any way."""
+    text: str
+    """What their names contain."""
+    begin: int
+    """The place, or rank, of the first."""
+    slowest: bool
+    """Whether those that took longest come first, instead of those of the lowest place."""
+
+    @property
+    def recorded(self) -> Recorded | None:
+        """The state, if records have it."""
+        return next((known for known in _RECORDED if known == self.state), None)
+
+
+def wanted(request: Request) -> Wanted:
+    """Return which tasks the table of a page is asked to show."""
+    orders: tuple[Order, ...] = get_args(Order)
+    return Wanted(
+        state(request), text(request, "q"), number(request, "from") or 0, bool(_known(request, "order", orders))
+    )
 
 
 def _known(request: Request, name: str, known: Sequence[_Word]) -> _Word | None:

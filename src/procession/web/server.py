@@ -33,9 +33,9 @@ class _Server(uvicorn.Server):
 
 
 def serve(where: str, host: str, port: int, say: Callable[[str], object]) -> None:
-    """Serve the page of a journal until Ctrl-C or SIGTERM. With `port` 0, one that is free is taken.
+    """Serve the page of a journal until Ctrl-C or SIGTERM. With `port` 0, a free port is taken.
 
-    `say` is called with what there is to say to whoever started it.
+    `say` is called with text for the user who started the server.
 
     Raises `JournalError` for a journal that cannot be read (one that is not there yet may come), and `OSError` for an
     address that cannot be listened on.
@@ -52,7 +52,7 @@ def serve(where: str, host: str, port: int, say: Callable[[str], object]) -> Non
         with closing(_listening(host, port)) as listening:
             port = listening.getsockname()[1]
             if host not in LOCAL:
-                say("Whoever has this address sees the runs, and can cancel them; and it travels in the clear.")
+                say("Everyone who has this address sees, cancels and answers the runs; and it travels in the clear.")
             shown, key = f"[{host}]" if ":" in host else host, new_key()
             say(f"Runs of {named}: http://{shown}:{port}/?{PARAMETER}={key} (Ctrl-C ends it)")
             app = application(journal, key, [*LOCAL, host], any_address=host in _EVERYWHERE)
@@ -62,11 +62,11 @@ def serve(where: str, host: str, port: int, say: Callable[[str], object]) -> Non
                 backlog=_AT_ONCE,
                 lifespan="off",
                 ws="none",
-                # Shown by whoever shows logs; and of what strangers send that is no request, nothing is said.
+                # Shown where logs are shown; and of what strangers send that is no request, nothing is said.
                 log_config=None,
                 log_level="error",
                 access_log=False,
-                # Whoever connects is who they say they are: nobody stands in between.
+                # Nothing stands in between: the address of a client is its own.
                 proxy_headers=False,
                 server_header=False,
                 timeout_graceful_shutdown=5,

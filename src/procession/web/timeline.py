@@ -1,37 +1,79 @@
-"""The timeline of a recorded run, drawn from stretches of work that the database has summed up."""
+"""The timeline of a recorded run, and what it says of where the time went."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from markupsafe import Markup
 
+from procession._model.states import RunStatus
 from procession._model.table import lasting
 from procession._model.text import counted
+from procession._plan.shape import Shape
 from procession.journal import Mark
 from procession.pictures.account import Account
-from procession.pictures.schedule import Span
+from procession.pictures.schedule import Span, most_at_once
 from procession.pictures.timeline_svg import part_of_timeline
 
 CELLS = 240
 """Into how many parts time is cut: calls that are shorter than one are summed up by the database."""
 
+EXACT = 5_000
+"""Calls of a run, at most, that are drawn one by one: then it is known which of them held the run up."""
+
 _EXACT_S = 1e-5  # seconds since the epoch are no more exact than that, once they were added up
 
 
-def timeline_of(marks: Iterable[Mark], begin: float, end: float) -> Markup:
-    """Return the picture of what workers did between two times; a mark of no calls is a call that has not ended."""
-    spans = [_span(mark, begin) for mark in marks]
+class Drawn(NamedTuple):
+    """A timeline."""
+
+    wide: Markup
+    narrow: Markup
+    """For a phone."""
+    told: Sequence[str]
+    """Why the run is not faster, in sentences, the verdict last; none where that cannot be known."""
+
+
+def timeline_of(
+    marks: Iterable[Mark],
+    begin: float,
+    end: float,
+    key: int,
+    *,
+    shape: Shape | None = None,
+    status: RunStatus = "running",
+) -> Drawn:
+    """Return the pictures of what workers did between two times in the run of a key.
+
+    A mark of no calls is a call that has not ended. `shape` is given where the marks are single calls.
+    """
+    spans = [_span(mark, begin, shape) for mark in marks]
     calls = sum(span.calls for span in spans if span.state != "running")
     failed = sum(span.failed if span.calls > 1 else span.state == "failed" for span in spans)
-    workers = counted(len({span.worker for span in spans}), "worker")
-    account = Account("", "running", max(end - begin, 1e-9), spans, max_workers=0, exact=_EXACT_S)
-    title = f"Timeline: {counted(calls, 'call')}, {failed:,} failed, by {workers} in {lasting(account.duration)}"
-    return Markup(part_of_timeline(account, title))  # noqa: S704  # what it is made of is escaped there
+    names = {span.worker for span in spans}
+    duration = max(end - begin, 1e-9)
+    stages, needs = (shape.stages, shape.needs) if shape else ((), None)
+    account = Account("", status, duration, spans, max_workers=0, stages=stages, needs=needs, exact=_EXACT_S)
+    by = f"by {counted(len(names), 'worker')} in {lasting(account.duration)}"
+    title = f"Timeline: {counted(calls, 'call')}, {failed:,} failed, {by}"
+
+    def link(span: Span, several: bool) -> str:
+        element = "" if span.element is None or several else f"/{span.element}"
+        return f"/run/{key}/task/{span.index}{element}"
+
+    critical = shape is not None
+    wide, narrow = (part_of_timeline(account, title, link, critical=critical, narrow=one) for one in (False, True))
+    told: list[str] = []
+    if shape and status != "running" and account.begun:
+        # How many workers there were is not recorded. A call that pauses has none, and threads replace each other.
+        workers = min(len(names), most_at_once(account.begun, _EXACT_S))
+        told = Account("", status, duration, spans, max_workers=workers, stages=stages, needs=needs).told[1:]
+    return Drawn(Markup(wide), Markup(narrow), told)  # noqa: S704  # what they are made of is escaped there
 
 
-def _span(mark: Mark, begin: float) -> Span:
+def _span(mark: Mark, begin: float, shape: Shape | None) -> Span:
     return Span(
         mark.task,
-        mark.name,
+        mark.head.label or mark.name,
         "running" if not mark.calls else "failed" if mark.failed == mark.calls else "completed",
         mark.attempts,
         max(0.0, mark.begin - begin),
@@ -41,4 +83,6 @@ def _span(mark: Mark, begin: float) -> Span:
         busy=mark.busy,
         element=mark.element if mark.calls == 1 else None,
         calls=max(1, mark.calls),
+        elements=1 if shape and mark.element is not None else None,
+        failed_attempts=mark.head.failed_attempts,
     )

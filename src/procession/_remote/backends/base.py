@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from procession._remote.wire.batch import Batch, Report
+from procession._remote.wire.packed import Packed
 from procession._remote.wire.result import Result
 
 SETTLED_S = 0.001
@@ -24,7 +25,7 @@ class Recalled(NamedTuple):
     """A batch of which no other call will begin. One may be going on: the batch's arrival says how it ended."""
 
     batch: Batch
-    ended: Sequence[Result | bytes]
+    ended: Sequence[Result | bytes | Packed]
     """How its first calls have ended, as far as their results are here."""
     begun: int
     """How many of its calls have been begun, at most."""
@@ -49,6 +50,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def idle(self) -> bool:
+        """Whether a worker has nothing to do, so that what is sent now begins now."""
+        ...
+
+    @property
     def busy(self) -> bool:
         """Whether there is something to receive sooner or later."""
         ...
@@ -58,14 +64,14 @@ class Backend(Protocol):
         ...
 
     def send(self, batch: Batch, timeout: float | None) -> str:
-        """Have the calls of a batch made; return the name of the worker, as far as it is known.
+        """Send a batch to a worker; return the name of the worker, as far as it is known.
 
         A batch with a timeout has one call, which may take so many seconds.
         """
         ...
 
     def recall(self, late: Collection[Batch]) -> list[Recalled]:
-        """See to it that no other call begins of the batches that are late, nor of those that lie ready behind them.
+        """Keep other calls from beginning in the batches that are late, and in those that lie ready behind them.
 
         Returns the batches of which this is certain by now.
         """
@@ -75,8 +81,12 @@ class Backend(Protocol):
         """Wait up to so many seconds for batches to come back, and return those that have."""
         ...
 
+    def wake(self) -> None:
+        """Make `receive` return soon, now or when it is called next. From any thread."""
+        ...
+
     def halt(self, *, cancelled: bool) -> None:
-        """See to it that no other call begins; with `cancelled`, ask the calls under way to stop."""
+        """Keep other calls from beginning; with `cancelled`, ask the calls under way to stop."""
         ...
 
     def stop(self) -> None:
@@ -88,5 +98,5 @@ class Backend(Protocol):
         ...
 
     def close(self, *, at_once: bool) -> None:
-        """Let go of workers and connections. Batches that are still under way are given up."""
+        """Release workers and connections. Batches that are still under way are abandoned."""
         ...

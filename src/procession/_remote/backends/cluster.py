@@ -19,7 +19,7 @@ from procession._engine.run_state import RunState
 from procession._model.outcome import Away
 from procession._remote.wire.batch import Report
 from procession._remote.wire.result import result_of
-from procession._remote.wire.serialize import Call, by_value, encode_calls
+from procession._remote.wire.serialize import Call, by_value, encode_calls, may_share
 
 SMALL_BYTES = 64 * 1024
 """A value of at most so many bytes comes to the client with the report; a larger one stays on the cluster."""
@@ -41,18 +41,22 @@ def packed(calls: Sequence[Call], *, whole: bool) -> tuple[bytes, list[Away]]:
             taken.append(value)
             return len(taken) - 1
 
-    file = io.BytesIO()
+    def dumped(calls: Sequence[Call]) -> bytes:
+        file = io.BytesIO()
+        Pickler(file, pickle.HIGHEST_PROTOCOL).dump(calls)
+        return file.getvalue()
+
     try:
         if whole and by_value() is not None:
             raise TypeError
-        Pickler(file, pickle.HIGHEST_PROTOCOL).dump(calls)
-        return file.getvalue(), taken
+        parts = [[call] for call in calls] if may_share(calls) else [calls]
+        return pickle.dumps(list(map(dumped, parts)), pickle.HIGHEST_PROTOCOL), taken
     except Exception:
         # By value, or one by one, as for any other executor: that way takes no references to the cluster.
         here = [
             (*call[:5], _fetched(call[5]), {name: _fetched(arg) for name, arg in call[6].items()}) for call in calls
         ]
-        return encode_calls(here, whole=whole), []
+        return pickle.dumps([encode_calls(here, whole=whole)], pickle.HIGHEST_PROTOCOL), []
 
 
 def _fetched(value: Any) -> Any:

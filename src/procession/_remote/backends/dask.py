@@ -1,7 +1,8 @@
 """A backend on a Dask cluster: each batch is one task there, and large values stay where they were made.
 
-send ──submit run_away──▶ Report, kept ──submit told──▶ report ──done callback──▶ queue ──▶ receive
-                               └──submit value_of, for each large value──▶ Future: `Away`
+send ──submit run_away──▶ Report ──done callback──▶ queue ──▶ receive
+                   └────▶ Kept, if a value is large ──submit told──▶ report ──done callback──▶ queue
+                            └──submit value_of, for each large value──▶ Future: `Away`
 halt ──run on every worker──▶ halted
 """
 
@@ -30,7 +31,7 @@ from procession._remote.backends.base import Arrival, Recalled
 from procession._remote.backends.cluster import packed, places_away, refer, small_bytes
 from procession._remote.backends.executor import LocalBackend
 from procession._remote.wire.batch import Batch, BatchOptions, Report
-from procession._remote.worker.cluster_main import run_away, told, value_of
+from procession._remote.worker.cluster_main import Kept, run_away, told, value_of
 from procession._remote.worker.halt_registry import halt, registered
 from procession._remote.worker.run_stub import RunStub
 from procession.errors import ExecutorBrokenError
@@ -52,6 +53,7 @@ class Future(Protocol):
 
     key: str
     status: str
+    type: object
 
     def add_done_callback(self, fn: "Callable[[Future], object]") -> None: ...
     def result(self) -> Any: ...
@@ -81,6 +83,7 @@ class DaskBackend:
 
     kills = False
     ahead = 0
+    idle = True
     within = None
 
     def __init__(self, run_state: RunState, where: object) -> None:
@@ -90,7 +93,8 @@ class DaskBackend:
         self._client = self._connected(where)
         self._small_bytes = small_bytes(run_state)
         self._futures: dict[Future, tuple[Batch, Future]] = {}
-        self._done: SimpleQueue[Future] = SimpleQueue()
+        """What is waited for: the batch that it tells of, and what the batch came to, which is the same at first."""
+        self._done: SimpleQueue[Future | None] = SimpleQueue()
         self._halted = self._cancelled = False
         self._unanswered: float | None = None
         self._lent = False
@@ -139,12 +143,12 @@ class DaskBackend:
         values = [cast("DaskValue", value).future for value in taken]
         try:
             options = tuple(batch.options)  # Dask looks into arguments, and would make a plain tuple of it anyway
-            kept = self._client.submit(_run, self._key, self._waiting, data, options, values, pure=False)
-            report = self._client.submit(told, kept, self._small_bytes, pure=False)
+            made = self._client.submit(
+                _run, self._key, self._waiting, data, options, values, self._small_bytes, pure=False
+            )
         except Exception as error:
             raise self._broken("did not take a task", error) from error
-        self._futures[report] = batch, kept
-        report.add_done_callback(self._done.put)
+        self._expect(made, batch, made)
         return "Dask"
 
     def recall(self, late: Collection[Batch]) -> list[Recalled]:  # noqa: ARG002
@@ -153,7 +157,7 @@ class DaskBackend:
 
     def receive(self, seconds: float) -> list[Arrival]:
         """Wait for batches to come back, at most so long, and return those that have."""
-        reports: list[Future] = []
+        reports: list[Future | None] = []
         try:
             reports.append(self._done.get(timeout=seconds))
             while True:
@@ -163,10 +167,14 @@ class DaskBackend:
         if not reports and self._futures and self._is_lost():
             lost = [self._futures.pop(report) for report in list(self._futures)]
             return [Arrival(batch, None, self._gone()) for batch, _ in lost]
-        return [self._arrived(report) for report in reports if report in self._futures]
+        return [arrival for report in reports if report in self._futures for arrival in self._arrived(report)]
+
+    def wake(self) -> None:
+        """Make `receive` return soon."""
+        self._done.put(None)
 
     def halt(self, *, cancelled: bool) -> None:
-        """See to it that no other call begins, and take back the batches that no worker has."""
+        """Keep other calls from beginning, and take back the batches that no worker has."""
         self._halted, self._cancelled = True, cancelled
         self._unanswered = None if self._took_back() else time.monotonic()
 
@@ -185,7 +193,7 @@ class DaskBackend:
                 holder[place] = value
 
     def close(self, *, at_once: bool) -> None:  # noqa: ARG002
-        """Let go of the cluster, and close what was opened here."""
+        """Disconnect from the cluster, and close what was opened here."""
         if self._futures and not self._is_gone:
             self.halt(cancelled=True)
         self._futures.clear()
@@ -229,7 +237,7 @@ class DaskBackend:
 
         Return whether the scheduler answered.
         """
-        waiting = [(report, kept) for report, (_, kept) in self._futures.items() if report.status == "pending"]
+        waiting = [made for report, (_, made) in self._futures.items() if report.status == "pending"]
         if not waiting:
             return True
         sync, scheduler = self._client.sync, self._client.scheduler
@@ -238,15 +246,14 @@ class DaskBackend:
         try:
             # In this order: a batch that has left the first by the time of its answer is in the second.
             processing = sync(scheduler.processing, callback_timeout=_HALT_S)
-            who_has = sync(scheduler.who_has, keys=[kept.key for _, kept in waiting], callback_timeout=_HALT_S)
+            who_has = sync(scheduler.who_has, keys=[made.key for made in waiting], callback_timeout=_HALT_S)
         except Exception:
             return False
         begun = {key for keys in processing.values() for key in keys}
-        made = {key for key, workers in who_has.items() if workers}
-        for report, kept in waiting:
-            if kept.key not in begun | made:
-                kept.cancel()
-                report.cancel()
+        ended = {key for key, workers in who_has.items() if workers}
+        for made in waiting:
+            if made.key not in begun | ended:
+                made.cancel()
         return True
 
     @property
@@ -264,23 +271,32 @@ class DaskBackend:
             return False
         return self._cancelled and time.monotonic() - self._unanswered > _SILENT_S
 
-    def _arrived(self, told_future: Future) -> Arrival:
-        batch, kept = self._futures.pop(told_future)
-        if told_future.status == "cancelled":
+    def _expect(self, report: Future, batch: Batch, made: Future) -> None:
+        """Wait for a report of a batch."""
+        self._futures[report] = batch, made
+        report.add_done_callback(self._done.put)
+
+    def _arrived(self, report: Future) -> list[Arrival]:
+        """Return the batch that a report tells of; nothing, if the report has yet to be asked for."""
+        batch, made = self._futures.pop(report)
+        if report.status == "cancelled":
             if self._is_gone:
-                return Arrival(batch, None, self._gone())
-            return Arrival(batch, None, None if self._halted else self._broken("cancelled what it was given", None))
-        if told_future.status != "finished":
-            error = told_future.exception()
-            return Arrival(batch, None, self._broken("lost a task", error))
-        report: Report
-        try:
-            report, away = told_future.result()
-        except (Exception, CancelledError) as error:  # the cluster ends just now, and has taken the report along
-            return Arrival(batch, None, self._gone() if self._is_gone else self._broken("lost a report", error))
+                return [Arrival(batch, None, self._gone())]
+            return [Arrival(batch, None, None if self._halted else self._broken("cancelled what it was given", None))]
+        if report.status != "finished":
+            error = report.exception()
+            return [Arrival(batch, None, self._broken("lost a task", error))]
         submit = self._client.submit
-        refer(report, away, lambda place: DaskValue(submit(value_of, kept, place, pure=False)))
-        return Arrival(batch, report, None)
+        try:
+            # A cluster that does not say what it is may have kept it, too.
+            if report is made and made.type is not Report:
+                self._expect(submit(told, made, pure=False, priority=1), batch, made)
+                return []
+            ended, away = (report.result(), ()) if report is made else report.result()
+        except (Exception, CancelledError) as error:  # the cluster ends just now, and has taken the report along
+            return [Arrival(batch, None, self._gone() if self._is_gone else self._broken("lost a report", error))]
+        refer(ended, away, lambda place: DaskValue(submit(value_of, made, place, pure=False)))
+        return [Arrival(batch, ended, None)]
 
     def _gone(self) -> ExecutorBrokenError:
         whys = {
@@ -308,13 +324,16 @@ def hired(where: object, run_state: RunState) -> DaskBackend | LocalBackend:
     return LocalBackend(run_state)
 
 
-def _run(key: str, waiting: tuple[str, ...], data: bytes, options: tuple[Any, ...], values: list[Any]) -> Report:
+def _run(
+    key: str, waiting: tuple[str, ...], data: bytes, options: tuple[Any, ...], values: list[Any], small_bytes: float
+) -> Report | Kept:
     """Make the calls of a batch on Dask, until the run is halted."""
     how = BatchOptions(*options)
     run_stub = RunStub(how.process_name, how.run_id)
     before = WAITING.set(waiting)
     try:
         with registered(run_stub, key):
-            return run_away(data, how, values, run_stub)
+            kept = run_away(data, how, values, small_bytes, run_stub)
+            return kept if kept.away else kept.report
     finally:
         WAITING.reset(before)

@@ -9,6 +9,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
+from procession._engine.latch import Latch
 from procession._engine.run_state import RunState
 from procession._model.text import described, shown, sketch
 from procession._remote.backends.base import SETTLED_S, Arrival, Recalled
@@ -22,13 +23,14 @@ class ExecutorBackend:
 
     kills = False
     ahead = 0
+    idle = True
 
     def __init__(self, executor: Executor, max_workers: int) -> None:
         self._executor = executor
         self.within: object = executor
         self._max_workers = max_workers
         self._futures: dict[Future[Report], Batch] = {}
-        self._done: SimpleQueue[Future[Report]] = SimpleQueue()
+        self._done: SimpleQueue[Future[Report] | None] = SimpleQueue()
         self._halted = False
 
     @property
@@ -52,7 +54,7 @@ class ExecutorBackend:
         return type(self._executor).__name__
 
     def recall(self, late: Collection[Batch]) -> list[Recalled]:
-        """See to it that no other call begins of batches that are late.
+        """Keep other calls from beginning in the batches that are late.
 
         A batch that the executor has not begun is left alone: any of its workers may take it.
         """
@@ -68,14 +70,18 @@ class ExecutorBackend:
 
     def receive(self, seconds: float) -> list[Arrival]:
         """Wait for batches to come back, at most so long, and return those that have."""
-        arrivals: list[Arrival] = []
+        done: list[Future[Report] | None] = []
         try:
-            arrivals.append(self._arrived(self._done.get(timeout=seconds)))
+            done.append(self._done.get(timeout=seconds))
             while True:
-                arrivals.append(self._arrived(self._done.get_nowait()))
+                done.append(self._done.get_nowait())
         except Empty:
             pass
-        return arrivals
+        return [self._arrived(future) for future in done if future is not None]
+
+    def wake(self) -> None:
+        """Make `receive` return soon."""
+        self._done.put(None)
 
     def halt(self, *, cancelled: bool) -> None:  # noqa: ARG002
         """Take back the batches that the executor has not begun."""
@@ -125,7 +131,7 @@ def _let_go(batch: Batch) -> None:
 
 
 def settle_in(executor: Executor) -> None:
-    """Have a pool that forks its workers do so now, before the run has threads.
+    """Make a pool that forks its workers fork them now, before the run has threads.
 
     Such a pool forks all its workers at the first call. A lock that another thread holds at that moment (of the log's
     stream, the terminal or a database) stays locked in the child for ever.
@@ -139,9 +145,17 @@ class LocalBackend(ExecutorBackend):
     """Threads in this process, for tasks whose callable is a `Process`."""
 
     def __init__(self, run_state: RunState) -> None:
-        prefix = f"procession-{shown(run_state.process_name, 40)}-local"
-        super().__init__(ThreadPoolExecutor(run_state.max_workers, thread_name_prefix=prefix), run_state.max_workers)
+        count, prefix = run_state.max_workers, f"procession-{shown(run_state.process_name, 40)}-local"
+        pool, made = ThreadPoolExecutor(count, thread_name_prefix=prefix), Latch()
+        super().__init__(pool, count)
         self.within = None
+        # All threads now, since a pool may count a busy thread as idle later, and then starts none.
+        try:
+            with suppress(RuntimeError):  # the system has no more: those there are do
+                for _ in range(count):
+                    pool.submit(made.wait)
+        finally:
+            made.open()
 
     def close(self, *, at_once: bool) -> None:
         """End the threads."""

@@ -6,6 +6,7 @@ send ──run_away.remote──▶ two references: the report, with small value
 
 import os
 import threading
+import time
 from collections.abc import Collection
 from importlib import import_module
 from typing import Any, cast
@@ -25,6 +26,9 @@ from procession._remote.backends.executor import LocalBackend
 from procession._remote.wire.batch import Batch, BatchOptions, Report
 from procession._remote.worker.cluster_main import run_away, told, value_of
 from procession.errors import ExecutorBrokenError
+
+_SLICE_S = 0.005
+"""How long to wait at a time in a recorded run, in which what was committed may make other calls ready."""
 
 
 class RayValue(Away):
@@ -50,6 +54,7 @@ class RayBackend:
 
     kills = False
     ahead = 0
+    idle = True
     within = None
 
     def __init__(self, run_state: RunState) -> None:
@@ -63,6 +68,8 @@ class RayBackend:
             raise ExecutorBrokenError(f"no Ray could be reached: {described(error)}") from error
         self._submit: Any = ray.remote(num_returns=2)(_run).remote
         self._small_bytes = small_bytes(run_state)
+        wakes = run_state.recorder is not None or run_state.admission is not None
+        self._longest_s = _SLICE_S if wakes else float("inf")
         self._references: dict[Any, tuple[Batch, Any]] = {}
 
     @property
@@ -96,10 +103,16 @@ class RayBackend:
     def receive(self, seconds: float) -> list[Arrival]:
         """Wait for batches to come back, at most so long, and return those that have."""
         waiting = list(self._references)
-        done, _ = ray.wait(waiting, timeout=seconds)
+        if not waiting:
+            time.sleep(min(seconds, self._longest_s))
+            return []
+        done, _ = ray.wait(waiting, timeout=min(seconds, self._longest_s))
         if done:
             done, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
         return [self._arrived(report) for report in done]
+
+    def wake(self) -> None:
+        """Do nothing: Ray cannot be woken, so where a run is recorded or has limits, `receive` never waits for long."""
 
     def halt(self, *, cancelled: bool) -> None:
         """Do nothing: every batch that was sent has been begun."""
@@ -117,7 +130,7 @@ class RayBackend:
             holder[place] = brought[id(value.kept)][value.place]
 
     def close(self, *, at_once: bool) -> None:  # noqa: ARG002
-        """Let go of Ray, and end it if it was started here."""
+        """Disconnect from Ray, and end it if it was started here."""
         self._references.clear()
         if self._opened:
             ray.shutdown()
@@ -156,6 +169,6 @@ def _run(
     data: bytes, options: BatchOptions, small_bytes: float, places: list[int], *kept: list[Any]
 ) -> tuple[tuple[Report, list[int]], list[Any]]:
     """Make the calls of a batch on Ray; return the report with the small values, and the large values."""
-    report = run_away(data, options, [values[place] for values, place in zip(kept, places, strict=True)])
-    short, away = told(report, small_bytes)
-    return (short, away), [value_of(report, place) for place in away]
+    taken = [values[place] for values, place in zip(kept, places, strict=True)]
+    made = run_away(data, options, taken, small_bytes)
+    return told(made), [value_of(made, place) for place in made.away]

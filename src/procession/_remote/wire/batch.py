@@ -5,7 +5,6 @@ Batch(calls) ──────── as it is ──────────▶
      └──pickled──▶ bytes ──▶ Batch(bytes) ──▶ run_batch ──▶ Report ──▶ bytes     other processes
 """
 
-import pickle
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,11 +14,14 @@ from procession._engine.run_state import RunState
 from procession._engine.task_logs import WantedLogs
 from procession._model.text import described
 from procession._remote.wire.crash_file import CrashFile
+from procession._remote.wire.packed import Packed, unpack
 from procession._remote.wire.result import Encode, Result, encode_result
-from procession._remote.wire.serialize import Call, encode_calls
+from procession._remote.wire.serialize import Call, encode_calls, pack_calls
 
 if TYPE_CHECKING:
     from procession._model.log import Log
+    from procession._remote.wire.handed_on import HandedOn
+    from procession._remote.wire.snapshots import Snapshots
 
 
 class BatchOptions(NamedTuple):
@@ -43,6 +45,10 @@ class BatchOptions(NamedTuple):
     """What makes the bytes of a value that the journal keeps, if the worker is to do that."""
     found: tuple[str, bytes] | None = None
     """The path and the token of a crash file that both sides see, if there is one for this batch."""
+    recorded: bool = False
+    """Whether the run has a journal."""
+    allow_changes: bool = False
+    """Whether calls that are other ones than those it has are made."""
 
 
 class Batch:
@@ -50,7 +56,8 @@ class Batch:
 
     In the process that made it, `run_state` is there and the calls are as they were given. In another one they arrive
     as `data`, which `loads` reads. `whole` says that functions go by value. `within` is the executor that makes the
-    calls, if that may be asked to make others that they wait for.
+    calls, if that may be asked to make others that they wait for. With `snapshots`, large parts of the arguments do not
+    travel in it, but as files of `data`.
     """
 
     __slots__ = (
@@ -59,13 +66,16 @@ class Batch:
         "crash_file",
         "data",
         "ended",
+        "handed_on",
         "hung",
         "loads",
         "options",
+        "packed",
         "recalled",
         "run_state",
         "shared",
         "size",
+        "snapshots",
         "travelled",
         "whole",
         "within",
@@ -79,8 +89,8 @@ class Batch:
         *,
         whole: bool = False,
         within: object = None,
-        data: bytes | None = None,
-        loads: Callable[[bytes], Sequence[Call]] = pickle.loads,
+        data: bytes | Packed | None = None,
+        loads: Callable[[Any], Sequence[Call]] = unpack,
     ) -> None:
         self.calls = calls
         self.options = options
@@ -89,11 +99,16 @@ class Batch:
         self.within = within
         self.data = data
         self.loads = loads
+        self.snapshots: Snapshots | None = None
+        self.handed_on: HandedOn | None = None
+        """Values of the run that go on as the bytes in which they came."""
+        self.packed: bytes | Packed = b""
+        """What the calls were sent as, with the files that go behind the message."""
         self.size = 0
-        """How many bytes it took, if it was pickled."""
+        """How many bytes were written for it, if it was pickled."""
         self.hung: threading.Thread | None = None
         """The thread in which a call goes on that was given up at its timeout."""
-        self.ended: list[Result | bytes] = []
+        self.ended: list[Result | bytes | Packed] = []
         self.begun = self.recalled = self.travelled = False
         self.shared = False
         """Whether the sender is to see each end at once, as it may recall the batch: in `ended`, or, if it goes to
@@ -102,8 +117,7 @@ class Batch:
 
     def __reduce__(self) -> tuple[Callable[..., "Batch"], tuple[Any, ...]]:
         # A batch that has arrived may go on to another process, as it came.
-        data = encode_calls(self.calls, whole=self.whole) if self.data is None else self.data
-        self.size = len(data)
+        data = self._packed() if self.data is None else self.data
         self.travelled = True
         if self.shared and self.crash_file is None and len(self.calls) > 1:
             with suppress(OSError):
@@ -113,13 +127,23 @@ class Batch:
             options = options._replace(found=(self.crash_file.path, self.crash_file.token))
         return _arrived, (data, tuple(options))
 
-    def ended_so_far(self) -> tuple[Sequence[Result | bytes], int]:
+    def _packed(self) -> bytes | Packed:
+        calls = self.calls if self.handed_on is None else self.handed_on.within(self.calls, self.snapshots)
+        if self.snapshots is None:
+            data = encode_calls(calls, whole=self.whole)
+            self.size = len(data)
+            return data
+        self.packed, copied = pack_calls(calls, self.snapshots, whole=self.whole)
+        self.size = copied + (self.packed.size if isinstance(self.packed, Packed) else len(self.packed))
+        return self.packed
+
+    def ended_so_far(self) -> tuple[Sequence[Result | bytes | Packed], int]:
         """Return how the first calls have ended, as far as is seen here, and how many have ended in all."""
         seen = list(self.ended) if self.crash_file is None else self.crash_file.read(1, 0)
         return seen[: seen.index(b"")] if b"" in seen else seen, len(seen)
 
 
-def _arrived(data: bytes, options: tuple[Any, ...]) -> Batch:
+def _arrived(data: bytes | Packed, options: tuple[Any, ...]) -> Batch:
     return Batch((), BatchOptions(*options), data=data)
 
 
@@ -131,7 +155,7 @@ class Report:
     def __init__(
         self,
         worker: str,
-        ended: Sequence[Result | bytes],
+        ended: Sequence[Result | bytes | Packed],
         began: float,
         finished: float,
         error: BaseException | None = None,
@@ -151,6 +175,8 @@ class Report:
         """Of a worker that is gone: a call (task and element) and what it had logged."""
 
     def __reduce__(self) -> tuple[type["Report"], tuple[Any, ...]]:
-        ended = [one if isinstance(one, bytes) else encode_result(one, self.encode) for one in self.ended]
-        error = None if self.error is None else RuntimeError(described(self.error))
+        ended = [encode_result(one, self.encode) if isinstance(one, Result) else one for one in self.ended]
+        error = self.error
+        if error is not None:
+            error = (MemoryError if isinstance(error, MemoryError) else RuntimeError)(described(error))
         return Report, (self.worker, ended, self.began, self.finished, error, bool(self.hung))

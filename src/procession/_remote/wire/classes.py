@@ -24,7 +24,7 @@ class AsInWorker:
 
 
 def loads(data: bytes) -> Any:
-    """Return what was pickled by value."""
+    """Return the object that was pickled by value."""
     return _Unpickler(io.BytesIO(data)).load()
 
 

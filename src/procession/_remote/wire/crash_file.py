@@ -65,11 +65,13 @@ class CrashFile:
             elif path != folder:
                 with suppress(OSError):
                     os.unlink(path)  # noqa: PTH108
-            if in_memory is None and isinstance(error, OSError):
+            if not isinstance(error, OSError):
+                raise
+            if in_memory is None:
                 takes = f"a worker takes a temporary file of {_WHOLE:,} bytes, in the folder that TMPDIR names"
-                why = f"{error.strerror}; {takes}"
-                raise OSError(error.errno, why, folder) from error
-            raise
+                raise OSError(error.errno, f"{error.strerror}; {takes}", folder) from error
+            takes = f"a worker takes a file of {_WHOLE:,} bytes in memory, to which limits of files apply (ulimit -f)"
+            raise OSError(error.errno, f"{error.strerror}; {takes}") from error
 
     @classmethod
     def found(cls, path: str, token: bytes) -> "CrashFile | None":
@@ -99,7 +101,7 @@ class CrashFile:
         _HEAD.pack_into(self._map, 0, batch, part, self._used)
 
     def note(self, data: bytes) -> bool:
-        """Note a result; return whether there was room for it."""
+        """Write a result; return whether there was room for it."""
         end = self._used + _LENGTH.size + len(data)
         if end > _SIZE:
             return False
@@ -109,7 +111,7 @@ class CrashFile:
         return True
 
     def recall(self, batch: int) -> None:
-        """See to it that no other call of this batch, nor of those before, begins."""
+        """Keep other calls of this batch, and of those before, from beginning."""
         _LENGTH.pack_into(self._map, _RECALLED, batch)
 
     def is_recalled(self, batch: int) -> bool:

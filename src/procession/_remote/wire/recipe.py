@@ -42,7 +42,7 @@ class Recipe(NamedTuple):
 
 
 def recipe_of(error: BaseException, can_be_sent: Callable[[object], bool]) -> Recipe:
-    """Return what makes an exception again: arguments that cannot be sent are stood for, attributes are left out."""
+    """Return a recipe of an exception, with texts for arguments that cannot be sent, and without attributes."""
     # An `OSError` keeps its filename apart from `args`, an `ImportError` its name: what is built in knows that.
     _, args, *states = cast("tuple[Any, ...]", _base(type(error)).__reduce__(error))
     args = tuple(arg if can_be_sent(arg) else Unsent(_looks(arg)) for arg in args)

@@ -4,7 +4,7 @@ worker                                              coordinator
 Result ──encode_result──▶ bytes ─────────────────▶ result_of ──▶ Result
 
 In a recorded run, the worker makes the bytes of the value that the journal keeps, and they travel inside of those of
-the result: the coordinator records them as they are, and reads them once, for whoever takes the value.
+the result: the coordinator records them as they are, and reads them once, for the tasks that take the value.
 """
 
 import pickle
@@ -13,18 +13,20 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from procession._engine.tracebacks import stripped
 from procession._model.log import Log
 from procession._model.pickled import LIMIT
 from procession._model.text import described, sketch
+from procession._remote.wire.packed import Packed, Packer, pack_bytes, unpack
 from procession._remote.wire.recipe import Recipe, recipe_of
 from procession._remote.wire.serialize import dumps_home, unsendable
 from procession.errors import RemoteError, TransferError
 
 _TEXT_LIMIT = 20_000
 _ADDRESS = re.compile("0x[0-9a-fA-F]+")
+_Data = TypeVar("_Data", bytes, bytes | Packed)
 
 Encode = Callable[[object], bytes]
 """What makes the bytes of a value that a journal keeps, such that `pickle.loads` reads them."""
@@ -58,19 +60,48 @@ result_from: Callable[[tuple[Any, ...]], Result] = partial(tuple.__new__, Result
 
 def encode_result(result: Result, encode: Encode | None) -> bytes:
     """Return a result as bytes. A value that cannot be pickled makes it a failure that says so."""
+    return _encoded(result, encode, _dumps, bytes)
+
+
+def pack_result(result: Result, encode: Encode | None, packer: Packer) -> bytes | Packed:
+    """Return a result as `encode_result` does, with what is large of it in memory."""
+    return _encoded(result, encode, packer, pack_bytes)
+
+
+def _dumps(value: object) -> bytes:
+    return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+
+
+def _encoded(
+    result: Result, encode: Encode | None, dump: Callable[[object], _Data], packed: Callable[[bytes], _Data]
+) -> _Data:
     returned, value, start, end, _, attempt, log, _ = result
     if returned:
         encoded = None if encode is None else _recorded(value, encode)
         sent = (True, value if encoded is None else None, start, end, attempt, log, encoded)
         try:
-            return pickle.dumps(sent, pickle.HIGHEST_PROTOCOL)
+            return dump(sent)
         except Exception:  # noqa: S110  # it goes by value, if it can
             pass
         try:
-            return dumps_home(sent)
+            return packed(dumps_home(sent))
+        except MemoryError:
+            value = MemoryError(
+                f"there was no memory left to send the result, an object of type {type(value).__name__}"
+            )
         except Exception as error:
             value = TransferError(unsendable(f"the result, {sketch(value)},", error))
-    return pickle.dumps((False, _carried(value), start, end, attempt, log, None), pickle.HIGHEST_PROTOCOL)
+    return dump((False, _carried(value), start, end, attempt, log, None))
+
+
+def failure_of(error: BaseException) -> bytes:
+    """Return an exception as bytes, with its traceback as text."""
+    return pickle.dumps(_carried(error), pickle.HIGHEST_PROTOCOL)
+
+
+def error_of(data: bytes | memoryview) -> BaseException:
+    """Return the exception that these bytes of `failure_of` stand for."""
+    return _arrived(pickle.loads(data))  # noqa: S301  # from a worker of ours
 
 
 def _recorded(value: object, encode: Encode) -> bytes | None:
@@ -83,7 +114,7 @@ def _recorded(value: object, encode: Encode) -> bytes | None:
     return None if b"__mp_main__" in data or len(data) > LIMIT else data
 
 
-def result_of(data: Result | bytes, worker: str, shift: float = 0.0) -> Result:
+def result_of(data: Result | bytes | Packed, worker: str, shift: float = 0.0) -> Result:
     """Return a result, as bytes or not, its times moved by `shift` seconds.
 
     A value that cannot be unpickled makes it a failure that says so.
@@ -91,7 +122,7 @@ def result_of(data: Result | bytes, worker: str, shift: float = 0.0) -> Result:
     if isinstance(data, Result):
         return data._replace(start=data.start + shift, end=data.end + shift) if shift else data
     try:
-        returned, value, start, end, attempt, log, encoded = pickle.loads(data)  # noqa: S301  # from a worker of ours
+        returned, value, start, end, attempt, log, encoded = unpack(data)
     except Exception as error:
         now = time.perf_counter()  # when it ended cannot be read, either
         return Result(False, _unreadable(error), now, now, worker)
@@ -142,7 +173,7 @@ def _packed(error: BaseException) -> bytes | None:
 
 
 def _checked(error: BaseException, prepared: Callable[[Any], object], *, worded: bool = False) -> bytes | None:
-    """Return what makes a copy of an exception of the same type, and, if asked for, with the same message."""
+    """Return a recipe that copies an exception of the same type, and, if asked for, with the same message."""
     try:
         data = dumps_home(prepared(error))
         copy = _made(data)

@@ -7,54 +7,70 @@ import io
 import pickle
 from collections.abc import Sequence
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procession._remote.wire.batch import Batch, BatchOptions, Report
-from procession._remote.wire.result import encode_result, result_of
+from procession._remote.wire.result import Result, encode_result, result_of
 from procession._remote.wire.serialize import Call
 from procession._remote.worker.run_calls import run_batch
 from procession._remote.worker.run_stub import RunStub
 
+if TYPE_CHECKING:
+    from procession._remote.wire.packed import Packed
 
-def run_away(data: bytes, options: BatchOptions, values: Sequence[Any], run_stub: RunStub | None = None) -> Report:
-    """Make the calls of a batch, which take some of the values; return how they ended, which stays here."""
+
+class Kept(NamedTuple):
+    """What a batch came to: all of it, for as long as the cluster keeps it, and what the client is told."""
+
+    whole: Report
+    report: Report
+    """The report that goes to the client, with small values in it."""
+    away: list[int]
+    """The places of the large values, which stay."""
+
+
+def run_away(
+    data: bytes, options: BatchOptions, values: Sequence[Any], small_bytes: float, run_stub: RunStub | None = None
+) -> Kept:
+    """Make the calls of a batch, which take some of the values."""
 
     class Unpickler(pickle.Unpickler):
         def persistent_load(self, place: Any) -> Any:
             return values[place]
 
     def loads(data: bytes) -> Sequence[Call]:
-        calls: Sequence[Call] = Unpickler(io.BytesIO(data)).load()
-        return calls
+        return [call for part in pickle.loads(data) for call in Unpickler(io.BytesIO(part)).load()]  # noqa: S301
 
-    return run_batch(Batch((), options, data=data, loads=loads), run_stub)
-
-
-def told(report: Report, small_bytes: float) -> tuple[Report, list[int]]:
-    """Return a report as the client gets it, with small values in it, and the places of the values that stay."""
-    ended: list[bytes] = []
+    whole = run_batch(Batch((), options, data=data, loads=loads), run_stub)
+    ended: list[bytes | Packed] = []
     away: list[int] = []
-    for place, one in enumerate(report.ended):
-        if small_bytes < inf:
-            # As bytes, if the cluster has moved it from the worker that made it.
-            result = result_of(one, report.worker)
-            if result.returned and not _is_small(result.value, small_bytes):
-                away.append(place)
-                ended.append(encode_result(result._replace(value=None), None))
-                continue
-        ended.append(one if isinstance(one, bytes) else encode_result(one, report.encode))
-    return Report(report.worker, ended, report.began, report.finished, report.error, bool(report.hung)), away
+    for place, one in enumerate(whole.ended):
+        result = result_of(one, whole.worker)
+        if result.returned and not _is_small(result.value, small_bytes):
+            away.append(place)
+            ended.append(encode_result(result._replace(value=None), None))
+        else:
+            ended.append(encode_result(one, whole.encode) if isinstance(one, Result) else one)
+    report = Report(whole.worker, ended, whole.began, whole.finished, whole.error, bool(whole.hung))
+    return Kept(whole, report, away)
 
 
-def value_of(report: Report, place: int) -> Any:
+def told(kept: Kept) -> tuple[Report, list[int]]:
+    """Return the report of a batch for the client."""
+    return kept.report, kept.away
+
+
+def value_of(kept: Kept, place: int) -> Any:
     """Return a value that stayed."""
-    result = result_of(report.ended[place], report.worker)
+    result = result_of(kept.whole.ended[place], kept.whole.worker)
     if result.error is not None:  # it could not be read where the cluster has moved it
         raise result.error
     return result.value
 
 
 def _is_small(value: Any, limit: float) -> bool:
+    if limit == inf:
+        return True
     try:
         pickle.Pickler(_Small(limit), pickle.HIGHEST_PROTOCOL).dump(value)
     except _LargeError:

@@ -13,7 +13,7 @@ _AT_WORK: set[tuple[str, RunStub]] = set()
 
 
 def halt(run: str, cancelled: bool) -> None:
-    """See to it that no other call of a run begins here, in batches that are here or still to come.
+    """Keep other calls of a run from beginning here, in batches that are here or still to come.
 
     With `cancelled`, the tasks are asked to stop.
     """

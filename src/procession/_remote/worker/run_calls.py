@@ -19,6 +19,7 @@ from procession._remote.wire.crash_file import CrashFile
 from procession._remote.wire.previous_value import with_previous_value
 from procession._remote.wire.result import Result, encode_result, result_from
 from procession._remote.worker.run_stub import RunStub
+from procession.errors import TaskSuspended
 
 WITHIN: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar("procession_within", default=())
 """The executors one of whose workers waits for the calling code to end."""
@@ -69,6 +70,8 @@ def run_calls(batch: Batch, note: Note, run_stub: RunStub | None = None) -> Base
         run = run_state
     else:
         run = RunStub(batch.options.process_name, batch.options.run_id) if run_stub is None else run_stub
+        run.is_recorded = batch.options.recorded
+        run.allow_changes, run.encodes = batch.options.allow_changes, batch.options.encode is not None
         run.logs = run.kept if wanted_logs is not None and wanted_logs.kept else None
         if wanted_logs is not None and wanted_logs.show is not None:
             wanted_logs.show()  # before modules of the calls are imported, which may log
@@ -142,9 +145,10 @@ def _make_calls(
         end = clock()
         log = logs.take((index, element)) if logs else None
         recalled = note(result_from((returned, value, start, end, worker, attempt, log, None)))
-        failed = not returned and (options.stops or not isinstance(value, Exception))
+        suspended = isinstance(value, TaskSuspended) and not returned
+        failed = not (returned or suspended) and (options.stops or not isinstance(value, Exception))
         value = value if chained and returned else None  # an error would keep this frame
-        if failed or recalled:
+        if failed or recalled or (suspended and options.stops):  # in order, the others wait for the suspended one
             return failed
         start = end
         context = _clean(context, pristine, decimals)
@@ -176,7 +180,7 @@ def _clean(
 
 
 def worker_name(*, here: bool) -> str:
-    """Return what a worker is called: by its thread in the run's own process, else by the process."""
+    """Return the name of the worker: that of its thread in the run's own process, else that of its process."""
     if here:
         return threading.current_thread().name
     return f"{multiprocessing.current_process().name} ({os.getpid()})"

@@ -1,15 +1,22 @@
 """What a task can learn of its run in a process where the run itself is not."""
 
+import os
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
+from procession._engine.call_context import CallContext, CallsWithin
 from procession._engine.latch import Latch
-from procession._model.event import EventName
 from procession._model.log import Logs
 from procession._model.record import WHOLE
 from procession._model.task import MapFunction, name_of
+from procession._model.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from procession._engine.calls_of_run import RunCalls
+    from procession._remote.wire.call_requests import CallLink
 
 
 class RunStub:
@@ -24,6 +31,19 @@ class RunStub:
         self.element = WHOLE
         self.kept = Logs()
         self.logs: Logs | None = None
+        self.verbose = False
+        """Whether somebody is to be told of each start and end."""
+        self.is_recorded = False
+        """Whether the run has a journal."""
+        self.allow_changes = False
+        """Whether calls that are other ones than those it has are made."""
+        self.encodes = False
+        """Whether values become the bytes of the journal here."""
+        self.link: CallLink | None = None
+        """The way to its journal, where there is one from here."""
+        self.max_workers = min(32, (os.cpu_count() or 1) + 4)
+        """How many calls a task makes at once, at most."""
+        self._calls: RunCalls | None = None
         self._cancelled = Latch()
 
     @property
@@ -36,7 +56,7 @@ class RunStub:
         return self._cancelled.is_open
 
     def halt(self, *, cancelled: bool) -> None:
-        """Take note that nothing new may start; with `cancelled`, that tasks, and their runs here, are to stop."""
+        """Halt: nothing new may start; with `cancelled`, tasks, and their runs here, are to stop, too."""
         self.halted = True
         if cancelled:
             self._cancelled.open()
@@ -51,13 +71,47 @@ class RunStub:
         """Wait until the run is cancelled, at most this long; return whether it is."""
         return self._cancelled.wait(seconds)
 
-    def report(
-        self,
-        name: EventName,
-        index: int,
-        attempt: int,
-        duration: float | None,
-        error: BaseException | None = None,
-        element: int | None = None,
-    ) -> None:
+    def moment(self, reading: float) -> float:
+        """Return the seconds since the epoch that a reading of the clock stands for."""
+        return time.time() + reading - time.perf_counter()
+
+    def interrupt(self, error: BaseException) -> None:  # noqa: ARG002 - as for a run
+        """Stop the run, as far as it is here."""
+        self.halt(cancelled=True)
+
+    def calls_of(self, call_context: CallContext) -> CallsWithin:
+        """Return the maker of the calls that the attempt of a call context makes itself."""
+        from procession._engine.calls_of_run import RunCalls  # few tasks need them
+        from procession._engine.recorded_calls import RecordedCalls
+        from procession._remote.wire.call_requests import LinkedRecorder
+
+        if self.is_recorded and self.link is None:
+            raise RuntimeError(
+                f"process {shown(self.process_name)!r}, task {call_context.index} ({shown(self.name(0))}): a call "
+                "cannot be recorded, nor can the task wait, from where it runs, as the journal is out of reach there. "
+                'Tasks that make recorded calls or wait run with executor="threads" or "processes"'
+            )
+        if self._calls is None:
+            recorder = None
+            if self.is_recorded and self.link is not None:
+                recorder = LinkedRecorder(self.link, allow_changes=self.allow_changes, here=self.encodes)
+            self._calls = RunCalls(self, recorder, {}, None, _nothing, self._is_task_of)
+        calls, attempt = call_context.calls, (call_context.index, call_context.element, call_context.attempt)
+        if calls is None or calls.attempt != attempt:
+            calls = call_context.calls = RecordedCalls(self._calls, call_context)
+        return calls
+
+    def _is_task_of(self, _worker: str) -> bool:
+        """Return whether the calling thread is that of the task: in our own worker processes, that is the main one."""
+        return self.link is None or threading.current_thread() is threading.main_thread()
+
+    def wait_halted(self, seconds: float) -> bool:
+        """Wait until nothing new may start, as far as is known here, at most so long; return whether that is so."""
+        return self.halted or self._cancelled.wait(seconds)
+
+    def report(self, *_: object, **__: object) -> None:
         """Do nothing: nobody listens here."""
+
+
+def _nothing(_: object) -> None:
+    pass

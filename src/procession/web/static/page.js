@@ -99,6 +99,10 @@ function fill(old, fresh) {
   }
 }
 
+// What the address leads to stays in sight while parts come in above it, until somebody moves.
+let target = location.hash ? document.getElementById(location.hash.slice(1)) : null;
+for (const moved of ["wheel", "touchstart", "pointerdown", "keydown"]) addEventListener(moved, () => (target = null), { passive: true });
+
 // What takes the server longer comes after the page, and again when there is news of it, but not all the time.
 const shown = new Map();
 function late() {
@@ -117,6 +121,8 @@ async function bring(place) {
   try {
     const fresh = (await fetched(place.dataset.source)).getElementById(place.id);
     if (fresh) fill(place, fresh);
+    if (zoom !== 1) enlarge();
+    if (target && !before.version) target.scrollIntoView();
   } catch {
     // The next change tries again.
   }
@@ -138,6 +144,63 @@ setInterval(() => {
     if (place.textContent !== words) place.textContent = words;
   }
 }, 1000);
+
+// The graph: buttons, or Ctrl and the wheel, make it larger; it is moved by scrolling, or by dragging it.
+let zoom = 1;
+function enlarge() {
+  for (const picture of document.querySelectorAll(".graph-figure svg")) {
+    const { width, height } = picture.viewBox.baseVal;
+    picture.setAttribute("width", Math.round(width * zoom));
+    picture.setAttribute("height", Math.round(height * zoom));
+  }
+}
+function zoomTo(figure, wanted) {
+  const { clientWidth, clientHeight, scrollLeft, scrollTop, firstElementChild: picture } = figure;
+  const before = zoom;
+  const { width, height } = picture.viewBox.baseVal;
+  zoom = wanted === "fit" ? Math.min(clientWidth / width, innerHeight * 0.7 / height, 1) : Math.min(4, Math.max(0.1, zoom * wanted));
+  enlarge();
+  figure.scrollTo(((scrollLeft + clientWidth / 2) * zoom) / before - clientWidth / 2, ((scrollTop + clientHeight / 2) * zoom) / before - clientHeight / 2);
+}
+document.addEventListener("click", ({ target }) => {
+  const wanted = target.dataset?.zoom;
+  if (wanted) zoomTo(target.closest("#graph").querySelector(".graph-figure"), wanted === "fit" ? wanted : Number(wanted));
+});
+document.addEventListener("wheel", (event) => {
+  const figure = event.ctrlKey && event.target.closest?.(".graph-figure");
+  if (!figure) return;
+  event.preventDefault();
+  zoomTo(figure, event.deltaY < 0 ? 1.1 : 1 / 1.1);
+}, { passive: false });
+let held = null;
+document.addEventListener("pointerdown", (event) => {
+  const figure = event.pointerType === "mouse" && event.button === 0 && event.target.closest?.(".graph-figure");
+  if (figure) held = { figure, x: event.clientX, y: event.clientY, moved: false };
+});
+document.addEventListener("pointermove", (event) => {
+  if (!held || !event.buttons) return;
+  held.moved ||= Math.hypot(event.clientX - held.x, event.clientY - held.y) > 4;
+  if (!held.moved) return;
+  held.figure.classList.add("held");
+  held.figure.scrollBy(held.x - event.clientX, held.y - event.clientY);
+  [held.x, held.y] = [event.clientX, event.clientY];
+});
+document.addEventListener("click", (event) => {
+  if (held?.moved) event.preventDefault(); // it was dragged, not chosen
+  held?.figure.classList.remove("held");
+  held = null;
+}, true);
+document.addEventListener("dragstart", (event) => event.target.closest?.(".graph-figure") && event.preventDefault());
+
+// Commands can be copied where a browser lets a page do so.
+document.documentElement.classList.toggle("script", Boolean(navigator.clipboard));
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-copy]");
+  if (!button) return;
+  await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+  button.textContent = "Copied";
+  setTimeout(() => (button.textContent = "Copy"), 2000);
+});
 
 document.addEventListener("change", (event) => {
   if (event.target.id === "process") event.target.form.requestSubmit();

@@ -1,0 +1,179 @@
+"""What a function gets for the streams among its arguments: iterators over the elements of maps that go on."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from procession._engine.call_context import CallContext
+from procession._engine.callbacks import breaks_down
+from procession._engine.latch import SLICE_S, Latch
+from procession._engine.outlets import Feed
+from procession._engine.run_state import RunState
+from procession._engine.streams import WINDOW
+from procession._engine.unfinished import Unfinished, skipped_task
+from procession.errors import TaskCancelled
+
+Lend = Callable[[Callable[[], object]], object]
+"""Makes a call that waits, and has another worker make calls meanwhile."""
+
+
+class Elements:
+    """The elements of a map that are to be handed out, in order."""
+
+    __slots__ = ("_feed", "buffer", "cut", "over")
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self.buffer: deque[tuple[int, Any]] = deque()
+        """Elements that were taken and not handed out."""
+        self.over = False
+        """Whether there are no others."""
+        self.cut = False
+        """Whether the map has failed as a whole, so that elements are missing."""
+
+    def refill(self, wake: Callable[[], object]) -> bool:
+        """Take what is there; return `False` where it has to be waited for: then `wake` is called once it is there."""
+        feed, taker = self._feed, self._feed.taker
+        feed.wake = wake
+        while not self.buffer:
+            elements = feed.take(WINDOW, counted=False)
+            for place, values in elements:
+                if place >= 0:
+                    self.buffer.append((place, values[0]))
+                elif not self.buffer:
+                    feed.note_taken(place)
+                else:
+                    self.buffer.append((place, None))
+            if not elements:
+                self.over = taker.over or taker.closed
+                self.cut = taker.cut
+                return self.over or self.cut
+        return True
+
+    def hand_out(self) -> Any:
+        """Return the next element in the buffer."""
+        place, value = self.buffer.popleft()
+        self._feed.note_taken(place)
+        while self.buffer and self.buffer[0][0] < 0:  # it has failed
+            self._feed.note_taken(self.buffer.popleft()[0])
+        return value
+
+    def bind(self, *, binds: bool) -> None:
+        """Have the map wait for elements to be handed out, or not."""
+        self._feed.bind(binds=binds)
+
+    def close(self) -> None:
+        """Take nothing more."""
+        self.over = True
+        self.buffer.clear()
+        self._feed.close()
+
+
+E = TypeVar("E", bound=Elements)
+
+
+class Inputs(Generic[E]):
+    """The streams of one call of a task: one for each among its arguments, with the index of its map."""
+
+    def __init__(self, run_state: RunState, index: int, streams: Sequence[tuple[int, E]]) -> None:
+        self._run_state = run_state
+        self._index = index
+        self._call_context: CallContext | None = None
+        self._closed = False
+        self.streams = streams
+
+    @property
+    def by_source(self) -> dict[int, Iterator[E]]:
+        """The streams of each map, in order."""
+        return {
+            source: iter([stream for other, stream in self.streams if other == source]) for source, _ in self.streams
+        }
+
+    def begin(self, call_context: CallContext | None) -> None:
+        """Have the maps wait for the call, which begins now."""
+        self._call_context = call_context
+        self.bind()
+
+    def bind(self, but: Elements | None = None, *, binds: bool = True) -> None:
+        """Have the maps, but for one, wait for the call or not: it cannot go on while it waits for that one."""
+        for _, stream in self.streams:
+            if stream is not but:
+                stream.bind(binds=binds)
+
+    @breaks_down
+    def close(self) -> None:
+        """Take nothing more: the call has ended, or was abandoned with a thread that still waits."""
+        self._closed = True
+        for _, stream in self.streams:
+            stream.close()
+
+    def break_down(self, error: BaseException) -> None:
+        """End the run with an error of its own."""
+        self._run_state.break_down_driver(error)
+
+    def check(self) -> None:
+        """Raise if the call cannot have had all elements, or is not to go on."""
+        if any(stream.cut for _, stream in self.streams):
+            raise Unfinished("skipped", skipped_task(self._run_state, self._index))
+
+    @property
+    def begun(self) -> bool:
+        """Whether the call has begun, and may have taken elements."""
+        return self._call_context is not None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the call is to wait for nothing more."""
+        abandoned = self._call_context is not None and self._call_context.abandoned
+        return abandoned or self._closed or self._run_state.ledger.halted
+
+    def check_goes_on(self) -> None:
+        """Raise if the call is to wait for nothing more."""
+        if self.stopped:
+            raise TaskCancelled("the run was stopped before the next element of a stream had ended")
+
+
+class ElementIterator(Elements):
+    """Iterates over the elements, each as soon as it and those before it have ended. A worker lends its place then."""
+
+    __slots__ = ("inputs", "lend")
+
+    inputs: "Inputs[ElementIterator]"
+    lend: Lend
+
+    def __iter__(self) -> "ElementIterator":
+        return self
+
+    def __next__(self) -> Any:
+        while not self.buffer:
+            due = Latch()
+            if not self.refill(due.open):
+                self._wait(due)
+            elif self.over:
+                raise StopIteration
+            elif self.cut:
+                self.inputs.check()
+        return self.hand_out()
+
+    def _wait(self, due: Latch) -> None:
+        inputs = self.inputs
+        inputs.check_goes_on()
+        inputs.bind(self, binds=False)
+        self.lend(partial(self._wait_in_place, due))
+        inputs.check_goes_on()
+        inputs.bind(self)
+
+    def _wait_in_place(self, due: Latch) -> None:
+        while not (due.wait(SLICE_S) or self.inputs.stopped):
+            pass
+
+
+def iterators_of(run_state: RunState, index: int) -> Inputs[ElementIterator]:
+    """Return the streams of a task that is to be called in a thread."""
+    assert run_state.streams is not None
+    iterators = [(source, ElementIterator(feed)) for source, feed in run_state.streams.open(index)]
+    inputs = Inputs(run_state, index, iterators)
+    for _, iterator in iterators:
+        iterator.inputs = inputs
+    return inputs

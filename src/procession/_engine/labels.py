@@ -1,0 +1,71 @@
+"""The labels that name templates give in one run: made when they are shown, or recorded."""
+
+from collections.abc import Iterable
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
+
+from procession._engine.ledger import Ledger
+from procession._model.label import is_template, label_of, signature_of
+from procession._model.record import WHOLE
+from procession._model.task import MapFunction, options_of
+from procession._plan.plan import Plan
+from procession._plan.wiring import bound
+
+if TYPE_CHECKING:
+    from inspect import Signature
+
+
+class Labels:
+    """Makes the labels of tasks whose names are templates, and of the elements of maps of such functions."""
+
+    def __init__(self, plan: Plan, ledger: Ledger, templates: Iterable[int]) -> None:
+        """`templates` are the tasks whose names are templates."""
+        self._plan = plan
+        self._ledger = ledger
+        self._templates = frozenset(templates)
+        self._signatures: dict[int, Signature] = {}  # by the id of the function, which the plan keeps
+        self._noted: dict[tuple[int, int], str] = {}
+
+    def of_task(self, index: int) -> str | None:
+        """Return the label of a task; `None` where it has none, or an argument is not there yet, or no longer."""
+        plan, values = self._plan, self._ledger.values
+        function, args, kwargs = plan.calls[index]
+        if index not in self._templates or isinstance(function, MapFunction):
+            return None
+        if index in plan.needs:
+            for source in plan.needs[index]:
+                if self._ledger.state(source) != "completed" or (isinstance(values, dict) and source not in values):
+                    return None
+            streams = {source: repeat(()) for source in plan.streams.get(index, ())}
+            args, kwargs = bound(args, kwargs, values, streams)
+        return self._label(function, args, kwargs)
+
+    def note(self, index: int, element: int, args: tuple[Any, ...]) -> None:
+        """Keep the label of an element of a map until its call is recorded."""
+        function = self._plan.calls[index][0]
+        if index in self._templates and isinstance(function, MapFunction):
+            label = self._label(function.function, args, {})
+            if label is not None:
+                self._noted[index, element] = label
+
+    def take(self, index: int, element: int) -> str | None:
+        """Return the label of a task, or of an element, which is then forgotten."""
+        return self.of_task(index) if element == WHOLE else self._noted.pop((index, element), None)
+
+    def _label(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        name = options_of(function).name
+        if name is None:
+            return None
+        signature = self._signatures.get(id(function))
+        if signature is None:
+            try:
+                signature = self._signatures[id(function)] = signature_of(function)
+            except (TypeError, ValueError):
+                return None
+        return label_of(name, signature, args, kwargs)
+
+
+def labels_of(plan: Plan, ledger: Ledger) -> Labels | None:
+    """Return what makes the labels of a run; `None` where no name is a template."""
+    templates = [index for index, options in plan.options.items() if is_template(options.name)]
+    return Labels(plan, ledger, templates) if templates else None

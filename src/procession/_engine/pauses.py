@@ -1,0 +1,81 @@
+"""What a stage on threads waits for besides its workers: calls that pause, or that their limits hold back."""
+
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from procession._engine.watcher import Watcher
+
+
+class Pauses:
+    """Counts the calls that pause, and has them made ready again. `resume` is called in a thread that is a daemon.
+
+    `ended` is called with the lock held when one of them has been made ready.
+    """
+
+    def __init__(
+        self,
+        lock: threading.Lock,
+        name: str,
+        resume: Callable[[Callable[[], object]], object],
+        ended: Callable[[], object],
+        break_down: Callable[[BaseException], object],
+    ) -> None:
+        self.count = 0
+        self._lock = lock
+        self._name = name
+        self._resumed = resume
+        self._ended = ended
+        self._break_down = break_down
+        self._watcher: Watcher | None = None
+
+    @property
+    def watcher(self) -> Watcher:
+        """The thread that looks after pauses and timeouts, started when it is first needed."""
+        with self._lock:
+            if self._watcher is None:
+                self._watcher = Watcher(self._name, self._break_down)
+            return self._watcher
+
+    def pause(self, seconds: float, resume: Callable[[], object]) -> None:
+        """Call `resume` after so many seconds, to make a call ready again."""
+        with self._lock:
+            self.count += 1
+        try:
+            self.watcher.at(seconds, partial(self._resume, resume))
+        except BaseException:
+            with self._lock:
+                self.count -= 1
+            raise
+
+    def hold(self, resume: Callable[[], object]) -> Callable[[], object]:
+        """Count a call that is held back; return what calls `resume` to make it ready."""
+        _ = self.watcher
+        wake = partial(self._wake, resume)
+        with self._lock:
+            self.count += 1
+        return wake
+
+    def look(self, then: Callable[[], object]) -> None:
+        """Have something called in the watcher's thread, if a call pauses."""
+        if self.count and self._watcher is not None:
+            self._watcher.at(0.0, then)
+
+    def close(self) -> None:
+        """End the watcher, and let go of the engine: no cycle may stay."""
+        if self._watcher is not None:
+            self._watcher.close()
+        del self._resumed, self._ended, self._break_down
+
+    def _wake(self, resume: Callable[[], object]) -> None:
+        # Threads that are started from a thread that is no daemon, as another run's may be, would be none, either.
+        if threading.current_thread().daemon:
+            self._resume(resume)
+        else:
+            self.watcher.at(0.0, partial(self._resume, resume))
+
+    def _resume(self, resume: Callable[[], object]) -> None:
+        self._resumed(resume)
+        with self._lock:
+            self.count -= 1
+            self._ended()

@@ -1,0 +1,107 @@
+"""Tasks that wait for an answer or until a time: how they are left, and called again while their run goes on.
+
+a task raises TaskSuspended ──suspend──▶ the ledger: others go on as far as they can
+the journal's thread ──wake_ready──▶ what it waits for is there: ready again
+"""
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from procession._engine.commit import Recorder
+from procession._engine.ledger import Ledger
+from procession._model.event import EventName
+from procession._model.task import MapFunction
+from procession._model.text import shown, sketch
+from procession._plan.plan import Plan
+from procession.errors import TaskSuspended
+
+_NAME_LIMIT: Final = 200
+"""Characters of the name of an answer, at most: what every database can index."""
+
+_SHOWN: Final = 5
+"""Suspended tasks that a message names, at most."""
+
+
+class SuspendingRun(Protocol):
+    """The run whose tasks wait."""
+
+    plan: Plan
+    ledger: Ledger
+    recorder: Recorder | None
+    suspended: dict[int, str]
+    attempts: dict[int | tuple[int, int], int]
+
+    def recruit(self, count: int) -> None:
+        """Ask the driver for workers for so many tasks that became ready."""
+        ...
+
+    def report(self, name: EventName, index: int, attempt: int, duration: float | None) -> None:
+        """Tell of something that happened to a task."""
+        ...
+
+
+def suspend(run: SuspendingRun, index: int, signal: TaskSuspended, *, in_order: bool) -> None:
+    """Leave a task that waits: it neither completes nor fails, and whatever does not wait for it goes on."""
+    run.suspended[index] = str(signal)
+    run.ledger.suspend(index, in_order=in_order)
+    run.report("task_suspended", index, run.attempts.get(index, 1), None)
+
+
+def wake_ready(run: SuspendingRun) -> None:
+    """Have tasks called again that were left, and that have to wait no longer. Maps wait for the next execution."""
+    if run.recorder is None or not run.ledger.suspended:
+        return
+    waiting = [index for index in run.ledger.asleep() if not isinstance(run.plan.calls[index][0], MapFunction)]
+    for index in run.recorder.waits.ready(waiting) if waiting else ():
+        if run.ledger.wake(index):
+            run.recruit(1)
+
+
+def waits_in_words(names: Mapping[int, str], suspended: Mapping[int, str]) -> str:
+    """Return what the suspended tasks wait for, as a part of a sentence; `names` are those of the tasks."""
+    said = [f"task {index} ({shown(names[index])}) {suspended[index]}" for index in sorted(suspended)]
+    more = f"; and {len(said) - _SHOWN:,} more" if len(said) > _SHOWN else ""
+    return "; ".join(said[:_SHOWN]) + more
+
+
+def suspended_map(elements: Mapping[int, str]) -> TaskSuspended:
+    """Return the signal of a map of which these elements wait; what for, is said of one of them."""
+    place = min(elements)
+    more = f" (and {len(elements) - 1:,} more)" if len(elements) > 1 else ""
+    return TaskSuspended(f"element {place} {elements[place]}{more}")
+
+
+def check_wait(name: object, timeout: object) -> None:
+    """Raise for what is no name of an answer, or no timeout."""
+    if not isinstance(name, str):
+        raise TypeError(f"wait_for(name) takes the name of an answer, which is a str; got {sketch(name)}")
+    if not name or len(name) > _NAME_LIMIT or not name.isprintable():
+        raise ValueError(
+            f"the name of an answer has 1 to {_NAME_LIMIT} characters, all printable; got {shown(name, 60)!r}"
+        )
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"wait_for(timeout=...) takes a number of seconds, or None; got {sketch(timeout)}")
+    if not 0 < timeout < math.inf:
+        raise ValueError(f"wait_for(timeout=...) takes a finite number of seconds above 0, or None; got {timeout:g}")
+
+
+def until(left: float) -> str:
+    """Return until when a task waits that has so many seconds left, in words; nothing if that is without end."""
+    if left == math.inf:
+        return ""
+    return datetime.fromtimestamp(time.time() + left, UTC).strftime(" until %Y-%m-%d %H:%M:%S UTC")
+
+
+def is_in_loop() -> bool:
+    """Return whether an event loop runs in this thread, which must not be held up."""
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return asyncio is not None and asyncio.get_running_loop() is not None
+    except RuntimeError:
+        return False

@@ -1,0 +1,27 @@
+"""How long a limit has held calls of a run back."""
+
+from typing import NamedTuple
+
+from procession._model.text import shown
+
+
+class HeldBack(NamedTuple):
+    """What one limit has held back in one run."""
+
+    limit: str
+    """Its name."""
+    waiting: int
+    """How many calls it holds back now."""
+    calls: int
+    """How many it has held back so far."""
+    seconds: float
+    """For how long it has held any of them back."""
+
+
+def held_back_by(held: list[HeldBack]) -> str:
+    """Return which limits hold calls back now, in words; "" if none does.
+
+    >>> held_back_by([HeldBack("api", 1200, 3000, 2.5), HeldBack("gpu", 0, 1, 0.5)])
+    '1,200 held back by api'
+    """
+    return ", ".join(f"{one.waiting:,} held back by {shown(one.limit, 40)}" for one in held if one.waiting)

@@ -1,0 +1,105 @@
+"""Name templates of tasks, such as "fetch {url}", and the labels that they give for the arguments of a call."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from procession._model.text import shown, sketch
+
+if TYPE_CHECKING:
+    from inspect import Signature
+
+LABEL_LIMIT: Final = 200
+"""Characters of a label, at most."""
+
+_CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
+
+
+def is_template(name: str | None) -> bool:
+    """Return whether the name of a task is a template: whether it has braces."""
+    return name is not None and ("{" in name or "}" in name)
+
+
+def check_template(name: str) -> None:
+    """Raise `ValueError` for a template with more in its braces than the name of a parameter."""
+    _parts_of(name)
+
+
+def check_parameters(name: str, function: Callable[..., Any]) -> None:
+    """Raise `ValueError` for a template with a name in its braces that no parameter of the function has."""
+    fields = [field for _, field in _parts_of(name) if field is not None]
+    try:
+        known = parameters_of(signature_of(function))
+    except (TypeError, ValueError):  # of some functions written in C, nobody knows
+        known = ()
+    for field in fields:
+        if field not in known:
+            has = f"it takes {', '.join(known)}" if known else "none of its parameters has a name that is known"
+            raise ValueError(f"task(name={sketch(name)}): the function takes no parameter {field!r}: {has}")
+
+
+def parameters_of(signature: "Signature") -> tuple[str, ...]:
+    """Return the names of the parameters that take one value each."""
+    return tuple(
+        name for name, one in signature.parameters.items() if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+    )
+
+
+def signature_of(function: Callable[..., Any]) -> "Signature":
+    """Return the signature of a callable. Raises `TypeError` or `ValueError` where it is not known."""
+    from inspect import signature  # takes long to import, and few names are templates
+
+    return signature(function)
+
+
+def label_of(name: str, signature: "Signature", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+    """Return the label that a template gives for a call, on one line; `None` for arguments that the call refuses.
+
+    >>> def fetch(url, retry=False): ...
+    >>> label_of("fetch {url} {retry}", signature_of(fetch), ("a.org",), {})
+    'fetch a.org False'
+    """
+    try:
+        given = signature.bind(*args, **kwargs)
+    except TypeError:
+        return None
+    given.apply_defaults()
+    parts = (f"{literal}{'' if field is None else _said(given.arguments[field])}" for literal, field in _parts_of(name))
+    text = shown("".join(parts), LABEL_LIMIT)
+    return text if len(text) <= LABEL_LIMIT else f"{text[: LABEL_LIMIT - 1]}…"  # escapes have made it longer
+
+
+def _said(value: object) -> str:
+    """Return a value as text. Only so much of it is made text as may be shown."""
+    try:
+        if isinstance(value, str):
+            return value[:LABEL_LIMIT]
+        if isinstance(value, bytes | bytearray):
+            return repr(value[:LABEL_LIMIT])
+        if type(value) in _CONTAINERS:
+            import reprlib  # as above
+
+            return reprlib.repr(value)
+        return str(value)[:LABEL_LIMIT]
+    except Exception:
+        return sketch(value)
+
+
+def _parts_of(name: str) -> list[tuple[str, str | None]]:
+    """Return the parts of a template: text, and the name of the parameter that follows it, or `None` at the end."""
+    from string import Formatter  # as above
+
+    where = f"task(name={sketch(name)})"
+    try:
+        parts = list(Formatter().parse(name))
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: a name with braces is a template, and here {error}; write {{{{ and }}}} for braces themselves"
+        ) from None
+    for _, field, spec, conversion in parts:
+        if field is not None and (not field.isidentifier() or spec or conversion):
+            whole = f"{field}{'!' if conversion else ''}{conversion or ''}{':' if spec else ''}{spec or ''}"
+            raise ValueError(
+                f"{where}: in the braces of a template stands the name of a parameter and nothing else, as in "
+                f"'fetch {{url}}'; got {shown(f'{{{whole}}}', 100)!r}. Write {{{{ and }}}} for braces themselves"
+            )
+    return [(literal, field) for literal, field, _, _ in parts]

@@ -1,0 +1,142 @@
+"""What is said at the end of a run: what failed, like failures once, how the run went, and what shows more."""
+
+import os
+import re
+import shlex
+import traceback
+from collections.abc import Iterator
+from heapq import nlargest
+from pathlib import Path
+from typing import Final, cast
+
+from procession import Outcome, Run
+from procession._model.secret import masked
+from procession._model.table import lasting, table
+from procession._model.text import in_a_line, shown
+from procession.cli.demo import demo_target
+from procession.cli.recorded import DEFAULT_JOURNAL
+from procession.cli.terminal import tell
+
+_KINDS: Final = 5
+"""Kinds of failures that are shown, at most."""
+
+_PLACES: Final = 5
+_SLOW: Final = 5
+_HERE: Final = f"{Path(__file__).parents[1]}{os.sep}"
+_DEMO: Final = demo_target().rpartition(":")[0]
+_IMPORT: Final = "<frozen importlib"
+_ELEMENT: Final = re.compile(r", element (\d+), attempt \d+$")
+
+Kind = tuple[str, str, int]
+"""What like failures have in common: their type, and the file and line of the user's code that raised them."""
+
+
+def tell_error(error: BaseException) -> None:
+    """Print the traceback of an error; of the failures that a run has put into a group, one of each kind."""
+    kinds: dict[Kind, list[BaseException]] = {}
+    for failure in _failures(error):
+        kinds.setdefault(_kind(failure), []).append(failure)
+    for alike in list(kinds.values())[:_KINDS]:
+        if len(alike) > 1:
+            tell(f"{type(alike[0]).__name__} × {len(alike):,}, the first of them:")
+        tell(f"{_traceback_of(alike[0])}\n" if len(kinds) > 1 else _traceback_of(alike[0]))
+    if len(kinds) > _KINDS:
+        tell(f"… and {len(kinds) - _KINDS:,} more kinds of failures\n")
+
+
+def tell_end(run: Run, journal: str | None) -> None:
+    """Print how a run went. Of one with failures: these by kind, the slowest tasks, and the command that shows more.
+
+    `journal` is the address of the journal that the run is recorded in, as far as it was passed.
+    """
+    if not run.progress.failed:
+        tell(run.summary())
+        return
+    tell(run.summary(0).partition("\n")[0])
+    outcomes = list(run.outcomes)
+    _tell_kinds(outcomes)
+    ended = [outcome for outcome in outcomes if outcome.duration is not None]
+    if len(ended) > 1:
+        slowest = nlargest(_SLOW, ended, key=lambda outcome: outcome.duration or 0.0)
+        tell(table(("slowest", "state", "took"), map(_row, slowest), right={"took"}))
+    if journal is not None:
+        where = "" if journal == DEFAULT_JOURNAL else f" --journal {shlex.quote(masked(journal))}"
+        tell(f"→ procession show {shlex.quote(run.id)} --failed{where}")
+
+
+def without_ours(error: BaseException) -> traceback.TracebackException:
+    """Return the traceback of an error without the frames of this package, which say nothing of the user's code."""
+    told = traceback.TracebackException(type(error), error, error.__traceback__, compact=True)
+    links: list[traceback.TracebackException | None] = [told]
+    while links:
+        link = links.pop()
+        if link is None:
+            continue
+        theirs = [frame for frame in link.stack if not _is_ours(frame.filename)]
+        if theirs:
+            link.stack[:] = theirs
+        elif link.__notes__:  # of a task, whose code the error did not come from
+            link.stack = None  # type: ignore[assignment]  # the module itself looks for it
+        links += [link.__cause__, link.__context__, *(link.exceptions or ())]
+    return told
+
+
+def _traceback_of(error: BaseException) -> str:
+    return "".join(without_ours(error).format()).rstrip()
+
+
+def _tell_kinds(outcomes: list[Outcome]) -> None:
+    found: dict[Kind, list[tuple[Outcome, BaseException]]] = {}
+    for outcome in outcomes:
+        if outcome.error is not None:
+            for error in _failures(outcome.error):
+                found.setdefault(_kind(error), []).append((outcome, error))
+    for alike in nlargest(_KINDS, found.values(), key=len):
+        places = list(dict.fromkeys(_place(outcome, error) for outcome, error in alike))
+        more = f" and {len(places) - _PLACES:,} more" if len(places) > _PLACES else ""
+        times = f" × {len(alike):,}" if len(alike) > 1 else ""
+        name, colon, said = in_a_line(alike[0][1]).partition(": ")
+        tell(f"{name}{times} in {', '.join(places[:_PLACES])}{more}{colon}{said}")
+    if len(found) > _KINDS:
+        tell(f"… and {len(found) - _KINDS:,} more kinds of failures")
+
+
+def _failures(error: BaseException) -> Iterator[BaseException]:
+    """Yield the failures that an error stands for: of a group that a run has made, those in it."""
+    frame = _frame_of(error)
+    if isinstance(error, BaseExceptionGroup) and frame is None:
+        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from _failures(inner)
+    else:
+        yield error
+
+
+def _kind(error: BaseException) -> Kind:
+    name, frame = type(error).__name__, _frame_of(error)
+    return (name, "", 0) if frame is None else (name, frame.filename, frame.lineno or 0)
+
+
+def _frame_of(error: BaseException) -> traceback.FrameSummary | None:
+    """Return the innermost frame of the user's code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame for frame in reversed(frames) if not _is_ours(frame.filename)), None)
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.startswith((_HERE, _IMPORT)) and filename != _DEMO
+
+
+def _place(outcome: Outcome, error: BaseException) -> str:
+    start = f", task {outcome.index} ("
+    notes = (note for note in getattr(error, "__notes__", ()) if isinstance(note, str) and start in note)
+    element = next((match[1] for note in notes if (match := _ELEMENT.search(note))), None)
+    place = f"task {outcome.index}" if element is None else f"task {outcome.index}.{element}"
+    return f"{place} ({shown(outcome.label or outcome.name, 40)})"
+
+
+def _row(outcome: Outcome) -> tuple[str, ...]:
+    return (
+        f"{outcome.index} {shown(outcome.label or outcome.name, 40)}",
+        outcome.state,
+        lasting(outcome.duration or 0.0),
+    )

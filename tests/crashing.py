@@ -1,0 +1,31 @@
+"""What is called in interpreters that are killed, and a process of it: a module that they import quickly."""
+
+import random
+
+from procession import Process, task
+
+
+def double(number):
+    return number * 2
+
+
+async def double_async(number):
+    return number * 2
+
+
+def chance():
+    return random.random()
+
+
+def small():
+    """A process of everything there is: in order, at once, handles, a map, a nested process, retries."""
+    inner = Process("inner", "parallel", 2)
+    inner.add_task(double, 1)
+    inner.add_task(double, 2)
+    process = Process("small", "hybrid", 2)
+    numbers = process.task(list, range(3))
+    process.add_task(task(retries=1)(double), 4)
+    doubled = process.map(double, numbers)
+    process.add_task(sum, doubled)
+    process.add_task(inner)
+    return process

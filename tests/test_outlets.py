@@ -1,0 +1,164 @@
+"""Who sleeps until elements come, or until there is room, is woken in time: no generated plan waits without end.
+
+Everything happens in one thread here, a step at a time, in an order that is drawn. A map or task that found nothing to
+do does nothing more until it is woken.
+"""
+
+import random
+import threading
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines import maps_in_order, pipelines
+from procession._engine.outlets import Feed, Outlet
+from procession._engine.streams import Source
+
+COUNT = 20
+
+
+def fail(error):
+    raise error
+
+
+class Sleeper:
+    """What has a step to make unless it sleeps, or is over."""
+
+    def __init__(self):
+        self.asleep = False
+        self.over = False
+
+    def wake(self):
+        self.asleep = False
+
+
+class Map(Sleeper):
+    """Draws elements as long as there is room; its calls end when they are told to."""
+
+    def __init__(self, outlet, feed):
+        super().__init__()
+        self.outlet = outlet
+        self.feed = feed
+        self.drawn = 0
+        self.running = []
+        outlet.wake = self.wake
+        if feed is not None:
+            feed.wake = self.wake
+
+    def step(self):
+        """Draw what can be drawn now; fall asleep if that is nothing."""
+        if not self.outlet.source.wanted:
+            self.over = True
+            if self.feed is not None:
+                self.feed.close()
+            return
+        self.asleep = True
+        room = self.outlet.room(self.drawn)
+        if room is not None and room <= 0:
+            return
+        if self.feed is None:
+            places = range(self.drawn, COUNT)[: 3 if room is None else min(room, 3)]
+            self.over = not places
+        else:
+            places = [place for place, _ in self.feed.take(COUNT if room is None else room)]
+            self.over = not places and self.feed.taker.over
+        if places or self.over:
+            self.asleep = False
+            self.drawn += len(places)
+            self.running += places
+            self.outlet.note_drawn(self.drawn, over=self.over)
+
+    def end(self, place):
+        """Have the call of an element end."""
+        self.running.remove(place)
+        self.outlet.results[place] = place
+        self.outlet.hand_on(place)
+
+
+class Task(Sleeper):
+    """Takes the elements of one stream after the other, or in turn, as the streams of a call are read."""
+
+    def __init__(self, feeds, in_turn, stop):
+        super().__init__()
+        self.in_turn = in_turn
+        self.stop = stop
+        self.feeds = feeds
+        self.taken = [[] for _ in feeds]
+        self.at = 0
+        for feed in feeds:
+            feed.bind()
+
+    def step(self):
+        """Take an element, or fall asleep: then the others of its maps do not wait for this task."""
+        feed = self.feeds[self.at]
+        if len(self.taken[self.at]) == self.stop:
+            self.close()
+            return
+        feed.wake = self.return_to_work
+        elements = feed.take(1, counted=False)
+        if elements:
+            feed.note_taken(elements[0][0])
+            self.taken[self.at].append(elements[0][0])
+            if self.in_turn:
+                self.at = (self.at + 1) % len(self.feeds)
+        elif feed.taker.over:
+            self.at += 1
+            if self.at == len(self.feeds) or self.in_turn:
+                self.close()
+        else:
+            self.asleep = True
+            for other in self.feeds:
+                if other is not feed:
+                    other.bind(binds=False)
+
+    def close(self):
+        self.over = True
+        for feed in self.feeds:
+            feed.close()
+
+    def return_to_work(self):
+        self.asleep = False
+        for feed in self.feeds:
+            feed.bind()
+
+
+def built(plan, window, in_turn):
+    in_order = maps_in_order(plan)
+    lock, stages, outlets = threading.Lock(), [], {}
+    for place, (taken, is_map, stop) in enumerate(plan):
+        if is_map:
+            outlets[place] = Outlet(lock, Source(window, kept=False, in_order=place in in_order), fail)
+            columns = [outlets[index] for index in taken]
+            feed = Feed(lock, columns, ordered=False, binds=True, own=outlets[place]) if taken else None
+            stages.append(Map(outlets[place], feed))
+        else:
+            feeds = [Feed(lock, (outlets[index],), ordered=True, binds=True) for index in taken]
+            stages.append(Task(feeds, in_turn, stop))
+    return stages
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    pipelines(streams=2),
+    st.sampled_from([1, 2, 5, 64]),
+    st.sets(st.integers(0, COUNT - 1)),
+    st.booleans(),
+    st.integers(),
+)
+def test_whoever_sleeps_is_woken_until_all_is_done(plan, window, slow, in_turn, seed):
+    """However small the window is, and though some elements end only when all others wait."""
+    stages = built(plan, window, in_turn)
+    rng = random.Random(seed)
+    maps = [stage for stage in stages if isinstance(stage, Map)]
+    while not all(stage.over for stage in stages) or any(each.running for each in maps):
+        ends = [(each, place) for each in maps for place in each.running]
+        awake = [(stage, None) for stage in stages if not (stage.over or stage.asleep)]
+        steps = [end for end in ends if end[1] not in slow] + awake or ends
+        assert steps, [(type(stage).__name__, stage.over, stage.asleep) for stage in stages]
+        stage, place = rng.choice(steps)
+        stage.step() if place is None else stage.end(place)
+    for stage in stages:
+        if isinstance(stage, Task):
+            count = COUNT if stage.stop is None else stage.stop
+            assert stage.taken[0] == list(range(count))
+            assert all(taken == list(range(len(taken))) for taken in stage.taken)

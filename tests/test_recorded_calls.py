@@ -1,0 +1,686 @@
+"""Calls that a task makes itself: recorded one by one, returned from the record, and refused where they differ."""
+
+import asyncio
+import threading
+
+import pytest
+from sqlalchemy import select
+
+from procession import (
+    DigestError,
+    JournalError,
+    Limit,
+    PlanChangedError,
+    Process,
+    ResultError,
+    RetryAfter,
+    RunCancelledError,
+    TaskTimeoutError,
+    current_task,
+    task,
+)
+from procession.journal import Journal, schema
+from procession.testing import failing_journal, memory_journal
+
+MADE = []
+STATE = {}
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    """Begin with nothing made, and with tasks that fail at their end."""
+    MADE.clear()
+    STATE.clear()
+    STATE["fails"] = True
+
+
+@pytest.fixture
+def journal():
+    with memory_journal() as opened:
+        yield opened
+
+
+def made():
+    found, MADE[:] = list(MADE), []
+    return found
+
+
+def fail():
+    if STATE["fails"]:
+        raise ConnectionError("the task has failed")
+
+
+def double(number):
+    MADE.append(number)
+    return 2 * number
+
+
+async def double_later(number):
+    MADE.append(number)
+    await asyncio.sleep(0)
+    return 2 * number
+
+
+def chain():
+    """Make calls of which each takes the value of the one before."""
+    me = current_task()
+    value = 1
+    for _ in range(4):
+        value = me.call(double, value)
+    fail()
+    return value
+
+
+async def chain_later():
+    me = current_task()
+    value = await me.call(double_later, 1)
+    pair = await asyncio.gather(me.call(double_later, value), me.call(double_later, 10))
+    rest = await me.map(double_later, [5, 6])
+    fail()
+    return [value, *pair, *rest]
+
+
+def at_once():
+    found = current_task().map(double, [1, 2, 3])
+    fail()
+    return found
+
+
+def one(function, **options):
+    process = Process("one", **options)
+    process.add_task(function)
+    return process
+
+
+def gone_on_with(process, journal, **options):
+    """Execute a process whose tasks fail, and again when they do not; return the result, and what was called then."""
+    with pytest.raises((ConnectionError, ExceptionGroup)):
+        process.execute(run_id="a", journal=journal)
+    first = made()
+    STATE["fails"] = False
+    [result] = process.execute(run_id="a", journal=journal, **options)
+    return first, result, made()
+
+
+def recorded(journal, run_id="a"):
+    """Return the calls that tasks of a run have recorded: task, element, call, state."""
+    c = schema.calls.c
+    with journal.reader() as reader:
+        key = reader.key(run_id)
+    with journal.database.reading() as connection:
+        query = select(c.task, c.element, c.call, c.state).where(c.run == key)
+        return [tuple(row) for row in connection.execute(query)]
+
+
+@pytest.mark.parametrize(
+    ("function", "calls", "result"),
+    [(chain, [1, 2, 4, 8], 16), (chain_later, [1, 2, 10, 5, 6], [2, 4, 20, 10, 12]), (at_once, [1, 2, 3], [2, 4, 6])],
+)
+@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+def test_a_call_that_is_recorded_is_not_made_again(function, calls, result, strategy, journal):
+    """The task is called again from its beginning, and what it has called returns what it returned."""
+    first, found, again = gone_on_with(one(function, strategy=strategy, max_workers=3), journal)
+    assert sorted(first) == sorted(calls)
+    assert (found, again) == (result, [])
+
+
+@pytest.mark.parametrize("function", [chain, chain_later, at_once])
+def test_without_a_journal_calls_are_just_made(function):
+    """As often as the task is called."""
+    process = one(task(retries=1)(function), strategy="parallel", max_workers=2)
+    with pytest.raises(ConnectionError):
+        process.execute()
+    first = made()
+    STATE["fails"] = False
+    process.execute()
+    assert sorted(first) == sorted(2 * made())
+
+
+def test_another_attempt_of_a_task_makes_only_calls_that_are_not_recorded(journal):
+    """Its retries are what recorded calls are for in a run that nothing interrupts."""
+
+    @task(retries=2)
+    def flaky():
+        value = current_task().call(double, 1)
+        if current_task().attempt < 3:
+            raise ConnectionError
+        return current_task().call(double, value)
+
+    assert one(flaky).execute(run_id="a", journal=journal) == [4]
+    assert made() == [1, 2]
+
+
+def test_each_element_of_a_map_counts_its_own_calls(journal):
+    """Calls belong to the element that makes them, however many run at once."""
+
+    def element(number):
+        me = current_task()
+        value = me.call(double, me.call(double, number))
+        fail()
+        return value, me.element
+
+    process = Process("map", "parallel", 2, on_error="continue")
+    process.map(element, [1, 10])
+    first, found, again = gone_on_with(process, journal)
+    assert (sorted(first), found, again) == ([1, 2, 10, 20], [(4, 0), (40, 1)], [])
+    assert [row[:3] for row in recorded(journal)] == [(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)]
+
+
+def test_a_process_is_a_call_whose_tasks_are_recorded(journal):
+    """A nested run that was cut off goes on, too."""
+
+    def last(number):
+        fail()
+        return double(number)
+
+    def outer():
+        inner = Process("inner")
+        inner.task(last, inner.task(double, 3))
+        return current_task().call(inner)
+
+    first, found, again = gone_on_with(one(outer), journal)
+    assert (first, found, again) == ([3], [6, 12], [6])
+    assert [run.id for run in journal.runs(within="a")] == ["a/0#0"]
+
+
+def test_a_process_that_a_task_executes_by_itself_in_a_recorded_run_is_refused(journal):
+    """It would not be recorded, and nobody would know."""
+
+    def outer():
+        inner = Process("inner")
+        inner.add_task(len, "abc")
+        return inner.execute()
+
+    with pytest.raises(RuntimeError, match=r"process 'inner' is executed by task 0 .*current_task\(\).call\(process\)"):
+        one(outer).execute(run_id="a", journal=journal)
+    assert one(outer).execute() == [[3]]
+
+
+# What differs
+
+
+@pytest.mark.parametrize("where", ["name", "argument"])
+def test_a_call_that_differs_from_the_recorded_one_is_refused_by_name(where, journal):
+    """And so are all that follow, should the task go on; what had been recorded stays."""
+
+    def changed():
+        me = current_task()
+        me.call(double, 1)
+        try:
+            me.call(abs if where == "name" and not STATE["fails"] else double, 2 if STATE["fails"] else 3)
+        except PlanChangedError:
+            pass
+        me.call(double, 4)
+        fail()
+
+    process = one(changed)
+    with pytest.raises(ConnectionError):
+        process.execute(run_id="a", journal=journal)
+    STATE["fails"] = False
+    said = r"call 1 was double, is abs" if where == "name" else r"call 1 \(double\) has other arguments"
+    with pytest.raises(PlanChangedError, match=said) as caught:
+        process.execute(run_id="a", journal=journal)
+    assert "task 0 (" in str(caught.value)
+    assert made() == [1, 2, 4]
+    STATE["fails"] = True
+    with pytest.raises(ConnectionError):
+        process.execute(run_id="a", journal=journal)
+    assert made() == []
+
+
+def test_with_allow_changes_a_call_that_differs_is_forgotten_with_those_after_it(journal):
+    """Those before it are kept, and from now on what was called instead is recorded."""
+
+    def changed():
+        me = current_task()
+        numbers = [me.call(double, 1), me.call(double, 2 if STATE.get("before", True) else 7), me.call(double, 3)]
+        fail()
+        return numbers
+
+    process = one(changed)
+    with pytest.raises(ConnectionError):
+        process.execute(run_id="a", journal=journal)
+    assert made() == [1, 2, 3]
+    STATE["before"] = False
+    with pytest.raises(ConnectionError):
+        process.execute(run_id="a", journal=journal, allow_changes=True)
+    assert made() == [7, 3]
+    STATE["fails"] = False
+    assert process.execute(run_id="a", journal=journal) == [[2, 14, 6]]
+    assert made() == []
+
+
+def test_a_task_that_is_forgotten_takes_its_calls_with_it(journal):
+    """As it has other arguments, which its calls may have seen otherwise than as their own."""
+
+    def load(number):
+        value = current_task().call(double, 1)
+        fail()
+        return number + value
+
+    def build(number):
+        process = Process("forgotten")
+        process.add_task(load, number)
+        return process
+
+    with pytest.raises(ConnectionError):
+        build(1).execute(run_id="a", journal=journal)
+    STATE["fails"] = False
+    assert build(2).execute(run_id="a", journal=journal, allow_changes=True) == [4]
+    assert made() == [1, 1]
+    assert len(recorded(journal)) == 1
+    journal.delete("a")
+    with journal.database.reading() as connection:
+        assert connection.execute(select(schema.calls)).all() == []
+
+
+def test_two_lambdas_in_one_place_are_told_apart_by_their_code(journal):
+    """A value never belongs to another function, as far as can be told."""
+
+    def swapped():
+        functions = [lambda: MADE.append("one"), lambda: MADE.append("two")]
+        current_task().call(functions[0 if STATE["fails"] else 1])
+        fail()
+
+    process = one(swapped)
+    with pytest.raises(ConnectionError):
+        process.execute(run_id="a", journal=journal)
+    STATE["fails"] = False
+    with pytest.raises(PlanChangedError, match="call 0 "):
+        process.execute(run_id="a", journal=journal)
+    assert made() == ["one"]
+
+
+# Failures
+
+
+def test_the_last_call_is_made_again_if_it_failed(journal):
+    """The task has not gone on from it."""
+
+    def broken(number):
+        MADE.append(number)
+        fail()
+        return number
+
+    def calls():
+        return current_task().call(double, 1) + current_task().call(broken, 2)
+
+    assert gone_on_with(one(calls), journal) == ([1, 2], 4, [2])
+
+
+def test_a_failure_that_the_task_has_gone_on_from_is_raised_again(journal):
+    """What followed was called because of it."""
+
+    def refused(number):
+        MADE.append(number)
+        raise KeyError(number)
+
+    def calls():
+        me = current_task()
+        try:
+            me.call(refused, 1)
+        except KeyError as error:
+            value = me.call(double, error.args[0])
+        fail()
+        return value
+
+    assert gone_on_with(one(calls), journal) == ([1, 1], 2, [])
+
+
+def test_of_calls_at_once_those_that_failed_are_made_again(journal):
+    """The others, which had begun before that was known, are not; the first failure by place is raised."""
+    STATE["both"] = threading.Barrier(2)
+
+    def broken(number):
+        STATE["both"].wait(10)
+        MADE.append(number)
+        if number == 1:
+            fail()
+        return number
+
+    def calls():
+        return current_task().map(broken, [1, 2])
+
+    process = one(calls, max_workers=2, strategy="parallel")
+    with pytest.raises(ConnectionError):
+        process.execute(run_id="a", journal=journal)
+    assert sorted(made()) == [1, 2]
+    STATE["fails"] = False
+    STATE["both"] = threading.Barrier(1)
+    assert process.execute(run_id="a", journal=journal) == [[1, 2]]
+    assert made() == [1]
+
+
+def test_a_value_that_cannot_be_recorded_fails_the_call_by_name(journal):
+    """Before the task can go on with it."""
+
+    def lock():
+        return threading.Lock()
+
+    def calls():
+        return current_task().call(lock)
+
+    with pytest.raises(ResultError, match="_thread.lock") as caught:
+        one(calls).execute(run_id="a", journal=journal)
+    assert any("call 0 (" in note for note in caught.value.__notes__)
+
+
+def test_an_argument_that_cannot_be_compared_is_refused_by_name(journal):
+    """Where a journal is to tell whether it is the same in the next execution."""
+
+    def calls():
+        return current_task().call(str, threading.Lock())
+
+    with pytest.raises(DigestError, match=r"task 0 .*call 0 \(str\), argument 1 is"):
+        one(calls).execute(run_id="a", journal=journal)
+
+
+def test_items_that_have_no_order_are_refused(journal):
+    """A set comes in another order in the next interpreter, and its calls would have other places."""
+    with pytest.raises(DigestError, match=r"task 0 .* is a set"):
+        one(lambda: current_task().map(double, {1, 2})).execute(run_id="a", journal=journal)
+    assert sorted(one(lambda: current_task().map(double, {1, 2})).execute()[0]) == [2, 4]
+
+
+@pytest.mark.parametrize("function", [chain, chain_later, at_once])
+@pytest.mark.parametrize("way", ["once", "unanswered", "for good"])
+def test_a_call_whose_record_cannot_be_written_stops_the_run(function, way, journal):
+    """The task does not go on; executed again, the run makes no call that was recorded."""
+    STATE["fails"] = False
+    whole = one(function, strategy="parallel", max_workers=2).execute()
+    made()
+    for at in range(1, 20):
+        process = one(function, strategy="parallel", max_workers=2)
+        with failing_journal(at, way) as has_failed:
+            try:
+                assert process.execute(run_id=f"{at}", journal=journal) == whole
+            except JournalError:
+                assert has_failed()
+            else:
+                assert not has_failed()
+                break
+        made()
+        before = len(recorded(journal, f"{at}"))
+        assert process.execute(run_id=f"{at}", journal=journal) == whole
+        assert len(made()) == len(recorded(journal, f"{at}")) - before
+    assert at > 4
+
+
+# Options
+
+
+def test_retries_and_timeouts_hold_for_calls(journal):
+    """Each call has its own attempts, and `current_task()` tells which one it is at."""
+    released = STATE["released"] = threading.Event()
+
+    @task(retries=2)
+    def flaky():
+        MADE.append(current_task().attempt)
+        if len(MADE) < 3:
+            raise ConnectionError
+        return len(MADE)
+
+    @task(timeout=0.05, name="slow one")
+    def slow():
+        STATE["released"].wait(20)
+
+    def calls():
+        with pytest.raises(TaskTimeoutError, match=r"call 1 \(slow one\) of process 'one', task 0 .*0.05 s"):
+            current_task().call(slow)
+        return current_task().attempt
+
+    def both():
+        return current_task().call(flaky), calls()
+
+    assert one(both).execute(run_id="a", journal=journal) == [(3, 1)]
+    released.set()
+    assert made() == [1, 2, 3]
+
+
+def test_retries_and_timeouts_hold_for_coroutines(journal):
+    """Which are cancelled when they take too long."""
+
+    @task(retries=1)
+    async def flaky():
+        MADE.append(current_task().attempt)
+        if len(MADE) < 2:
+            raise ConnectionError
+        return len(MADE)
+
+    @task(timeout=0.05)
+    async def slow():
+        try:
+            await asyncio.sleep(20)
+        except asyncio.CancelledError:
+            MADE.append("cancelled")
+            raise
+
+    async def both():
+        found = await current_task().call(flaky)
+        with pytest.raises(TaskTimeoutError, match=r"call 1 \(.*slow\) of process 'one', task 0 "):
+            await current_task().call(slow)
+        return found
+
+    assert one(both).execute(run_id="a", journal=journal) == [2]
+    assert made() == [1, 2, "cancelled"]
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_limit_holds_for_calls_of_all_tasks(later):
+    """Though no task of the run is under it itself; a pause that its service asks for is not a failure."""
+    limit = Limit(f"calls {later}", at_once=2)
+    most, now, lock = 0, 0, threading.Lock()
+
+    def enter(number):
+        nonlocal most, now
+        with lock:
+            now += 1
+            most = max(most, now)
+            MADE.append(number)
+            if MADE.count(3) == 1 and number == 3:
+                now -= 1
+                raise RetryAfter(0.01)
+
+    def leave():
+        nonlocal now
+        with lock:
+            now -= 1
+
+    @task(limit=limit)
+    def limited(number):
+        enter(number)
+        leave()
+        return number
+
+    @task(limit=limit)
+    async def limited_later(number):
+        enter(number)
+        await asyncio.sleep(0.001)
+        leave()
+        return number
+
+    def calls(first):
+        return current_task().map(limited, range(first, first + 4))
+
+    async def calls_later(first):
+        return await current_task().map(limited_later, range(first, first + 4))
+
+    process = Process("limited", "parallel", 4)
+    process.map(calls_later if later else calls, [0, 4, 8])
+    assert process.execute() == [[[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]]
+    assert 1 <= most <= 2
+    assert MADE.count(3) == 2
+
+
+def test_a_limit_that_the_task_itself_is_under_is_refused():
+    """The call would wait until its own task has ended."""
+    limit = Limit("both", at_once=1)
+    inner = task(limit=limit)(double)
+
+    @task(limit=limit)
+    def outer():
+        return current_task().call(inner, 1)
+
+    with pytest.raises(ValueError, match=r"call 0 \(double\) of .* is under Limit\('both'.*so is its task"):
+        one(outer).execute()
+
+
+# Who may call
+
+
+def test_calls_from_another_thread_are_refused(journal):
+    """Their places would depend on which comes first."""
+    caught = []
+
+    def calls():
+        me = current_task()
+
+        def elsewhere():
+            try:
+                me.call(double, 1)
+            except RuntimeError as error:
+                caught.append(str(error))
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+
+    one(calls).execute(run_id="a", journal=journal)
+    assert "from another thread or coroutine than its own" in caught[0]
+    assert "current_task().map" in caught[0]
+
+
+def test_calls_from_another_coroutine_are_refused(journal):
+    """Even if it was begun by the task."""
+
+    async def elsewhere():
+        return await current_task().call(double_later, 1)
+
+    async def calls():
+        await asyncio.create_task(elsewhere())
+
+    with pytest.raises(RuntimeError, match="from another thread or coroutine than its own"):
+        one(calls).execute(run_id="a", journal=journal)
+    assert made() == []
+
+
+def test_a_call_that_makes_a_recorded_call_is_refused():
+    """It would be counted only as long as the call around it is not recorded."""
+
+    def inner():
+        return current_task().call(double, 1)
+
+    def outer():
+        return current_task().call(inner)
+
+    with pytest.raises(
+        RuntimeError, match=r"call 0 \(.*inner\) of process 'one', task 0 .* makes a recorded call itself"
+    ):
+        one(outer).execute()
+
+
+def test_what_is_no_function_is_refused():
+    """At the call."""
+    with pytest.raises(TypeError, match=r"call\(function, ...\) takes a callable; got 'double'"):
+        one(lambda: current_task().call("double")).execute()
+
+
+def test_a_cancelled_task_makes_no_other_call():
+    """It is stopped at the next one, as in `sleep`."""
+
+    def calls():
+        me = current_task()
+        while True:
+            me.call(double, 1)
+            process.last_run.cancel()
+
+    process = one(calls)
+    with pytest.raises(RunCancelledError):
+        process.execute()
+    assert made() == [1]
+
+
+# Keys
+
+
+def test_a_key_is_the_same_in_every_execution_and_unlike_any_other(journal):
+    """For tasks, elements and calls: what a service needs to tell a repeated request."""
+
+    def ask():
+        return current_task().key
+
+    def element(_):
+        me = current_task()
+        found = [me.key, me.call(ask), *me.map(lambda _: current_task().key, [1, 2])]
+        MADE.append(found)
+        fail()
+        return found
+
+    process = Process("keys", "parallel", 2, on_error="continue")
+    process.map(element, [1, 2])
+    with pytest.raises(ExceptionGroup):
+        process.execute(run_id="a", journal=journal)
+    before = sorted(made())
+    STATE["fails"] = False
+    [found] = process.execute(run_id="a", journal=journal)
+    assert sorted(found) == before
+    flat = [key for each in found for key in each]
+    assert len(set(flat)) == 8
+    assert {len(key) for key in flat} == {32}
+    [other] = process.execute(run_id="b", journal=journal)
+    assert not set(flat) & {key for each in other for key in each}
+
+
+def test_every_database_keeps_calls_and_forgets_them(where):
+    """Those that failed are replaced; with other arguments, all from there on are forgotten, and the nested runs."""
+
+    def odd(number):
+        MADE.append(number)
+        fail()
+        return number
+
+    def calls():
+        me = current_task()
+        found = me.map(double, list(range(STATE.get("from", 0), 120)))
+        inner = Process("inner")
+        inner.add_task(double, 200)
+        return len(found), me.call(inner), me.call(odd, 300)
+
+    process = one(calls)
+    with Journal(where) as opened:
+        first, found, again = gone_on_with(process, opened)
+        assert (sorted(first), found, again) == ([*range(120), 200, 300], (120, [400], 300), [300])
+        assert len(recorded(opened)) == 122
+        assert len(opened.runs(within="a")) == 1
+        STATE["fails"] = True
+        with pytest.raises(ConnectionError):
+            process.execute(run_id="b", journal=opened)
+        made()
+        STATE.update({"from": 1, "fails": False})
+        assert process.execute(run_id="b", journal=opened, allow_changes=True) == [(119, [400], 300)]
+        assert sorted(made()) == [*range(1, 120), 200, 300]
+        assert len(recorded(opened, "b")) == 121
+
+
+def test_a_journal_of_its_own_codec_keeps_calls(tmp_path):
+    """Failures that the codec does not take are made again."""
+
+    def odd():
+        if STATE["fails"]:
+            raise KeyError("odd")
+        return "even"
+
+    def both():
+        me = current_task()
+        try:
+            found = me.call(odd)
+        except KeyError:
+            found = "none"
+        me.call(double, 1)
+        fail()
+        return found
+
+    process = one(both)
+    with Journal(tmp_path / "runs.db", codec="json") as journal:
+        assert gone_on_with(process, journal) == ([1], "even", [])
+        assert [row[2:4] for row in recorded(journal)] == [(0, "completed"), (1, "completed")]

@@ -1,0 +1,244 @@
+"""Runs that take longer than they may."""
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+
+from procession import Process, RunCancelledError, RunTimeoutError, TaskTimeoutError, current_task, stream, task
+from procession.journal import Journal
+
+GATE = threading.Event()
+"""What functions wait for that look at nothing."""
+BEGUN = threading.Event()
+CALLED = []
+
+
+@pytest.fixture(autouse=True)
+def _gate():
+    GATE.clear()
+    BEGUN.clear()
+    CALLED.clear()
+    yield
+    GATE.set()  # or its threads would stay
+
+
+def quick(number):
+    CALLED.append(number)
+    return number
+
+
+def hang(number):
+    """Wait for what does not come, in a way that nobody can interrupt."""
+    BEGUN.set()
+    GATE.wait(50)
+    return number
+
+
+def hang_in_process(number):
+    threading.Event().wait(50 * number)
+    return number
+
+
+async def wait_for_ever():
+    try:
+        await asyncio.sleep(50)
+    finally:
+        await asyncio.sleep(0.3)  # longer than threads would have
+        CALLED.append("cleaned up")
+
+
+def states(process):
+    return [outcome.state for outcome in process.last_run.outcomes]
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+@pytest.mark.parametrize("executor", ["threads", "executor"])
+def test_a_run_that_takes_too_long_is_cancelled_and_threads_are_left_behind(executor, strategy):
+    """In order, too, where else the caller's thread would make the call; what had ended is kept."""
+    with ThreadPoolExecutor(2) as pool:
+        where = pool if executor == "executor" else "threads"
+        Process("first", executor=where).execute()  # imports what is needed
+        process = Process("slow", strategy, 2, executor=where)
+        for function in quick, hang, hang, quick:
+            process.add_task(function, 7)
+        with pytest.raises(
+            RunTimeoutError, match=r"process 'slow' took longer than its timeout of 0.3 s, and was canc"
+        ):
+            process.execute(timeout=0.3)
+        assert process.last_run.status == "cancelled"
+        assert process.status == "failed"
+        assert states(process) == ["completed", "cancelled", "cancelled", "cancelled"]
+        assert process.last_run.outcomes[0].value == 7
+        assert not GATE.is_set()
+        GATE.set()
+
+
+def test_worker_processes_are_ended():
+    """As with any other cancel."""
+    process = Process("slow", "parallel", 2, executor="processes")
+    process.add_task(hang_in_process, 1)
+    with pytest.raises(RunTimeoutError):
+        process.execute(timeout=0.3)
+    assert states(process) == ["cancelled"]
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+def test_coroutines_are_cancelled_and_may_clean_up(strategy):
+    """For as long as they like, beside plain functions, which are left behind."""
+    process = Process("slow", strategy, 2)
+    process.add_task(wait_for_ever)
+    process.add_task(hang, 1)
+    with pytest.raises(RunTimeoutError):
+        process.execute(timeout=0.3)
+    assert states(process) == ["cancelled", "cancelled"]
+    assert CALLED == ["cleaned up"]
+
+
+def test_in_the_loop_of_the_caller_it_is_the_same():
+    """The loop goes on."""
+
+    async def main():
+        process = Process("slow", "parallel", 2)
+        process.add_task(wait_for_ever)
+        process.add_task(hang, 1)
+        with pytest.raises(RunTimeoutError):
+            await process.execute_async(timeout=0.3)
+        assert states(process) == ["cancelled", "cancelled"]
+        async with process.start_async(timeout=0.1) as run:
+            with pytest.raises(RunTimeoutError):
+                await run
+
+    asyncio.run(main())
+
+
+def test_a_run_that_was_started_says_so_to_who_waits():
+    """And to who iterates, that nothing else comes."""
+    process = Process("slow", "parallel", 2)
+    process.add_task(hang, 1)
+    run = process.start(timeout=0.2)
+    assert [outcome.state for outcome in run] == ["cancelled"]
+    with pytest.raises(RunTimeoutError):
+        run.result()
+
+
+def test_who_looks_whether_it_is_cancelled_has_a_moment_to_end():
+    """Its thread is not left behind, and ends before the run does."""
+    seen = []
+
+    def polite():
+        try:
+            current_task().sleep(50)
+        finally:
+            seen.append(current_task().cancelled)
+
+    process = Process("slow", "parallel", 2)
+    process.add_task(polite)
+    with pytest.raises(RunTimeoutError):
+        process.execute(timeout=0.2)
+    assert seen == [True]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("procession-slow")]
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+def test_elements_streams_and_pauses_end_with_the_run(strategy):
+    """Whatever they wait for."""
+
+    @task(retries=5, retry_on=ValueError)
+    def fails():
+        raise ValueError("again")
+
+    process = Process("slow", strategy, 4, on_error="continue")
+    numbers = process.map(lambda number: quick(number) if number < 3 else hang(number), range(6))
+    process.task(sum, stream(numbers))
+    process.add_task(task(retries=2)(hang), 1)
+    process.add_task(fails)
+    with pytest.raises(RunTimeoutError):
+        process.execute(timeout=0.3)
+    assert set(states(process)[:3]) <= {"cancelled", "skipped"}
+    assert sorted(CALLED) == [0, 1, 2]
+
+
+def test_a_recorded_run_is_gone_on_with(where):
+    """Nothing that ended is called again, and the threads that were left behind record nothing."""
+
+    def build():
+        process = Process("slow", "parallel", 1)
+        process.add_task(quick, 1)
+        process.map(hang_or_quick, range(4))
+        return process
+
+    with pytest.raises(RunTimeoutError):
+        build().execute(run_id="a", journal=where, timeout=0.5)
+    assert CALLED == [1, 0, 1]
+    with Journal(where) as journal:
+        assert journal.run("a").status == "cancelled"
+        assert [one.element for one in journal.tasks("a", task=1)] == [0, 1]
+    GATE.set()
+    assert build().execute(run_id="a", journal=where, timeout=50) == [1, [0, 1, 2, 3]]
+    assert CALLED == [1, 0, 1, 2, 3]
+
+
+def hang_or_quick(number):
+    if number == 2 and not GATE.is_set():
+        GATE.wait(50)
+        return number
+    return quick(number)
+
+
+def test_a_run_inside_another_ends_with_it():
+    """It is cancelled with the run around it."""
+    inner = Process("inner", "parallel", 1)
+    inner.add_task(lambda: current_task().sleep(50))
+    outer = Process("outer", "parallel", 1)
+    outer.add_task(inner)
+    with pytest.raises(RunTimeoutError, match="process 'outer'"):
+        outer.execute(timeout=0.2)
+    assert inner.last_run.status == "cancelled"
+
+
+def test_a_run_in_time_is_as_ever():
+    """It keeps no thread, and a task's own timeout counts where it comes first."""
+    process = Process("quick", "parallel", 2, on_error="return")
+    process.add_task(quick, 1)
+    process.add_task(task(timeout=0.1)(hang), 1)
+    first, second = process.execute(timeout=50)
+    assert (first, type(second)) == (1, TaskTimeoutError)
+    assert not [thread for thread in threading.enumerate() if thread.name.endswith("-deadline")]
+
+
+def test_who_cancels_first_is_told_of_that():
+    """The deadline then changes nothing."""
+    process = Process("slow", "parallel", 1)
+    process.add_task(hang, 1)
+    run = process.start(timeout=50)
+    assert BEGUN.wait(20)
+    run.cancel()
+    GATE.set()
+    with pytest.raises(RunCancelledError):
+        run.result()
+
+
+@pytest.mark.parametrize("way", ["execute", "start", "execute_async"])
+@pytest.mark.parametrize(
+    ("timeout", "error", "words"),
+    [
+        (0, ValueError, "process 'p': timeout is a finite number of seconds above 0; got 0"),
+        (-1.5, ValueError, "above 0; got -1.5"),
+        (float("nan"), ValueError, "finite number of seconds above 0; got nan"),
+        (float("inf"), ValueError, "finite number of seconds above 0; got inf"),
+        ("1", TypeError, "timeout is a number of seconds, or None; got "),
+        (True, TypeError, "timeout is a number of seconds, or None; got True"),
+    ],
+)
+def test_what_is_no_time_is_refused(way, timeout, error, words):
+    """Before anything is called."""
+    process = Process("p")
+    process.add_task(quick, 1)
+    begin = partial(getattr(process, way), timeout=timeout)
+    with pytest.raises(error, match=words):
+        asyncio.run(begin()) if way == "execute_async" else begin()
+    assert CALLED == []
+    assert process.execute() == [1]

@@ -1,0 +1,129 @@
+"""What may be drawn, taken and let go, decided without threads: no generated plan waits without end."""
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines import maps_in_order, pipelines
+from procession._engine.streams import Source, Taker
+
+COUNT = 20
+
+
+class Stage:
+    """A made-up map or task: it draws, has calls end in any order, takes, and may stop early."""
+
+    def __init__(self, taker, source, stop):
+        self.taker = taker
+        self.source = source
+        self.stop = stop
+        self.running = []
+        self.drawn = []
+        self.taken = []
+
+    @property
+    def is_map(self):
+        return self.source is not None
+
+    @property
+    def over(self):
+        if self.taker is not None:
+            return self.taker.closed
+        return self.source.length is not None
+
+    def steps(self):
+        """Return what this stage could do now."""
+        found = [("end", place) for place in self.running]
+        if self.over:
+            return found
+        if self.taker is None or self.taker.ready or self.taker.over or len(self.taken) == self.stop:
+            room = self.source.room if self.is_map else None
+            if room is None or room > 0 or (self.taker is not None and self.taker.over):
+                found.append(("draw", None))
+        return found
+
+    def do(self, what, place):
+        if what == "end":
+            self.running.remove(place)
+            self.source.end(place)
+        elif self.taker is None:
+            self.draw(len(self.drawn) if len(self.drawn) < COUNT else None)
+        elif self.taker.over or len(self.taken) == self.stop:
+            self.draw(None)
+        else:
+            (place,) = self.taker.take(1)
+            for source in self.taker.sources:
+                source.let_go([place])
+            self.taken.append(place)
+            self.draw(place)
+
+    def draw(self, place):
+        if place is None:
+            if self.taker is not None:
+                self.taker.close()
+            if self.is_map:
+                self.source.length = len(self.drawn)
+        elif self.is_map:
+            self.drawn.append(place)
+            self.source.drawn += 1
+            self.running.append(place)
+            taken = [taker.taken for taker in self.source.takers]
+            assert not taken or len(self.drawn) - min(taken) <= self.source.window
+
+
+def built(plan, window):
+    in_order = maps_in_order(plan)
+    stages = []
+    for place, (taken, is_map, stop) in enumerate(plan):
+        source = Source(window, kept=True, in_order=place in in_order) if is_map else None
+        taker = None
+        if taken:
+            taker = Taker([stages[index].source for index in taken], ordered=not is_map, binds=True, own=source)
+        stages.append(Stage(taker, source, stop))
+    return stages
+
+
+@settings(max_examples=120, deadline=None)
+@given(pipelines(streams=1), st.sampled_from([1, 2, 5, 64]), st.sets(st.integers(0, COUNT - 1)), st.integers())
+def test_there_is_always_something_to_do_until_all_is_done(plan, window, slow, seed):
+    """However small the window is, whoever stops early, and though some elements end only when all others wait."""
+    stages = built(plan, window)
+    rng = random.Random(seed)
+    while not all(stage.over and not stage.running for stage in stages):
+        steps = [(stage, step) for stage in stages for step in stage.steps()]
+        assert steps, [(stage.taken, stage.running, stage.drawn) for stage in stages]
+        quick = [(stage, step) for stage, step in steps if step[0] == "draw" or step[1] not in slow]
+        stage, (what, place) = rng.choice(quick or steps)
+        stage.do(what, place)
+    for stage, (taken, is_map, stop) in zip(stages, plan, strict=True):
+        if taken:
+            expected = list(range(COUNT if stop is None else stop))
+            assert (sorted(stage.taken) if is_map else stage.taken) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 2), min_size=1), st.integers(1, 3))
+def test_a_value_is_let_go_when_the_last_taker_has_it(order, takers):
+    """And not before; what a taker that closes has not taken, it holds no longer."""
+    source = Source(64, kept=False)
+    everyone = [Taker([source], ordered=False, binds=True) for _ in range(takers)]
+    there = set()
+    for place in range(5):
+        there.add(place)
+        assert not source.end(place)
+    holders = {place: takers for place in there}
+    for number in order:
+        taker = everyone[number % takers]
+        places = taker.take(1)
+        for place in places:
+            holders[place] -= 1
+        for place in source.let_go(places):
+            assert holders[place] == 0
+            there.remove(place)
+        assert all(holders[place] for place in there)
+    for taker in everyone:
+        for _, places in taker.close():
+            there.difference_update(places)
+    assert not there
+    assert source.end(5)  # nobody is left to take it
