@@ -312,7 +312,7 @@ class LimitCount:
             wish.places + grant.places,
             wish.reserved + (0.0 if self._rate == inf else grant.cost),
             max(wish.calls - grant.places, 0),
-            wish.cost,
+            max(wish.cost - grant.cost, 0.0),
             wish.first,
             served,
             now,
@@ -336,16 +336,16 @@ def _granted(
     """Return the part of the room that is granted; `mine` says since when this program waits.
 
     Of programs that have waited for long, each gets its part, what is left over those that have waited longest, and the
-    first of them at least what its first call takes: otherwise each would leave that to the others.
+    first of them at least what its first call takes: otherwise each would leave that to the others. Who has just got
+    room leaves them all that they wait for: else who asks sooner again would get part after part of what is theirs.
     """
     places, cost = max(places, 0), max(cost, 0.0)
-    line = sorted([mine, *((user.served, user.token) for user in waiting if user.served < now - _TURN_S)])
-    rank, parts = line.index(mine), len(line)
+    patient = sorted((user.served, user.token, user) for user in waiting if user.served < now - _TURN_S)
+    rank = sum((served, token) < mine for served, token, _ in patient)
+    parts = len(patient) + 1 if mine[0] < now - _TURN_S else 1
     left, spare = places, cost
-    for user in waiting:
-        if (user.served, user.token) not in line:
-            continue
-        ahead = line.index((user.served, user.token))
+    for other, (_, _, user) in enumerate(patient):
+        ahead = other + (other >= rank)
         part = user.calls if places == inf else places // parts + (ahead < places % parts)
         left -= min(user.calls, part)
         share = min(user.cost, cost / parts)
