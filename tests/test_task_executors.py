@@ -192,6 +192,27 @@ def test_a_failure_there_is_one_here(engine, kind):
     assert caught.value.__notes__[-1] == (f"in process 'placed', task {index} (map of pick), element 7, attempt 1")
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_elements_that_come_back_after_a_failure_end_the_run(engine):
+    """They travelled with one that was called while another failed, and were not begun."""
+    held, failed = threading.Event(), threading.Event()
+
+    def pick(number):
+        if number == 60:
+            held.set()
+            failed.wait(WAIT_S)
+            time.sleep(0.001)  # lets the run hear of the failure: else this would test nothing
+        elif held.is_set():
+            failed.set()
+            raise KeyError(number)
+
+    with ThreadPoolExecutor(2) as executor:
+        process = process_on(engine, "parallel", 2)
+        process.map(task(executor=executor)(pick), range(400))
+        with pytest.raises(KeyError):
+            process.execute()
+
+
 @pytest.mark.parametrize("kind", ["workers", "threads"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_failed_elements_are_left_out_of_what_follows(engine, kind):

@@ -421,6 +421,8 @@ class CoroutineMap:
         """Take note that an element will not be called that was held back."""
         self._state.drop()
         self._out -= 1
+        if not self._out:
+            self.look()
 
     # Drawing
 
