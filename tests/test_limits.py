@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from procession import Limit, Process, RetryAfter, task
 from procession._engine.admission import Admission, PutOff
-from procession._engine.gate import NoRoom, gated
+from procession._engine.gate import NotBegun, gated
 
 NAMES = map("limit {}".format, count())
 
@@ -167,7 +167,7 @@ class World:
         made = gated(call.awaited, call.limits, self.admissions[call.run])()
         try:
             made.send(None)
-        except NoRoom:
+        except NotBegun:
             return False
         self.begun.append((self.now, call))
         self.under_way.append(call)

@@ -3,10 +3,12 @@
 import asyncio
 import gc
 import itertools
+import sys
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -72,12 +74,22 @@ KINDS = {
     "coroutines last": (PLAIN, PLAIN, AWAITED),
     "coroutines between": (PLAIN, AWAITED, PLAIN),
 }
+ELSEWHERE = {"on an executor": KINDS["threads"], "on an executor, coroutines last": KINDS["coroutines last"]}
 
 
-@pytest.fixture(params=KINDS)
-def kinds(request):
-    """The functions of a first stage, of a second stage, and of what takes their elements."""
-    return KINDS[request.param]
+@pytest.fixture(params=[*KINDS, *ELSEWHERE])
+def kinds(request, monkeypatch):
+    """The functions of a first stage, of a second stage, and of what takes their elements.
+
+    In the latter kinds, processes have their calls made on an executor: one of threads, as the functions here tell each
+    other what they do.
+    """
+    if request.param in KINDS:
+        yield KINDS[request.param]
+    else:
+        with ThreadPoolExecutor(8) as executor:
+            monkeypatch.setattr(sys.modules[__name__], "Process", partial(Process, executor=executor))
+            yield ELSEWHERE[request.param]
 
 
 def made(kind, function):

@@ -192,6 +192,26 @@ def test_a_failure_there_is_one_here(engine, kind):
     assert caught.value.__notes__[-1] == (f"in process 'placed', task {index} (map of pick), element 7, attempt 1")
 
 
+@pytest.mark.parametrize("options", [{}, {"retries": no_backoff(2)}, {"timeout": 30}], ids=str)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_call_that_was_not_made_has_not_begun(engine, options, comes_true):
+    """It waited in the executor when the run was cancelled, which takes no time then."""
+    free = threading.Event()
+    with ThreadPoolExecutor(1) as executor:
+        try:
+            executor.submit(free.wait)
+            process = process_on(engine, "parallel", 2)
+            process.add_task(task(executor=executor, **options)(where))
+            run = process.start()
+            assert comes_true(executor._work_queue.qsize)
+            run.cancel()
+            with pytest.raises(RunCancelledError):
+                run.result(WAIT_S)
+        finally:
+            free.set()
+    assert (run.outcomes[-1].state, run.outcomes[-1].attempts) == ("cancelled", 0)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_elements_that_come_back_after_a_failure_end_the_run(engine):
     """They travelled with one that was called while another failed, and were not begun."""

@@ -121,12 +121,13 @@ class Execution:
         self._spent = sum(os.times()[:4])
         try:
             # Not where changes are allowed: what follows from a map may hold when that has ended.
-            if executor == "threads" and not allow_changes:
+            if not allow_changes:
                 plan = pipelined(plan, followed)
+            elsewhere, executor = executor, "threads" if plan.outlets else executor  # elements go from map to map here
             if deadline is not None and not ends_workers(executor):
                 plan = bounded(plan, deadline)
             if executor == "threads":
-                plan, self._executors = placed(plan)
+                plan, self._executors = placed(plan, elsewhere)
             self.plan = plan
             self.run_state = RunState(
                 plan,

@@ -2,15 +2,18 @@
 
 import sys
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from procession._engine.run_state import RunState
 from procession._engine.threads import ThreadEngine
-from procession._model.task import MapFunction
+from procession._model.task import PLAIN, Call, MapFunction, is_process
 from procession._model.where import is_dask
+from procession._plan.pipelines import streams_in
 from procession._plan.plan import Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from procession._model.where import ExecutorLike
     from procession._remote.task_executors import TaskExecutors
 
@@ -75,37 +78,50 @@ def _own_threads(run_state: RunState) -> Engine:
     return CoroutineEngine(run_state)
 
 
-def placed(plan: Plan) -> "tuple[Plan, TaskExecutors | None]":
+def placed(plan: Plan, executor: "ExecutorLike" = "threads") -> "tuple[Plan, TaskExecutors | None]":
     """Return a plan whose calls go to the executors that tasks have of their own, and these; `None` for none.
 
+    Those of other tasks go to `executor`, unless they take streams, whose elements come only here, or are processes.
     A plan with coroutines is driven by an event loop, which awaits these calls, too. Raises `RuntimeError` for an
     executor that takes no calls any more.
     """
-    chosen = {index: options for index, options in plan.options.items() if options.executor is not None}
+    chosen: dict[int, ExecutorLike] = {
+        index: options.executor for index, options in plan.options.items() if options.executor is not None
+    }
+    if executor != "threads":
+        chosen |= {
+            index: executor
+            for index, call in enumerate(plan.calls)
+            if index not in chosen and not (is_process(_function_of(call)) or streams_in(call))
+        }
     if not chosen:
         return plan, None
     from procession._engine.placed import PlacedCall, PlacedMap
+    from procession._remote.pending_call import Awaited
     from procession._remote.task_executors import FunctionPlace, TaskExecutors
 
-    call_type = PlacedCall
-    if plan.coroutines:
+    executors, calls, options = TaskExecutors(), list(plan.calls), dict(plan.options)
+    there = {index: place for index in chosen if (place := executors.get(chosen[index])) is not None}
+    coroutines, call_type = plan.coroutines - there.keys(), PlacedCall
+    if coroutines:
         from procession._loop.placed import AwaitedPlacedCall
 
-        call_type = AwaitedPlacedCall
-    executors, calls, options, there = TaskExecutors(), list(plan.calls), dict(plan.options), set[int]()
+        coroutines, call_type = plan.coroutines | there.keys(), AwaitedPlacedCall
     made: dict[tuple[int, int, float | None], PlacedCall] = {}
-    for index, own in chosen.items():
-        assert own.executor is not None
-        executor = executors.get(own.executor)
-        if executor is None:
-            continue
+    for index, place in there.items():
         function, args, kwargs = calls[index]
-        callee = function.function if isinstance(function, MapFunction) else function
-        key = id(callee), id(executor), own.timeout
+        own, callee = options.get(index, PLAIN), _function_of(calls[index])
+        key = id(callee), id(place), own.timeout
         if key not in made:
-            made[key] = call_type(FunctionPlace(executor), callee, own.timeout)
+            called = Awaited(callee) if index in plan.coroutines else callee
+            made[key] = call_type(FunctionPlace(place), called, own.timeout)
         calls[index] = PlacedMap(function, made[key]) if isinstance(function, MapFunction) else made[key], args, kwargs
-        options[index] = own._replace(timeout=None)
-        there.add(index)
-    coroutines = plan.coroutines | there if plan.coroutines else plan.coroutines
+        if own.timeout is not None:
+            options[index] = own._replace(timeout=None)
     return plan._replace(calls=calls, options=options, coroutines=coroutines), executors
+
+
+def _function_of(call: Call) -> "Callable[..., Any]":
+    """Return the function of a task, or that of each element of a map."""
+    function: Callable[..., Any] = call[0]
+    return function.function if isinstance(function, MapFunction) else function

@@ -72,7 +72,7 @@ class Process:
         executor: Where tasks run: `"threads"`; `"processes"` (worker processes, for work that keeps a core busy;
             functions, arguments and results must be picklable); `"dask"`, a Dask client or the address of its
             scheduler; `"ray"`; or any `concurrent.futures.Executor`, which stays the caller's. With any but
-            `"threads"`, tasks in order run there, too.
+            `"threads"`, tasks in order run there, too; those that take `stream(...)` in a stage at once run here.
         journal: Where runs are recorded unless `execute` says otherwise: a path for SQLite, a URL for another database,
             or a `procession.journal.Journal`. `None` records nothing.
         observers: Objects that are told of each event of its runs: see `Observer`.

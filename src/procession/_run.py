@@ -288,8 +288,7 @@ class Run:
         what `result()` raises is raised. To leave the iterator ends nothing but the iteration.
 
         A map whose elements no task takes one by one is to be named in `start(streams=[...])`. Else its elements come
-        when it has ended, as they do on executors other than threads, in stages in order, and with
-        `allow_changes=True`.
+        when it has ended, as they do in stages in order and with `allow_changes=True`.
 
         Args:
             handle: What `Process.map` returned.

@@ -21,7 +21,7 @@ from procession._engine.bucket import Claims
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.decimals import own_decimals
 from procession._engine.elements import ElementIterator, Inputs, Lend, iterators_of
-from procession._engine.gate import NoRoom, gated_calls, passes_gate
+from procession._engine.gate import NotBegun, gated_calls, passes_gate
 from procession._engine.retry import Abandoned, GiveUp, Held, Late, Retry
 from procession._engine.run_deadline import within
 from procession._engine.run_state import RunState
@@ -310,11 +310,12 @@ class TaskCalls:
         """Settle a call that raised: with another attempt, or the end of the task."""
         run_state = self.run_state
         options = run_state.plan.options.get(index, PLAIN)
-        if isinstance(error, NoRoom | PutOff):
+        if isinstance(error, NotBegun | PutOff):
             if isinstance(error, PutOff):
                 self._put_off[index] = Held(b"", error.error, run_state.ledger.starts[index])
             else:
                 run_state.ledger.starts[index] = None
+                self._forget(index)
             self.calls[index] = self._special
             run_state.ledger.put_back(index)
             return

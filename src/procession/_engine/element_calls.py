@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from procession._engine.admission import PutOff, await_admission
 from procession._engine.call_context import CallContext
 from procession._engine.calls import Worker, Workers, watched
-from procession._engine.gate import NoRoom
+from procession._engine.gate import NotBegun
 from procession._engine.map_state import Element, MapState
 from procession._engine.retry import Abandoned, GiveUp, Held, Late, Retry
 from procession._engine.run_deadline import within
@@ -254,7 +254,7 @@ class ElementCalls:
 
     def _is_put_off(self, element: Element, error: BaseException, digest: bytes, start: float) -> bool:
         """Return whether an element is to be called later, as a limit has it."""
-        if isinstance(error, NoRoom):
+        if isinstance(error, NotBegun):
             self.again.appendleft((element, None))
             return True
         if isinstance(error, PutOff):

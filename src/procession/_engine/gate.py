@@ -1,7 +1,7 @@
 """A function behind its limit: while that has room, a call costs little more than without.
 
     gated(function) ──a permit is left, or the bucket lays out more──▶ the call
-                   └──no room, or others wait────────────────────────▶ NoRoom: the engine asks the admission instead
+                   └──no room, or others wait────────────────────────▶ NotBegun: the engine asks the admission instead
 
 A call that has room waits for nobody and needs no object of its own, and threads do not meet at the admission's lock.
 """
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from procession._engine.run_state import RunState
 
 
-class NoRoom(BaseException):
-    """A call was not made: its limit has no room for it, or others wait."""
+class NotBegun(BaseException):
+    """A call was not made: its limit has no room for it, others wait, or the run was stopped before."""
 
 
 def passes_gate(options: Options) -> bool:
@@ -34,7 +34,7 @@ def passes_gate(options: Options) -> bool:
 def gated(  # noqa: C901, PLR0915 - the same twice
     function: Callable[..., Any], limits: Limits, admission: Admission | None
 ) -> Callable[..., Any]:
-    """Return what calls a function, or awaits it, if its one limit has room, and else raises `NoRoom`.
+    """Return what calls a function, or awaits it, if its one limit has room, and else raises `NotBegun`.
 
     Where the service asks for a pause, it raises `PutOff` in place of the function's error.
     """
@@ -47,7 +47,7 @@ def gated(  # noqa: C901, PLR0915 - the same twice
 
     def take_more() -> None:
         if not admission.lay_out(bucket):
-            raise NoRoom from None
+            raise NotBegun from None
 
     # Twice the same, and nothing is called that could stand here: that would cost as much as all the rest.
 

@@ -15,11 +15,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from procession._engine.call_context import CURRENT_CALL
+from procession._engine.gate import NotBegun
 from procession._engine.latch import Latch
 from procession._engine.map_state import Element, MapState
 from procession._engine.retry import GiveUp
 from procession._model.task import Call, MapFunction, name_of
-from procession.errors import TaskTimeoutError, TransferError
+from procession.errors import TaskCancelled, TaskTimeoutError, TransferError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -93,7 +94,7 @@ class PlacedCall:
         self._hung: dict[tuple[int, int], tuple[threading.Thread | bool, BaseException]] = {}
         """For tasks, or elements, with an attempt that took too long and may still go on: what it failed with."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         submitted = self.submit(args, kwargs)
         return self.value_of(submitted, self.wait(submitted))
 
@@ -116,7 +117,11 @@ class PlacedCall:
         return self.place.submit(context.index, [call], context.attempt, self.timeout)
 
     def value_of(self, submitted: Submitted, made: Made) -> Any:
-        """Return the value of a single call that has ended, or raise its error."""
+        """Return the value of a single call that has ended, or raise its error; `NotBegun` if it was not made."""
+        if not made.ended:
+            if CURRENT_CALL.get().attempt > 1:
+                raise GiveUp(TaskCancelled("the run was stopped before the next attempt"))
+            raise NotBegun
         (ended,) = made.ended
         if ended.returned:
             return ended.value

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from procession._engine.admission import PutOff
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.decimals import own_decimals
-from procession._engine.gate import NoRoom, passes_gate
+from procession._engine.gate import NotBegun, passes_gate
 from procession._engine.retry import GiveUp, Verdict, pause, retrying, untie
 from procession._engine.run_state import RunState
 from procession._engine.tracebacks import stripped
@@ -179,7 +179,7 @@ class PendingCall:
         if isinstance(value, GiveUp):
             self._end(returned=False, value=value.error)
             return None
-        if isinstance(value, NoRoom):  # it has not begun
+        if isinstance(value, NotBegun):  # it has not begun
             self.made = 0
             if self.element == WHOLE:
                 run_state.ledger.starts[self.index] = None

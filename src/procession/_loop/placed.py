@@ -13,7 +13,7 @@ class AwaitedPlacedCall(PlacedCall):
 
     __slots__ = ()
 
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         submitted = self.submit(args, kwargs)
         return self.value_of(submitted, await self.made(submitted))
 

@@ -107,8 +107,9 @@ def stream(handle: object, /) -> Any:
     map goes on. So any function that takes an iterable can be the end of a pipeline, one that writes or one that sums
     up. A coroutine function gets an async iterator, for `async for`. Failed elements are left out.
 
-    While the task waits for the next element, it takes none of the `max_workers` places. It may return early. In a
-    stage in order, on executors other than threads, and with `allow_changes=True`, it begins when the map has ended.
+    While the task waits for the next element, it takes none of the `max_workers` places. It may return early. On
+    worker processes, other executors and clusters it is called where the run is, in a thread. In a stage in order, and
+    with `allow_changes=True`, it begins when the map has ended.
 
     Args:
         handle: What `Process.map` returned; to type checkers, the list.

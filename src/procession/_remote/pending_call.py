@@ -119,7 +119,7 @@ class Awaited:
         self.function = function
         self.name = name_of(function)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return asyncio.run(self.function(*args, **kwargs))
 
 
@@ -133,6 +133,6 @@ class WithRemoteSetup:
         self.function = function
         self.name = name_of(function)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         self.remote_setup()
         return self.function(*args, **kwargs)

@@ -82,7 +82,8 @@ class SingleCall(Submission):
 class Submissions:
     """The calls that are submitted to a backend, which `open_backend` makes when there is one to be made.
 
-    `check` raises where no call is taken. With a `run_state`, they are calls of tasks of a run, and end with it.
+    `check` raises where no call is taken. With a `run_state`, they are calls of tasks of a run, and end with it. The
+    backend is closed once there was no call for `linger_s` seconds.
     """
 
     def __init__(
@@ -91,8 +92,10 @@ class Submissions:
         open_backend: Callable[[], Backend],
         check: Callable[[], object] = lambda: None,
         run_state: RunState | None = None,
+        linger_s: float = _LINGER_S,
     ) -> None:
         self._name = name
+        self._linger_s = linger_s
         self._open_backend = open_backend
         self._check = check
         self._run_state = run_state
@@ -214,7 +217,7 @@ class Submissions:
 
     def _pause(self) -> float:
         if not (self._sent or self._queue):
-            return _LINGER_S
+            return min(self._linger_s, _TURN_S)
         now = time.perf_counter()
         # Of a batch that is late, it is looked again and again whether a worker is free for the calls that lie in it.
         late = [submission.late - now for submission in self._sent.values() if len(submission.calls) > 1]
@@ -223,7 +226,7 @@ class Submissions:
 
     def _is_over(self, idle_since: float) -> bool:
         with self._lock:
-            if self._queue or not (self._ends or time.monotonic() - idle_since >= _LINGER_S):
+            if self._queue or not (self._ends or time.monotonic() - idle_since >= self._linger_s):
                 return False
             self._backend = None
         return True
@@ -237,7 +240,7 @@ class Submissions:
             submissions = list(self._queue)
             self._queue.clear()
         for submission in submissions:
-            submission.fail(TaskCancelled("the run was stopped before the call was made"))
+            submission.end([])
         told = True, ledger.cancelled
         if told != self._told:
             self._told = told
@@ -341,5 +344,9 @@ class Submissions:
                 self._run_state.interrupt(error)
             error = None
         for submission in submissions:
-            if submission.at is not None or submission.future.set_running_or_notify_cancel():
+            if submission.at is None and not submission.future.set_running_or_notify_cancel():
+                continue
+            if submission.at is None and self._run_state is not None:
+                submission.end([])
+            else:
                 submission.fail(error or TaskCancelled("the run ended before the call did"))

@@ -8,6 +8,7 @@ run state ──stopped─────────┘
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from procession._engine.commit import AT_RISK_S
@@ -15,6 +16,7 @@ from procession._engine.run_state import RunState
 from procession._model.remote_setup import REMOTE_SETUP
 from procession._model.task import Call
 from procession._model.text import shown
+from procession._model.where import is_dask
 from procession._remote.backends.executor import ExecutorBackend, settle_in
 from procession._remote.batch_size import BatchSize
 from procession._remote.pending_call import WithRemoteSetup
@@ -23,6 +25,7 @@ from procession._remote.worker.run_calls import WITHIN
 from procession._remote.worker_processes import WorkerProcesses, opened, pool_of, task_workers
 
 if TYPE_CHECKING:
+    from procession._model.where import ExecutorLike
     from procession._remote.backends.base import Backend
     from procession._remote.backends.worker_pool import WorkerPool
     from procession._remote.wire import serialize as wire
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 class TaskExecutor:
     """One executor, as the place where calls of a run are made: `"processes"` are worker processes of the run."""
 
-    def __init__(self, executor: Executor | str) -> None:
+    def __init__(self, executor: "ExecutorLike") -> None:
         self._executor = executor
         self._run_state: RunState | None = None
         self._own: WorkerPool | None = None
@@ -71,6 +74,15 @@ class TaskExecutor:
         elif isinstance(executor, Executor):
             open_backend: Callable[[], Backend] = partial(ExecutorBackend, executor, run_state.max_workers)
             self._submissions = Submissions(name, open_backend, run_state=run_state)
+        elif is_dask(executor):
+            from procession._remote.backends import dask
+
+            open_backend = partial(dask.hired, executor, run_state)
+            self._submissions = Submissions(name, open_backend, run_state=run_state, linger_s=inf)
+        elif executor == "ray":
+            from procession._remote.backends import ray
+
+            self._submissions = Submissions(name, partial(ray.hired, run_state), run_state=run_state, linger_s=inf)
         else:
             self._own = task_workers(name, run_state)
             self._submissions = Submissions(name, partial(opened, self._own, run_state), run_state=run_state)
@@ -133,7 +145,7 @@ class TaskExecutors:
     def __init__(self) -> None:
         self._by_id: dict[object, TaskExecutor] = {}
 
-    def get(self, executor: Executor | str) -> TaskExecutor | None:
+    def get(self, executor: "ExecutorLike") -> TaskExecutor | None:
         """Return where the calls of a task are made; `None` for where the run makes its calls.
 
         Raises `RuntimeError` for worker processes that were shut down, or are those of the process forked from.

@@ -26,8 +26,12 @@ SMALL_BYTES = 64 * 1024
 
 
 def small_bytes(run_state: RunState) -> float:
-    """Return up to how many bytes a value comes with the report. In a recorded run every value has to come here."""
-    return float("inf") if run_state.recorder is not None else SMALL_BYTES
+    """Return up to how many bytes a value comes with the report.
+
+    In a recorded run every value has to come here, and in one whose elements go from map to map.
+    """
+    comes = run_state.recorder is not None or run_state.streams is not None
+    return float("inf") if comes else SMALL_BYTES
 
 
 def packed(calls: Sequence[Call], *, whole: bool) -> tuple[bytes, list[Away]]:

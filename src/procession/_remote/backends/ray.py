@@ -28,7 +28,7 @@ from procession._remote.worker.cluster_main import run_away, told, value_of
 from procession.errors import ExecutorBrokenError
 
 _SLICE_S = 0.005
-"""How long to wait at a time in a recorded run, in which what was committed may make other calls ready."""
+"""How long to wait at a time where something else than a batch that comes back may make calls ready."""
 
 
 class RayValue(Away):
@@ -68,7 +68,7 @@ class RayBackend:
             raise ExecutorBrokenError(f"no Ray could be reached: {described(error)}") from error
         self._submit: Any = ray.remote(num_returns=2)(_run).remote
         self._small_bytes = small_bytes(run_state)
-        wakes = run_state.recorder is not None or run_state.admission is not None
+        wakes = any(some is not None for some in (run_state.recorder, run_state.admission, run_state.streams))
         self._longest_s = _SLICE_S if wakes else float("inf")
         self._references: dict[Any, tuple[Batch, Any]] = {}
 
@@ -112,7 +112,7 @@ class RayBackend:
         return [self._arrived(report) for report in done]
 
     def wake(self) -> None:
-        """Do nothing: Ray cannot be woken, so where a run is recorded or has limits, `receive` never waits for long."""
+        """Do nothing: Ray cannot be woken, so where that is to be expected, `receive` never waits for long."""
 
     def halt(self, *, cancelled: bool) -> None:
         """Do nothing: every batch that was sent has been begun."""
