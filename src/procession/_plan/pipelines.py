@@ -31,6 +31,8 @@ def pipelined(plan: Plan, followed: AbstractSet[int] = frozenset()) -> Plan:
     >>> plan.edges, pipelined(plan).edges, pipelined(plan).streams
     ({1: (0,)}, {}, {1: (0,)})
     """
+    if not (plan.edges or plan.unkept or followed):
+        return plan
     maps = {index for index, call in enumerate(plan.calls if plan.edges else ()) if isinstance(call[0], MapFunction)}
     candidates = {
         index: taken
