@@ -34,6 +34,20 @@ def loaders():
 
         return Load
 
+    def nested(function):
+        inner = Process("inner")
+        inner.add_task(function)
+        return inner
+
+    def mapped(function):
+        inner = Process("inner")
+        inner.map(fetch, (n for n in range(3)), constants={"deep": [function]})
+        return inner
+
+    def starting_at(default):
+        copy = types.FunctionType(fetch.__code__, fetch.__globals__, fetch.__name__, (default,))
+        return functools.update_wrapper(copy, fetch)
+
     return [
         (lambda: "users", lambda: "orders"),
         (lambda: [x + 1 for x in "a"], lambda: [x - 1 for x in "a"]),
@@ -47,6 +61,13 @@ def loaders():
         (local("users")(), local("orders")()),
         (local("users"), local("orders")),
         (renamed(lambda: 1, "Client.gone"), renamed(lambda: 2, "Client.gone")),
+        (nested(lambda: 1), nested(lambda: 2)),
+        (nested(nested(lambda: 1)), nested(nested(lambda: 2))),
+        (nested(lambda: 1).execute, nested(lambda: 2).execute),
+        (mapped(lambda: 1), mapped(lambda: 2)),
+        (functools.cache(lambda: 1), functools.cache(lambda: 2)),
+        (functools.cache(of(1, str)), functools.cache(of(2, str))),
+        (starting_at(1), starting_at(2)),
     ]
 
 
@@ -179,7 +200,7 @@ def test_a_process_in_a_process_is_known_by_the_identities_of_its_tasks():
     assert holding(load(fetch)) == holding(load(whole)) != holding(task(name="other")(fetch))
     one, other = (lambda: "users"), (lambda: "orders")
     assert holding(one, other) == holding(one, other) != holding(other, one)
-    assert holding(one) == holding(other)
+    assert holding(one).changed(holding(other)) == set()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Calls that a task makes itself: recorded one by one, returned from the record, and refused where they differ."""
 
 import asyncio
+import json
 import threading
+from functools import partial
 
 import pytest
 from sqlalchemy import select
@@ -289,6 +291,100 @@ def test_two_lambdas_in_one_place_are_told_apart_by_their_code(journal):
     with pytest.raises(PlanChangedError, match="call 0 "):
         process.execute(run_id="a", journal=journal)
     assert made() == ["one"]
+
+
+def note(found, number):
+    MADE.append(number)
+    found.append(number)
+
+
+async def note_later(found, number):
+    note(found, number)
+
+
+def note_and_fail(found, number):
+    note(found, number)
+    raise KeyError(number)
+
+
+def noting(how):
+    """Return a task that hands a list to calls, which change it."""
+
+    async def later():
+        found = []
+        await current_task().call(note_later, found, 1)
+        fail()
+        return found
+
+    def plain():
+        me, found = current_task(), []
+        if how == "a call":
+            me.call(note, found, 1)
+        elif how == "a process":
+            process = Process("noting")
+            process.add_task(note, found, 1)
+            me.call(process)
+        elif how == "calls at once":
+            me.map(partial(note, found), [1])
+        else:
+            with pytest.raises(KeyError):
+                me.call(note_and_fail, found, 1)
+            me.call(double, 4)
+        fail()
+        return found
+
+    return later if how == "a coroutine" else plain
+
+
+@pytest.mark.parametrize(
+    "how", ["a call", "a process", "calls at once", "a failure that is raised again", "a coroutine"]
+)
+def test_a_call_that_changed_its_arguments_is_refused_when_it_would_be_recalled(how, journal):
+    """The task would go on with what stood there before the call, and come to another result."""
+    process = one(noting(how))
+    with pytest.raises(ConnectionError):
+        process.execute(run_id="a", journal=journal)
+    STATE["fails"] = False
+    with pytest.raises(PlanChangedError, match=r"call 0 \(.*\) changed its arguments when it was made"):
+        process.execute(run_id="a", journal=journal)
+    made()
+    assert process.execute(run_id="a", journal=journal, allow_changes=True) == [[1]]
+    assert made()[0] == 1
+
+
+def test_a_recorded_call_whose_value_cannot_be_read_is_made_again_where_changes_are_allowed(tmp_path):
+    """Without that, the task fails with the name of the call, and nothing is lost."""
+
+    class Rotated:
+        name = "rotated"
+        key = "one"
+
+        def encode(self, value):
+            return f"{self.key} {json.dumps(value)}".encode()
+
+        def decode(self, data):
+            key, _, value = data.decode().partition(" ")
+            if key != self.key:
+                raise ValueError("another key")
+            return json.loads(value)
+
+    def both():
+        me = current_task()
+        found = [me.call(double, 1), me.call(double, 2)]
+        fail()
+        return found
+
+    process, codec = one(both), Rotated()
+    with Journal(tmp_path / "runs.db", codec=codec) as journal:
+        with pytest.raises(ConnectionError):
+            process.execute(run_id="a", journal=journal)
+        STATE["fails"] = False
+        codec.key = "two"
+        with pytest.raises(ResultError, match=r"call 0 \(double\)"):
+            process.execute(run_id="a", journal=journal)
+        assert made() == [1, 2]
+        assert process.execute(run_id="a", journal=journal, allow_changes=True) == [[2, 4]]
+        assert made() == [1, 2]
 
 
 # Failures

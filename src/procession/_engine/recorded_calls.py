@@ -16,7 +16,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from procession._engine.call_attempts import CallAttempts
 from procession._engine.call_context import CURRENT_CALL, LONG_S, CallContext, InnerCallContext
@@ -29,7 +29,7 @@ from procession._model.event import EventName
 from procession._model.record import WHOLE, CallRecord
 from procession._model.task import Call, is_coroutine_function, name_of, options_of
 from procession._model.text import shown, sketch
-from procession._plan.digest import Refused, check_order
+from procession._plan.digest import Refused, check_order, combined
 from procession._plan.identity import called, digest_call, identity, moved
 from procession.errors import (
     DigestError,
@@ -39,6 +39,8 @@ from procession.errors import (
     TaskSuspended,
     TaskTimeoutError,
 )
+
+_DECIDED: Final = "What decides which calls a task makes has to be a recorded call itself"
 
 
 class Begun(NamedTuple):
@@ -167,27 +169,45 @@ class RecordedCalls:
             record = None
         if record is None:
             return Begun(place, seen, name, digest)
-        return Begun(place, seen, name, digest, self._recalled(record, recorder), replaces=True)
+        try:
+            recalled = self._recalled(record, recorder)
+        except ResultError:
+            if not recorder.allow_changes:
+                raise
+            self._forget(place)
+            return Begun(place, seen, name, digest)
+        return Begun(place, seen, name, digest, recalled, replaces=True)
 
     def _difference(self, record: CallRecord, name: str, digest: bytes) -> str | None:
         """Return how a call differs from the one that is recorded in its place, if it does."""
         if record.name != name and identity(record.name) != identity(name) and not moved(record.name, name):
             was, now = shown(called(record.name)), shown(called(name))
             was, now = (was, now) if was != now else (shown(record.name), shown(name))
-            return f"call {record.call} was {was}, is {now}"
+            return f"call {record.call} was {was}, is {now}. {_DECIDED}"
+        if record.digest == _changed(digest):
+            return (
+                f"call {record.call} ({shown(called(name))}) changed its arguments when it was made, which the task "
+                "would not see now. Only what a call returns is recorded: have it return what is new"
+            )
         if record.digest != digest:
-            return f"call {record.call} ({shown(called(name))}) has other arguments than those that were recorded"
+            return (
+                f"call {record.call} ({shown(called(name))}) has other arguments than those that were recorded. "
+                f"{_DECIDED}"
+            )
         return None
 
     def _refuse_or_forget(self, place: int, difference: str, recorder: CallsRecorder) -> None:
         if not recorder.allow_changes:
             run = self._shared.run
             self._refusal = PlanChangedError(
-                f"run {shown(run.run_id)!r} of {self._where}: {difference}. What decides which calls a task makes has "
-                "to be a recorded call itself. Start under another run id, or with allow_changes=True, which forgets "
-                "this call and those after it"
+                f"run {shown(run.run_id)!r} of {self._where}: {difference}. Start under another run id, or with "
+                "allow_changes=True, which forgets this call and those after it"
             )
             raise self._refusal
+        self._forget(place)
+
+    def _forget(self, place: int) -> None:
+        """Forget the recorded calls from a place on."""
         index, element, _ = self.attempt
         assert self._shared.records is not None
         self._shared.records.forget(index, element, place)
@@ -218,11 +238,11 @@ class RecordedCalls:
                 attempts = self._attempts(begun, inner, call)
                 value = awaited(call[0](*call[1], **call[2]) if attempts is None else attempts.make())
         except Exception as error:
-            record = self._failed(begun, inner, start, error)
+            record = self._failed(begun, inner, call, start, error)
             if record is not None and not call_context.abandoned:
                 self._shared.commit(record)
             raise
-        record = self._returned(begun, inner, start, value)
+        record = self._returned(begun, inner, call, start, value)
         if record is not None:
             _check_abandoned(call_context)
             self._shared.commit(record)
@@ -238,11 +258,11 @@ class RecordedCalls:
                 attempts = self._attempts(begun, inner, call)
                 value = await (call[0](*call[1], **call[2]) if attempts is None else attempts.make_in_loop())
         except Exception as error:
-            record = self._failed(begun, inner, start, error)
+            record = self._failed(begun, inner, call, start, error)
             if record is not None:
                 await self._shared.commit_beside(record)
             raise
-        record = self._returned(begun, inner, start, value)
+        record = self._returned(begun, inner, call, start, value)
         if record is not None:
             await self._shared.commit_beside(record)
         return value
@@ -272,7 +292,9 @@ class RecordedCalls:
 
     # After a call
 
-    def _returned(self, begun: Begun, inner: InnerCallContext, start: float, value: object) -> CallRecord | None:
+    def _returned(
+        self, begun: Begun, inner: InnerCallContext, call: Call, start: float, value: object
+    ) -> CallRecord | None:
         self._open.discard(begun.place)
         if self._shared.recorder is None:
             return None
@@ -281,9 +303,11 @@ class RecordedCalls:
         except ResultError as error:
             error.add_note(f"it is the value of {self._said(begun.place, begun.name)}")
             raise
-        return self._record(begun, inner, start, encoded, None)
+        return self._record(begun, inner, call, start, encoded, None)
 
-    def _failed(self, begun: Begun, inner: InnerCallContext, start: float, error: Exception) -> CallRecord | None:
+    def _failed(
+        self, begun: Begun, inner: InnerCallContext, call: Call, start: float, error: Exception
+    ) -> CallRecord | None:
         BaseException.with_traceback(error, stripped(error.__traceback__))
         self._open.discard(begun.place)
         if self._shared.recorder is None:
@@ -292,10 +316,16 @@ class RecordedCalls:
             encoded = self._shared.recorder.encode(error)
         except Exception:
             encoded = None
-        return self._record(begun, inner, start, encoded, error)
+        return self._record(begun, inner, call, start, encoded, error)
 
     def _record(
-        self, begun: Begun, inner: InnerCallContext, start: float, value: bytes | None, error: Exception | None
+        self,
+        begun: Begun,
+        inner: InnerCallContext,
+        call: Call,
+        start: float,
+        value: bytes | None,
+        error: Exception | None,
     ) -> CallRecord:
         # By place, as names would take longer than all the rest of this.
         return CallRecord(
@@ -305,7 +335,7 @@ class RecordedCalls:
             begun.seen,
             "completed" if error is None else "failed",
             begun.name,
-            begun.digest,
+            begun.digest if _is_unchanged(call, begun.digest) else _changed(begun.digest),
             value,
             None if error is None else error_text(error),
             inner.attempt,
@@ -326,6 +356,19 @@ class RecordedCalls:
 
     def _said(self, place: int, name: str) -> str:
         return f"{self._where}, call {place} ({shown(called(name))})"
+
+
+def _is_unchanged(call: Call, digest: bytes) -> bool:
+    """Return whether the arguments of a call that was made still have their digest."""
+    try:
+        return digest_call(*call) == digest
+    except Exception:  # it may hold what has no digest now, or be changed by another thread right now
+        return False
+
+
+def _changed(digest: bytes) -> bytes:
+    """Return what is recorded as the digest of arguments that were changed by their call."""
+    return combined(b"changed", digest)
 
 
 class _Inside:

@@ -302,7 +302,12 @@ def takes(function: Callable[..., Any], name: str) -> bool:
 
 def is_process(function: Callable[..., Any]) -> bool:
     """Return whether a callable is a process or a method of a process, so that its task runs tasks of its own."""
-    return getattr(type(callee_of(function)), "_drives_tasks", None) is True
+    return drives_tasks(callee_of(function))
+
+
+def drives_tasks(value: object) -> bool:
+    """Return whether a value is a process."""
+    return getattr(type(value), "_drives_tasks", None) is True
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -16,6 +16,7 @@ from marshal import dumps
 from types import EllipsisType, FunctionType
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from procession._model.task import drives_tasks
 from procession._model.text import shown
 from procession._plan.parts import Opaque, nameless, place_of, taken_apart
 from procession.errors import DigestError
@@ -193,7 +194,7 @@ class Digester:
 
     def _node(self, value: object, place: int) -> "_Node":
         node = _Node(value, place)
-        self.unnamed = self.unnamed or nameless(value) or nameless(type(value))
+        self.unnamed = self.unnamed or nameless(value) or nameless(type(value)) or drives_tasks(value)
         return node
 
     def _keep(self, value: object, found: bytes) -> None:

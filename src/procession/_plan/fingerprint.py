@@ -12,19 +12,18 @@ import sys
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import accumulate, pairwise
 from marshal import dumps
 from typing import Any, Final, Literal, NamedTuple
 from zlib import crc32
 
-from procession._model.handle import Handle
 from procession._model.task import Call, MapFunction, is_process, unwrapped
 from procession._model.text import counted, shown
 from procession._plan.digest import SIMPLE, SIZE, Digester, Refused, combined, long, refuse_sets
 from procession._plan.identity import Unnamed, called, holding, identity, moved, qualified, said, unnamed_in
-from procession._plan.parts import Drawn, main_module
+from procession._plan.parts import Drawn, main_module, undrawn
 from procession.errors import DigestError
 
 _VERSION = 2
@@ -401,7 +400,7 @@ def draws_unseen(function: Callable[..., Any], args: Sequence[Any] = ()) -> bool
     (True, False)
     """
     if isinstance(function, MapFunction):
-        return any(type(_undrawn(iterable)) is Drawn for iterable in args)
+        return any(type(undrawn(iterable)) is Drawn for iterable in args)
     if not is_process(function):
         return False
     inner: Any = unwrapped(function)
@@ -434,10 +433,4 @@ def _told_by_code(names: Sequence[str], unnamed: Mapping[int, list[Unnamed]]) ->
 
 def _sources(iterables: tuple[Any, ...]) -> tuple[Any, ...]:
     refuse_sets(iterables)
-    return tuple(map(_undrawn, iterables))
-
-
-def _undrawn(iterable: Any) -> Any:
-    if type(iterable) is Handle or (isinstance(iterable, Sized) and not hasattr(type(iterable), "__next__")):
-        return iterable
-    return Drawn(iterable)
+    return tuple(map(undrawn, iterables))

@@ -13,9 +13,9 @@ from functools import lru_cache
 from types import BuiltinMethodType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any, NamedTuple, cast
 
-from procession._model.task import MapFunction, look_up, name_of, options_of, unwrapped
+from procession._model.task import Call, MapFunction, drives_tasks, look_up, name_of, options_of, unwrapped
 from procession._plan.digest import SIMPLE, Digester, Refused, combined, digest
-from procession._plan.parts import named, nameless, place_of, taken_apart
+from procession._plan.parts import named, nameless, place_of, taken_apart, undrawn
 from procession.errors import DigestError
 
 _MAPS = re.compile("((?:map of )*)(.*)", re.DOTALL)
@@ -155,6 +155,9 @@ def unnamed_in(values: Sequence[object], digester: Digester) -> list[Unnamed]:
         waiting.append(cast("Any", type(value)))
         if isinstance(value, FunctionType) and nameless(value):
             found.append(Unnamed(place_of(value), _code_digest(value.__code__)))
+        if drives_tasks(value):
+            waiting += reversed(list(_in_calls(value.tasks)))
+            continue
         _, parts, width = taken_apart(value)
         inside = list(parts)
         if width > 1:
@@ -164,6 +167,14 @@ def unnamed_in(values: Sequence[object], digester: Digester) -> list[Unnamed]:
             inside.sort(key=digester.value)
         waiting += reversed(inside)
     return found
+
+
+def _in_calls(calls: Sequence[Call]) -> Iterator[object]:
+    """Yield the callables and arguments of the tasks of a process; of what would have to be drawn, a stand-in."""
+    for function, args, kwargs in calls:
+        yield function
+        yield from map(undrawn, args) if type(function) is MapFunction else args
+        yield from (kwargs[name] for name in sorted(kwargs))
 
 
 def _class_digest(kind: type) -> bytes:

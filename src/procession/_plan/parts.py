@@ -10,7 +10,7 @@ import copyreg
 import os
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from contextlib import suppress
 from functools import cached_property, lru_cache, partial
 from itertools import chain
@@ -26,6 +26,8 @@ from procession._plan.content import FAMILIES, array_content
 _MAIN: Final = frozenset({"__main__", "__mp_main__"})
 """The names of the main module, in a program and in a child process of multiprocessing."""
 
+_BEHAVIOUR: Final = "__code__", "__closure__", "__globals__", "__defaults__", "__kwdefaults__"
+"""The attributes of a function that say what it does."""
 
 _HEAP: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that was made while the program ran
 
@@ -52,6 +54,13 @@ class Drawn:
 
     def __init__(self, iterable: object) -> None:
         self.type = type(iterable)
+
+
+def undrawn(iterable: Any) -> Any:
+    """Return an iterable of a map as it counts in a fingerprint: itself, or its type if it has no length."""
+    if type(iterable) is Handle or (isinstance(iterable, Sized) and not hasattr(type(iterable), "__next__")):
+        return iterable
+    return Drawn(iterable)
 
 
 def place_of(value: Any) -> str:
@@ -94,8 +103,14 @@ def named(value: Any) -> bool:
     found: Any = sys.modules.get(_module_of(value))
     for name in place.split("."):
         found = look_up(found, name)
-    copied = isinstance(found, FunctionType) and isinstance(value, FunctionType)
-    return found is value or (copied and found.__code__ is value.__code__ and found.__closure__ is value.__closure__)
+    return found is value or _copied(found, value)
+
+
+def _copied(function: Any, value: Any) -> bool:
+    """Return whether a value is a copy of a function that does the same: one with other defaults does not."""
+    if not (isinstance(function, FunctionType) and isinstance(value, FunctionType)):
+        return False
+    return all(getattr(function, name) is getattr(value, name) for name in _BEHAVIOUR)
 
 
 def nameless(value: object) -> bool:
@@ -167,7 +182,9 @@ def _reduced(value: Any) -> Parts:
     try:
         told: Any = reduce(value) if reduce else value.__reduce_ex__(4)
         if isinstance(told, str):
-            return Parts(f"global {place_of(kind)} {told}")
+            inner = look_up(value, "__wrapped__") if callable(value) else None
+            # A cache says that it is a global, and is one only if its name leads to it.
+            return Parts(f"global {place_of(kind)} {told}", () if inner is None else [inner])
         function, args, *more = told
         state, items, pairs = (*more, None, None, None)[:3]
         if reduce is None and isinstance(value, BaseException) and isinstance(state, dict):
