@@ -184,6 +184,20 @@ def test_cancelling_when_all_tasks_have_begun_still_cancels():
     assert run.outcomes[0].value == 7
 
 
+def test_cancelling_a_run_whose_tasks_have_all_ended_changes_nothing():
+    """As after the last outcome, or the last element of a stream, when the `with` block is left."""
+    for _ in range(20):
+        process = Process("ended", "parallel")
+        lengths = process.map(len, ["one", "three"])
+        with process.start(streams=[lengths]) as run:
+            assert list(run.stream(lengths)) == [3, 5]
+        assert (run.status, run.result()) == ("completed", [[3, 5]])
+        run = process.start()
+        for _ in run:
+            run.cancel()
+        assert run.result() == [[3, 5]]
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_cancelled_process_can_be_executed_again(strategy):
     """It starts afresh."""

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from coroutines import every_strategy, every_way
-from procession import Process, task
+from procession import Process, current_task, task
 
 PRECISIONS = [3, 7, 11, 15]
 
@@ -28,6 +29,15 @@ def callers(request):
         yield context
         assert decimal.getcontext() is context
         assert context.prec == request.param
+
+
+FAILS = []
+
+
+def fail_once():
+    if FAILS:
+        FAILS.pop()
+        raise ConnectionError
 
 
 def digits():
@@ -45,6 +55,9 @@ class Together:
         decimal.getcontext().prec = precision
         self.barrier.wait(20)
         return before, digits()
+
+
+THREE = Together(3)
 
 
 async def together(precision):
@@ -144,6 +157,47 @@ def test_flags_and_traps_are_the_callers_and_stay_with_the_task(callers):
     process.add_task(divide)
     assert process.execute() == [True]
     assert not callers.flags[decimal.Inexact]
+
+
+def three_together(precision):
+    return THREE(precision)
+
+
+@pytest.mark.parametrize("function", [three_together, together])
+def test_so_it_is_with_the_calls_that_a_task_makes_itself(function, tmp_path):
+    """Each begins with the precision of the task, whose own stays: a call that is recalled would not set it."""
+    one_alone = alone if function is three_together else together
+
+    def plain():
+        me, decimal.getcontext().prec = current_task(), 5
+        found = [*me.map(function, [3, 7, 11]), me.call(one_alone, 9), digits()]
+        fail_once()
+        return found
+
+    async def later():
+        me, decimal.getcontext().prec = current_task(), 5
+        found = [*await me.map(function, [3, 7, 11]), await me.call(one_alone, 9), digits()]
+        fail_once()
+        return found
+
+    process = Process("calls", "parallel", max_workers=3)
+    process.add_task(plain if function is three_together else later)
+    FAILS.append(True)
+    with pytest.raises(ConnectionError):
+        process.execute(run_id="a", journal=tmp_path / "runs.db")
+    expected = [(5, 3), (5, 7), (5, 11), (5, 9), 5]
+    assert process.execute() == process.execute(run_id="a", journal=tmp_path / "runs.db") == [expected]
+
+
+def test_a_call_that_a_task_makes_leaves_no_precision_where_there_was_none():
+    """Where neither the caller nor the task has used decimals before."""
+
+    def both():
+        return current_task().call(alone, 9), digits()
+
+    process = Process("calls", "parallel")
+    process.add_task(both)
+    assert Context().run(process.execute) == [((28, 9), 28)]
 
 
 def test_what_the_caller_sets_while_a_run_goes_on_is_not_seen_by_its_tasks(callers):

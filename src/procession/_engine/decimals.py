@@ -47,6 +47,27 @@ def own_decimals(decimals: "ContextVar[Any] | None") -> None:
         decimals.set(context.copy())
 
 
+class OwnDecimals:
+    """Within it, the running context has a decimal context of its own; after it, the one from before."""
+
+    __slots__ = ("_before",)
+
+    def __init__(self) -> None:
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        decimals = decimals_in(copy_context())
+        if decimals is not None:
+            self._before = decimals.get()
+            own_decimals(decimals)
+
+    def __exit__(self, *_: object) -> None:
+        decimals = decimals_in(copy_context())
+        if decimals is not None:
+            # Where there was none before, one with the default settings is as good.
+            decimals.set(self._before or sys.modules["decimal"].DefaultContext.copy())
+
+
 def _settings(context: Any) -> tuple[object, ...]:
     traps = {signal for signal, trapped in context.traps.items() if trapped}
     return context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp, traps

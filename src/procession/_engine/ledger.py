@@ -234,9 +234,9 @@ class Ledger:
             return True
 
     def cancel(self) -> bool:
-        """Cancel the run: nothing new starts. Return whether that changes anything."""
+        """Cancel the run: nothing new starts. Return whether that changes anything: not where all tasks have ended."""
         with self._lock:
-            if self.over or self.cancelled:
+            if self.over or self.cancelled or None not in self.ends:
                 return False
             self.cancelled = True
             self._halt()

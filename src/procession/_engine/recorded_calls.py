@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 from procession._engine.call_attempts import CallAttempts
 from procession._engine.call_context import CURRENT_CALL, LONG_S, CallContext, InnerCallContext
 from procession._engine.calls_of_run import CallsRecorder, RunCalls, RunOfCalls
+from procession._engine.decimals import OwnDecimals
 from procession._engine.recording import error_text
 from procession._engine.suspension import check_wait, is_in_loop, until
 from procession._engine.tracebacks import stripped
@@ -372,24 +373,30 @@ def _changed(digest: bytes) -> bytes:
 
 
 class _Inside:
-    """Has a thread or coroutine be in a call that its task makes itself, and tells of the call's start and end."""
+    """Has a thread or coroutine be in a call that its task makes itself, and tells of the call's start and end.
 
-    __slots__ = ("_inner", "_outer", "_run", "_start")
+    The call has a decimal context of its own, as a task has: what it sets there would not be set when it is recalled.
+    """
+
+    __slots__ = ("_decimals", "_inner", "_outer", "_run", "_start")
 
     def __init__(self, run: RunOfCalls, inner: InnerCallContext, outer: CallContext, start: float) -> None:
         self._run = run
         self._inner = inner
         self._outer = outer
         self._start = start
+        self._decimals = OwnDecimals()
 
     def __enter__(self) -> None:
         CURRENT_CALL.set(self._inner)
+        self._decimals.__enter__()
         if self._run.verbose:
             self._tell("call_started", None, None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._decimals.__exit__()
         if self._run.verbose:
             took = time.perf_counter() - self._start
             self._tell("call_completed" if error is None else "call_failed", took, error)
