@@ -1,6 +1,7 @@
 """Tasks that wait for an answer: they are left, the run ends as suspended, and it goes on when it is executed again."""
 
 import asyncio
+import json
 import threading
 import time
 
@@ -9,6 +10,7 @@ import tenacity
 
 from procession import (
     Process,
+    ResultError,
     RunCancelledError,
     RunSuspendedError,
     TaskSuspended,
@@ -17,7 +19,7 @@ from procession import (
     stream,
     task,
 )
-from procession.journal import schema
+from procession.journal import Journal, schema
 from procession.testing import memory_journal
 
 MADE = []
@@ -50,6 +52,28 @@ async def note_later(value):
     MADE.append(value)
     await asyncio.sleep(0)
     return value
+
+
+class Keyed:
+    """A codec that reads nothing that was written with another key."""
+
+    name = "keyed"
+
+    def __init__(self, key):
+        self.key = key
+
+    def encode(self, value):
+        return f"{self.key} {json.dumps(value)}".encode()
+
+    def decode(self, data):
+        key, _, value = data.decode().partition(" ")
+        if key != self.key:
+            raise ValueError("another key")
+        return json.loads(value)
+
+
+def wait_for_approval():
+    return current_task().wait_for("approval")
 
 
 def approve(number):
@@ -410,6 +434,24 @@ def test_the_id_of_a_forgotten_task_is_waited_for_anew(journal):
     with pytest.raises(RunSuspendedError):
         changed.execute(run_id="a", journal=journal, allow_changes=True)
     assert waiting(journal) == [(1, None, "approval")]
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_an_answer_that_cannot_be_read_is_waited_for_anew_where_changes_are_allowed(executor, tmp_path):
+    """Without that the run fails plainly, and the answer stays."""
+    process = Process("unreadable", "parallel", executor=executor, max_workers=1)
+    process.add_task(wait_for_approval)
+    with Journal(tmp_path / "runs.db", codec=Keyed("one")) as journal:
+        with pytest.raises(RunSuspendedError):
+            process.execute(run_id="a", journal=journal)
+        journal.answer("a", "approval", "yes")
+    with Journal(tmp_path / "runs.db", codec=Keyed("two")) as journal:
+        with pytest.raises(ResultError, match="answer 'approval'"):
+            process.execute(run_id="a", journal=journal)
+        with pytest.raises(RunSuspendedError):
+            process.execute(run_id="a", journal=journal, allow_changes=True)
+        journal.answer("a", "approval", "no")
+        assert process.execute(run_id="a", journal=journal) == ["no"]
 
 
 def test_a_deleted_run_leaves_nothing_behind(journal):

@@ -107,6 +107,10 @@ class WaitRecords(Protocol):
         """Return how it stands with what a task, or element, waits for; record that it waits, `seconds` at most."""
         ...
 
+    def forget_answer(self, index: int, element: int, name: str) -> None:
+        """Forget the answer that a task, or element, has been given, so that it waits for it anew."""
+        ...
+
     def ready(self, tasks: Sequence[int]) -> Sequence[int]:
         """Return those of these tasks that have to wait no longer."""
         ...

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, select, type_coerce, update
+from sqlalchemy import ColumnElement, Connection, delete, select, type_coerce, update
 from sqlalchemy.types import NullType
 
 from procession._model.record import WHOLE, WaitKind, WaitRecord, place_name
@@ -86,6 +86,17 @@ class WaitRecords:
                 return WaitRecord(row.value, 0.0)
 
         return self._held.persist(enter)
+
+    def forget_answer(self, index: int, element: int, name: str) -> None:
+        """Forget the answer that a task, or element, has been given, so that it waits for it anew."""
+        here = _place(self._key, index, element, "answer", name)
+
+        def delete_it(_again: bool) -> None:
+            with self._held.channel.transaction() as connection:
+                self._held.check(connection)
+                connection.execute(delete(waits).where(*here))
+
+        self._held.persist(delete_it)
 
     def ready(self, tasks: Sequence[int]) -> list[int]:
         """Return those of these tasks, a few, that have to wait no longer."""

@@ -17,7 +17,7 @@ from procession._model.record import CallRecord, WaitKind, WaitRecord
 from procession._remote.wire.result import error_of, failure_of
 from procession._remote.wire.serialize import dumps_home
 
-Asked = Literal["commit", "read", "forget", "encode", "decode", "wait"]
+Asked = Literal["commit", "read", "forget", "encode", "decode", "wait", "forget_answer"]
 """What a worker asks for."""
 
 
@@ -97,6 +97,10 @@ class LinkedRecorder:
         """Return how it stands with what a task, or element, waits for; record that it waits, `seconds` at most."""
         return WaitRecord(*self._link.ask("wait", index, element, kind, name, seconds))
 
+    def forget_answer(self, index: int, element: int, name: str) -> None:
+        """Forget the answer that a task, or element, has been given, so that it waits for it anew."""
+        self._link.ask("forget_answer", index, element, name)
+
     def ready(self, tasks: Sequence[int]) -> Sequence[int]:  # noqa: ARG002 - the other side looks
         """Return none: the coordinator sees to tasks that were left."""
         return ()
@@ -144,6 +148,8 @@ def answer(run_state: RunState, request: CallRequest, reply: Callable[[bytes], o
                 value = recorder.encode(*request.args)
             case "wait":
                 value = tuple(recorder.waits.begin(*request.args))
+            case "forget_answer":
+                recorder.waits.forget_answer(*request.args)
             case "decode":
                 value = recorder.decode(*request.args)
         send(value)
