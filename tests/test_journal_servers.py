@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from journals import SIX, done, execute, failed, values
-from procession import JournalError
+from procession import JournalError, Limit
 from procession._model.record import WHOLE
-from procession.journal import Journal, channel, held
+from procession.journal import Journal, channel, held, limits, schema
 
 
 def drop_clients(where):
@@ -22,8 +22,11 @@ def drop_clients(where):
 
 
 @pytest.mark.parametrize("size", [1, 150])
-def test_a_server_that_drops_its_clients_costs_nothing(postgres, size):
-    """Whatever is asked next is asked of a new connection: reading, recording, forgetting, renewing, nesting, ending."""
+def test_a_server_that_drops_its_clients_costs_nothing(postgres, size, caplog):
+    """Whatever is asked next is asked of a new connection: reading, recording, forgetting, renewing, nesting, ending.
+
+    Nobody is shown the tracebacks of a library for that.
+    """
     where = postgres.new_database()
     with Journal(where) as journal:
         one = journal.begin("run", SIX)
@@ -50,6 +53,21 @@ def test_a_server_that_drops_its_clients_costs_nothing(postgres, size):
         assert two.last_element(0) == 0
         two.close("completed")
         assert (journal.run("run").status, journal.run("run/2").status) == ("completed", "completed")
+    assert [record for record in caplog.records if record.name.startswith("sqlalchemy")] == []
+
+
+def test_a_server_that_goes_away_as_the_tables_of_a_limit_are_made_is_what_is_told(postgres, monkeypatch):
+    """And not that there are no such tables."""
+    where = postgres.new_database()
+    create = schema.metadata.create_all
+
+    def make(connection, **_):
+        drop_clients(where)
+        create(connection)
+
+    monkeypatch.setattr(limits._tables, "create_all", make)
+    with pytest.raises(JournalError, match="terminating connection"):
+        limits.LimitCount(Limit("api", at_once=1, shared=where))
 
 
 def test_an_answer_that_is_lost_with_its_connection_does_no_harm(postgres, monkeypatch):

@@ -348,7 +348,10 @@ class Database:
 @lru_cache(32)
 def _engine(url: URL, arguments: frozenset[tuple[str, Any]]) -> Engine:
     """Return the engine that connects to an address, and keeps nothing. Making one takes longer than opening a file."""
-    return create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=dict(arguments))
+    # Nothing is open when a connection is closed. To roll back all the same fails, and logs that, where it was dropped.
+    return create_engine(
+        url, poolclass=NullPool, pool_reset_on_return=None, isolation_level="AUTOCOMMIT", connect_args=dict(arguments)
+    )
 
 
 def _connect(engine: Engine, settings: Sequence[str]) -> Connection:

@@ -124,11 +124,14 @@ class _LimitDatabase(Database):
         try:
             with channel.transaction() as connection:
                 _tables.create_all(connection)
-        except JournalError:
+        except JournalError as error:
             if self.sqlite:
                 raise
-            with channel.open() as connection:  # another program may have made them at the same time
-                connection.exec_driver_sql(_LIMIT.replace("?", "%s"), ("",))
+            try:
+                with channel.open() as connection:  # another program may have made them at the same time
+                    connection.exec_driver_sql(_LIMIT.replace("?", "%s"), ("",))
+            except JournalError:
+                raise error from error.__cause__
 
 
 class LimitCount:
