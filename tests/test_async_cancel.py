@@ -103,7 +103,8 @@ def goes_on(begun, go, ended):
 
 @pytest.mark.parametrize("function", [cleans_up, goes_on])
 @pytest.mark.parametrize("mapped", [False, True])
-def test_all_has_ended_when_a_scope_of_anyio_leaves(function, mapped):
+@pytest.mark.parametrize("way", ["execute", "block"])
+def test_all_has_ended_when_a_scope_of_anyio_leaves(function, mapped, way):
     """It cancels again and again until the run has left; that is not taken for somebody's second thoughts."""
     begun, go, ended = threading.Event(), threading.Event(), []
 
@@ -124,7 +125,11 @@ def test_all_has_ended_when_a_scope_of_anyio_leaves(function, mapped):
 
         with anyio.CancelScope() as scope:
             releasing = asyncio.create_task(release(scope))
-            await process.execute_async()
+            if way == "execute":
+                await process.execute_async()
+            else:
+                async with process.start_async():
+                    await anyio.sleep_forever()
         assert ended == [True]
         assert scope.cancelled_caught
         await releasing

@@ -1,9 +1,9 @@
 """Runs in the event loop of the coroutine that starts them, and runs that are made in a thread beside it."""
 
-from asyncio import Future, ensure_future
+from asyncio import CancelledError, Future, ensure_future
 from collections.abc import Awaitable, Callable
 
-from procession._loop.side_threads import in_thread
+from procession._loop.side_threads import in_thread, shield_once
 from procession._run import Run
 
 
@@ -30,7 +30,11 @@ class StartedHere:
         assert self._run is not None
         assert self._driver is not None
         self._run.cancel()
-        await self._driver
+        try:
+            await shield_once(self._driver, self._driver.cancel)
+        except CancelledError:
+            self._driver.cancel()  # a second cancellation leaves at once
+            raise
 
 
 async def made_aside(make: Callable[[], Run]) -> Run:
