@@ -378,7 +378,9 @@ class Streams:
                 self.outlets[index].reserved = feed
 
     def restore(self, index: int, values: object) -> None:
-        """Take for ended a map that an earlier execution has recorded."""
+        """Take for ended a task that an earlier execution has recorded: it takes nothing, and has handed on all."""
+        for _, feed in self.feeds.get(index, ()):
+            feed.close()
         outlet = self.outlets.get(index)
         if outlet is not None:
             outlet.restore(cast("list[object]", values))

@@ -8,8 +8,10 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from procession._model.record import WHOLE
+from procession._model.strategy import Stage
 from procession._model.text import shown
 from procession._plan.fingerprint import Fingerprint
+from procession._plan.rerun import Rerun
 from procession._plan.shape import Shape
 from procession._plan.shared import Shared
 from procession.errors import JournalError, PlanChangedError, RunInUseError
@@ -118,11 +120,13 @@ class Beginning(NamedTuple):
                 f"open the journal in a program, with the codec of that name: Journal(..., codec={row.codec!r})"
             )
         _define(connection, row, self.run_id, self.definition, allow_changes=self.allow_changes)
+        failed = _failed(connection, row.key)
+        _forget_made_without(connection, row.key, self.definition, failed, allow_changes=self.allow_changes)
         executions = row.executions + 1
         # The origin stays: how the run was begun, and not how it was gone on with.
         connection.execute(update(runs).where(runs.c.key == row.key).values(executions=executions, **values))
         completed = (row.started_at, row.ended_at) if row.status == "completed" else None
-        return Entry(executions, row.error, row.progress, completed, _failed(connection, row.key))
+        return Entry(executions, row.error, row.progress, completed, failed)
 
 
 class Entry(NamedTuple):
@@ -220,6 +224,40 @@ def _define(connection: Connection, row: Row[Any], run_id: str, plan: Definition
         connection.execute(update(definitions).where(here).values(**plan.written))
 
 
+def _forget_made_without(
+    connection: Connection, key: int, plan: Definition, failed: Collection[tuple[int, int]], *, allow_changes: bool
+) -> None:
+    """Forget what was made of the elements of maps while some were left out, as they had failed: they are called again.
+
+    Where changes are allowed, elements that were not missed may be others, too, in a map that has not completed.
+    """
+    shape = plan.shape
+    if shape is None or not (failed or allow_changes):
+        return
+    # Who comes later in order has not begun after a failure, and does not follow from it under another strategy.
+    rerun = Rerun(shape._replace(stages=(Stage(0, plan.fingerprint.tasks, at_once=True),)), _shared_in(connection, key))
+    open_tasks = {task for task, _ in failed}
+    if allow_changes:
+        open_tasks |= {task for task, kind in shape.kinds.items() if kind == "map"} - _completed(connection, key)
+    for task in open_tasks:
+        rerun.add(task, frozenset(), "failed")  # their elements that are recorded stay
+    rerun.follow()
+    forget(connection, key, {task for task, part in rerun.parts.items() if part is None})
+
+
+def _shared_in(connection: Connection, key: int) -> list[tuple[int, ...]]:
+    """Return the tasks that take one object and have changed it, for each such object."""
+    query = select(definitions.c.shared).where(definitions.c.run == key)
+    return [one.tasks for one in read_shared(connection.execute(query).scalar_one())]
+
+
+def _completed(connection: Connection, key: int) -> set[int]:
+    """Return the tasks of a run that are recorded as completed."""
+    c = records.c
+    whole = select(c.task).where(c.run == key, c.element == WHOLE, c.state == "completed")
+    return set(connection.execute(whole).scalars())
+
+
 def _check_shared(connection: Connection, row: Row[Any], run_id: str, plan: Definition, *, allow_changes: bool) -> None:
     """Refuse to go on, or forget, where tasks have changed what they share and only some of them are recorded.
 
@@ -229,10 +267,7 @@ def _check_shared(connection: Connection, row: Row[Any], run_id: str, plan: Defi
     noted = read_shared(connection.execute(select(definitions.c.shared).where(here)).scalar_one())
     if not noted:
         return
-    whole = select(records.c.task).where(
-        records.c.run == row.key, records.c.element == WHOLE, records.c.state == "completed"
-    )
-    completed = set(connection.execute(whole).scalars())
+    completed = _completed(connection, row.key)
     halves = [one for one in noted if completed.intersection(one.tasks) and not completed.issuperset(one.tasks)]
     if halves and not allow_changes:
         kind, tasks = halves[0]
