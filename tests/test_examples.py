@@ -1,13 +1,19 @@
 """The examples run as a reader would run them, and come to what they say."""
 
+import json
+import os
 import sqlite3
 import subprocess
 import sys
+import time
+from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+ENVIRONMENT = {**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def run(*arguments: object, cwd: Path) -> str:
@@ -16,7 +22,7 @@ def run(*arguments: object, cwd: Path) -> str:
         cwd=cwd,
         capture_output=True,
         encoding="utf-8",
-        env={"PYTHONIOENCODING": "utf-8", "PYTHONDONTWRITEBYTECODE": "1"},
+        env=ENVIRONMENT,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -93,3 +99,36 @@ def test_agent_pays_for_no_question_twice_when_it_is_killed(tmp_path: Path) -> N
     undisturbed = tmp_path / "other"
     undisturbed.mkdir()
     assert run(agent, cwd=undisturbed) == said
+
+
+def test_prompts_are_each_written_once_and_no_recorded_answer_is_paid_for_again(tmp_path: Path) -> None:
+    """Killed in the middle, and started again; and the service had to refuse only a few calls."""
+    arguments = [str(EXAMPLES / "prompts.py"), "--prompts", "300", "--rate", "100"]
+    answers, bill = tmp_path / "answers.jsonl", tmp_path / "bill.txt"
+    killed = subprocess.Popen([sys.executable, *arguments], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    while not answers.exists() or len(answers.read_text().splitlines()) < 20:
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    prompts, calls = (tmp_path / "prompts.txt").read_text().splitlines(), len(bill.read_text().splitlines())
+    with closing(sqlite3.connect(tmp_path / "prompts.db")) as journal:
+        recorded = journal.execute("SELECT element FROM procession_records WHERE task = 0 AND element >= 0").fetchall()
+    assert len(recorded) >= 20
+
+    out = run(*arguments, cwd=tmp_path).splitlines()
+    assert [json.loads(line)["prompt"] for line in answers.read_text().splitlines()] == prompts
+    billed = [line.partition(" ") for line in bill.read_text().splitlines()]
+    assert not {prompts[element] for (element,) in recorded} & {prompt for _, _, prompt in billed[calls:]}
+    paid = Counter(prompt for status, _, prompt in billed if status == "200")
+    assert set(paid) == set(prompts)
+    assert paid.total() <= len(prompts) + 32 + 64  # what was under way, and what had ended and was not recorded yet
+    refused = sum(status == "429" for status, _, _ in billed)
+    assert refused <= 30
+    assert (
+        out[0]
+        == f"300 rows in answers.jsonl; {len(billed) - paid.total() - refused} calls failed, {refused} were refused"
+    )
+    assert out[1].startswith(f"paid: {paid.total()} answers, ")
+
+    assert run(*arguments, cwd=tmp_path).splitlines()[:2] == out[:2]  # it is complete: nothing is asked, nor written
