@@ -75,10 +75,13 @@ SCALES = {
     "calls": 1.0,
     "µs a task": 1e6,
     "µs a step": 1e6,
+    "µs a line": 1e6,
+    "µs an element and stage": 1e6,
     "ms": 1e3,
     "arrays": 1.0,
     "bytes a task": 1.0,
     "kB": 1e-3,
+    "MB": 1e-6,
     "% idle": 100.0,
 }
 
