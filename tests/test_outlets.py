@@ -162,3 +162,81 @@ def test_whoever_sleeps_is_woken_until_all_is_done(plan, window, slow, in_turn, 
             count = COUNT if stage.stop is None else stage.stop
             assert stage.taken[0] == list(range(count))
             assert all(taken == list(range(len(taken))) for taken in stage.taken)
+
+
+class CountedLock:
+    """A lock that counts how often it was taken."""
+
+    def __init__(self):
+        self.taken = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self):
+        self.taken += 1
+        self._lock.acquire()
+
+    def __exit__(self, *_):
+        self._lock.release()
+
+
+def test_an_element_that_lies_too_far_ahead_takes_no_lock():
+    """Nobody who is asleep could go on with it. One that is missed wakes them, also after others have taken some.
+
+    first map ──▶ second map ──▶ a task, in order
+    """
+    lock, woken = CountedLock(), []
+    first, second = (Outlet(lock, Source(2, kept=False, in_order=True), fail) for _ in range(2))
+    feed = Feed(lock, (first,), ordered=False, binds=True, own=second)
+    task = Feed(lock, (second,), ordered=True, binds=True)
+    second.wake = feed.wake = lambda: woken.append("second map")
+
+    def end(outlet, place):
+        before = lock.taken
+        outlet.results[place] = place
+        outlet.hand_on(place)
+        return lock.taken > before
+
+    def take(taker):
+        return [place for place, _ in taker.take(2)]
+
+    end(first, 3)
+    assert take(feed) == []  # the task misses 0, so nothing from 2 on may be drawn
+    assert not end(first, 2)
+    assert not end(first, 4)
+    assert not woken
+    assert end(first, 0)
+    assert woken == ["second map"]
+    assert take(feed) == [0]
+    assert take(feed) == []
+    end(second, 0)
+    assert take(task) == [0]  # now 2 may be drawn, which has ended before
+    assert woken == ["second map", "second map"]
+    assert take(feed) == [2]
+    assert take(feed) == []
+    assert end(first, 1)
+    assert woken == ["second map", "second map", "second map"]
+    assert take(feed) == [1]
+
+
+def test_who_sleeps_reaches_further_as_others_take_elements():
+    """However far ahead that lies which has ended: the first map may have drawn it while nobody bound it."""
+    lock, woken = CountedLock(), []
+    first, second = (Outlet(lock, Source(2, kept=False, in_order=True), fail) for _ in range(2))
+    feed = Feed(lock, (first,), ordered=False, binds=True, own=second)
+    task = Feed(lock, (second,), ordered=True, binds=True)
+    second.wake = feed.wake = lambda: woken.append("second map")
+    for place in (0, 1, 9):
+        first.results[place] = place
+        first.hand_on(place)
+    assert [place for place, _ in feed.take(2)] == [0, 1]
+    assert feed.take(2) == []
+    for place in (0, 1):
+        second.results[place] = place
+        second.hand_on(place)
+    assert [place for place, _ in task.take(2)] == [0, 1]
+    assert task.take(2) == []
+    assert not woken
+    first.results[2] = 2
+    first.hand_on(2)  # which lay too far ahead when the second map fell asleep
+    assert woken == ["second map"]
+    assert feed.take(2) == [(2, (2,))]

@@ -281,7 +281,7 @@ class ThreadMap:
                     results[place] = value
                     done, place = place, -1
                     arrive(done)
-                    if outlet.asleep:
+                    if outlet.asleep and done < outlet.below:
                         outlet.rouse()
                 element, value = (), None
                 now = clock()

@@ -6,6 +6,7 @@
 
 Whoever ends an element appends its place and looks whether anybody is asleep: both are atomic. Whoever finds nothing
 says first that he is asleep, and then looks once more. So neither can miss the other, and an element takes no lock.
+Where all that has ended lies too far ahead for those who are asleep, only an element that lies less far wakes them.
 All else is decided by `streams` under the one lock of the run, which no code of the user runs under. What is raised
 there breaks the run down: somebody could wait without end for an element that was lost.
 """
@@ -15,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from math import inf
 from typing import Any, cast
 
 from procession._engine.callbacks import breaks_down
@@ -39,6 +41,8 @@ class Outlet:
         "_woken_at",
         "arrivals",
         "asleep",
+        "below",
+        "feed",
         "full",
         "over",
         "reserved",
@@ -59,6 +63,10 @@ class Outlet:
         """The places of elements that have ended and are not settled; those of failed ones are complemented."""
         self.asleep: list[Feed] = []
         """Those who found nothing to take."""
+        self.below = inf
+        """The place from which on an element is of no use to those who are asleep."""
+        self.feed: Feed | None = None
+        """What takes the elements that are drawn for the map, if it takes those of others."""
         self.over = False
         """Whether the run is over."""
         self.full = False
@@ -74,7 +82,7 @@ class Outlet:
     def hand_on(self, place: int) -> None:
         """Take note that an element has ended; the place of a failed one is complemented."""
         self.arrivals.append(place)
-        if self.asleep:
+        if self.asleep and max(place, ~place) < self.below:
             self.rouse()
 
     def restore(self, values: Sequence[object]) -> None:
@@ -86,13 +94,18 @@ class Outlet:
     @breaks_down
     def rouse(self) -> None:
         """Wake those who can go on now."""
+        woken: list[Feed] = []
         with self._lock:
-            self.settle()
-            woken = [feed for feed in self.asleep if feed.can_go_on]
-            for feed in woken:
-                feed.rise()
-            for feed in self.asleep:
-                feed.note_held_up()
+            further = True
+            while further:
+                self.settle()
+                ready = [feed for feed in self.asleep if feed.can_go_on]
+                for feed in ready:
+                    feed.rise()
+                for feed in self.asleep:
+                    feed.note_held_up()
+                woken += ready
+                further = self.reach_further() and bool(self.arrivals)
         for feed in woken:
             feed.wake()
 
@@ -149,7 +162,7 @@ class Outlet:
 
     def end(self) -> None:
         """Let go of all that the run refers to as well, as it is over: no cycle may stay."""
-        self.wake, self._end_run, self.reserved = _nothing, _nothing, None
+        self.wake, self._end_run, self.reserved, self.feed = _nothing, _nothing, None, None
         self.asleep = []
 
     # With the lock held
@@ -158,6 +171,11 @@ class Outlet:
         """Take note that the map has to wait until others take elements."""
         self.full = True
         self.waits_for_caller = self.reserved is not None and not self.reserved.taker.closed
+
+    def reach_further(self) -> bool:
+        """See how far those reach who are asleep; return whether that is further: there may be arrivals for them."""
+        before, self.below = self.below, max([feed.below for feed in self.asleep], default=inf)
+        return self.below > before
 
     def settle(self) -> None:
         """Pass on what has ended."""
@@ -176,12 +194,14 @@ class Outlet:
 
     def has_room_again(self, *, at_once: bool) -> bool:
         """Return whether the map is to be woken up, as there is room again; `at_once` for a single element, too."""
-        room = self.source.room
-        if not self.full or (room is not None and room <= 0):
+        if not self.full:
             return False
-        now = time.perf_counter()
-        if not at_once and room is not None and 2 * room < self.source.window and now - self._woken_at < _QUICK_S:
-            return False  # it would be back at once
+        room, now = self.source.room, time.perf_counter()
+        if room is not None and not (self.feed is not None and self.feed.reaches_further()):
+            if room <= 0:
+                return False
+            if not at_once and 2 * room < self.source.window and now - self._woken_at < _QUICK_S:
+                return False  # it would be back at once
         self.full, self._woken_at = False, now
         return True
 
@@ -212,6 +232,8 @@ class Feed:
         self.taker = Taker(
             sources, ordered=ordered, binds=binds, lengths=lengths, own=None if own is None else own.source
         )
+        if own is not None:
+            own.feed = self
         self.wake: Callable[[], object] = _nothing
         """What has the taker go on that found nothing."""
 
@@ -230,8 +252,6 @@ class Feed:
             with self._lock:
                 places = self._places(most, counted=counted)
                 taken = self._taken(places)
-                if not places:
-                    self.note_held_up()
                 for outlet in self._outlets if places else ():
                     outlet.let_go(outlet.source.let_go(places))
                 woken = self._with_room(at_once=not places)
@@ -296,6 +316,22 @@ class Feed:
         if self._own is not None and self.taker.held_up:
             self._own.fill_up()
 
+    @property
+    def below(self) -> float:
+        """The place from which on an element is of no use, as all that has ended lies too far ahead."""
+        own = self.taker.own
+        below = own.below if own is not None and self.taker.held_up else None
+        return inf if below is None else below
+
+    def reaches_further(self) -> bool:
+        """Return whether the taker is asleep and can go on, as others have taken elements of its map."""
+        further = False
+        for outlet in self._outlets:
+            if self in outlet.asleep and outlet.reach_further() and outlet.arrivals:
+                outlet.settle()
+                further = True
+        return further and self.can_go_on
+
     def rise(self) -> None:
         """Take note that the taker is not asleep any more."""
         for outlet in self._outlets:
@@ -316,9 +352,11 @@ class Feed:
                 outlet.settle()
             if self.can_go_on:
                 return [] if self.taker.uneven else self.taker.take(most, counted=counted)
+            self.note_held_up()
             for outlet in self._outlets:
                 outlet.asleep.append(self)
-            if not any(outlet.arrivals for outlet in self._outlets):
+                outlet.reach_further()
+            if not (any(outlet.arrivals for outlet in self._outlets) or self.can_go_on):
                 return []
             self.rise()
 
