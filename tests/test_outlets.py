@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import maps_in_order, pipelines
+from procession._engine.elements import Elements
 from procession._engine.outlets import Feed, Outlet
 from procession._engine.streams import Source
 
@@ -97,7 +98,7 @@ class Task(Sleeper):
         feed.wake = self.return_to_work
         elements = feed.take(1, counted=False)
         if elements:
-            feed.note_taken(elements[0][0])
+            feed.note_taken([elements[0][0]])
             self.taken[self.at].append(elements[0][0])
             if self.in_turn:
                 self.at = (self.at + 1) % len(self.feeds)
@@ -240,3 +241,25 @@ def test_who_sleeps_reaches_further_as_others_take_elements():
     first.hand_on(2)  # which lay too far ahead when the second map fell asleep
     assert woken == ["second map"]
     assert feed.take(2) == [(2, (2,))]
+
+
+def test_elements_are_handed_out_with_few_looks_at_the_lock():
+    """Though the map draws whatever it may at once; and all are counted before the next ones are asked for."""
+    lock, drawn = CountedLock(), [64]
+
+    def draw():
+        drawn[0] += outlet.room(drawn[0])
+        assert outlet.room(drawn[0]) == 0
+
+    outlet = Outlet(lock, Source(64, kept=False, in_order=True), fail)
+    outlet.wake = draw
+    elements = Elements(Feed(lock, (outlet,), ordered=True, binds=True))
+    for place in range(64):
+        outlet.results[place] = place
+        outlet.hand_on(place)
+    assert outlet.room(64) == 0
+    assert elements.refill(fail)
+    before = lock.taken
+    assert [elements.hand_out() for _ in range(64)] == list(range(64))
+    assert lock.taken - before <= 64 // 4
+    assert drawn[0] + (outlet.room(drawn[0]) or 0) == 128

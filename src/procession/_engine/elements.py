@@ -14,6 +14,9 @@ from procession._engine.streams import WINDOW
 from procession._engine.unfinished import Unfinished, skipped_task
 from procession.errors import TaskCancelled
 
+_TOGETHER = 16
+"""How many elements are counted as handed out together: each by itself, it would take the lock of the run."""
+
 Lend = Callable[[Callable[[], object]], object]
 """Makes a call that waits, and has another worker make calls meanwhile."""
 
@@ -21,12 +24,14 @@ Lend = Callable[[Callable[[], object]], object]
 class Elements:
     """The elements of a map that are to be handed out, in order."""
 
-    __slots__ = ("_feed", "buffer", "cut", "over")
+    __slots__ = ("_feed", "_handed_out", "buffer", "cut", "over")
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self.buffer: deque[tuple[int, Any]] = deque()
         """Elements that were taken and not handed out."""
+        self._handed_out: list[int] = []
+        """Those that were handed out and are not counted yet. None where the buffer is empty."""
         self.over = False
         """Whether there are no others."""
         self.cut = False
@@ -42,7 +47,7 @@ class Elements:
                 if place >= 0:
                     self.buffer.append((place, values[0]))
                 elif not self.buffer:
-                    feed.note_taken(place)
+                    feed.note_taken((place,))
                 else:
                     self.buffer.append((place, None))
             if not elements:
@@ -53,10 +58,14 @@ class Elements:
 
     def hand_out(self) -> Any:
         """Return the next element in the buffer."""
-        place, value = self.buffer.popleft()
-        self._feed.note_taken(place)
-        while self.buffer and self.buffer[0][0] < 0:  # it has failed
-            self._feed.note_taken(self.buffer.popleft()[0])
+        buffer, handed_out = self.buffer, self._handed_out
+        place, value = buffer.popleft()
+        handed_out.append(place)
+        while buffer and buffer[0][0] < 0:  # it has failed
+            handed_out.append(buffer.popleft()[0])
+        if not buffer or len(handed_out) >= _TOGETHER:
+            self._handed_out = []
+            self._feed.note_taken(handed_out)
         return value
 
     def bind(self, *, binds: bool) -> None:

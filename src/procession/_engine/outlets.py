@@ -262,9 +262,9 @@ class Feed:
             raise
         return taken
 
-    def note_taken(self, place: int) -> None:
-        """Count an element as taken that was not counted before, and wake maps that wait for that."""
-        self.taker.count((place,))
+    def note_taken(self, places: Sequence[int]) -> None:
+        """Count elements as taken that were not counted before, and wake maps that wait for that."""
+        self.taker.count(places)
         if any(outlet.full for outlet in self._outlets):
             self._wake_sources()
 

@@ -247,7 +247,12 @@ class Taker:
     def count(self, places: Sequence[int]) -> None:
         """Count elements as taken."""
         self.taken += len(places)
-        for place in places if self.sources[0].in_order else ():
+        if not self.sources[0].in_order:
+            return
+        if self._ordered:
+            self.first_missing += len(places)
+            return
+        for place in places:
             if max(place, ~place) != self.first_missing:
                 self._beyond.add(max(place, ~place))
                 continue
