@@ -123,6 +123,24 @@ def test_the_progress_says_how_many_calls_wait_for_which_limit():
     assert not any("held back" in told(reading) for reading in meter.read(1.0))
 
 
+def test_the_progress_says_it_at_the_map_that_the_limit_is_for(comes_true):
+    """Not at the one that follows from it, whose line stands below."""
+    parsed, go = threading.Event(), threading.Event()
+    limit = Limit(next(NAMES), at_once=1)
+    process = Process("pipeline", "parallel", 4)
+    answers = process.map(task(limit=limit, name="ask")(lambda number: number == 0 or go.wait(20)), range(3))
+    process.map(task(name="parse")(lambda _: parsed.set()), answers)
+    run = process.start()
+    assert parsed.wait(20)
+    assert comes_true(lambda: [one.waiting for one in run._run_state.admission.held_back] == [1])
+    meter = Meter(run._run_state)
+    stage, ask, parse = (told(reading) for reading in meter.read(0.0))
+    assert ask == f"0: map of ask: 1 of 3 · 1 held back by {limit.name}"
+    assert "held back" not in stage + parse
+    go.set()
+    run.result(20)
+
+
 def test_the_timeline_says_how_long_limits_held_calls_back():
     """In words and in its picture; and where that was most of the time, that workers are of no use."""
     held = Held()

@@ -69,12 +69,27 @@ class Meter:
             progress = parts.get(index) or lazy[index]
             total = progress.total if index in parts else None
             readings.append(self._reading(("part", index), label, progress, total, now))
-        if run_state.admission is not None and (held := held_back_by(run_state.admission.held_back)):
-            # Of the part that goes on, which is the last one that has begun.
-            open_ = (number for number, one in enumerate(readings) if one.total is None or one.ended < one.total)
-            goes_on = max(open_, default=0)
-            readings[goes_on] = readings[goes_on]._replace(held_back=held)
+        shown_maps = dict(zip(sorted(last), range(len(stages), len(readings)), strict=True))
+        for held in run_state.admission.held_back if run_state.admission is not None else ():
+            if words := held_back_by([held]):
+                place = self._place_of(held.limit, readings, shown_maps)
+                before = readings[place].held_back
+                readings[place] = readings[place]._replace(held_back=f"{before}, {words}" if before else words)
         return readings
+
+    def _place_of(self, limit: str, readings: list[Reading], shown_maps: dict[int, int]) -> int:
+        """Return the reading that is to say what a limit holds back: of those that go on, a part that the limit is for.
+
+        Where the limit is for none of them alone, it is the last one.
+        """
+        options = self._run_state.plan.options
+        going_on = {place for place, one in enumerate(readings) if one.total is None or one.ended < one.total}
+        limited = {
+            place
+            for index, place in shown_maps.items()
+            if index in options and limit in [one.name for one in options[index].limit]
+        }
+        return max(going_on & limited or going_on, default=0)
 
     def _reading(self, part: object, label: str, progress: Progress, total: int | None, now: float) -> Reading:
         history = self._histories.setdefault(part, deque())
