@@ -216,9 +216,10 @@ class OnProcesses:
     def alone(self) -> float:
         """Time the stage in the middle alone."""
         with WorkerProcesses(cores()) as workers:
-            process = Process("alone", "parallel", cores(), executor=workers)
-            process.map(self._computed(workers), range(self._n))
-            return timed(lambda: sum(process.execute()[0]), added_up(self._n))
+            process = Process("alone", "parallel", EACH * STAGES)
+            elements = process.map(task(keep=False, executor=workers)(self._computed(workers)), range(self._n))
+            process.task(sum, stream(elements))
+            return timed(lambda: process.execute()[-1], added_up(self._n))
 
     def by_streamable(self) -> float:
         """Time all three stages of streamable."""
