@@ -1,6 +1,7 @@
 """What several test files need."""
 
 import gc
+import signal
 import sys
 import threading
 import time
@@ -15,6 +16,12 @@ from procession import Process
 
 def pytest_addoption(parser):
     parser.addoption("--rounds", type=int, help="how many rounds each stress test goes, in place of a few")
+
+
+def pytest_configure():
+    """Have Ctrl-C do what it does in a terminal: a shell has what it runs in the background ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -114,7 +121,7 @@ def comes_true():
     """Return whether something is so, now or soon: what earlier tests have left may still be on its way out."""
 
     def comes_true(condition):
-        until = time.monotonic() + 10
+        until = time.monotonic() + 30
         while not condition():
             if time.monotonic() > until:
                 return False

@@ -24,7 +24,7 @@ from doctest import ELLIPSIS, NORMALIZE_WHITESPACE, OutputChecker
 from pathlib import Path
 from typing import NamedTuple
 
-LIMIT_S = 120
+LIMIT_S = 240
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)(?P<rest>.*)$")
 _RUN = re.compile(r"(procession|python) ")
 

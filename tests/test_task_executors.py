@@ -213,23 +213,24 @@ def test_a_call_that_was_not_made_has_not_begun(engine, options, comes_true):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_elements_that_come_back_after_a_failure_end_the_run(engine):
-    """They travelled with one that was called while another failed, and were not begun."""
-    held, failed = threading.Event(), threading.Event()
+def test_a_run_ends_though_elements_come_back_uncalled_after_a_failure(engine):
+    """Those that lay behind another one, as elements travel together, when the run was stopped."""
+    fails, others = threading.Event(), threading.Event()
 
-    def pick(number):
-        if number == 60:
-            held.set()
-            failed.wait(WAIT_S)
-            time.sleep(0.001)  # lets the run hear of the failure: else this would test nothing
-        elif held.is_set():
-            failed.set()
+    def fail_beside_others(number):
+        if number == 100:
+            fails.set()
+            assert others.wait(WAIT_S)
             raise KeyError(number)
+        if fails.is_set():
+            others.set()
+            wait_for(lambda: process.last_run._run_state.ledger.halted)
+        return number
 
     with ThreadPoolExecutor(2) as executor:
         process = process_on(engine, "parallel", 2)
-        process.map(task(executor=executor)(pick), range(400))
-        with pytest.raises(KeyError):
+        process.map(task(executor=executor)(fail_beside_others), range(2000))
+        with pytest.raises(KeyError, match="100"):
             process.execute()
 
 

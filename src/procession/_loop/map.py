@@ -418,7 +418,7 @@ class CoroutineMap:
         self._end_call(call, end, failed=None if isinstance(error, TaskSuspended) else True)
 
     def drop(self, call: PendingCall) -> None:  # noqa: ARG002 - as for a task
-        """Take note that an element will not be called that was held back."""
+        """Take note that an element will not be called, which was held back or has come back without a call."""
         self._state.drop()
         self._out -= 1
         if not self._out:
