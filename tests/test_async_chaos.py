@@ -22,7 +22,7 @@ COUNT = int(os.environ.get("PROCESSION_CHAOS", "300"))
 PARTS = 6
 VARIABLE = contextvars.ContextVar("variable", default=0)
 
-pytestmark = [pytest.mark.usefixtures("nothing_is_left"), pytest.mark.timeout(60 + COUNT // 10)]
+pytestmark = [pytest.mark.usefixtures("nothing_is_left"), pytest.mark.timeout(120 + COUNT // 10)]
 
 
 class Boom(Exception):

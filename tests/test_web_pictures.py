@@ -81,6 +81,21 @@ def test_the_picture_says_what_held_the_run_up_and_leads_to_the_tasks(where, ope
     assert text.count('class="procession-timeline"') == 2
 
 
+def test_the_critical_path_is_underlined_with_few_lines(path, opened):
+    """However many tasks it goes through, with a pause before each."""
+    process = Process("chain", "parallel", 1)
+    value = process.task(work, 0)
+    for _ in range(249):
+        value = process.task(work, value)
+    process.execute(journal=path, run_id="run")
+    with Journal(path) as journal, journal.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE procession_records SET started_at = 1000000000.0 + task, duration = 0.2")
+        connection.exec_driver_sql("UPDATE procession_runs SET started_at = 1000000000.0, ended_at = 1000000250.0")
+    wide, narrow = re.findall("<svg class=.procession-timeline.*?</svg>", opened(path).get("/run/1/time").text, re.DOTALL)
+    assert 1 < wide.count("on the critical path") <= LIMIT
+    assert 1 < narrow.count("on the critical path") <= LIMIT
+
+
 def texts_of(picture):
     return re.findall(r"<text[^>]*>(.*?)</text>", picture)
 

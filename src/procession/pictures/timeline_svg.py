@@ -401,24 +401,21 @@ class Chart:
                     yield f'<text class="small mid" x="{(x + end) / 2:.1f}" y="{y + 5}">{said}</text>'
 
     def critical(self) -> Iterator[str]:
-        """Underline the critical path."""
-        row = {(lane.worker, lane.place): place for place, lane in enumerate(self.lanes)}
+        """Underline the critical path, with about as many lines as there may be bars."""
         path = {span.index for span in self.account.critical_path}
         last: dict[int, Busy] = {}
         for busy in self.account.begun:
             if busy.span.index in path and (busy.span.index not in last or busy.end > last[busy.span.index].end):
                 last[busy.span.index] = busy
         wanted = {id(busy) for busy in last.values()}
-        for lane in self.lanes:
-            y = self.top + row[lane.worker, lane.place] * self.pitch + _LANE + 1
-            ranges: list[list[float]] = []
-            for busy in lane.spans:
-                if id(busy) in wanted:
-                    x, end = self.x(busy.start), self.x(busy.end)
-                    if ranges and x - ranges[-1][1] < 2:  # noqa: PLR2004
-                        ranges[-1][1] = end
-                    else:
-                        ranges.append([x, end])
+        on_path = [
+            [(self.x(busy.start), self.x(busy.end)) for busy in lane.spans if id(busy) in wanted] for lane in self.lanes
+        ]
+        gap = _NARROW
+        while sum(map(len, lines := [_joined(ranges, gap) for ranges in on_path])) > self.limit and gap < _WIDTH:
+            gap *= 1.5
+        for place, ranges in enumerate(lines):
+            y = self.top + place * self.pitch + _LANE + 1
             for x, end in ranges:
                 yield (
                     f'<rect class="critical" x="{x:.1f}" y="{y}" width="{max(1.0, end - x):.1f}" height="2.5">'
@@ -461,6 +458,17 @@ class _Whole(Chart):
         return svg_of(_KIND, _WIDTH, self.bottom, f"Timeline of {account.process_name}", body, STYLE)
 
 
+def _joined(ranges: Sequence[tuple[float, float]], gap: float) -> list[tuple[float, float]]:
+    """Return the ranges of pixels with those joined that lie closer together than `gap`."""
+    joined: list[tuple[float, float]] = []
+    for x, end in ranges:
+        if joined and x - joined[-1][1] < gap:
+            joined[-1] = joined[-1][0], end
+        else:
+            joined.append((x, end))
+    return joined
+
+
 def _standing_out(x: float, y: float, width: float) -> str:
     """Return the place of a mark that stands out of its lane, for readers who do not see its colour."""
     return f'x="{x:.1f}" y="{y - 2}" width="{width:.1f}" height="{_LANE + 4}"'
@@ -482,8 +490,8 @@ def _area(heights: Sequence[float], left: float, right: float, bottom: float, sc
     step = (right - left) / len(heights)
     path, now = f"M{left:.1f} {bottom}", ""
     for place, height in enumerate(heights):
-        y = f"{bottom - height * scale:.1f}"
+        y = f"{bottom - height * scale:.0f}"
         if y != now:
-            path += f"{f'H{left + place * step:.1f}' if place else ''}V{y}"
+            path += f"{f'H{left + place * step:.0f}' if place else ''}V{y}"
             now = y
     return f"{path}H{right:.1f}V{bottom}z"
