@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 
 import psutil
@@ -86,7 +87,9 @@ def pytest_timeout_cancel_timer(item):
 
 def kill_children():
     for process in psutil.Process().children(recursive=True):
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            if "resource_tracker" not in str(process.cmdline()):  # which the tests after this one need
+                process.kill()
 
 
 @pytest.fixture(scope="session", autouse=True)

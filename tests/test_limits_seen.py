@@ -142,15 +142,21 @@ def test_the_progress_says_it_at_the_map_that_the_limit_is_for(comes_true):
 
 
 def test_the_timeline_says_how_long_limits_held_calls_back():
-    """In words and in its picture; and where that was most of the time, that workers are of no use."""
+    """In words and in its picture."""
     held = Held()
     run = held.start()
-    time.sleep(0.05)
     held.go.set()
     run.result(20)
     timeline = run.timeline()
     assert f"The limit {held.limit.name} held 4 calls back, for " in str(timeline)
     assert f"held back by {held.limit.name}: " in timeline.svg()
+
+
+def test_where_limits_held_calls_back_most_of_the_time_more_workers_are_of_no_use():
+    """And that is said of the limit."""
+    spans = [Span(place, "call", "completed", 1, float(place), 1.0, "w_0") for place in range(4)]
+    timeline = Timeline("held", "completed", 4.0, spans, max_workers=4, held_back=[HeldBack("api", 0, 3, 3.0)])
+    assert timeline.verdict.startswith("The limit api held calls back for ")
     assert "more workers would not make it faster" in timeline.verdict
 
 

@@ -437,11 +437,14 @@ def test_a_sink_may_take_longer_than_its_timeout_only_to_fail(kinds):
     """Waiting for elements counts. Nothing is left behind that keeps the run from ending."""
     first, _, last = kinds
     gate = threading.Event()
-    process = Process("timed", "parallel", 2, on_error="return")
-    begun = process.map(made(first, lambda number: number or gate.wait(0.3)), [1, 0, 0])
+    process = Process("timed", "parallel", 3, on_error="return")
+    begun = process.map(made(first, lambda number: number or gate.wait(WAIT_S)), [1, 0, 0])
     process.task(task(timeout=0.1)(last["sink"]), stream(begun))
-    values, error = process.execute()
-    assert values == [1, False, False]
+    run = process.start()
+    assert next(iter(run)).index == 1
+    gate.set()
+    values, error = run.result(WAIT_S)
+    assert values == [1, True, True]
     assert isinstance(error, TaskTimeoutError)
 
 
