@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from journals import SIX, Child, done, execute, posix, values, wait_for
-from procession import JournalError, Process, Progress, RunInUseError
+from procession import JournalError, Process, Progress, RunInUseError, unrecorded
 from procession._model.progress import Snapshot
 from procession.journal import Journal, beginning, database
 
@@ -75,7 +75,7 @@ def test_coroutines_share_a_journal(where):
     """64 runs at once on one loop, all of them under way at the same time."""
 
     async def serve():
-        arrived, everybody = [], asyncio.Event()
+        arrived, everybody = [], unrecorded(asyncio.Event())  # for which others may wait already
 
         async def wait(number):
             arrived.append(number)

