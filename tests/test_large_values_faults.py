@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from collections import Counter
 
 import pytest
 
@@ -87,7 +88,7 @@ def test_a_thousand_calls_leave_no_file_open(processes):
         process.add_task(numbered, number)
     counts, *results = process.execute()
     assert max(counts) < 40
-    assert open_files() == before
+    assert not Counter(open_files()) - Counter(before)
     assert mappings() == 500
     del results
     assert mappings() == 0
@@ -159,7 +160,8 @@ def test_a_worker_that_is_killed_leaves_nothing(processes, at):
     results = process.execute()
     assert sum(isinstance(result, WorkerDiedError) for result in results) == 4
     del results
-    assert (open_files(), named_memory()) == (before, [])
+    assert not Counter(open_files()) - Counter(before)
+    assert named_memory() == []
     assert mappings() == 0
 
 

@@ -58,7 +58,7 @@ def test_a_switched_off_observer_is_told_again_in_the_next_run(told):
 
 def test_a_slow_observer_misses_what_it_has_no_time_for_and_is_told_how_much(monkeypatch, told):
     """Failures and retries come through before starts and ends; the last event and the log have the number."""
-    monkeypatch.setattr(feeds, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(feeds, "PATIENCE_S", 5.0)
     gate = threading.Event()
 
     class Slow(Kept):
@@ -86,7 +86,7 @@ def test_a_slow_observer_misses_what_it_has_no_time_for_and_is_told_how_much(mon
 
 def test_an_observer_that_becomes_slow_delays_the_end_of_a_run_by_no_more_than_its_patience(monkeypatch):
     """What it has not been told of by then is dropped and counted."""
-    monkeypatch.setattr(feeds, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(feeds, "PATIENCE_S", 2.0)
 
     class Tiring(Kept):
         def on_event(self, event):
@@ -106,7 +106,7 @@ def test_an_observer_that_becomes_slow_delays_the_end_of_a_run_by_no_more_than_i
 
 def test_a_blocked_observer_holds_up_neither_the_run_nor_other_observers(monkeypatch, told, kept):
     """It is left behind in a daemon thread, which is logged, and told nothing more than the end."""
-    monkeypatch.setattr(feeds, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(feeds, "PATIENCE_S", 1.5)
     release = threading.Event()
 
     class Blocked:
@@ -127,17 +127,17 @@ def test_a_blocked_observer_holds_up_neither_the_run_nor_other_observers(monkeyp
 
 def test_no_thread_of_an_observer_is_left_and_none_is_made_without(kept):
     """After `execute()` and after `result()`, in success and failure."""
-    before, during, those = threading.active_count(), [], set(threading.enumerate())
+    during, those = [], set(threading.enumerate())
     process = Process("threads", on_error="return")
-    process.add_task(lambda: during.append(threading.active_count()))
+    process.add_task(lambda: during.append(len(set(threading.enumerate()) - those)))
     process.add_task(throw, KeyError())
     process.execute()
-    assert during == [before]
+    assert during == [0]
     process.execute(observers=[kept, Kept(), Immediate()])
-    assert during == [before, before + 2]
+    assert during == [0, 2]
     process.start(observers=[kept]).result()
-    assert threading.active_count() <= before + 1  # the driver of start() may be ending
     begun = set(threading.enumerate()) - those
+    assert len(begun) <= 1  # the driver of start() may be ending
     assert not [thread for thread in begun if thread.name.startswith("procession-observer")]
 
 

@@ -45,7 +45,7 @@ def test_no_worker_starts_before_there_is_a_call(workers):
     """Only then, and no more of them than calls."""
     before = children()
     executor = workers(2)
-    assert children() == before
+    assert children() <= before
     assert mapped(executor, same, [1]) == [1]
     assert len(children() - before) == 1
 
