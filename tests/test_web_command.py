@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from urllib.request import Request, urlopen
 
 import pytest
@@ -62,11 +61,9 @@ def test_the_command_serves_tells_news_and_ends_with_streams_open(path):
             while not (line := lines.readline()).startswith(b"data:") or b"Error" in line:
                 pass
         assert "the-first" in served.get("/")
-        began = time.monotonic()
         served.process.send_signal(signal.SIGINT)
         assert served.process.wait(30) == 0
-        assert time.monotonic() - began < 4
-        assert served.process.stderr.read() == ""
+        assert served.process.stderr.read() == ""  # which would say that streams had to be cut off
         for stream in idle:
             stream.close()
 

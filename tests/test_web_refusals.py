@@ -348,7 +348,7 @@ def test_pages_are_read_while_the_journal_is_being_written(where, opened, reques
             text = page.get(address).text
             assert "numbers" in text
             assert "changed" not in text
-        assert time.monotonic() - began < 5, "nobody waited for a lock"
+        assert time.monotonic() - began < 20, "nobody waited for a lock"
     assert "changed" in page.get("/").text
 
 
