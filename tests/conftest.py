@@ -10,6 +10,7 @@ from functools import partial
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from postgres import Server, Unavailable
 from procession import Process
@@ -19,8 +20,13 @@ def pytest_addoption(parser):
     parser.addoption("--rounds", type=int, help="how many rounds each stress test goes, in place of a few")
 
 
-def pytest_configure():
-    """Have Ctrl-C do what it does in a terminal: a shell has what it runs in the background ignore it."""
+def pytest_configure(config):
+    """Have Ctrl-C do what it does in a terminal, where a shell has what it runs in the background ignore it.
+
+    And have the same examples generated each time, but for who asks for more rounds.
+    """
+    settings.register_profile("suite", derandomize=not config.getoption("--rounds"))
+    settings.load_profile("suite")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -19,6 +19,8 @@ _FULL = 0.8
 """The part of all cores that are as good as all."""
 _WORTH = 0.1
 """The part of a run that a change must save to be worth a word."""
+_SURE = 0.9
+"""What part of a run its critical path is where nothing but a shorter one makes the run faster."""
 
 
 class SpeedUp(NamedTuple):
@@ -253,6 +255,8 @@ class Account:
                     f"More workers would not make it faster: the elements of {label(slow.name, 40)} are slow to come."
                 )
             longest = self._step(max(self.critical_path, key=lambda span: span.duration or 0.0))
+            if self.critical < _SURE * self.duration:  # of a map only the longest call is known, so forecasts may err
+                return f"The critical path is {self.critical / self.duration:.0%} of the run: shorten {longest} first."
             return (
                 "More workers would not make it faster, because no run is shorter than its critical path; "
                 f"a shorter {longest.removeprefix('the ')} would."
