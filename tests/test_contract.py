@@ -442,7 +442,7 @@ def test_policies_say_what_a_failure_means(workers):
     assert [outcome.state for outcome in process.last_run.outcomes] == ["failed", "skipped", "completed"]
 
 
-def test_retries_and_timeouts():
+def test_retries_and_timeouts(comes_true):
     """A failed attempt is made again; a hung one ends with TimeoutError while its thread is left behind."""
     tries, release = [], threading.Event()
 
@@ -464,6 +464,7 @@ def test_retries_and_timeouts():
     try:
         with pytest.raises(TimeoutError):
             process.execute()
+        assert comes_true(lambda: "hung" in tries)
         assert tries == [1, 2, 3, "hung"]
         assert process.last_run.outcomes[0].attempts == 3
     finally:

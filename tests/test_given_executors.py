@@ -221,7 +221,7 @@ def test_each_task_sees_the_context_of_the_caller_and_keeps_its_changes_to_itsel
         assert variable.get() == "caller's"
 
 
-def test_a_thread_that_is_given_up_leaves_its_place_to_others():
+def test_a_thread_that_is_given_up_leaves_its_place_to_others(comes_true):
     """A timeout on somebody else's threads ends the attempt, and no other is made beside it."""
     go, calls = threading.Event(), []
 
@@ -236,6 +236,7 @@ def test_a_thread_that_is_given_up_leaves_its_place_to_others():
         error, one = process.execute()
         assert isinstance(error, TaskTimeoutError)
         assert one == 1
+        assert comes_true(lambda: calls)
         assert calls == [1]
         go.set()
 

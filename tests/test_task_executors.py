@@ -284,12 +284,12 @@ def test_a_timeout_ends_the_worker(engine, kind, tmp_path):
     """The process is gone, and its place is another's."""
     with executor_of(kind) as executor:
         process = process_on(engine, "parallel", 2, on_error="return")
-        process.add_task(task(executor=executor, timeout=1.0, name="hang")(say_and_hang), tmp_path)
+        process.add_task(task(executor=executor, timeout=3.0, name="hang")(say_and_hang), tmp_path)
         process.map(task(executor=executor)(same), range(10))
         late, elements = process.execute()[-2:]
         index = len(process.tasks) - 2
         assert isinstance(late, TaskTimeoutError)
-        assert str(late) == f"task {index} (hang) took longer than its timeout of 1 s"
+        assert str(late) == f"task {index} (hang) took longer than its timeout of 3 s"
         assert elements == list(range(10))
         assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 

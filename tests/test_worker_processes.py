@@ -134,12 +134,12 @@ def test_a_timeout_ends_the_worker_and_a_retry_follows(processes, tmp_path):
     """The attempt is gone for good, so another one may be made."""
     path = tmp_path / "pid"
     process = processes(on_error="return")
-    process.add_task(task(timeout=0.5, retries=1)(errands.say_pid_and_sleep), str(path))
+    process.add_task(task(timeout=2.0, retries=1)(errands.say_pid_and_sleep), str(path))
     process.add_task(same, 1)
     error, one = process.execute()
     assert one == 1
     assert isinstance(error, TaskTimeoutError)
-    assert "task 0 (say_pid_and_sleep) took longer than its timeout of 0.5 s" in str(error)
+    assert "task 0 (say_pid_and_sleep) took longer than its timeout of 2 s" in str(error)
     assert process.last_run.outcomes[0].attempts == 2
     assert not psutil.pid_exists(int(path.read_text()))
 
