@@ -17,7 +17,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from coroutines import STRATEGIES, awaited, executed, same, started, states
 from faults import ended, faulty, leads_to, traced
-from procession import Limit, NotKept, Process, stream, task
+from procession import Limit, NotKept, Process, current_task, stream, task
 from procession.testing import memory_journal
 
 SAMPLE = int(os.environ.get("PROCESSION_FAULTS", "4"))
@@ -281,3 +281,43 @@ def _holds(value, fault):
         if isinstance(value, BaseException)
         else (isinstance(value, list) and any(_holds(one, fault) for one in value))
     )
+
+
+BETWEEN = ("calls.py", "element_calls.py", "call_attempts.py", "timed_call.py")
+"""Where calls lie between what their limits admit and their beginning."""
+
+
+def under_a_limit(process):
+    """Tasks, elements and calls within a task that come one after another, each within its time and without."""
+    one = Limit(f"limit {next(NUMBERS)}", at_once=1)
+    for options in {"timeout": 5}, {"retries": 1}, {"retries": AGAIN, "timeout": 5}:
+        process.add_task(task(limit=one, **options)(same), 1)
+    for options in {"timeout": 5}, {"retries": 1}:
+        process.map(task(limit=one, **options)(same), [2, 3])
+    process.add_task(task(limit=one)(drained), stream(process.map(same, [4])))
+    inner = Limit(f"limit {next(NUMBERS)}", at_once=1)
+    process.add_task(calls, task(limit=inner)(same), task(limit=inner, timeout=5)(same))
+    return [1, 1, 1, [2, 3], [2, 3], [4], [4], [5, 6]]
+
+
+def calls(*functions):
+    return [current_task().call(function, number) for number, function in enumerate(functions, 5)]
+
+
+@pytest.mark.timeout(170)
+@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+def test_a_fault_between_admission_and_call_leaves_its_place_to_others(strategy):
+    """The others of the run are called, or the run ends; and another run under the limit has all of it."""
+    chance = random.Random(strategy)
+
+    def make(policy):
+        process = Process("faulty", strategy, 2, on_error=policy)
+        return process, under_a_limit(process)
+
+    process, wanted = make("stop")
+    seen, ending = traced(process.execute)
+    assert ending == (wanted, None)
+    for place in sorted(place for place in seen if place.path.endswith(BETWEEN)):
+        process, wanted = make(chance.choice(["continue", "return"]))
+        faulty(process.execute, place, chance.randint(1, seen[place]))
+        assert (str(place), *ended(process.execute)) == (str(place), wanted, None)

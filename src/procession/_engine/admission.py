@@ -16,6 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from functools import partial, wraps
 from math import inf
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
@@ -398,6 +399,27 @@ class Admission:
             for limit, seconds in pauses:
                 self._buckets[limit].close(now + seconds, now)
         return PutOff(error) if pauses else error
+
+
+class Admitted:
+    """Makes a call that was admitted. Of one that never begins, `withdraw` gives back what it takes of its limits."""
+
+    __slots__ = ("_admission", "_claims", "_limits")
+
+    def __init__(self, admission: Admission, limits: Limits, claims: Claims) -> None:
+        self._admission = admission
+        self._limits = limits
+        # Who pops them sees to them: a thread that was started for the call, or who gives the call up.
+        self._claims = [claims]
+
+    def __call__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Make the call."""
+        return self._admission.call(self._limits, self._claims.pop(), function, args, kwargs)
+
+    def withdraw(self) -> None:
+        """Take note that the call will not begin, if it has not."""
+        with suppress(IndexError):
+            self._admission.withdraw(self._claims.pop())
 
 
 def await_admission(

@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from procession._engine.admission import Admission, PutOff, await_admission
+from procession._engine.admission import Admission, Admitted, PutOff, await_admission
 from procession._engine.bucket import Claims
 from procession._engine.call_context import InnerCallContext
 from procession._engine.retry import GiveUp, Retry
 from procession._engine.timed_call import TellingRun, TimedCall
 from procession._model.limit import Limits
 from procession._model.task import PLAIN, Call, Options
-from procession.errors import TaskCancelled, TaskTimeoutError, WorkersUnavailableError
+from procession.errors import TaskCancelled, TaskTimeoutError
 
 SLICE_S = 0.1
 """How long a coroutine that waits for its next attempt sleeps before it looks whether the run goes on."""
@@ -83,28 +83,37 @@ class CallAttempts:
     def _attempt(self) -> Any:
         options, admission = self._options, self._admission
         function, args, kwargs = self._call
-        claims: Claims | None = None
-        if admission is not None:
-            claims = await_admission(admission, self._place, options.limit, args, kwargs, lambda: self._run.cancelled)
-            if claims is None:
-                raise self._stopped()
-            function = partial(admission.call, options.limit, claims, function, args, kwargs)
-            args, kwargs = (), {}
-        if options.timeout is None:
+        if admission is None:
+            return self._within(options.timeout, function, args, kwargs)
+        claims = await_admission(admission, self._place, options.limit, args, kwargs, lambda: self._run.cancelled)
+        if claims is None:
+            raise self._stopped()
+        try:
+            admitted = Admitted(admission, options.limit, claims)
+        except BaseException:
+            admission.withdraw(claims)
+            raise
+        try:
+            return self._within(options.timeout, admitted, (function, args, kwargs), {})
+        except BaseException:
+            admitted.withdraw()
+            raise
+
+    def _within(
+        self, timeout: float | None, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Make the call within its timeout, if it has one."""
+        if timeout is None:
             return function(*args, **kwargs)
         timed = TimedCall(self._run, self._context.index, self._context.attempt, call_context=self._context)
         try:
-            return timed.make(options.timeout, function, args, kwargs)
-        except WorkersUnavailableError:
-            if admission is not None and claims is not None:
-                admission.withdraw(claims)
-            raise
+            return timed.make(timeout, function, args, kwargs)
         except TaskTimeoutError:
             if timed.hung is None:
                 raise
-            if options.retries:
+            if self._options.retries:
                 self._retried().hung = timed.hung
-            raise self._too_long(options.timeout) from None
+            raise self._too_long(timeout) from None
 
     # In a coroutine
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from procession._engine.admission import PutOff, await_admission
+from procession._engine.admission import Admitted, PutOff, await_admission
 from procession._engine.bucket import Claims
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.decimals import own_decimals
@@ -161,23 +161,30 @@ class TaskCalls:
         if options is PLAIN and inputs is None and not run_state.verbose:
             function, args, kwargs = call
             return function(*args, **kwargs)
-        (function, args, kwargs), retry = self._begun(index, call, options, call_context)
-        try:
-            if inputs is not None:
-                value = self._streamed(index, options.timeout, call_context, function, args, kwargs)
-            elif options.timeout is None:
-                value = function(*args, **kwargs)
-            else:
-                value = self._within(options.timeout, call_context, function, args, kwargs)
-        finally:
-            call_context.attempt = 1
-        if retry is not None:
-            value = self._judged(index, retry, value)
+        value = self._attempted(index, call, options, call_context)
         if run_state.verbose:
             awaited(value)
             took = time.perf_counter() - (run_state.ledger.starts[index] or 0.0)
             run_state.report("task_completed", index, run_state.attempts.get(index, 1), took)
         return value
+
+    def _attempted(self, index: int, call: Call, options: Options, call_context: CallContext) -> Any:
+        """Make an attempt; return the value that stands."""
+        (function, args, kwargs), retry, admitted = self._begun(index, call, options, call_context)
+        try:
+            if index in self._inputs:
+                value = self._streamed(index, options.timeout, call_context, function, args, kwargs)
+            elif options.timeout is None:
+                value = function(*args, **kwargs)
+            else:
+                value = self._within(options.timeout, call_context, function, args, kwargs)
+        except BaseException:
+            if admitted is not None:
+                admitted.withdraw()
+            raise
+        finally:
+            call_context.attempt = 1
+        return value if retry is None else self._judged(index, retry, value)
 
     # Streams
 
@@ -226,8 +233,10 @@ class TaskCalls:
         self._asking.setdefault(index, []).append(None)
         self.run_state.ledger.put_back(index)
 
-    def _begun(self, index: int, call: Call, options: Options, call_context: CallContext) -> tuple[Call, Retry | None]:
-        """Begin an attempt; return the call that makes it, and the state of its retries, if there is one."""
+    def _begun(
+        self, index: int, call: Call, options: Options, call_context: CallContext
+    ) -> tuple[Call, Retry | None, Admitted | None]:
+        """Begin an attempt; return what makes it, the state of its retries, and what limits have admitted, if any."""
         retry = self._retries.get(index)
         if not options.limit:
             begun = self._begin_attempt(index, retry, options, call_context)
@@ -236,13 +245,15 @@ class TaskCalls:
             assert admission is not None
             claims = self._admitted(index, retry, options, call)
             try:
+                if self._workers.alone:
+                    self.run_state.ledger.starts[index] = time.perf_counter()  # it may have waited
                 begun = self._begin_attempt(index, retry, options, call_context)
-                call = admission.call, (options.limit, claims, *call), {}
-                return self._placed(call, retry, call_context), begun
+                admitted = Admitted(admission, options.limit, claims)
+                return self._placed((admitted, call, {}), retry, call_context), begun, admitted
             except BaseException:
                 admission.withdraw(claims)
                 raise
-        return self._placed(call, retry, call_context), begun
+        return self._placed(call, retry, call_context), begun, None
 
     def _begin_attempt(
         self, index: int, retry: Retry | None, options: Options, call_context: CallContext
@@ -351,6 +362,8 @@ class TaskCalls:
             self.run_state.raised(index, error, in_order=self.in_order)
 
     def _forget(self, index: int) -> None:
+        if self.run_state.admission is not None:
+            self.run_state.admission.drop((index, WHOLE))  # of a call that failed before it could begin
         retry = self._retries.pop(index, None)
         if retry is not None:
             retry.state.forget()
@@ -378,10 +391,10 @@ class TaskCalls:
                 claims = admission.ask(place, options.limit, args, kwargs, hold)
             else:
                 claims = await_admission(admission, place, options.limit, args, kwargs, lambda: ledger.halted)
-                ledger.starts[index] = start if start is not None or claims is None else time.perf_counter()
         except Exception as error:  # its cost is no number
             raise GiveUp(error) from None
         if claims is None:
+            ledger.starts[index] = start
             raise LeaveTask
         return claims
 

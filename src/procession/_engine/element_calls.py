@@ -11,9 +11,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from procession._engine.admission import PutOff, await_admission
+from procession._engine.admission import Admitted, PutOff, await_admission
 from procession._engine.call_context import CallContext
 from procession._engine.calls import Worker, Workers, watched
 from procession._engine.gate import NotBegun
@@ -29,6 +29,9 @@ from procession.errors import TaskSuspended
 
 if TYPE_CHECKING:
     from procession._model.task import Call
+
+_HELD_BACK: Final = object()
+"""What stands for the value of an element that is called later."""
 
 
 class WorkersHere(Protocol):
@@ -78,12 +81,9 @@ class ElementCalls:
                 return
             digest, retry = held.digest, self._retries.get(place)
             start = start if held.start is None or retry is not None else held.start
-            admitted = self._admitted(element, held)
-            if admitted is None:
+            value = self._attempted(element, held, own, share, start)
+            if value is _HELD_BACK:
                 return
-            if retry is not None:
-                own.attempt = retry.made
-            value = awaited(self._called(element, *admitted, own, share, digest, start))
             if retry is not None:
                 seconds, returned, value = retry.judge(returned=True, value=value)
                 if seconds is not None:
@@ -111,6 +111,21 @@ class ElementCalls:
             self._retry(element, digest, start)  # such rules see each attempt, the first one too
         return None if digest is None else Held(digest)
 
+    def _attempted(self, element: Element, held: Held, own: CallContext, share: MapShare, start: float) -> Any:
+        """Make an attempt; return the value, or `_HELD_BACK` where limits do not admit it yet."""
+        retry = self._retries.get(element[0])
+        admitted = self._admitted(element, held)
+        if admitted is None:
+            return _HELD_BACK
+        try:
+            if retry is not None:
+                own.attempt = retry.made
+            return awaited(self._called(element, *admitted, own, share, held.digest, start))
+        except BaseException:
+            if isinstance(admitted[0], Admitted):
+                admitted[0].withdraw()
+            raise
+
     def _admitted(self, element: Element, held: Held) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
         """Begin an attempt if its limits admit it: return what makes the call, and its arguments, else `None`."""
         state, admission, (place, args) = self._state, self._run_state.admission, element
@@ -136,13 +151,13 @@ class ElementCalls:
             raise GiveUp(error) from None
         if claims is None:
             return None
-        self._held.pop(place, None)
         try:
+            self._held.pop(place, None)
             self._begin_again(place, held)
+            return Admitted(admission, limits, claims), (state.function, args, {})
         except BaseException:
             admission.withdraw(claims)
             raise
-        return admission.call, (limits, claims, state.function, args, {})
 
     def _begin_again(self, place: int, held: Held) -> None:
         """Take note that another attempt begins, unless it is the one that was put off."""
@@ -273,6 +288,8 @@ class ElementCalls:
 
     def _forget(self, place: int) -> int:
         """Forget the attempts of an element that has ended; return how many there were."""
+        if self._run_state.admission is not None:
+            self._run_state.admission.drop((self._state.index, place))  # as for tasks
         retry = self._retries.pop(place, None)
         if retry is None:
             return 1
