@@ -1,7 +1,8 @@
 """An agent that asks a model what to do next, uses tools, and keeps to a budget; killed, it goes on where it was.
 
-    python examples/agent.py                 # answers; run it again, and nothing is asked, nor paid for, again
+    python examples/agent.py                 # waits for a person before it orders: the run is suspended
     python examples/agent.py --die-after 3   # is killed after three answers of the model; then run it again
+    procession answer fruit order true --journal agent.db   # lets it; then run it again: nothing is paid for twice
 
 What the agent calls next depends on the answers, so its calls are no tasks that could be listed beforehand: they are
 recorded calls of one task. The model is a stand-in on this machine, which answers by a fixed rule and writes each
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict, final
 
-from procession import Limit, Process, current_task, task
+from procession import Limit, Process, RunSuspendedError, current_task, task
 
 STOCK = {"apples": 3, "pears": 0, "plums": 7}
 PRICES = {"apples": 0.5, "pears": 0.8, "plums": 0.25}
@@ -69,7 +70,9 @@ def _think(goal: list[str], steps: list[Step]) -> Action | Answer:
         if seen[fruit]["tool"] == "stock" and seen[fruit]["result"]:
             return {"tool": "price", "arguments": [fruit, seen[fruit]["result"]]}
     total = sum(step["result"] for step in steps if step["tool"] == "price")
-    return {"answer": f"{', '.join(goal)}: {total:.2f}"}
+    if steps[-1]["tool"] != "order":
+        return {"tool": "order", "arguments": [total]}
+    return {"answer": f"{', '.join(goal)}: {steps[-1]['result']}"}
 
 
 # The tools
@@ -85,7 +88,14 @@ def price(fruit: str, count: int) -> float:
     return PRICES[fruit] * count
 
 
-TOOLS: dict[str, Callable[..., Any]] = {"stock": stock, "price": price}
+def order(total: float) -> str:
+    """Spend the money."""
+    return f"ordered for {total:.2f}"
+
+
+TOOLS: dict[str, Callable[..., Any]] = {"stock": stock, "price": price, "order": order}
+DANGEROUS = ("order",)
+"""The tools that a person is asked about first."""
 
 
 # The agent
@@ -102,7 +112,11 @@ def agent(bill: str, goal: list[str]) -> str:
             os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))  # on Windows, SIGTERM kills
         if "answer" in reply:
             return reply["answer"]
-        result = me.call(TOOLS[reply["tool"]], *reply["arguments"])
+        # One name for each tool, as each is used once; else it would have a number.
+        if reply["tool"] in DANGEROUS and not me.wait_for(reply["tool"]):
+            result: Any = "not ordered, as a person was against it"
+        else:
+            result = me.call(TOOLS[reply["tool"]], *reply["arguments"])
         steps.append({"tool": reply["tool"], "arguments": reply["arguments"], "result": result})
     return f"no answer for {BUDGET} cents"
 
@@ -117,7 +131,10 @@ def main() -> None:
     os.environ["DIE_AFTER"] = str(options.die_after)
     process = Process("agent")
     process.add_task(agent, str(bill), ["apples", "pears", "plums"])
-    [answer] = process.execute(run_id="fruit", journal=options.folder / "agent.db")
+    try:
+        [answer] = process.execute(run_id="fruit", journal=options.folder / "agent.db")
+    except RunSuspendedError as suspended:
+        answer = str(suspended)
     paid = [line.split() for line in bill.read_text(encoding="utf-8").splitlines()]
     twice = len(paid) - len({key for key, _ in paid})
     print(answer)

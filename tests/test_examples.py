@@ -93,11 +93,17 @@ def test_agent_pays_for_no_question_twice_when_it_is_killed(tmp_path: Path) -> N
         run(agent, "--die-after", "3", cwd=tmp_path)
     bill = tmp_path / "agent-bill.txt"
     assert len(bill.read_text().splitlines()) == 3
-    said = "apples, pears, plums: 3.25\n6 questions, 0 of them paid twice, 12 cents in all\n"
+    asked = run(agent, cwd=tmp_path)
+    assert "is suspended: task 0 (agent) waits for 'order'" in asked
+    assert asked.endswith("\n6 questions, 0 of them paid twice, 12 cents in all\n")
+    answer(tmp_path)
+    said = "apples, pears, plums: ordered for 3.25\n7 questions, 0 of them paid twice, 14 cents in all\n"
     assert run(agent, cwd=tmp_path) == said
     assert run(agent, cwd=tmp_path) == said
     undisturbed = tmp_path / "other"
     undisturbed.mkdir()
+    run(agent, cwd=undisturbed)
+    answer(undisturbed)
     assert run(agent, cwd=undisturbed) == said
 
 
@@ -124,7 +130,7 @@ def test_prompts_are_each_written_once_and_no_recorded_answer_is_paid_for_again(
     assert set(paid) == set(prompts)
     assert paid.total() <= len(prompts) + 32 + 64  # what was under way, and what had ended and was not recorded yet
     refused = sum(status == "429" for status, _, _ in billed)
-    assert refused <= 30
+    assert refused <= 96  # some 200 without the limit; each time that calls come too close, those under way are
     assert (
         out[0]
         == f"300 rows in answers.jsonl; {len(billed) - paid.total() - refused} calls failed, {refused} were refused"
@@ -132,3 +138,9 @@ def test_prompts_are_each_written_once_and_no_recorded_answer_is_paid_for_again(
     assert out[1].startswith(f"paid: {paid.total()} answers, ")
 
     assert run(*arguments, cwd=tmp_path).splitlines()[:2] == out[:2]  # it is complete: nothing is asked, nor written
+
+
+def answer(folder: Path) -> None:
+    """Give the answer that the agent waits for, on the command line."""
+    command = [sys.executable, "-m", "procession", "answer", "fruit", "order", "true", "--journal", "agent.db"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=50)
