@@ -1,5 +1,6 @@
 """Real crashes, at every point where one could matter and at random ones."""
 
+import itertools
 import sqlite3
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import get_args
 import pytest
 
 from crashing import chance, double, double_async, small
-from procession import Process, current_task, task
+from procession import Process, current_task, stream, task
 from procession._model.record import WHOLE
 from procession.errors import JournalError, PlanChangedError
 from procession.journal import Journal
@@ -233,3 +234,150 @@ def test_a_task_that_is_not_fit_to_be_called_again_is_named():
     said = r"after crash 1, a task was called twice, and differed: .* task 0 \(.*gambles\): call 0 \(double\) has other"
     with pytest.raises(AssertionError, match=said):
         crash_everywhere(build)
+
+
+def first(rows):
+    return next(iter(rows))
+
+
+def one_more(number):
+    return number + 1
+
+
+@pytest.mark.timeout(170)
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_crash_in_a_pipeline_loses_nothing_and_repeats_nothing_recorded(keep):
+    """Maps are chained, with values that are kept or let go, into a task that takes them in order, and into a map."""
+
+    def build():
+        process = Process("pipeline", "parallel", 2)
+        doubled = process.map(task(keep=keep)(double), process.map(task(keep=keep)(one_more), [1, 2]))
+        process.task(sum, stream(doubled))
+        process.map(one_more, doubled)
+        return process
+
+    report = crash_everywhere(build)
+    assert report.results[2:] == [10, [5, 7]]
+    assert report.crashes >= 3
+
+
+@pytest.mark.timeout(170)
+def test_how_much_of_a_map_was_drawn_that_nobody_takes_does_not_count():
+    """A task that stops early has its map cancelled, sooner or later."""
+
+    def build():
+        process = Process("early", "parallel", 1)
+        process.add_task(first, stream(process.map(task(keep=False)(double), itertools.count(4))))
+        return process
+
+    assert crash_everywhere(build).results[1] == 8
+
+
+@pytest.mark.timeout(170)
+def test_what_was_called_again_because_something_failed_is_none_of_a_crash():
+    """The task with the stream is to have what failed; and failures that are alike are no difference."""
+
+    def build():
+        process = Process("partial", "parallel", 1, on_error="return")
+        process.add_task(sum, stream(process.map(int, ["1", "x"])))
+        return process
+
+    [numbers, total] = crash_everywhere(build).results
+    assert (numbers[0], str(numbers[1]), total) == (1, "invalid literal for int() with base 10: 'x'", 1)
+
+
+def by_chance(_):
+    return chance()
+
+
+@pytest.mark.timeout(170)
+def test_an_element_that_differs_is_named_though_only_what_took_it_is_seen_to():
+    """Its values are let go, and the task at the end is not to blame."""
+
+    def build():
+        process = Process("chance", "parallel", 1)
+        process.add_task(sum, stream(process.map(task(keep=False)(by_chance), [1])))
+        return process
+
+    said = r"after crash 1 a .*: element 0 of task 0 \(map of by_chance\) was called twice, and differed"
+    with pytest.raises(AssertionError, match=said):
+        crash_everywhere(build)
+
+
+def asks(number):
+    me = current_task()
+    drafted = me.call(double, number)
+    return me.call(one_more, drafted) if me.wait_for("approval") else "dropped"
+
+
+def waits_in_vain(number):
+    me = current_task()
+    if number:
+        return me.sleep(3600)
+    try:
+        return me.wait_for("nobody", timeout=60)
+    except TimeoutError:
+        return "too late"
+
+
+@pytest.mark.timeout(170)
+def test_a_crash_around_a_wait_asks_for_nothing_twice():
+    """The call before it is not made again, and neither is the answer asked for."""
+
+    def build():
+        process = Process("waits")
+        process.add_task(asks, 3)
+        return process
+
+    report = crash_everywhere(build, answers={"approval": True})
+    assert report.results == [7]
+    assert report.crashes == 5  # a call, the wait, the answer, a call, the task
+
+
+@pytest.mark.timeout(170)
+def test_long_sleeps_and_timeouts_are_over_at_once():
+    """Of elements here, each of which waits by itself."""
+
+    def build():
+        process = Process("waits", "parallel", 2)
+        process.map(waits_in_vain, [0, 1])
+        return process
+
+    assert crash_everywhere(build).results == [["too late", None]]
+
+
+def test_an_answer_that_nobody_gives_is_told():
+    """Rather than to wait for it without end."""
+
+    def build():
+        process = Process("waits")
+        process.add_task(asks, 3)
+        return process
+
+    with pytest.raises(ValueError, match=r"task 0 waits for 'approval', and no answer .*: answers=\{'approval': ...\}"):
+        crash_everywhere(build)
+
+
+@pytest.mark.timeout(170)
+def test_what_is_waited_for_again_though_it_was_answered_is_found():
+    """As by a journal that loses answers."""
+
+    def build():
+        from procession.journal.waits import WaitRecords
+
+        def begin(waits, index, element, kind, name, seconds):
+            found = begun(waits, index, element, kind, name, seconds)
+            if found.value is not None:
+                with waits._held.channel.transaction() as connection:
+                    connection.exec_driver_sql("UPDATE procession_waits SET state = 'waiting' WHERE value IS NOT NULL")
+            return found
+
+        begun, WaitRecords.begin = WaitRecords.begin, begin
+        process = Process("waits")
+        process.add_task(asks, 3)
+        return process
+
+    with pytest.raises(
+        AssertionError, match="after crash [0-9]+, these were waited for again though they were answered"
+    ):
+        crash_everywhere(build, answers={"approval": True})

@@ -5,6 +5,8 @@
                                             another interpreter resumes the run            ──▶ the same results?
     fail_everywhere  ──▶ the same, with interpreters whose n-th journal write fails
 
+Where a run is suspended, what it waits for is answered, and another interpreter goes on with it; writes are counted on.
+
 Needs the extra `testing`.
 """
 
@@ -19,22 +21,24 @@ import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Final, Literal, NamedTuple, cast, get_args
 
 try:
     import cloudpickle  # pyright: ignore[reportMissingTypeStubs]
-    from sqlalchemy import select
+    import sqlalchemy  # noqa: F401  # pyright: ignore[reportUnusedImport]  # which the modules below need
 except ImportError as error:
     raise ImportError('procession.testing needs more packages: pip install "procession[testing]"') from error
 
 from procession import Process
 from procession._direct_calls import TaskContext, task_context, without_pauses
+from procession._evidence import Evidence, Place, Wait, differing, follows_from_failures, let_go_on
 from procession._model.record import WHOLE
 from procession._model.states import RunStatus
 from procession._model.text import sketch
-from procession.errors import JournalError
-from procession.journal import Journal, Recorder, schema
+from procession.errors import JournalError, RunSuspendedError
+from procession.journal import Journal, Recorder
 from procession.journal.calls import CallRecords
+from procession.journal.waits import WaitRecords
 
 __all__ = [
     "CrashReport",
@@ -50,15 +54,14 @@ __all__ = [
     "without_pauses",
 ]
 
-_Commit = Callable[..., None]
-_CallPlace = tuple[str, int, int, int]
-"""A call: its run, task, element, and its place among the calls that the task makes itself; `WHOLE` for none."""
+_Write = Callable[..., Any]
 
-_CHANGED = "procession.errors.PlanChangedError: "
-_RUN_ID = "crash-everywhere"
-_SURVIVED = 3
-_NO_PROCESS = 4
-_FAILED = 5
+_CHANGED: Final = "procession.errors.PlanChangedError: "
+_RUN_ID: Final = "crash-everywhere"
+_SURVIVED: Final = 3
+_NO_PROCESS: Final = 4
+_FAILED: Final = 5
+_SUSPENDED: Final = 6
 
 Failure = Literal["once", "unanswered", "for good"]
 """How a write to a journal fails.
@@ -85,15 +88,21 @@ class FailureReport(NamedTuple):
     """The results of an undisturbed run, which every resumed run has returned, too."""
 
 
-def crash_everywhere(build_process: Callable[[], Process], *, timeout: float = 60.0) -> CrashReport:
+def crash_everywhere(
+    build_process: Callable[[], Process], *, answers: Mapping[str, object] | None = None, timeout: float = 60.0
+) -> CrashReport:
     """Kill a process after each write to its journal in turn, resume it, and check that no result is lost or differs.
 
     Each run takes place in an interpreter of its own, which is killed for real. Tasks that were not recorded when the
     crash came are called again, so a task must bear that: this function finds tasks that do not.
 
+    A run that is suspended is gone on with. Nothing is waited for: each answer is there at once, and all else that
+    tasks wait for, long sleeps and answers that are not given, is over at once.
+
     Args:
         build_process: Builds and returns the process, the same process each time. It is sent to the interpreters by
             cloudpickle.
+        answers: The answers that tasks wait for (`current_task().wait_for`), by their names.
         timeout: The time in seconds that each run may take.
 
     Returns:
@@ -101,10 +110,11 @@ def crash_everywhere(build_process: Callable[[], Process], *, timeout: float = 6
 
     Raises:
         AssertionError: A resumed run has other results than an undisturbed run, calls a task again that was recorded,
-            or fails. The message names a task that was called twice, and differed.
+            waits again for what was answered, or fails. The message names a task that was called twice, and differed.
         TimeoutError: A run took longer than `timeout`.
         TypeError: `build_process` is no function, or does not return a process.
-        ValueError: The process has no tasks, so nothing would be tested.
+        ValueError: The process has no tasks, so nothing would be tested; or a task waits without end for an answer that
+            is not given.
 
     Example:
         >>> def build() -> Process:
@@ -117,15 +127,14 @@ def crash_everywhere(build_process: Callable[[], Process], *, timeout: float = 6
     """
     _check_builder("crash_everywhere", "crash", build_process)
     with tempfile.TemporaryDirectory() as folder:
-        stage = _Stage(Path(folder), build_process, timeout)
-        undisturbed = stage.run(stage.journal("undisturbed"))
+        stage = _Stage(Path(folder), build_process, answers or {}, timeout)
         crashes = 0
         while stage.crashed(stage.journal(crashes), after=crashes + 1):
             crashes += 1
-            _resume(stage, stage.journal(crashes - 1), undisturbed, f"crash {crashes}")
+            stage.resume(stage.journal(crashes - 1), f"crash {crashes}")
     if not crashes:
         raise ValueError("the process that build_process returned has no tasks, so no crash of it was tested")
-    return CrashReport(crashes, undisturbed)
+    return CrashReport(crashes, stage.undisturbed.results)
 
 
 def fail_everywhere(build_process: Callable[[], Process], *, timeout: float = 60.0) -> FailureReport:
@@ -147,6 +156,7 @@ def fail_everywhere(build_process: Callable[[], Process], *, timeout: float = 60
             undisturbed run, called a task again that was recorded, or failed.
         TimeoutError: A run took longer than `timeout`.
         TypeError: `build_process` is no function, or does not return a process.
+        ValueError: A task waits for an answer, without end.
 
     Example:
         >>> def build() -> Process:
@@ -159,15 +169,14 @@ def fail_everywhere(build_process: Callable[[], Process], *, timeout: float = 60
     """
     _check_builder("fail_everywhere", "failure", build_process)
     with tempfile.TemporaryDirectory() as folder:
-        stage = _Stage(Path(folder), build_process, timeout)
-        undisturbed = stage.run(stage.journal("undisturbed"))
+        stage = _Stage(Path(folder), build_process, {}, timeout)
         failures = 0
         while True:
             for way in get_args(Failure):
                 journal = stage.journal(f"{failures}-{way}")
                 if not stage.failed(journal, failures + 1, way):
-                    return FailureReport(failures, undisturbed)
-                _resume(stage, journal, undisturbed, f"write {failures + 1} failed ({way})")
+                    return FailureReport(failures, stage.undisturbed.results)
+                stage.resume(journal, f"write {failures + 1} failed ({way})")
             failures += 1
 
 
@@ -176,7 +185,8 @@ def failing_journal(at: int, way: Failure = "once") -> Generator[Callable[[], bo
     """Make one write to any journal raise a `JournalError`, for as long as the `with` statement lasts.
 
     Args:
-        at: The number of the write that fails, from 1. Each commit of records is a write, and so is the end of a run.
+        at: The number of the write that fails, from 1. Each commit of records is a write, and so is the end of a run,
+            and each look at what a task waits for.
         way: How the write fails.
 
     Yields:
@@ -196,26 +206,31 @@ def failing_journal(at: int, way: Failure = "once") -> Generator[Callable[[], bo
         [3]
 
     """
-    lock, count, close = threading.Lock(), 0, Recorder.close
+    with _failing(at, way) as writes:
+        yield lambda: writes.count >= at
+
+
+@contextmanager
+def _failing(at: int, way: Failure) -> "Generator[_Writes]":
+    """Do what `failing_journal` does, and yield the count of the writes."""
+    writes, close = _Writes(), Recorder.close
 
     def fails() -> bool:
-        nonlocal count
-        with lock:
-            count += 1
-            return count == at or (count > at and way == "for good")
+        number = writes.next()
+        return number == at or (number > at and way == "for good")
 
     def refuse(*_: object, **__: object) -> None:
         raise JournalError(f"write {at} was made to fail ({way})")
 
-    def disturbed(commit: _Commit) -> _Commit:
-        def commit_or_fail(*args: Any, **kwargs: Any) -> None:
+    def disturbed(write: _Write) -> _Write:
+        def write_or_fail(*args: Any, **kwargs: Any) -> Any:
             failing = fails()
-            if not failing or way == "unanswered":
-                commit(*args, **kwargs)
+            written = write(*args, **kwargs) if not failing or way == "unanswered" else None
             if failing:
                 refuse()
+            return written
 
-        return commit_or_fail
+        return write_or_fail
 
     def disturbed_close(recorder: Recorder, status: RunStatus, error: str | None = None) -> None:
         failing = fails()
@@ -225,23 +240,39 @@ def failing_journal(at: int, way: Failure = "once") -> Generator[Callable[[], bo
         if failing:
             refuse()
 
-    with _with_commits(disturbed):
+    with _with_writes(disturbed):
         Recorder.close = disturbed_close  # type: ignore[assignment,method-assign]
         try:
-            yield lambda: count >= at
+            yield writes
         finally:
             Recorder.close = close  # type: ignore[method-assign]
 
 
+class _Writes:
+    """Counts writes to journals."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def next(self) -> int:
+        """Return the number of a write that is made now, from 1."""
+        with self._lock:
+            self.count += 1
+            return self.count
+
+
 @contextmanager
-def _with_commits(wrap: Callable[["_Commit"], "_Commit"]) -> Generator[None]:
-    """Replace what writes records, of tasks and of calls that tasks make themselves, by what `wrap` makes of it."""
-    commit, commit_calls = Recorder.commit, CallRecords.commit
+def _with_writes(wrap: Callable[["_Write"], "_Write"]) -> Generator[None]:
+    """Replace what records tasks, calls that they make themselves, and waits, by what `wrap` makes of it."""
+    commit, commit_calls, begin = Recorder.commit, CallRecords.commit, WaitRecords.begin
     Recorder.commit, CallRecords.commit = wrap(commit), wrap(commit_calls)  # type: ignore[method-assign]
+    WaitRecords.begin = wrap(begin)  # type: ignore[method-assign]
     try:
         yield
     finally:
         Recorder.commit, CallRecords.commit = commit, commit_calls  # type: ignore[method-assign]
+        WaitRecords.begin = begin  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -285,21 +316,7 @@ def recorded_calls(journal: Journal) -> set[tuple[str, int, int]]:
         {('a', 0, -1)}
 
     """
-    return {(run, task, element) for run, task, element, call in _recorded(journal) if call == WHOLE}
-
-
-def _recorded(journal: Journal) -> set["_CallPlace"]:
-    """Return all calls that are recorded as completed, also those that tasks have made themselves."""
-    runs, records, calls = schema.runs, schema.records, schema.calls
-    with journal.database.reading() as connection:
-        ids: dict[int, str] = {}
-        # A run has a higher key than the one it is nested in.
-        for key, parent, place in connection.execute(select(runs.c.key, runs.c.parent, runs.c.id).order_by(runs.c.key)):
-            ids[key] = f"{ids[parent]}/{place}" if parent in ids else place
-        of_tasks = select(records.c.run, records.c.task, records.c.element).where(records.c.state == "completed")
-        found = {(ids[run], task, element, WHOLE) for run, task, element in connection.execute(of_tasks)}
-        inside = select(calls.c.run, calls.c.task, calls.c.element, calls.c.call).where(calls.c.state == "completed")
-        return found | {(ids[run], task, element, call) for run, task, element, call in connection.execute(inside)}
+    return {(one.run, one.task, one.element) for one in Evidence(journal).recorded if one.call == WHOLE}
 
 
 def _check_builder(name: str, what: str, build_process: object) -> None:
@@ -310,80 +327,112 @@ def _check_builder(name: str, what: str, build_process: object) -> None:
         )
 
 
-def _resume(stage: "_Stage", journal: Path, expected: list[Any], what: str) -> None:
-    with Journal(journal) as opened:
-        recorded = _recorded(opened)
-    stage.calls.unlink(missing_ok=True)
-    results = stage.run(journal, f"after {what}, ")
-    if results != expected:
-        raise AssertionError(
-            f"after {what} a resumed run gave {results!r}; undisturbed it gives {expected!r}"
-            f"{_differed(results, expected, stage.names)}"
-        )
-    twice = sorted(recorded & stage.called())
-    assert not twice, (
-        f"after {what} these were called again though they were recorded (run, task, element, call): {twice}"
-    )
+class _Ended(NamedTuple):
+    """How a run ended."""
 
-
-def _differed(results: list[Any], expected: list[Any], names: Mapping[int, str]) -> str:
-    """Return which task was not fit to be called again, in words: the first one with another result."""
-    for index, (one, other) in enumerate(zip(results, expected, strict=False)):
-        if one != other:
-            return f": task {index} ({names.get(index, '?')}) was called twice, and differed"
-    return ""
+    results: list[Any]
+    cancelled: set[int]
+    """The tasks whose outcome is that they were cancelled, as nobody took what is left of them."""
+    evidence: Evidence
 
 
 class _Stage:
     """A folder with the files that the interpreters read and write: the builder, journals, calls and results."""
 
-    def __init__(self, folder: Path, build_process: Callable[[], Process], timeout: float) -> None:
+    def __init__(
+        self, folder: Path, build_process: Callable[[], Process], answers: Mapping[str, object], timeout: float
+    ) -> None:
         self.folder = folder
-        self.calls = folder / "calls"
-        self.names: dict[int, str] = {}
-        """The names of the tasks that were called, by place; of nested runs, none."""
+        self._calls = folder / "calls"
+        self._answers = {name: _pickled(value) for name, value in answers.items()}
         self._timeout = timeout
+        self._given: set[Wait] = set()
+        """What tasks of the run that goes on have waited for."""
         # The module search path first: the pickled builder may need it.
         (folder / "path").write_text(json.dumps(sys.path))
         (folder / "build_process").write_bytes(_pickled(build_process))
+        self.undisturbed = self._run(self.journal("undisturbed"))
 
     def journal(self, name: object) -> Path:
         """Return the path of the journal with a name."""
         return self.folder / f"{name}.db"
 
-    def called(self) -> set["_CallPlace"]:
-        """Return the calls that the interpreters have written down since the file was last deleted."""
-        lines = self.calls.read_text().splitlines() if self.calls.exists() else []
-        places: set[_CallPlace] = set()
-        for run, task, element, call, name in map(json.loads, lines):
-            places.add((str(run), int(task), int(element), int(call)))
-            if run == _RUN_ID:
-                self.names[int(task)] = str(name)
-        return places
-
-    def run(self, journal: Path, when: str = "") -> list[Any]:
-        """Run the process to its end and return its results."""
-        code, complaints = self._interpreter(journal, 0)
-        self.called()  # for the names
-        changed = [line for line in complaints.splitlines() if line.startswith(_CHANGED)]
-        assert not (when and changed), (
-            f"{when}a task was called twice, and differed: {changed[0].removeprefix(_CHANGED)}"
-        )
-        assert code == 0, f"{when}the process did not complete:\n{complaints}"
-        results: list[Any] = cloudpickle.loads((self.folder / "results").read_bytes())
-        return results
-
     def crashed(self, journal: Path, after: int) -> bool:
         """Run the process and kill it after its write number `after`; return whether it made so many writes."""
-        code, complaints = self._interpreter(journal, after)
-        assert code != 1, f"the process did not complete:\n{complaints}"
-        return code != _SURVIVED
+        self._given.clear()
+        while True:
+            code, complaints = self._interpreter(journal, after)
+            assert code != 1, f"the process did not complete:\n{complaints}"
+            if code != _SUSPENDED:
+                return code != _SURVIVED
+            after -= self._go_on(journal)
 
     def failed(self, journal: Path, at: int, way: Failure) -> bool:
         """Run the process with a journal whose write number `at` fails; return whether it made so many writes."""
-        code, complaints = self._interpreter(journal, at, way)
-        assert code != 1, f"the process completed, or failed otherwise, though its journal failed:\n{complaints}"
-        return code != _SURVIVED
+        self._given.clear()
+        while True:
+            code, complaints = self._interpreter(journal, at, way)
+            assert code != 1, f"the process completed, or failed otherwise, though its journal failed:\n{complaints}"
+            if code != _SUSPENDED:
+                return code != _SURVIVED
+            at -= self._go_on(journal)
+
+    def resume(self, journal: Path, what: str) -> None:
+        """Go on with a run until it ends, and check that it does as the undisturbed one did."""
+        ended, expected = self._run(journal, what), self.undisturbed
+        differs = differing(ended.results, expected.results, ended.cancelled | expected.cancelled)
+        if differs:
+            call = ended.evidence.difference(expected.evidence) or f"task {differs[0]}"
+            raise AssertionError(
+                f"after {what} a resumed run gave {ended.results!r}; undisturbed it gives {expected.results!r}: "
+                f"{call} was called twice, and differed"
+            )
+
+    def _run(self, journal: Path, after: str = "") -> _Ended:
+        """Execute a run until it has ended. `after` says what has happened to it before, if anything has."""
+        when = f"after {after}, " if after else ""
+        while True:
+            recorded = self._recorded(journal)
+            self._calls.unlink(missing_ok=True)
+            code, complaints = self._interpreter(journal, 0)
+            changed = [line for line in complaints.splitlines() if line.startswith(_CHANGED)]
+            assert not (when and changed), (
+                f"{when}a task was called twice, and differed: {changed[0].removeprefix(_CHANGED)}"
+            )
+            assert code in (0, _SUSPENDED), f"{when}the process did not complete:\n{complaints}"
+            twice = sorted(tuple(one) for one in recorded & self._called())
+            assert not twice, (
+                f"{when}these were called again though they were recorded (run, task, element, call): {twice}"
+            )
+            if code == 0:
+                results, cancelled = cloudpickle.loads((self.folder / "results").read_bytes())
+                with Journal(journal) as opened:
+                    return _Ended(results, cancelled, Evidence(opened))
+            self._go_on(journal, when)
+
+    def _recorded(self, journal: Path) -> set[Place]:
+        """Return the calls that are not to be made again in the next execution."""
+        if not journal.exists():
+            return set()
+        with Journal(journal) as opened:
+            free = follows_from_failures(opened, _RUN_ID)
+            return {one for one in Evidence(opened).recorded if (one.run, one.task) not in free}
+
+    def _go_on(self, journal: Path, when: str = "") -> int:
+        """Have what a suspended run waits for be there; return how many writes its last execution has made."""
+        with Journal(journal) as opened:
+            waited = let_go_on(opened, self._answers)
+        again = sorted(tuple(one) for one in waited & self._given)
+        assert not again, f"{when}these were waited for again though they were answered: {again}"
+        self._given |= waited
+        return int((self.folder / "writes").read_text())
+
+    def _called(self) -> set[Place]:
+        """Return the calls that the interpreters have written down since the file was last deleted."""
+        lines = self._calls.read_text().splitlines() if self._calls.exists() else []
+        return {
+            Place(str(run), int(task), int(element), int(call)) for run, task, element, call in map(json.loads, lines)
+        }
 
     def _interpreter(self, journal: Path, after: int, way: str = "") -> tuple[int, str]:
         command = [sys.executable, "-m", "procession.testing", str(self.folder), str(journal), str(after), way]
@@ -424,7 +473,7 @@ class _Calls(logging.Handler):
         if record.getMessage() in ("task_started", "element_started", "call_started"):
             fields = vars(record)
             place = fields["index"], fields.get("element", WHOLE), fields.get("call", WHOLE)
-            line = json.dumps([fields["run_id"], *place, fields["task_name"]])
+            line = json.dumps([fields["run_id"], *place])
             os.write(self._file, f"{line}\n".encode())
 
 
@@ -440,36 +489,45 @@ def _main(folder: Path, journal: Path, after: int, way: str) -> int:
         sys.stderr.write(f"build_process is to return a Process; it returned {sketch(process)}\n")
         return _NO_PROCESS
     if way:
-        return _fail(process, journal, after, cast("Failure", way))
-    with _with_commits(_dying_after(after)):
-        results = process.execute(run_id=_RUN_ID, journal=journal)
-    (folder / "results").write_bytes(_pickled(results))
+        return _fail(process, folder, journal, after, cast("Failure", way))
+    writes = _Writes()
+    with _with_writes(lambda write: _counted(write, writes, after)):
+        try:
+            results = process.execute(run_id=_RUN_ID, journal=journal)
+        except RunSuspendedError:
+            return _suspended(folder, writes)
+    outcomes = process.last_run.outcomes if process.last_run is not None else ()
+    cancelled = {outcome.index for outcome in outcomes if outcome.state == "cancelled"}
+    (folder / "results").write_bytes(_pickled((results, cancelled)))
     return _SURVIVED if after else 0
 
 
-def _dying_after(writes: int) -> Callable[["_Commit"], "_Commit"]:
-    count = 0
+def _counted(write: _Write, writes: _Writes, last: int) -> _Write:
+    """Return what writes, counts, and dies after the last write, if there is to be one."""
 
-    def counted(commit: _Commit) -> _Commit:
-        def commit_and_die(*args: Any, **kwargs: Any) -> None:
-            nonlocal count
-            commit(*args, **kwargs)
-            count += 1
-            if count == writes:
-                _die()
+    def write_and_count(*args: Any, **kwargs: Any) -> Any:
+        written = write(*args, **kwargs)
+        if writes.next() == last:
+            _die()
+        return written
 
-        return commit_and_die
-
-    return counted
+    return write_and_count
 
 
-def _fail(process: Process, journal: Path, at: int, way: Failure) -> int:
-    with failing_journal(at, way) as has_failed:
+def _suspended(folder: Path, writes: _Writes) -> int:
+    (folder / "writes").write_text(str(writes.count))
+    return _SUSPENDED
+
+
+def _fail(process: Process, folder: Path, journal: Path, at: int, way: Failure) -> int:
+    with _failing(at, way) as writes:
         try:
             process.execute(run_id=_RUN_ID, journal=journal)
         except JournalError:
-            return _FAILED if has_failed() else 1
-        return 1 if has_failed() else _SURVIVED
+            return _FAILED if writes.count >= at else 1
+        except RunSuspendedError:
+            return 1 if writes.count >= at else _suspended(folder, writes)
+        return 1 if writes.count >= at else _SURVIVED
 
 
 if __name__ == "__main__":
