@@ -124,6 +124,7 @@ class Inputs(Generic[E]):
     def check(self) -> None:
         """Raise if the call cannot have had all elements, or is not to go on."""
         if any(stream.cut for _, stream in self.streams):
+            self.check_goes_on()
             raise Unfinished("skipped", skipped_task(self._run_state, self._index))
 
     @property

@@ -464,7 +464,7 @@ class MapState:
         if self.outlet is None:
             self._fail_unawaited()
         else:
-            self.outlet.note_drawn(self.drawn, over=True)
+            self._end_outlet(self.outlet)
         self._close_feed()
         results: list[Any] | NotKept = self._whole()
         errors, self._errors = self._errors, {}
@@ -494,12 +494,23 @@ class MapState:
         finally:
             del failure, errors
 
+    def _end_outlet(self, outlet: Outlet) -> None:
+        """Have nothing more come from the map; those who take its elements are told whether they had all."""
+        if self.failure is not None or self._is_partial:
+            outlet.cut()
+        outlet.note_drawn(self.drawn, over=True)
+
+    @property
+    def _is_partial(self) -> bool:
+        """Whether there are elements that have not been called."""
+        return self._cut_short or self._closed or bool(self.window) or not self.exhausted
+
     def _check_whole(self, results: list[Any] | NotKept) -> None:
         """Raise if there are elements that have not been called."""
         halted = self._run_state.ledger.halted
         if self._closed and not halted:
             raise Unfinished("cancelled", results)
-        if self._cut_short or self._closed or self.window or not self.exhausted:
+        if self._is_partial:
             if self._feed is not None and self._feed.taker.cut and not halted:
                 raise Unfinished("skipped", skipped_task(self._run_state, self.index))
             raise TaskCancelled(f"a map was stopped after {self.drawn} elements")
