@@ -20,10 +20,10 @@ from pathlib import Path
 
 import psutil
 
-from procession import Process, current_task, task
+from procession import Process, current_task, stream, task
 
 CALLS = "STRESS_CALLS"
-KINDS = ["in order", "threads", "coroutines", "worker processes"]
+KINDS = ["in order", "threads", "coroutines", "worker processes", "a pipeline"]
 
 
 def note(run, index, element=-1):
@@ -70,11 +70,42 @@ def fails_first(run, index):
     return "at last"
 
 
+def joined(run, index, number, *, first, size):
+    return [*first, element(run, index, number, size)]
+
+
+def count(run, index, values):
+    note(run, index)
+    return sum(1 for _ in values)
+
+
+def agent(run, index):
+    note(run, index)
+    me = current_task()
+    return [me.call(abs, -1), *me.map(abs, [-2, 3])]
+
+
+def pipeline(run, elements, size, hunger):
+    """Return a process whose elements go from coroutines to worker processes and threads, and to a task as they end."""
+    process = Process("a pipeline", "parallel", 3)
+    fetched = process.map(partial(element_async, run, 0), range(elements))
+    parsed = process.map(task(executor="processes")(partial(element, run, 1, size=size)), fetched)
+    first = process.task(partial(call, run, 2))
+    process.map(partial(joined, run, 3), fetched, constants={"first": first, "size": size})
+    process.task(partial(count, run, 4), stream(parsed))
+    process.add_task(agent, run, 5)
+    if hunger:
+        process.map(hungry, range(hunger))
+    return process
+
+
 def part(kind, run, elements=12, size=0, hunger=0):
     """Return a process on one kind of executor: tasks, one that takes a value, maps over a range and a generator.
 
     Each element returns about `size` characters, and another map has `hunger` elements that need memory.
     """
+    if kind == "a pipeline":
+        return pipeline(run, elements, size, hunger)
     awaited = kind == "coroutines"
     made, each = (call_async, element_async) if awaited else (call, element)
     strategy = "sequential" if kind == "in order" else "parallel"
@@ -95,21 +126,27 @@ def everything():
     """Return a process of all kinds at once, with a retry, and a task that waits for one of the kinds."""
     process = Process("everything", "parallel", 4)
     handles = [process.task(part(kind, f"a/{index}")) for index, kind in enumerate(KINDS)]
-    process.add_task(task(retries=2)(partial(fails_first, "a", 4)))
-    count = process.task(len, handles[1])
-    process.task(partial(call, "a", 6), count)
+    process.add_task(task(retries=2)(partial(fails_first, "a", RETRIED)))
+    parts = process.task(len, handles[1])
+    process.task(partial(call, "a", RETRIED + 2), parts)
     return process
 
 
-def part_results(elements=12, size=0, hunger=0):
-    mapped = [number if not size else f"{number}:{'x' * size}" for number in range(elements)]
-    return [[0], [1], [2], [3], [4], [5, [0]], mapped, mapped, *([list(range(hunger))] if hunger else [])]
+def part_results(kind, elements=12, size=0, hunger=0):
+    numbers = list(range(elements))
+    mapped = [number if not size else f"{number}:{'x' * size}" for number in numbers]
+    more = [list(range(hunger))] if hunger else []
+    if kind == "a pipeline":
+        return [numbers, mapped, [2], [[2, one] for one in mapped], elements, [1, 2, 3], *more]
+    return [[0], [1], [2], [3], [4], [5, [0]], mapped, mapped, *more]
 
 
-EVERYTHING = [*[part_results()] * 4, "at last", 8, [6, 8]]
+RETRIED = len(KINDS)
+"""The place in `everything` of the task that fails at first."""
+EVERYTHING = [*map(part_results, KINDS), "at last", 8, [RETRIED + 2, 8]]
 
-in_order, threads, coroutines, processes = (partial(part, kind, "a") for kind in KINDS)
-TARGETS = ["in_order", "threads", "coroutines", "processes"]
+in_order, threads, coroutines, processes, stages = (partial(part, kind, "a") for kind in KINDS)
+TARGETS = ["in_order", "threads", "coroutines", "processes", "stages"]
 
 
 def called(calls):

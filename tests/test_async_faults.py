@@ -8,7 +8,7 @@ import pytest
 
 from coroutines import awaited, executed, in_a_notebook, later, same, started, states
 from faults import MemoryGone, ended
-from procession import Process, task
+from procession import Process, WorkersUnavailableError, stream, task
 from procession._engine.calls import TaskCalls
 from procession._engine.map_state import MapState
 from procession._engine.run_state import RunState
@@ -256,3 +256,23 @@ def test_an_exit_in_an_asyncio_task_of_a_coroutines_own_ends_the_run(way):
     ending = ended(lambda: way(process))
     assert isinstance(ending.error, SystemExit)
     assert states(process.last_run) == ["completed", "completed"]
+
+
+async def same_later(number):
+    return number
+
+
+def test_a_sink_that_waits_in_the_only_thread_there_is_ends_the_run(monkeypatch):
+    """What it waits for would be drawn by another thread, which cannot be started: that is told."""
+    start = threading.Thread.start
+
+    def start_one(thread):
+        if "-aside_" in thread.name and not thread.name.endswith("-aside_0"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    process = Process("starved", "parallel", 4)
+    process.task(sum, stream(process.map(same_later, (number for number in range(1_000)))))
+    with pytest.raises(WorkersUnavailableError, match="no thread could be started"):
+        process.execute()

@@ -20,7 +20,7 @@ from marks import linux, posix
 from procession import Process, TaskSkippedError, TaskTimeoutError, WorkerDiedError, WorkersUnavailableError, task
 from procession.journal import Journal
 from procession.testing import recorded_calls
-from stressed import EVERYTHING, called, left_of, started, wait_for_calls
+from stressed import EVERYTHING, RETRIED, called, left_of, started, wait_for_calls
 
 MOST_CALLS = 110
 
@@ -81,7 +81,7 @@ def test_a_program_of_everything_that_is_killed_at_any_instant_loses_nothing_rec
             assert comes_true(lambda calls=calls: not left_of(calls)), f"after kill {kills}"
             made = Counter(called(calls))
             assert recorded.isdisjoint(made), f"after kill {kills}: recorded calls were made again"
-            assert [one for one, times in made.items() if times > 1 and one != ("a", 4, -1)] == [], (
+            assert [one for one, times in made.items() if times > 1 and one != ("a", RETRIED, -1)] == [], (
                 f"after kill {kills}"
             )
             now = recorded_in(journal)

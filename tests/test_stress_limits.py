@@ -85,7 +85,7 @@ class Limited:
         assert self.comes_true(lambda: not left_of(calls)), what
         assert [path.name for path in self.folder.iterdir() if path.name.startswith("procession-")] == [], what
         if said.startswith("completed "):
-            assert json.loads(said.removeprefix("completed ")) == part_results(**options), what
+            assert json.loads(said.removeprefix("completed ")) == part_results(kind, **options), what
         return said, called(calls)
 
     def run_and_go_on(self, kind, journal, limit, amount, options=None, before=()):
@@ -134,7 +134,7 @@ def test_what_a_program_may_have_little_of_is_said_or_is_enough(limit, amounts, 
     """Open files, threads, memory: the run ends with right results or an error, and can be gone on with."""
     failed = 0
     options = {"hunger": 20} if limit == "memory" else None
-    for round_, kind, recorded, amount in cases(rounds(4), amounts):
+    for round_, kind, recorded, amount in cases(rounds(len(KINDS)), amounts):
         journal = str(tmp_path / f"{round_}.db") if recorded else "-"
         failed += limited.run_and_go_on(kind, journal, limit, amount, options).startswith("failed ")
     assert failed  # or the limit was none
@@ -149,7 +149,7 @@ def test_few_processes_and_threads_of_a_user_are_said_or_are_enough(limited, rou
     if subprocess.run([*before, sys.executable, "-c", ""], capture_output=True).returncode:
         pytest.skip("may not become another user here")
     failed = 0
-    for round_, kind, recorded, amount in cases(rounds(4), [1, 2, 3, 5, 9, 20]):
+    for round_, kind, recorded, amount in cases(rounds(len(KINDS)), [1, 2, 3, 5, 9, 20]):
         folder = tmp_path / f"of another user {round_}"
         folder.mkdir()
         os.chown(folder, 54321, 54321)
@@ -160,11 +160,15 @@ def test_few_processes_and_threads_of_a_user_are_said_or_are_enough(limited, rou
 
 def test_a_journal_that_finds_no_room_fails_the_run_plainly_and_has_what_it_had(limited, rounds, tmp_path):
     """At any size of its files, on every kind of executor."""
-    for round_, kind, _, amount in cases(rounds(4), [0, 20_000, 60_000, 210_000, 400_000, 700_000], unrecorded=False):
+    for round_, kind, _, amount in cases(
+        rounds(len(KINDS)), [0, 20_000, 60_000, 210_000, 400_000, 700_000], unrecorded=False
+    ):
         journal = str(tmp_path / f"{round_}.db")
         said = limited.run_and_go_on(kind, journal, "size", amount, {"size": 8000})
         assert said.startswith("failed JournalError") or (
-            kind == "worker processes" and said.startswith("failed WorkersUnavailableError") and amount < 200_000
+            kind in ("worker processes", "a pipeline")
+            and said.startswith("failed WorkersUnavailableError")
+            and amount < 200_000
         ), f"{kind}, {amount}: {said}"
 
 
@@ -178,7 +182,7 @@ def test_a_disk_that_fills_while_a_run_goes_on_fails_it_plainly_and_has_what_it_
         command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", disk]
         return subprocess.run(command, capture_output=True).returncode == 0
 
-    for _, kind, _, size in cases(rounds(4), ["8k", "64k", "200k", "600k"], unrecorded=False):
+    for _, kind, _, size in cases(rounds(len(KINDS)), ["8k", "64k", "200k", "600k"], unrecorded=False):
         if not mount(f"size={size}", "mode=700"):
             pytest.skip("may not mount a small disk here")
         journal = str(disk / "runs.db")

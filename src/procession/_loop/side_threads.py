@@ -36,7 +36,7 @@ class SideThreads:
     that was left behind is still busy. All methods are called in the loop, one loop at a time.
     """
 
-    __slots__ = ("_idle", "_jobs", "_name", "_owed", "_threads", "calls")
+    __slots__ = ("_idle", "_jobs", "_name", "_owed", "_threads", "_waiting", "calls")
 
     def __init__(self, name: str) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -46,6 +46,25 @@ class SideThreads:
         self._threads: list[threading.Thread] = []
         self._idle = 0
         self._owed = 0
+        self._waiting = 0
+
+    def note_waits(self) -> None:
+        """Take note that a call waits for others, which may be those for which there is no thread: then none goes on.
+
+        Raises `WorkersUnavailableError` in that case.
+        """
+        self._waiting += 1
+        self._check_owed()
+
+    def note_goes_on(self) -> None:
+        """Take note that a call that has waited goes on."""
+        self._waiting -= 1
+
+    def _check_owed(self) -> None:
+        if self._owed and self._waiting >= len(self._threads):
+            raise WorkersUnavailableError(
+                f"{self._name}: no thread could be started beside those in which tasks wait for elements of a stream"
+            )
 
     def call(self, function: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":
         """Make the call in a thread; return the future of its value.
@@ -90,6 +109,7 @@ class SideThreads:
             if not self._threads:
                 raise WorkersUnavailableError(f"{self._name}: no thread could be started: {error}") from None
             self._owed += 1  # the next one to become idle takes the call
+            self._check_owed()
 
     def _deliver(self, future: "asyncio.Future[Any]", value: Any, failure: BaseException | None) -> None:
         try:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from procession._engine.callbacks import breaks_down
 from procession._engine.latch import Latch
-from procession._loop.side_threads import hand_over
+from procession._loop.side_threads import SideThreads, hand_over
 
 
 class Stage(Protocol):
@@ -28,13 +28,14 @@ class Stage(Protocol):
 class Slots:
     """Counts the slots of one stage. Where not said otherwise, all is called in the loop's thread."""
 
-    def __init__(self, stage: Stage, name: str, limit: int) -> None:
+    def __init__(self, stage: Stage, name: str, limit: int, side_threads: SideThreads) -> None:
         self.limit = limit
         self.used = 0
         """How many slots are in use."""
         self.lent = 0
         """How many calls go on that have lent their slot."""
         self._stage = stage
+        self._side_threads = side_threads
         self._name = name
         self._loop = asyncio.get_running_loop()
         self._free: list[str] = []
@@ -84,12 +85,12 @@ class Slots:
     @breaks_down
     def lend(self, wait: Callable[[], object]) -> None:
         """Make a call that waits, in a side thread, and have others use its slot meanwhile."""
-        hand_over(self._loop, self._begin)
+        hand_over(self._loop, self._begin_in_thread)
         try:
             wait()
         finally:
             granted = Latch()
-            hand_over(self._loop, self._ask, granted.open)
+            hand_over(self._loop, self._ask_in_thread, granted.open)
             granted.wait()
 
     async def wait(self, due: "asyncio.Future[None]") -> None:
@@ -120,6 +121,16 @@ class Slots:
     def break_down(self, error: BaseException) -> None:
         """End the stage with an error of its own."""
         self._stage.break_down(error)
+
+    @breaks_down
+    def _begin_in_thread(self) -> None:
+        self._begin()
+        self._side_threads.note_waits()
+
+    @breaks_down
+    def _ask_in_thread(self, grant: Callable[[], object]) -> None:
+        self._side_threads.note_goes_on()
+        self._ask(grant)
 
     @breaks_down
     def _begin(self) -> None:

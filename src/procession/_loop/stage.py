@@ -54,7 +54,7 @@ class StageInLoop:
         self._stage = stage
         self._side_threads = side_threads
         self._loop = asyncio.get_running_loop()
-        self._slots = Slots(self, name, run_state.max_workers if stage.at_once else 1)
+        self._slots = Slots(self, name, run_state.max_workers if stage.at_once else 1, side_threads)
         self._tasks = CoroutineTasks(run_state, self._slots, in_order=not stage.at_once)
         self._pauses = Pauses(run_state, self)
         self._plain_calls = PlainCalls(run_state, self, self._pauses, self._slots, in_order=not stage.at_once)
