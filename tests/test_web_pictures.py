@@ -91,7 +91,9 @@ def test_the_critical_path_is_underlined_with_few_lines(path, opened):
     with Journal(path) as journal, journal.database.writing() as connection:
         connection.exec_driver_sql("UPDATE procession_records SET started_at = 1000000000.0 + task, duration = 0.2")
         connection.exec_driver_sql("UPDATE procession_runs SET started_at = 1000000000.0, ended_at = 1000000250.0")
-    wide, narrow = re.findall("<svg class=.procession-timeline.*?</svg>", opened(path).get("/run/1/time").text, re.DOTALL)
+    wide, narrow = re.findall(
+        "<svg class=.procession-timeline.*?</svg>", opened(path).get("/run/1/time").text, re.DOTALL
+    )
     assert 1 < wide.count("on the critical path") <= LIMIT
     assert 1 < narrow.count("on the critical path") <= LIMIT
 

@@ -249,21 +249,24 @@ class Account:
         if gains[best] >= _WORTH:
             return self._remedy(best, gains[best])
         if self.critical > 0.75 * self.duration:
-            slow = max(self.critical_path, key=lambda span: self._works[span.index].drawn)
-            if self._works[slow.index].drawn > 0.5 * self.duration:
-                return (
-                    f"More workers would not make it faster: the elements of {label(slow.name, 40)} are slow to come."
-                )
-            longest = self._step(max(self.critical_path, key=lambda span: span.duration or 0.0))
-            if self.critical < _SURE * self.duration:  # of a map only the longest call is known, so forecasts may err
-                return f"The critical path is {self.critical / self.duration:.0%} of the run: shorten {longest} first."
-            return (
-                "More workers would not make it faster, because no run is shorter than its critical path; "
-                f"a shorter {longest.removeprefix('the ')} would."
-            )
+            return self._bound
         if self._waste["few"] == max(self._waste.values()):
             return "There are too few tasks to go round: split them, or use fewer workers."
         return self._overhead
+
+    @property
+    def _bound(self) -> str:
+        """What to say of a run that is little longer than its critical path."""
+        slow = max(self.critical_path, key=lambda span: self._works[span.index].drawn)
+        if self._works[slow.index].drawn > 0.5 * self.duration:
+            return f"More workers would not make it faster: the elements of {label(slow.name, 40)} are slow to come."
+        longest = self._step(max(self.critical_path, key=lambda span: span.duration or 0.0))
+        if self.critical < _SURE * self.duration:  # of a map only the longest call is known, so forecasts may err
+            return f"The critical path is {self.critical / self.duration:.0%} of the run: shorten {longest} first."
+        return (
+            "More workers would not make it faster, because no run is shorter than its critical path; "
+            f"a shorter {longest.removeprefix('the ')} would."
+        )
 
     @property
     def _gains(self) -> dict[str, float]:
