@@ -48,7 +48,7 @@ def test_the_picture_is_bounded_however_many_calls_there_are():
     assert picture.count("<rect") < LIMIT + 8 + 10
     assert picture.count('class="failed"') == 2, "once in the legend"
     assert narrow.count('class="failed"') == 2
-    assert len(narrow) < len(picture) / 2
+    assert len(narrow) < 0.6 * len(picture)
     assert told == []
     assert "<script" not in picture
     assert len(picture) < 90_000
