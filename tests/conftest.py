@@ -25,7 +25,7 @@ def pytest_configure(config):
 
     And have the same examples generated each time, but for who asks for more rounds.
     """
-    settings.register_profile("suite", derandomize=not config.getoption("--rounds"))
+    settings.register_profile("suite", derandomize=not config.getoption("--rounds"), deadline=None)
     settings.load_profile("suite")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -103,6 +103,19 @@ def state_folder(tmp_path_factory):
     """Have what is kept for the user lie in a folder of the tests' own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patient_runs():
+    """Have runs wait for observers, and for workers that were told to stop, though the machine holds them up.
+
+    Tests of what a run does about those who are late say themselves when that is.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("procession.observe.feed.PATIENCE_S", 20.0)
+        patch.setattr("procession._remote.coordinator._GRACE_S", 4.0)
+        patch.setattr("procession._remote.submissions._GRACE_S", 4.0)
         yield
 
 

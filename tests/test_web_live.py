@@ -22,7 +22,7 @@ from web_pages import BASE, BEGUN, COOKIE, HELD, KEY, _nothing_broken, hold, num
 def asyncio_test(function):
     @functools.wraps(function)
     def run(*arguments, **named):
-        asyncio.run(asyncio.wait_for(function(*arguments, **named), 30))
+        asyncio.run(asyncio.wait_for(function(*arguments, **named), 100))
 
     return run
 
