@@ -127,7 +127,9 @@ def tables(where):
 
 def test_nothing_is_left_behind(where, nothing_is_left):
     """No thread, and no row that says that the program is there; what has begun stays noted."""
-    assert limited(Limit("api", rate=1000, per=HOUR, at_once=9, shared=where), elements=[-1, -2, -3]).execute() == [[1, 2, 3]]
+    assert limited(Limit("api", rate=1000, per=HOUR, at_once=9, shared=where), elements=[-1, -2, -3]).execute() == [
+        [1, 2, 3]
+    ]
     assert execute(where, "SELECT * FROM procession_limit_users") == []
     assert execute(where, "SELECT SUM(cost) FROM procession_limit_starts") == [(3.0,)]
 
