@@ -156,7 +156,7 @@ def unnamed_in(values: Sequence[object], digester: Digester) -> list[Unnamed]:
         if isinstance(value, FunctionType) and nameless(value):
             found.append(Unnamed(place_of(value), _code_digest(value.__code__)))
         if drives_tasks(value):
-            waiting += reversed(list(_in_calls(value.tasks)))
+            waiting += reversed(list(_in_calls(cast("Any", value).tasks)))
             continue
         _, parts, width = taken_apart(value)
         inside = list(parts)
