@@ -192,7 +192,9 @@ def test_a_failure_there_is_one_here(engine, kind):
     assert caught.value.__notes__[-1] == (f"in process 'placed', task {index} (map of pick), element 7, attempt 1")
 
 
-@pytest.mark.parametrize("options", [{}, {"retries": no_backoff(2)}, {"timeout": 30}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"retries": no_backoff(2)}, {"timeout": 30}], ids=["plain", "retried", "timed"]
+)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_call_that_was_not_made_has_not_begun(engine, options, comes_true):
     """It waited in the executor when the run was cancelled, which takes no time then."""
