@@ -151,6 +151,33 @@ def test_only_new_elements_of_a_changed_map_are_called(numbers, called, strategy
     assert ("plus", tuple(number * 10 for number in numbers)) in made
 
 
+@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+@pytest.mark.parametrize("deep", [1, 2])
+def test_within_a_process_that_is_a_task_only_what_has_changed_is_called(deep, strategy, path):
+    """As in a process of its own: new elements, changed tasks, and what follows from these."""
+
+    def run(numbers, number, *, name="inner", **options):
+        process = Process(name, strategy, 2)
+        process.add_task(work, 7)
+        process.task(lambda tens: plus(*tens), process.map(work, numbers))
+        process.add_task(work, number)
+        for _ in range(deep):
+            inner, process = process, Process("outer", strategy, 2)
+            process.add_task(inner)
+        return process.execute(run_id="a", journal=path, **options)
+
+    run([1, 2, 3], 8)
+    calls()
+    with pytest.raises(PlanChangedError):
+        run([1, 2, 3, 4], 9)
+    changed = run([1, 2, 3, 4], 9, allow_changes=True)
+    assert sorted(map(str, calls())) == sorted(map(str, [4, ("plus", (10, 20, 30, 40)), 9]))
+    assert run([1, 2, 3, 4], 9) == changed
+    assert calls() == []
+    assert run([1, 2, 3, 4], 9, name="another", allow_changes=True) == changed
+    assert len(calls()) == 7
+
+
 def test_all_elements_of_a_map_of_another_function_are_called(path):
     """By name, or by what it holds."""
 

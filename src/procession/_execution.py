@@ -121,7 +121,8 @@ class Execution:
         self._spent = sum(os.times()[:4])
         try:
             # Not where changes are allowed: what follows from a map may hold when that has ended.
-            if not allow_changes:
+            recorder = self._recording.recorder  # that of a nested run has it from the run around it
+            if not (allow_changes or (recorder is not None and recorder.allow_changes)):
                 plan = pipelined(plan, followed)
             elsewhere, executor = executor, "threads" if plan.outlets else executor  # elements go from map to map here
             if deadline is not None and not ends_workers(executor):
@@ -137,7 +138,7 @@ class Execution:
                 on_error=on_error,
                 tell=self._audience.tell,
                 verbose=self._audience.verbose,
-                recorder=self._recording.recorder,
+                recorder=recorder,
                 deadline=deadline,
             )
             self._begin_limits()

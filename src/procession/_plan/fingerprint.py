@@ -191,6 +191,17 @@ class Fingerprint(NamedTuple):
             )
         }
 
+    def same_names(self, other: "Fingerprint", tasks: AbstractSet[int]) -> set[int]:
+        """Return those of the passed tasks that are in both and differ at most by their arguments.
+
+        >>> before = fingerprint_of("p", [(len, ("a",), {}), (len, ("b",), {})])
+        >>> before.same_names(fingerprint_of("p", [(len, ("c",), {}), (max, ("b",), {})]), {0, 1})
+        {0}
+        """
+        differences = dict(self._differences(other))
+        both = min(self.tasks, other.tasks)
+        return {place for place in tasks if place < both and differences.get(place) != "name"}
+
     def _differences(self, other: "Fingerprint") -> "Iterator[tuple[int, Literal['name', 'arguments']]]":
         """Yield the places of tasks that differ, each with whether the name or the arguments do."""
         named = _Names(self, other)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple, Self
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
@@ -45,6 +46,11 @@ class Definition(NamedTuple):
         """Return the tasks whose records no longer count, as they were recorded with another definition."""
         changed = before.changed(self.fingerprint)
         return changed if self.shape is None else self.shape.following(changed)
+
+    def same_processes(self, before: Fingerprint, tasks: AbstractSet[int]) -> set[int]:
+        """Return those of the passed tasks that are processes of the same names in both, whatever their tasks."""
+        kinds = {} if self.shape is None else self.shape.kinds
+        return before.same_names(self.fingerprint, {task for task in tasks if kinds.get(task) == "process"})
 
 
 class Beginning(NamedTuple):
@@ -217,9 +223,10 @@ def _define(connection: Connection, row: Row[Any], run_id: str, plan: Definition
             )
         if difference is not None:
             outdated = plan.outdated(before)
-            maps = before.same_maps(plan.fingerprint, outdated)
-            forget_whole(connection, row.key, maps)  # an element is called again only if it is another one
-            forget(connection, row.key, outdated - maps)
+            # An element is called again only if it is another one; a run inside looks what has changed itself.
+            looked_into = before.same_maps(plan.fingerprint, outdated) | plan.same_processes(before, outdated)
+            forget_whole(connection, row.key, looked_into)
+            forget(connection, row.key, outdated - looked_into)
     if kept._mapping != plan.written:
         connection.execute(update(definitions).where(here).values(**plan.written))
 
