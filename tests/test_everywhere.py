@@ -48,6 +48,11 @@ class Way(NamedTuple):
     within: Callable[[], Any] = nullcontext
     needs: str | None = None  # what must be installed, and need not be
 
+    @property
+    def hands_on(self):
+        """Whether a map of another map gets each element as it ends: on threads and loops."""
+        return self.options is dict
+
     def marks(self):
         missing = self.needs is not None and find_spec(self.needs) is None
         return [pytest.mark.skip(f'{self.name} is not here: pip install "procession[{self.needs}]"')] if missing else []
@@ -163,14 +168,10 @@ class Spec(NamedTuple):
             and job.source.index >= self.first
         )
 
-    def before(self, index):
-        """What must have ended well before a task starts: of a map, elements are handed on as they end."""
-        if self.takes_elements(index):
-            return self.before(self.tasks[index].source.index)
-        return self.before_alone(index)
-
-    def before_alone(self, index):
-        """What must have ended well before a task that takes whole values starts."""
+    def before(self, index, hands_on):
+        """What must have ended well before a task starts, where elements are handed on, and where they are not."""
+        if hands_on and self.takes_elements(index):
+            return self.before(self.tasks[index].source.index, hands_on)
         return set(range(min(index, self.first))) | refs_of(self.tasks[index])
 
 
@@ -231,13 +232,13 @@ class End(NamedTuple):
     attempts: int
 
 
-def reference(spec, sheet, prefix=""):
+def reference(spec, sheet, hands_on, prefix=""):
     """Return what each task comes to, if no failure stops tasks that run at once."""
     ends = []
     for index, job in enumerate(spec.tasks):
-        if spec.takes_elements(index) and ends[job.source.index].value is not None:
+        if hands_on and spec.takes_elements(index) and ends[job.source.index].value is not None:
             ends.append(beside(job, spec.policy, sheet, f"{prefix}{index}", ends[job.source.index]))
-        elif all(ends[n].state == "completed" for n in spec.before_alone(index)):
+        elif all(ends[n].state == "completed" for n in spec.before(index, hands_on=False)):
             ends.append(alone(job, spec.policy, sheet, f"{prefix}{index}", [end.value for end in ends]))
         else:
             interrupted = any(isinstance(end.error, KeyboardInterrupt) for end in ends)
@@ -258,7 +259,7 @@ def beside(job, policy, sheet, key, source):
 
 def alone(job, policy, sheet, key, values):
     if isinstance(job, Spec):
-        return persistent(lambda: concluded(job, reference(job, sheet, f"{key}-")), 1)
+        return persistent(lambda: concluded(job, reference(job, sheet, True, f"{key}-")), 1)
     if isinstance(job, Call):
         args, kwargs = filled_call(job, values)
         return persistent(partial(CALLS[1], sheet, key, job.fails, job.error, *args, **kwargs), job.attempts)
@@ -332,9 +333,9 @@ def seen(spec, way, run):
         return Seen(process, ending, list(process.last_run.outcomes), noted_calls(sheet))
 
 
-def expected(spec):
+def expected(spec, way):
     with tempfile.TemporaryDirectory() as sheet:
-        return reference(spec, sheet), noted_calls(sheet)
+        return reference(spec, sheet, way.hands_on), noted_calls(sheet)
 
 
 def told(value):
@@ -382,7 +383,7 @@ def assert_possible(spec, what, ends, way, *, cancelled=False):
     for index, (job, outcome, end) in enumerate(zip(spec.tasks, what.outcomes, ends, strict=True)):
         key = str(index)
         assert outcome.state in ("completed", "failed", "skipped", "cancelled")
-        begun_early = spec.takes_elements(index)
+        begun_early = way.hands_on and spec.takes_elements(index)
         assert outcome.state != "cancelled" or interrupted or begun_early or (outcome.attempts and isinstance(job, Map))
         if outcome.state == "skipped" and outcome.attempts:
             assert begun_early
@@ -393,7 +394,7 @@ def assert_possible(spec, what, ends, way, *, cancelled=False):
             called = any(name == key or name.startswith(f"{key}-") for name in what.calls)
             assert not called
             continue
-        assert all(what.outcomes[n].state == "completed" for n in spec.before(index))
+        assert all(what.outcomes[n].state == "completed" for n in spec.before(index, way.hands_on))
         if outcome.state == "cancelled" and interrupted and way.awaited(index):
             continue  # a coroutine, which ended at its next wait: it has one before its call
         if isinstance(job, Call):
@@ -429,7 +430,7 @@ def assert_in_order(way, spec, what):
     }
     rounding = 1e-6
     for index, (start, _) in times.items():
-        assert all(times[n][1] <= start + rounding for n in spec.before(index))
+        assert all(times[n][1] <= start + rounding for n in spec.before(index, way.hands_on))
     # Between the attempts of a task, and the elements of a map, there may be others.
     one_call = [n for n, job in enumerate(spec.tasks) if not isinstance(job, Map) and what.outcomes[n].attempts == 1]
     times = {index: times[index] for index in one_call if index in times}
@@ -569,7 +570,7 @@ def test_a_process_comes_to_the_same_everywhere(way, strategy, policy, rounds):
     @search(way, strategy, policy, rounds)
     @given(outer(strategy, policy))
     def check(spec):
-        ends, calls = expected(spec)
+        ends, calls = expected(spec, way)
         what = seen(spec, way, way.run)
         if any(stops(end.error, spec.policy) for end in ends[spec.first :]):
             assert_possible(spec, what, ends, way)
@@ -602,7 +603,7 @@ def test_a_cancelled_process_has_done_right_whatever_it_did(way, strategy, polic
                     run.cancel()
             return run.result(50)
 
-        ends, _ = expected(spec)
+        ends, _ = expected(spec, way)
         what = seen(spec, way, run)
         assert sorted(told_of) == list(range(len(spec.tasks)))
         assert_possible(spec, what, ends, way, cancelled=True)

@@ -108,12 +108,13 @@ def made(kind, function):
 
 def test_an_element_goes_on_while_others_have_not_ended(kinds):
     """Element 0 passes the second stage while element 1 is still in the first, which waits for that."""
-    first, second, _ = kinds
+    first, second, last = kinds
     passed = threading.Event()
     process = Process("passing", "parallel", 2)
     begun = process.map(made(first, lambda number: number if number == 0 else passed.wait(WAIT_S)), [0, 1])
-    process.map(made(second, lambda number: number or passed.set()), begun)
-    assert process.execute() == [[0, True], [None, True]]
+    ended = process.map(made(second, lambda number: number or passed.set()), begun)
+    process.task(last["sink"], stream(ended))
+    assert process.execute() == [[0, True], [None, True], [None, True]]
 
 
 def test_with_one_worker_elements_go_on_before_new_ones_begin(kinds):
@@ -130,7 +131,8 @@ def test_with_one_worker_elements_go_on_before_new_ones_begin(kinds):
         return call
 
     process = Process("one by one", "parallel", 1)
-    process.map(made(second, slow("second")), process.map(made(first, slow("first")), range(20)))
+    begun = process.map(task(keep=False)(made(first, slow("first"))), range(20))
+    process.map(made(second, slow("second")), begun)
     process.execute()
     assert "second" in order[:18]
 

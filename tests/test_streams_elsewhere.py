@@ -43,8 +43,8 @@ def test_an_element_goes_on_while_others_have_not_ended(process_of, function):
         meeting = at("both stages", 2)
         process = process_of()
         begun = process.map(function, [[], [meeting]])
-        process.map(function, [[meeting], []], begun)
-        assert process.execute() == [[1, 1], [2, 2]]
+        process.task(list, stream(process.map(function, [[meeting], []], begun)))
+        assert process.execute() == [[1, 1], [2, 2], [2, 2]]
 
 
 @pytest.mark.parametrize("kind", ["function", "coroutine"])

@@ -32,7 +32,7 @@ from procession._model.record import WHOLE
 from procession._model.states import OnError, RunStatus
 from procession._model.task import MapFunction, callee_of
 from procession._model.text import counted, described, shown
-from procession._plan.pipelines import pipelined
+from procession._plan.pipelines import goes_by_element, pipelined
 from procession._plan.plan import Plan
 from procession._recording import recording_of
 from procession.errors import (
@@ -120,11 +120,12 @@ class Execution:
         self._cpu = time.process_time()
         self._spent = sum(os.times()[:4])
         try:
+            recorder, elsewhere = self._recording.recorder, executor
             # Not where changes are allowed: what follows from a map may hold when that has ended.
-            recorder = self._recording.recorder  # that of a nested run has it from the run around it
-            if not (allow_changes or (recorder is not None and recorder.allow_changes)):
-                plan = pipelined(plan, followed)
-            elsewhere, executor = executor, "threads" if plan.outlets else executor  # elements go from map to map here
+            if recorder is None or not recorder.allow_changes:
+                streamed = pipelined(plan, followed)
+                if executor == "threads" or goes_by_element(streamed):
+                    plan, executor = streamed, "threads"  # elements go on here, wherever calls are made
             if deadline is not None and not ends_workers(executor):
                 plan = bounded(plan, deadline)
             if executor == "threads":

@@ -63,6 +63,15 @@ def pipelined(plan: Plan, followed: AbstractSet[int] = frozenset()) -> Plan:
     return plan._replace(outlets=unkept.union(followed, *streams.values()), followed=followed)
 
 
+def goes_by_element(plan: Plan) -> bool:
+    """Return whether elements have to go on one by one, and not only may: some are not kept, or are iterated over."""
+    return (
+        bool(plan.followed)
+        or any(index in plan.unkept for index in plan.outlets)
+        or not all(map(plan.is_map, plan.streams))
+    )
+
+
 def _refuse_unkept(plan: Plan, index: int, late: AbstractSet[int]) -> None:
     """Raise for a task that takes elements that are not kept and cannot begin before their map has ended."""
     for source in sorted(late):

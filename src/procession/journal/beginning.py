@@ -49,8 +49,10 @@ class Definition(NamedTuple):
 
     def same_processes(self, before: Fingerprint, tasks: AbstractSet[int]) -> set[int]:
         """Return those of the passed tasks that are processes of the same names in both, whatever their tasks."""
-        kinds = {} if self.shape is None else self.shape.kinds
-        return before.same_names(self.fingerprint, {task for task in tasks if kinds.get(task) == "process"})
+        if self.shape is None:
+            return set()
+        processes = {task for task in tasks if self.shape.kinds.get(task) == "process"}
+        return before.same_names(self.fingerprint, processes)
 
 
 class Beginning(NamedTuple):
