@@ -68,10 +68,13 @@ async def count_later(rows):
     return counted
 
 
+FAILURES = deque()
+
+
 def fail_once(fails):
-    if fails.wait(10 if WHILE_GOING else 0):
-        fails.clear()
-        raise OSError("another task")
+    if FAILURES:
+        assert fails.wait(20)
+        raise FAILURES.pop()
 
 
 @pytest.mark.parametrize("ending", ["a cancel", "a failure elsewhere"])
@@ -80,6 +83,8 @@ def fail_once(fails):
 def test_a_sink_does_not_take_what_came_before_the_run_was_stopped_for_all_there_is(ending, sink, function, tmp_path):
     """It was busy meanwhile. It has not completed, and is called with all of them when the run goes on."""
     fails = threading.Event()
+    FAILURES.clear()
+    FAILURES.append(OSError("another task"))
 
     def build():
         process = Process("stopped", "parallel", 3)

@@ -102,6 +102,8 @@ class Submissions:
         self._lock = threading.Lock()
         self._queue: deque[Submission] = deque()
         self._sent: dict[Batch, Submission] = {}
+        self._open: dict[int, Submission] = {}
+        """Those that have not ended, wherever they are: whatever is raised here, nobody waits for one without end."""
         self._options = BatchOptions(name, "", budget=0.0)
         if run_state is not None:
             recorder = run_state.recorder
@@ -126,11 +128,17 @@ class Submissions:
         self._check()  # first of all in a fork, where the lock may be locked for ever
         with self._lock:
             self._check()
+            self._keep(submission)
             self._queue.append(submission)
             if self._backend is None:
                 self._start()
             else:
                 self._backend.wake()
+
+    def _keep(self, submission: Submission) -> None:
+        key = id(submission)  # the submission itself would keep itself
+        self._open[key] = submission
+        submission.future.add_done_callback(lambda _: self._open.pop(key, None))
 
     @property
     def under_way(self) -> int:
@@ -175,7 +183,7 @@ class Submissions:
         try:
             backend = self._open_backend()
         except BaseException:
-            self._queue.pop()
+            del self._open[id(self._queue.pop())]
             raise
         try:
             self._thread = threading.Thread(
@@ -183,7 +191,7 @@ class Submissions:
             )
             self._thread.start()
         except BaseException:
-            self._queue.pop()
+            del self._open[id(self._queue.pop())]
             backend.close(at_once=True)
             raise
         self._backend = backend
@@ -282,6 +290,8 @@ class Submissions:
             going = Submission(submission.calls[count:begun], submission.batch_size)
             going.at, going.late, going.settled = submission.at, submission.late, count
             going.future.set_running_or_notify_cancel()
+            if going.calls:
+                self._keep(going)
             self._sent[batch] = going
             results = [self._result(call, data, "") for call, data in zip(submission.calls, ended, strict=False)]
             submission.end(results, going if going.calls else None)
@@ -336,7 +346,7 @@ class Submissions:
         """End every call, as no worker can be had, or as nobody waits for the run any more."""
         with self._lock:
             self._backend = None
-            submissions = [*self._sent.values(), *self._queue]
+            submissions = list(self._open.values())
             self._sent.clear()
             self._queue.clear()
         if self._run_state is not None:
@@ -344,7 +354,8 @@ class Submissions:
                 self._run_state.interrupt(error)
             error = None
         for submission in submissions:
-            if submission.at is None and not submission.future.set_running_or_notify_cancel():
+            future = submission.future
+            if future.done() or not (future.running() or future.set_running_or_notify_cancel()):
                 continue
             if submission.at is None and self._run_state is not None:
                 submission.end([])
