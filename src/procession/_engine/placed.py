@@ -232,8 +232,10 @@ class ElementGroup:
             if ended.returned:
                 try:
                     state.returned(place, digest, ended.value, ended.start, ended.end)
-                except BaseException as failure:  # it cannot be recorded
-                    error = failure
+                except (
+                    BaseException
+                ) as failure:  # it cannot be recorded, and neither could what another attempt returns
+                    error = GiveUp(failure)
                 else:
                     note(ended.start, ended.end)
                     continue
