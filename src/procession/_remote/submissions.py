@@ -186,10 +186,11 @@ class Submissions:
             del self._open[id(self._queue.pop())]
             raise
         try:
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._serve, args=(backend,), name=f"{self._name}-futures", daemon=self._run_state is not None
             )
-            self._thread.start()
+            thread.start()
+            self._thread = thread
         except BaseException:
             del self._open[id(self._queue.pop())]
             backend.close(at_once=True)
