@@ -232,10 +232,8 @@ class ElementGroup:
             if ended.returned:
                 try:
                     state.returned(place, digest, ended.value, ended.start, ended.end)
-                except (
-                    BaseException
-                ) as failure:  # it cannot be recorded, and neither could what another attempt returns
-                    error = GiveUp(failure)
+                except BaseException as failure:  # it cannot be recorded
+                    error = GiveUp(failure)  # neither could what another attempt returns
                 else:
                     note(ended.start, ended.end)
                     continue

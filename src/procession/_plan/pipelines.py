@@ -90,7 +90,7 @@ def _taken(plan: Plan, index: int) -> set[int]:
     if isinstance(function, MapFunction):
         sources, constants = set[int](), set(_whole((), kwargs))
         for value in args:
-            if isinstance(value, Handle) and _is_map(plan.calls, value) and index_of(value) in plan.edges[index]:
+            if isinstance(value, Handle) and plan.is_map(index_of(value)) and index_of(value) in plan.edges[index]:
                 sources.add(index_of(value))
             elif type(value) not in AT_HAND:
                 return set()
@@ -123,7 +123,3 @@ def _before(tasks: AbstractSet[int], edges: Mapping[int, tuple[int, ...]]) -> se
         found.update(new)
         pending += new
     return found
-
-
-def _is_map(calls: list[Call], handle: Handle) -> bool:
-    return isinstance(calls[index_of(handle)][0], MapFunction)
