@@ -62,7 +62,7 @@ def name_inside(function):
 
 
 def test_functions_of_the_main_module_go_by_name_in_every_shape(tmp_path):
-    """Beside calls that go by value, too; what stands only under the guard goes by value."""
+    """Beside what goes by value, too, as what stands only under the guard does."""
     child = program(
         tmp_path,
         """
@@ -77,7 +77,7 @@ def test_functions_of_the_main_module_go_by_name_in_every_shape(tmp_path):
             if model is None:
                 model = "big"
                 open(f"loads {os.getpid()}", "a").write("x")
-            return number
+            return number()
 
         @task(retries=2)
         def with_options(number):
@@ -87,14 +87,38 @@ def test_functions_of_the_main_module_go_by_name_in_every_shape(tmp_path):
             def score(self, number):
                 return score(number)
 
+            @classmethod
+            def of_class(cls, number):
+                return score(number)
+
+            @staticmethod
+            def static(number):
+                return score(number)
+
+            def __call__(self, number):
+                return score(number)
+
         if __name__ == "__main__":
-            bias = 3
+            three = 3
+            shapes = [
+                score,
+                task(timeout=9)(score),
+                partial(score),
+                with_options,
+                Scorer().score,
+                partial(Scorer().score),
+                task(retries=1)(Scorer().score),
+                Scorer.of_class,
+                Scorer().of_class,
+                Scorer.static,
+                Scorer(),
+                partial(Scorer()),
+                task(timeout=9)(Scorer()),
+            ]
             process = Process("main", "parallel", 1, executor="processes")
-            for number in range(5):
-                for function in score, task(timeout=9)(score), partial(score), with_options, Scorer().score:
-                    process.add_task(function, number)
-                process.add_task(lambda number: number + bias, number)
-            print(process.execute() == [number + more for number in range(5) for more in (0, 0, 0, 0, 0, 3)])
+            for function in shapes * 3:
+                process.add_task(function, lambda: three)  # and so nothing of the call is pickled by pickle alone
+            print(process.execute() == [3] * len(shapes) * 3)
             print([os.path.getsize(name) for name in os.listdir() if name.startswith("loads")])
         """,
     )

@@ -38,12 +38,13 @@ def dump_functions(
 
 
 def named_in_main(functions: Iterable[object]) -> list[object]:
-    """Return the functions behind these callables, and the classes of bound methods, that stand in the main module."""
+    """Return the functions and classes behind these callables that stand in the main module."""
     inner = [_inner(function) for function in functions]
     return [one for one in inner if getattr(one, "__module__", None) in _MAIN and _is_found(one)]
 
 
 def _inner(function: object) -> object:
+    """Return the function or class of which a callable is made: for a bound method or another object, its class."""
     while True:
         if isinstance(function, partial):
             function = function.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
@@ -58,7 +59,7 @@ def _inner(function: object) -> object:
         elif (wrapped := getattr(function, "function", None)) is not None:  # what a coordinator has put around it
             function = wrapped
         else:
-            return function
+            return function if isinstance(function, type) else type(function)
 
 
 def _original(function: FunctionType) -> FunctionType | None:
@@ -80,6 +81,14 @@ def _is_found(value: Any) -> bool:
     return found is value
 
 
+def _is_attribute(method: MethodType) -> bool:
+    """Return whether a bound method is what its object has under the name of the method."""
+    try:
+        return bool(getattr(method.__self__, method.__name__) == method)
+    except Exception:
+        return False
+
+
 @cache
 def _pickler(by_value: bool) -> Callable[[Any, set[int], Any], pickle.Pickler]:
     """Return the class of pickler, which is made of cloudpickle's if anything may go by value."""
@@ -94,6 +103,8 @@ def _pickler(by_value: bool) -> Callable[[Any, set[int], Any], pickle.Pickler]:
         def reducer_override(self, value: Any) -> Any:
             if id(value) in self._named:
                 return NotImplemented
+            if isinstance(value, MethodType) and _is_attribute(value):  # cloudpickle would take its function by value
+                return getattr, (value.__self__, value.__name__)
             if isinstance(value, FunctionType) and not _is_found(value):
                 original = _original(value)
                 if original is not None:
