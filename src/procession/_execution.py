@@ -141,6 +141,7 @@ class Execution:
                 verbose=self._audience.verbose,
                 recorder=recorder,
                 deadline=deadline,
+                note_drawn=None if self._recording.watch is None else self._recording.watch.note_drawn,
             )
             self._begin_limits()
             if self._executors is not None:

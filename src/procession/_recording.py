@@ -112,8 +112,9 @@ class RunRecording:
         for source, tasks in _takers(run_state.plan.needs).items():
             if ledger.state(source) != "completed":  # a map that failed, whose good elements somebody has taken
                 continue
-            completed = sum(ledger.state(task) == "completed" for task in tasks)
-            if 0 < completed < len(tasks) and not recorder.is_as_recorded(source, ledger.values[source]):
+            if len(tasks) == 1 or all(ledger.state(task) == "completed" for task in tasks):
+                continue
+            if not recorder.is_as_recorded(source, ledger.values[source]):
                 shared.append(Shared(place_of(type(ledger.values[source])), tuple(tasks)))
         if shared:
             recorder.note_shared(shared)

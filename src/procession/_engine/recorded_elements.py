@@ -42,6 +42,8 @@ class RecordedElements:
         from procession._plan.identity import digest_element
 
         digest = digest_element(element, self._where)
+        if self._run_state.note_drawn is not None:
+            self._run_state.note_drawn(self._index, element)
         if self._constants:
             digest = combined(digest, self._constants)
         recorded = self._recorded.get(place)

@@ -86,6 +86,7 @@ class RunState:
         "maps",
         "max_workers",
         "nested",
+        "note_drawn",
         "plan",
         "process_name",
         "recheck",
@@ -114,14 +115,16 @@ class RunState:
         verbose: bool,
         recorder: Recorder | None = None,
         deadline: RunDeadline | None = None,
+        note_drawn: Callable[[int, tuple[object, ...]], object] | None = None,
     ) -> None:
         self.plan, self.deadline = plan, deadline
-        self.process_name = process_name
-        self.run_id = run_id
+        self.process_name, self.run_id = process_name, run_id
         self.max_workers = max_workers
         self.tell = tell
         self.verbose = verbose
-        self.recorder = recorder
+        self.recorder, self.note_drawn = recorder, note_drawn
+        """What is told of each element of a map, with its index, before it is called; `None` in a run without a
+        journal."""
         resumed = recorder is not None and recorder.executions > 1
         self.recorded: dict[int, Recorded] = dict(recorder.recorded) if recorder is not None and resumed else {}
         self.recheck = recheck_of(plan, self.recorded) if recorder is not None and recorder.allow_changes else None

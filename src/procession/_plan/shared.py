@@ -4,14 +4,14 @@ A change of such an object is in no record. A resumed run would call the remaini
 first, so each changed object is noted in the journal.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple, cast
 
 from procession._model.handle import Handle
-from procession._model.task import Call, MapFunction, is_process
+from procession._model.task import Call, MapFunction, is_process, known_length
 from procession._model.unrecorded import is_unrecorded
 from procession._plan.digest import SIMPLE, Digester, Refused
 from procession._plan.parts import named, place_of, state_of
@@ -35,17 +35,42 @@ class Watch:
         takers = _Takers()
         for place, (function, args, kwargs) in enumerate(calls):
             takers.add(place, [function, *args, *kwargs.values()])
+        self._watched: Final[list[tuple[object, Shared, bytes]]] = []
         digester = Digester()
-        self._watched: Final = [
-            (value, Shared(place_of(type(value)), tuple(tasks)), digest)
-            for value, tasks in takers.of_several()
-            if (digest := _digest(value, digester))
-        ]
+        for value, tasks in takers.of_several():
+            self._watch(value, tasks, digester)
+        self._lazy: Final = frozenset(
+            place
+            for place, (function, args, _) in enumerate(calls)
+            if isinstance(function, MapFunction) and any(map(_is_lazy, args))
+        )
+        """The maps whose elements are not known before they are drawn."""
+        self._takers: Final = takers if self._lazy else None
+        self._drawn: Final[set[tuple[int, int]]] = set()
+        """The objects, by their ids, that elements of maps were found to hold and other tasks to take."""
+
+    def note_drawn(self, task: int, element: tuple[Any, ...]) -> None:
+        """Watch what a map has just drawn and other tasks take, too. The call of the element has not begun."""
+        if self._takers is None or task not in self._lazy:
+            return
+        for value, tasks in self._takers.among(task, element):
+            if (task, id(value)) not in self._drawn:
+                self._drawn.add((task, id(value)))
+                self._watch(value, sorted({*tasks, task}), Digester())
+
+    def _watch(self, value: object, tasks: Iterable[int], digester: Digester) -> None:
+        digest = _digest(value, digester)
+        if digest:
+            self._watched.append((value, Shared(place_of(type(value)), tuple(tasks)), digest))
 
     def changed(self) -> list[Shared]:
         """Return the objects that have changed since the watch was made."""
         digester = Digester()
         return [shared for value, shared, digest in self._watched if _digest(value, digester) != digest]
+
+
+def _is_lazy(iterable: object) -> bool:
+    return not isinstance(iterable, Handle) and known_length(iterable) is None
 
 
 def _digest(value: object, digester: Digester) -> bytes:
@@ -69,8 +94,7 @@ class _Takers:
             value = values.pop()
             if type(value) in SIMPLE:
                 continue
-            is_plain = type(value) in _PLAIN
-            if not is_plain and (isinstance(value, type | ModuleType | Handle) or is_unrecorded(value) or named(value)):
+            if _is_passed_over(value):
                 continue
             first = self._first.setdefault(id(value), place)
             if first != place:
@@ -84,9 +108,31 @@ class _Takers:
                 if not SIMPLE.issuperset(map(type, held)):
                     values += held
 
+    def among(self, task: int, values: Iterable[Any]) -> Iterator[tuple[object, Sequence[int]]]:
+        """Return those of these values, and of what they hold, that tasks other than this one take, and these tasks."""
+        left, seen = list(values), set[int]()
+        while left:
+            value = left.pop()
+            if type(value) in SIMPLE or id(value) in seen or _is_passed_over(value):
+                continue
+            seen.add(id(value))
+            first = self._first.get(id(value))
+            if first is None:
+                left += _held(value)
+                continue
+            tasks = self._several[id(value)][1] if id(value) in self._several else [first]
+            if tasks != [task]:
+                yield value, tasks
+
     def of_several(self) -> list[tuple[object, list[int]]]:
         """Return the objects that several tasks take, in the order in which they were found, and these tasks."""
         return [self._several[key] for key in self._first if key in self._several] if self._several else []
+
+
+def _is_passed_over(value: Any) -> bool:
+    if type(value) in _PLAIN:
+        return False
+    return isinstance(value, type | ModuleType | Handle) or is_unrecorded(value) or named(value)
 
 
 def _held(value: Any) -> list[Any]:

@@ -21,7 +21,7 @@ from procession.journal.checked import RunRow, run_row
 from procession.journal.codec import writable
 from procession.journal.held import Held
 from procession.journal.prepared import Prepared
-from procession.journal.removal import forget, forget_whole
+from procession.journal.removal import forget, forget_whole, nested_in
 from procession.journal.schema import TOP, definitions, is_failed, records, runs
 from procession.journal.statements import DIRECT
 
@@ -267,6 +267,29 @@ def _completed(connection: Connection, key: int) -> set[int]:
     return set(connection.execute(whole).scalars())
 
 
+def _done_in_part(connection: Connection, key: int, tasks: AbstractSet[int]) -> set[int]:
+    """Return those of the passed tasks, none of them completed, of which a part will not be called again.
+
+    A part is an element of a map, or a task of a nested run. Recorded calls refuse changed arguments by themselves.
+    """
+    if not tasks:
+        return set()
+    elements = select(records.c.task).where(records.c.run == key, records.c.state == "completed")
+    found = set(connection.execute(elements).scalars()) & tasks
+    for child, (task, _, call) in nested_in(connection, key):
+        if task in tasks - found and call == WHOLE and _holds_records(connection, child):
+            found.add(task)
+    return found
+
+
+def _holds_records(connection: Connection, key: int) -> bool:
+    """Return whether anything is recorded as completed in a run, or in those nested in it."""
+    record = select(records.c.task).where(records.c.run == key, records.c.state == "completed").limit(1)
+    if connection.execute(record).first() is not None:
+        return True
+    return any(_holds_records(connection, child) for child, _ in nested_in(connection, key))
+
+
 def _check_shared(connection: Connection, row: Row[Any], run_id: str, plan: Definition, *, allow_changes: bool) -> None:
     """Refuse to go on, or forget, where tasks have changed what they share and only some of them are recorded.
 
@@ -277,15 +300,20 @@ def _check_shared(connection: Connection, row: Row[Any], run_id: str, plan: Defi
     if not noted:
         return
     completed = _completed(connection, row.key)
-    halves = [one for one in noted if completed.intersection(one.tasks) and not completed.issuperset(one.tasks)]
+    done_in_part = _done_in_part(connection, row.key, {task for one in noted for task in one.tasks} - completed)
+    done_at_all = completed | done_in_part
+    halves = [one for one in noted if done_at_all.intersection(one.tasks) and not completed.issuperset(one.tasks)]
     if halves and not allow_changes:
         kind, tasks = halves[0]
-        done = next(task for task in tasks if task in completed)
-        open_ = next(task for task in tasks if task not in completed)
+        done = next((task for task in tasks if task in completed), None)
+        what = "only part of task" if done is None else "only task"
+        if done is None:
+            done = next(task for task in tasks if task in done_in_part)
+        open_ = next(task for task in tasks if task not in completed and task != done)
         raise PlanChangedError(
             f"run {run_id!r} of process {row.process!r} cannot be resumed: {_named(plan, done)} and "
             f"{_named(plan, open_)} take the same object of type {shown(kind)}, which was changed while the run was "
-            f"executed, and only task {done} is recorded: task {open_} would not see the change. Have tasks hand on "
+            f"executed, and {what} {done} is recorded: task {open_} would not see the change. Have tasks hand on "
             "what they make as values (process.task), and start under another run id, or with allow_changes=True, "
             "which calls again all that take that object"
         )
