@@ -2,8 +2,10 @@
 
 import os
 import threading
+from collections import OrderedDict
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given, settings
@@ -176,6 +178,23 @@ def test_within_a_process_that_is_a_task_only_what_has_changed_is_called(deep, s
     assert calls() == []
     assert run([1, 2, 3, 4], 9, name="another", allow_changes=True) == changed
     assert len(calls()) == 7
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict, MappingProxyType])
+def test_what_a_map_draws_from_a_mapping_has_an_order(kind, path):
+    """So another order is another definition, whether or not the map has completed; the values are not drawn."""
+
+    def run(keys, **options):
+        process = Process("mapped")
+        process.map(work, kind({key: None for key in keys}))
+        return process.execute(run_id="a", journal=path, **options)
+
+    assert run([1, 2, 3]) == [[10, 20, 30]]
+    with pytest.raises(PlanChangedError, match="argument 1"):
+        run([3, 2, 1])
+    calls()
+    assert run([3, 2, 1, 4], allow_changes=True) == [[30, 20, 10, 40]]
+    assert calls() == [4]
 
 
 def test_all_elements_of_a_map_of_another_function_are_called(path):

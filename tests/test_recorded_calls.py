@@ -759,7 +759,7 @@ def test_every_database_keeps_calls_and_forgets_them(where):
 
 
 def test_a_journal_of_its_own_codec_keeps_calls(tmp_path):
-    """Failures that the codec does not take are made again."""
+    """A failure that the codec does not take is refused if the task had gone on: it might not fail again."""
 
     def odd():
         if STATE["fails"]:
@@ -778,5 +778,10 @@ def test_a_journal_of_its_own_codec_keeps_calls(tmp_path):
 
     process = one(both)
     with Journal(tmp_path / "runs.db", codec="json") as journal:
-        assert gone_on_with(process, journal) == ([1], "even", [])
+        with pytest.raises(ResultError, match="KeyError: 'odd'"):
+            gone_on_with(process, journal)
+        assert made() == []
+        assert [row[2:4] for row in recorded(journal)] == [(0, "failed"), (1, "completed")]
+        assert process.execute(run_id="a", journal=journal, allow_changes=True) == ["even"]
+        assert made() == [1]
         assert [row[2:4] for row in recorded(journal)] == [(0, "completed"), (1, "completed")]

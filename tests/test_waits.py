@@ -243,6 +243,25 @@ def test_a_run_with_failures_among_its_results_waits(journal):
     assert value == (5, 1)
 
 
+@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_a_map_of_which_an_element_has_failed_and_another_waits_has_not_ended(strategy, executor, journal):
+    """Under on_error="return", too, no value stands for the element that waits, and its answer is taken."""
+    process = Process("failing", strategy, 2, on_error="return", executor=executor)
+    process.map(fail_or_approve, range(3))
+    suspended(process, journal, "element 1 waits for 'approval'")
+    journal.answer("a", "approval", "yes")
+    [[first, *others]] = process.execute(run_id="a", journal=journal)
+    assert isinstance(first, ValueError)
+    assert others == ["yes", 2]
+
+
+def fail_or_approve(number):
+    if number == 0:
+        raise ValueError("no")
+    return current_task().wait_for("approval") if number == 1 else number
+
+
 def test_a_cancelled_run_is_not_suspended(journal):
     def hold():
         current_task().sleep(30)

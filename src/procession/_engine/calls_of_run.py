@@ -34,6 +34,10 @@ class RunOfCalls(AttemptingRun, Protocol):
     max_workers: int
     verbose: bool
     """Whether somebody is to be told of each start and end."""
+    open_elements: dict[tuple[int, int], bytes]
+    """The digests of elements of maps that were drawn in a recorded run and have not ended, by task and place."""
+    refusals: dict[tuple[int, int], Exception]
+    """With what tasks and elements fail, as they went on in another way than was recorded, whatever they return."""
 
     def report(
         self,
@@ -143,6 +147,10 @@ class RunCalls:
             return {}
         return {record.call: record for record in self.records.read(index, element)}
 
+    def element_digest(self, index: int, element: int) -> bytes | None:
+        """Return the digest of an element that makes calls, or waits; `None` for a task."""
+        return self.run.open_elements.get((index, element))
+
     def commit(self, record: CallRecord) -> None:
         """Return when a call is recorded. Raises `TaskCancelled` if it cannot be, which has stopped the run."""
         if self._commits is not None:
@@ -170,11 +178,16 @@ class RunCalls:
         self._check()
 
     def commit_later(self, group: Sequence[CallRecord], told: Callable[[BaseException | None], object]) -> None:
-        """Have calls recorded beside this thread; `told` is called then, in any thread, with what kept them from it."""
+        """Have calls recorded that were made elsewhere, beside this thread.
+
+        `told` is called then, in any thread, with what kept them from it.
+        """
         if self._commits is None or self._closed:
             told(None)
             return
-        *others, last = group
+        *others, last = (
+            record._replace(element_digest=self.element_digest(record.index, record.element)) for record in group
+        )
         told_once = _Told(self._commits, self._waiting, told)
         self._waiting.add(told_once)
         for record in others:

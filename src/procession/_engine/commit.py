@@ -11,7 +11,7 @@ that has a single one, an event loop or a coordinator, has a `CommitThread` besi
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -50,6 +50,14 @@ class Recorder(Protocol):
 
     def last_element(self, index: int) -> int:
         """Return the place of the last element of a map that an earlier execution recorded, -1 if there is none."""
+        ...
+
+    def digests_inside(self, index: int) -> dict[int, bytes]:
+        """Return the digests of a map's elements that have made calls or waited in earlier executions, by place."""
+        ...
+
+    def forget_inside(self, index: int, element: int) -> None:
+        """Delete the calls that an element has made, and what it has waited for."""
         ...
 
     def forget_elements(self, index: int, start: int) -> None:
@@ -99,16 +107,26 @@ class CallRecords(Protocol):
         """Delete the recorded calls of a task, or of an element of a map, from a place on."""
         ...
 
+    def go_on_from(self, index: int, element: int, failed: Collection[int]) -> None:
+        """Record that a task, or element, has gone on after these calls have failed."""
+        ...
+
 
 class WaitRecords(Protocol):
     """What the tasks of one run wait for."""
 
-    def begin(self, index: int, element: int, kind: WaitKind, name: str, seconds: float | None) -> WaitRecord:
+    def begin(
+        self, index: int, element: int, kind: WaitKind, name: str, seconds: float | None, element_digest: bytes | None
+    ) -> WaitRecord:
         """Return how it stands with what a task, or element, waits for; record that it waits, `seconds` at most."""
         ...
 
     def forget_answer(self, index: int, element: int, name: str) -> None:
         """Forget the answer that a task, or element, has been given, so that it waits for it anew."""
+        ...
+
+    def forget_but(self, index: int, element: int, passed: Collection[tuple[WaitKind, str]]) -> None:
+        """Forget what a task, or element, has waited for, but for these."""
         ...
 
     def ready(self, tasks: Sequence[int]) -> Sequence[int]:

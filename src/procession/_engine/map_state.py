@@ -358,6 +358,8 @@ class MapState:
                 labels.note(self.index, place, element)
             digest = self._recorded.digest(place, element)
             recorded = self._recorded.get(place)
+            if recorded is None:
+                run_state.open_elements[self.index, place] = digest
             if recorded is not None:
                 if labels is not None:
                     labels.take(self.index, place)
@@ -390,6 +392,7 @@ class MapState:
         if recording is not None:
             then = None if outlet is None else partial(outlet.hand_on, place)
             recording.element_returned(self.index, place, digest, value, start, attempts, encoded, then)
+            run_state.open_elements.pop((self.index, place), None)
         elif outlet is not None:
             outlet.hand_on(place)
         self._attempted(attempts)
@@ -399,6 +402,7 @@ class MapState:
     def raised(self, place: int, error: BaseException, start: float, attempts: int = 1) -> None:
         """Settle an element whose call raised."""
         run_state = self._run_state
+        run_state.open_elements.pop((self.index, place), None)
         error = ended_early(run_state, error)
         BaseException.with_traceback(error, stripped(error.__traceback__))
         if isinstance(error, TaskSuspended) and run_state.recorder is not None:
@@ -480,7 +484,7 @@ class MapState:
                     results[place] = skipped_element(run_state, self.index, place)
                 for place, error in errors.items():
                     results[place] = error
-            if errors:
+            if errors and not (self._suspended and run_state.ledger.on_error == "return"):
                 if run_state.ledger.on_error == "return":
                     run_state.ledger.values[self.index] = results
                 count = counted(self.drawn, "element")

@@ -16,7 +16,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 from procession._engine.call_attempts import CallAttempts
 from procession._engine.call_context import CURRENT_CALL, LONG_S, CallContext, InnerCallContext
@@ -27,7 +27,7 @@ from procession._engine.suspension import check_wait, is_in_loop, until
 from procession._engine.tracebacks import stripped
 from procession._engine.unawaited import awaited
 from procession._model.event import EventName
-from procession._model.record import WHOLE, CallRecord
+from procession._model.record import WHOLE, CallRecord, WaitKind, WaitRecord
 from procession._model.task import Call, is_coroutine_function, name_of, options_of
 from procession._model.text import shown, sketch
 from procession._plan.digest import Refused, check_order, combined
@@ -66,7 +66,13 @@ class RecordedCalls:
         self._open: set[int] = set()
         """The places of calls that have begun and not ended."""
         self._sleeps = 0
-        self._refusal: PlanChangedError | None = None
+        self.refusal: Exception | None = None
+        """Why the attempt cannot go on as it was recorded: it has failed, whatever it makes of that."""
+        self._failures: set[int] = set()
+        """The places of calls that have failed in this attempt."""
+        self._passed: set[tuple[WaitKind, str]] = set()
+        """What was waited for in this attempt."""
+        shared.run.refusals.pop((call_context.index, call_context.element), None)
         self._recorded = shared.recorded(call_context.index, call_context.element)
 
     def call(
@@ -88,13 +94,25 @@ class RecordedCalls:
         calls: list[Call] = [(function, (item,), {}) for item in items]
         # All begin before one ends. So the places do not depend on which ends first.
         each = [(self._begin(call), call_context, call) for call in calls]
+        # Where the task knew that one had failed, nothing is made of the others.
+        each = next(([one] for one in each if one[0].recalled is not None and not one[0].recalled[0]), each)
+        places = range(self._count - len(calls), self._count)
         if is_coroutine_function(function):
-            return _gathered([partial(self._await, *one) for one in each], self._shared.run.max_workers)
-        if self._shared.run.max_workers == 1 or sum(begun.recalled is None for begun, _, _ in each) <= 1:
-            return [self._make(*one) for one in each]
-        return _in_threads(
-            [partial(self._make, *one) for one in each], self._shared.run.max_workers, f"{call_context.worker}-call"
-        )
+            return self._await_each(each, places)
+        try:
+            if self._shared.run.max_workers == 1 or sum(begun.recalled is None for begun, _, _ in each) <= 1:
+                return [self._make(*one) for one in each]
+            return _in_threads(
+                [partial(self._make, *one) for one in each], self._shared.run.max_workers, f"{call_context.worker}-call"
+            )
+        finally:
+            self._open.difference_update(places)  # also those that were not made, as another failed
+
+    async def _await_each(self, each: list[tuple[Begun, CallContext, Call]], places: range) -> list[Any]:
+        try:
+            return await _gathered([partial(self._await, *one) for one in each], self._shared.run.max_workers)
+        finally:
+            self._open.difference_update(places)
 
     # Waiting
 
@@ -108,16 +126,16 @@ class RecordedCalls:
                 f"{self._where} waits for {shown(name)!r}, and its run has no journal that could have the answer: "
                 "execute the process with journal=, and run_id= to go on with it"
             )
-        index, element, _ = self.attempt
-        found = recorder.waits.begin(index, element, "answer", name, timeout)
+        found = self._wait(recorder, "answer", name, timeout)
         if found.value is not None:
             try:
                 return recorder.decode(found.value, f"run {self._shared.run.run_id!r}, answer {shown(name)!r}")
-            except ResultError:
+            except ResultError as error:
                 if not recorder.allow_changes:
-                    raise
+                    self._refuse(error)
+            index, element, _ = self.attempt
             recorder.waits.forget_answer(index, element, name)
-            found = recorder.waits.begin(index, element, "answer", name, timeout)
+            found = self._wait(recorder, "answer", name, timeout)
         if found.left <= 0:
             raise TaskTimeoutError(f"{self._where} has waited for {shown(name)!r} in vain until its timeout")
         raise TaskSuspended(f"waits for {shown(name)!r}{until(found.left)}")
@@ -128,12 +146,21 @@ class RecordedCalls:
         if recorder is None or not self._shared.is_worker(call_context.worker):
             return seconds
         self._check(call_context, "waits")
-        index, element, _ = self.attempt
         place, self._sleeps = self._sleeps, self._sleeps + 1
-        left = recorder.waits.begin(index, element, "sleep", str(place), seconds).left
+        left = self._wait(recorder, "sleep", str(place), seconds).left
         if left > (0 if is_in_loop() else LONG_S):
             raise TaskSuspended(f"sleeps{until(left)}")
         return left
+
+    def _wait(self, recorder: CallsRecorder, kind: WaitKind, name: str, seconds: float | None) -> WaitRecord:
+        """Return how it stands with what the task waits for; the task goes on from what has failed before."""
+        index, element, _ = self.attempt
+        if self._failures and self._shared.records is not None:
+            self._shared.records.go_on_from(index, element, self._failures)
+            self._failures.clear()
+        self._passed.add((kind, name))
+        digest = self._shared.element_digest(index, element)
+        return recorder.waits.begin(index, element, kind, name, seconds, digest)
 
     # Before a call
 
@@ -144,8 +171,8 @@ class RecordedCalls:
             raise RuntimeError(
                 f"{inner} of {self._where} {does} itself, which only a task may: let the task do so, or call a process"
             )
-        if self._refusal is not None:
-            raise self._refusal
+        if self.refusal is not None:
+            raise self.refusal
         if call_context.abandoned or self._shared.run.cancelled:
             raise TaskCancelled(f"{self._where} was cancelled")
         if not self._shared.is_worker(call_context.worker):
@@ -178,10 +205,10 @@ class RecordedCalls:
             return Begun(place, seen, name, digest)
         try:
             recalled = self._recalled(record, recorder)
-        except ResultError:
+        except ResultError as error:
             if not recorder.allow_changes:
-                raise
-            self._forget(place)
+                self._refuse(error)
+            self._forget(place, recorder)
             return Begun(place, seen, name, digest)
         return Begun(place, seen, name, digest, recalled, replaces=True)
 
@@ -206,18 +233,26 @@ class RecordedCalls:
     def _refuse_or_forget(self, place: int, difference: str, recorder: CallsRecorder) -> None:
         if not recorder.allow_changes:
             run = self._shared.run
-            self._refusal = PlanChangedError(
-                f"run {shown(run.run_id)!r} of {self._where}: {difference}. Start under another run id, or with "
-                "allow_changes=True, which forgets this call and those after it"
+            self._refuse(
+                PlanChangedError(
+                    f"run {shown(run.run_id)!r} of {self._where}: {difference}. Start under another run id, or with "
+                    "allow_changes=True, which forgets this call and those after it"
+                )
             )
-            raise self._refusal
-        self._forget(place)
+        self._forget(place, recorder)
 
-    def _forget(self, place: int) -> None:
-        """Forget the recorded calls from a place on."""
+    def _refuse(self, error: Exception) -> NoReturn:
+        """Raise an error with which the attempt fails, also where its code catches it."""
+        index, element, _ = self.attempt
+        self.refusal = self._shared.run.refusals[index, element] = error
+        raise error
+
+    def _forget(self, place: int, recorder: CallsRecorder) -> None:
+        """Forget the recorded calls from a place on, and what the task has waited for after them."""
         index, element, _ = self.attempt
         assert self._shared.records is not None
         self._shared.records.forget(index, element, place)
+        recorder.waits.forget_but(index, element, self._passed)
         self._recorded = {at: record for at, record in self._recorded.items() if at < place}
 
     def _recalled(self, record: CallRecord, recorder: CallsRecorder) -> tuple[bool, Any] | None:
@@ -228,10 +263,17 @@ class RecordedCalls:
             return True, recorder.decode(record.value, where)
         # What the task has done since it knew of a failure follows from that.
         known = any(record.call < other.seen for other in self._recorded.values())
-        if not known or record.value is None:
+        if not known:
             return None
-        error = recorder.decode(record.value, where)
-        return (False, error) if isinstance(error, Exception) else None
+        error = None if record.value is None else recorder.decode(record.value, where)
+        if not isinstance(error, Exception):
+            raise ResultError(
+                f"{where} had failed ({shown((record.error or '').partition(chr(10))[0])}), and the task went on after "
+                "that; but its exception could not be recorded, and so cannot be raised again. Have what is called "
+                "return that it failed, as a value; go on with allow_changes=True, which makes again this call and "
+                "those after it"
+            )
+        return False, error
 
     # The call
 
@@ -248,6 +290,7 @@ class RecordedCalls:
             record = self._failed(begun, inner, call, start, error)
             if record is not None and not call_context.abandoned:
                 self._shared.commit(record)
+                self._failures.add(begun.place)
             raise
         record = self._returned(begun, inner, call, start, value)
         if record is not None:
@@ -268,6 +311,10 @@ class RecordedCalls:
             record = self._failed(begun, inner, call, start, error)
             if record is not None:
                 await self._shared.commit_beside(record)
+                self._failures.add(begun.place)
+            raise
+        except BaseException:
+            self._open.discard(begun.place)  # it was cancelled
             raise
         record = self._returned(begun, inner, call, start, value)
         if record is not None:
@@ -349,6 +396,7 @@ class RecordedCalls:
             self._shared.run.moment(start),
             time.perf_counter() - start,
             inner.worker,
+            self._shared.element_digest(inner.index, inner.element),
             begun.replaces,
         )
 

@@ -14,7 +14,7 @@ _REMEDY = "Start under another run id, or with allow_changes=True"
 class RecordedElements:
     """Says which elements need not be called, as their values are recorded. `where` names the map, in words."""
 
-    __slots__ = ("_constants", "_index", "_moved", "_recorded", "_recorder", "_run_state", "_where")
+    __slots__ = ("_constants", "_index", "_inside", "_moved", "_recorded", "_recorder", "_run_state", "_where")
 
     def __init__(
         self, run_state: RunState, recorder: Recorder, index: int, constants: dict[str, Any], where: str
@@ -27,6 +27,8 @@ class RecordedElements:
         self._index = index
         self._where = where
         self._recorded = dict(recorder.elements(index))
+        self._inside = recorder.digests_inside(index)
+        """The digests of the elements that have made calls, or waited, where that is recorded."""
         self._moved = {one.digest: one for one in self._recorded.values()} if recorder.allow_changes else {}
 
     def get(self, place: int) -> Recorded | None:
@@ -47,12 +49,15 @@ class RecordedElements:
         if self._constants:
             digest = combined(digest, self._constants)
         recorded = self._recorded.get(place)
+        inside = self._inside.pop(place, digest)
         if self._recorder.allow_changes:
+            if inside != digest:
+                self._recorder.forget_inside(self._index, place)
             if recorded is None or recorded.digest != digest:
                 self._recorded.pop(place, None)
                 self._find_elsewhere(place, digest)
             return digest
-        if recorded is not None and recorded.digest != digest:
+        if inside != digest or (recorded is not None and recorded.digest != digest):
             raise PlanChangedError(
                 f"{self._where}: element {place:,} is not the one that was recorded. {_REMEDY}, which calls it again"
             )

@@ -35,6 +35,8 @@ class RecordedRun(Protocol):
     """What makes the labels of its calls, if any has one."""
     failed_attempts: FailedAttempts
     """The attempts that were followed by others."""
+    refusals: dict[tuple[int, int], Exception]
+    """With what tasks and elements fail, as they went on in another way than was recorded, whatever they return."""
 
     def name(self, index: int) -> str:
         """Return a task's name."""
@@ -87,6 +89,10 @@ class CallRecording:
         """
         run = self._run
         start = end if start is None else start
+        if run.refusals:
+            refusal = run.refusals.pop((index, element), None)
+            if refusal is not None and error is None:
+                raise refusal
         if error is None and encoded is None:
             encoded = self.recorder.encode(value)
         log = self.logs.take((index, element)) if self.logs else None

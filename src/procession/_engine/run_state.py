@@ -87,12 +87,14 @@ class RunState:
         "max_workers",
         "nested",
         "note_drawn",
+        "open_elements",
         "plan",
         "process_name",
         "recheck",
         "recorded",
         "recorder",
         "recording",
+        "refusals",
         "run_id",
         "streams",
         "suspended",
@@ -120,8 +122,7 @@ class RunState:
         self.plan, self.deadline = plan, deadline
         self.process_name, self.run_id = process_name, run_id
         self.max_workers = max_workers
-        self.tell = tell
-        self.verbose = verbose
+        self.tell, self.verbose = tell, verbose
         self.recorder, self.note_drawn = recorder, note_drawn
         """What is told of each element of a map, with its index, before it is called; `None` in a run without a
         journal."""
@@ -137,6 +138,8 @@ class RunState:
         self.failed_attempts = FailedAttempts(elements=recorder is not None)
         self.suspended: dict[int, str] = {}
         """What tasks wait for that were left for that, in words."""
+        # Both by task and element: see `RunOfCalls`.
+        self.open_elements, self.refusals = dict[tuple[int, int], bytes](), dict[tuple[int, int], Exception]()
         self.workers: list[str | None] = [None] * count
         self.call_contexts: set[CallContext] = set()
         self.whereabouts = Whereabouts()

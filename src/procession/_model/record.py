@@ -57,6 +57,8 @@ class CallRecord(NamedTuple):
     started_at: float
     duration: float
     worker: str
+    element_digest: bytes | None = None
+    """The digest of the element's arguments, if an element of a map made the call, once that is recorded."""
     replaces: bool = False
     """Whether there may be a record of this call already, of an earlier time that it was made."""
 

@@ -10,7 +10,7 @@ import copyreg
 import os
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from contextlib import suppress
 from functools import cached_property, lru_cache, partial
 from itertools import chain
@@ -57,7 +57,12 @@ class Drawn:
 
 
 def undrawn(iterable: Any) -> Any:
-    """Return an iterable of a map as it counts in a fingerprint: itself, or its type if it has no length."""
+    """Return an iterable of a map as it counts in a fingerprint: itself, or its type if it has no length.
+
+    Of a mapping the keys count, in their order, as these are what a map draws.
+    """
+    if isinstance(iterable, Mapping):
+        return tuple(cast("Mapping[Any, Any]", iterable))  # type: ignore[redundant-cast]  # pyright sees it as partly unknown
     if type(iterable) is Handle or (isinstance(iterable, Sized) and not hasattr(type(iterable), "__next__")):
         return iterable
     return Drawn(iterable)

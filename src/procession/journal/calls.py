@@ -1,9 +1,9 @@
 """The records of the calls that the tasks of a run make themselves, and how they are written, read and forgotten."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from procession._model.record import CallRecord
 from procession._model.text import untold
@@ -74,6 +74,17 @@ class CallRecords:
                 forget_calls(connection, self._key, index, element, start)
 
         self._held.persist(delete_them)
+
+    def go_on_from(self, index: int, element: int, failed: Collection[int]) -> None:
+        """Record that a task, or element, has gone on after these calls have failed: it knew how they had ended."""
+        here = calls.c.run == self._key, calls.c.task == index, calls.c.element == element
+
+        def mark(_again: bool) -> None:
+            with self._held.channel.transaction() as connection:
+                self._held.check(connection)
+                connection.execute(update(calls).where(*here, calls.c.call.in_(failed)).values(seen=calls.c.call + 1))
+
+        self._held.persist(mark)
 
     def _write(self, group: Sequence[CallRecord], *, again: bool) -> None:
         channel = self._held.channel

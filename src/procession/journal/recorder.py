@@ -29,7 +29,7 @@ from procession.journal.database import Database
 from procession.journal.heartbeat import Heartbeat, HeartbeatThread
 from procession.journal.held import Held
 from procession.journal.prepared import Prepared
-from procession.journal.removal import forget, forget_whole
+from procession.journal.removal import forget, forget_calls, forget_whole
 from procession.journal.replay import Replay
 from procession.journal.schema import definitions, records, runs, waits
 from procession.journal.statements import COLUMNS, DIRECT, FORGET, INSERT, ROWS, SHORT, insertion
@@ -125,6 +125,10 @@ class Recorder:
         """Return the place of the last element of a map that an earlier execution recorded, -1 if there is none."""
         return self._replay.last_element(index)
 
+    def digests_inside(self, index: int) -> dict[int, bytes]:
+        """Return the digests of a map's elements that have made calls or waited in earlier executions, by place."""
+        return self._replay.digests_inside(index)
+
     def extent(self, index: int) -> tuple[int, int]:
         """Return how many elements of a map earlier executions recorded as completed, and the place after the last."""
         return self._replay.extent(index)
@@ -154,6 +158,18 @@ class Recorder:
             whole = {index, *(task for task in again if kinds.get(task) == "map")}
             self.forget(whole, again - whole)
             self._replay.leave_out(again)
+
+    def forget_inside(self, index: int, element: int) -> None:
+        """Delete the calls that an element has made, the runs nested in them, and what it has waited for."""
+        c = waits.c
+
+        def delete_them(_again: bool) -> None:
+            with self.held.channel.transaction() as connection:
+                self.held.check(connection)
+                forget_calls(connection, self.key, index, element, 0)
+                connection.execute(delete(waits).where(c.run == self.key, c.task == index, c.element == element))
+
+        self.held.persist(delete_them)
 
     def forget_elements(self, index: int, start: int) -> None:
         """Delete what is recorded of a map's elements from a place on."""

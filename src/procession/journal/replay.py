@@ -12,7 +12,7 @@ from procession.errors import ResultError
 from procession.journal.codec import Codec, decoded
 from procession.journal.held import Held
 from procession.journal.prepared import Prepared
-from procession.journal.schema import records
+from procession.journal.schema import calls, records, waits
 from procession.journal.statements import FORGET
 
 _c = records.c
@@ -72,6 +72,23 @@ class Replay:
             return WHOLE if last is None else last
 
         return self._held.persist(read)
+
+    def digests_inside(self, index: int) -> dict[int, bytes]:
+        """Return the digests of a map's elements that have made calls or waited, by their places."""
+        found: dict[int, bytes] = {}
+        if self._first:
+            return found
+
+        def read(_again: bool) -> None:
+            with self._held.channel.open() as connection:
+                for table in calls, waits:
+                    c = table.c
+                    query = select(c.element, c.element_digest).distinct()
+                    here = c.run == self._key, c.task == index, c.element_digest.is_not(None)
+                    found.update((element, digest) for element, digest in connection.execute(query.where(*here)))
+
+        self._held.persist(read)
+        return found
 
     def extent(self, index: int) -> tuple[int, int]:
         """Return how many elements of a map are recorded as completed, and the place after the last of them."""

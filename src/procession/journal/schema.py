@@ -32,7 +32,7 @@ from procession._model.text import shown, sketch
 from procession.errors import JournalError
 from procession.journal.prepared import Prepared
 
-VERSION = 5
+VERSION = 6
 
 MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {
     1: (
@@ -61,6 +61,10 @@ MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {
             PRIMARY KEY (run, task, element, kind, name)
         )
         """,
+    ),
+    5: (
+        "ALTER TABLE procession_calls ADD COLUMN element_digest BYTEA",
+        "ALTER TABLE procession_waits ADD COLUMN element_digest BYTEA",
     ),
 }
 """Statements that make the tables of a version those of the next one."""
@@ -160,6 +164,7 @@ calls = Table(
     Column("started_at", Double, nullable=False),
     Column("duration", Double, nullable=False),
     Column("worker", Text, nullable=False),
+    Column("element_digest", LargeBinary),  # as in its record; none of a task, nor of what an older version wrote
     sqlite_with_rowid=False,
 )
 
@@ -176,6 +181,7 @@ waits = Table(
     Column("created_at", Double, nullable=False),
     Column("due", Double),  # until when
     Column("value", LargeBinary),
+    Column("element_digest", LargeBinary),  # likewise
     sqlite_with_rowid=False,
 )
 

@@ -6,7 +6,7 @@ wait_for, sleep ──WaitRecords.begin──▶ "waiting" ──answer──▶
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
@@ -65,7 +65,15 @@ class WaitRecords:
         self._key = key
         self._now = now
 
-    def begin(self, index: int, element: int, kind: WaitKind, name: str, seconds: float | None) -> WaitRecord:
+    def begin(
+        self,
+        index: int,
+        element: int,
+        kind: WaitKind,
+        name: str,
+        seconds: float | None,
+        element_digest: bytes | None = None,
+    ) -> WaitRecord:
         """Return how it stands with what a task, or element, waits for; record that it waits, `seconds` at most."""
         here = _place(self._key, index, element, kind, name)
 
@@ -77,7 +85,8 @@ class WaitRecords:
                 if row is None:
                     place = {"run": self._key, "task": index, "element": element, "kind": kind, "name": name}
                     due = None if seconds is None else now + seconds
-                    connection.execute(waits.insert().values(**place, state="waiting", created_at=now, due=due))
+                    standing = {"state": "waiting", "created_at": now, "due": due, "element_digest": element_digest}
+                    connection.execute(waits.insert().values(**place, **standing))
                     return WaitRecord(None, math.inf if seconds is None else seconds)
                 if row.state == "waiting" and (row.due is None or row.due > now):
                     return WaitRecord(None, math.inf if row.due is None else row.due - now)
@@ -97,6 +106,21 @@ class WaitRecords:
                 connection.execute(delete(waits).where(*here))
 
         self._held.persist(delete_it)
+
+    def forget_but(self, index: int, element: int, passed: Collection[tuple[WaitKind, str]]) -> None:
+        """Forget what a task, or element, has waited for, but for these."""
+        c = waits.c
+        here = c.run == self._key, c.task == index, c.element == element
+
+        def delete_them(_again: bool) -> None:
+            with self._held.channel.transaction() as connection:
+                self._held.check(connection)
+                rows = connection.execute(select(c.kind, c.name).where(*here)).all()
+                for kind, name in rows:
+                    if (kind, name) not in passed:
+                        connection.execute(delete(waits).where(*_place(self._key, index, element, kind, name)))
+
+        self._held.persist(delete_them)
 
     def ready(self, tasks: Sequence[int]) -> list[int]:
         """Return those of these tasks, a few, that have to wait no longer."""

@@ -7,7 +7,7 @@ task ──RecordedCalls──▶ CallLink ══ work ══▶ WorkerProcess �
 
 import pickle
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from queue import SimpleQueue
 from typing import Any, Literal, NamedTuple, cast
 
@@ -17,7 +17,7 @@ from procession._model.record import CallRecord, WaitKind, WaitRecord
 from procession._remote.wire.result import error_of, failure_of
 from procession._remote.wire.serialize import dumps_home
 
-Asked = Literal["commit", "read", "forget", "encode", "decode", "wait", "forget_answer"]
+Asked = Literal["commit", "read", "forget", "go_on_from", "encode", "decode", "wait", "forget_answer", "forget_but"]
 """What a worker asks for."""
 
 
@@ -88,18 +88,28 @@ class LinkedRecorder:
         """Delete the recorded calls of a task, or of an element of a map, from a place on."""
         self._link.ask("forget", index, element, start)
 
+    def go_on_from(self, index: int, element: int, failed: Collection[int]) -> None:
+        """Record that a task, or element, has gone on after these calls have failed."""
+        self._link.ask("go_on_from", index, element, failed)
+
     @property
     def waits(self) -> "LinkedRecorder":
         """What tasks wait for."""
         return self
 
-    def begin(self, index: int, element: int, kind: WaitKind, name: str, seconds: float | None) -> WaitRecord:
+    def begin(
+        self, index: int, element: int, kind: WaitKind, name: str, seconds: float | None, element_digest: bytes | None
+    ) -> WaitRecord:
         """Return how it stands with what a task, or element, waits for; record that it waits, `seconds` at most."""
-        return WaitRecord(*self._link.ask("wait", index, element, kind, name, seconds))
+        return WaitRecord(*self._link.ask("wait", index, element, kind, name, seconds, element_digest))
 
     def forget_answer(self, index: int, element: int, name: str) -> None:
         """Forget the answer that a task, or element, has been given, so that it waits for it anew."""
         self._link.ask("forget_answer", index, element, name)
+
+    def forget_but(self, index: int, element: int, passed: Collection[tuple[WaitKind, str]]) -> None:
+        """Forget what a task, or element, has waited for, but for these."""
+        self._link.ask("forget_but", index, element, passed)
 
     def ready(self, tasks: Sequence[int]) -> Sequence[int]:  # noqa: ARG002 - the other side looks
         """Return none: the coordinator sees to tasks that were left."""
@@ -142,14 +152,16 @@ def answer(run_state: RunState, request: CallRequest, reply: Callable[[bytes], o
                 return
             case "read":
                 value = [tuple(record) for record in calls.recorded(*request.args).values()]
-            case "forget":
-                records.forget(*request.args)
+            case "forget" | "go_on_from" as what:
+                getattr(records, what)(*request.args)
             case "encode":
                 value = recorder.encode(*request.args)
             case "wait":
-                value = tuple(recorder.waits.begin(*request.args))
-            case "forget_answer":
-                recorder.waits.forget_answer(*request.args)
+                index, element, kind, name, seconds, _ = request.args
+                digest = calls.element_digest(index, element)
+                value = tuple(recorder.waits.begin(index, element, kind, name, seconds, digest))
+            case "forget_answer" | "forget_but" as what:
+                getattr(recorder.waits, what)(*request.args)
             case "decode":
                 value = recorder.decode(*request.args)
         send(value)
