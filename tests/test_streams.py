@@ -510,6 +510,23 @@ def test_values_that_are_not_kept_are_let_go(kinds):
     assert not Value.alive
 
 
+def test_failures_among_values_that_are_not_kept_are_among_the_results(kinds):
+    """There is no list in which they could stand."""
+    first, _, last = kinds
+
+    def odd_fails(number):
+        if number % 2:
+            raise ValueError(number)
+        return number
+
+    process = Process("not kept", "parallel", 2, on_error="return")
+    numbers = process.map(task(keep=False)(made(first, odd_fails)), range(5))
+    process.task(last["sink"], stream(numbers))
+    failed, taken = process.execute()
+    assert [error.args for error in failed.exceptions] == [(1,), (3,)]
+    assert taken == [0, 2, 4]
+
+
 def test_an_early_return_cancels_what_feeds_only_that_sink(kinds):
     """Of a source without an end, too; what is kept, or has other takers, goes on."""
     first, second, last = kinds

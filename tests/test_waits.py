@@ -445,6 +445,50 @@ def test_who_swallows_exceptions_does_not_swallow_the_signal(journal):
     assert not issubclass(TaskSuspended, Exception)
 
 
+def swallow(_=None):
+    try:
+        return current_task().wait_for("approval")
+    except BaseException:
+        return "swallowed"
+
+
+async def swallow_later(_=None):
+    return swallow()
+
+
+def swallow_sleep(_=None):
+    try:
+        current_task().sleep(3600)
+    except BaseException:
+        return "swallowed"
+
+
+@pytest.mark.parametrize(
+    ("function", "executor"),
+    [
+        (swallow, "threads"),
+        (swallow_later, "threads"),
+        (swallow_sleep, "threads"),
+        (swallow, "processes"),
+        (task(retries=1)(swallow), "threads"),
+        (task(executor="processes")(swallow), "threads"),
+    ],
+)
+@pytest.mark.parametrize("is_map", [False, True])
+def test_who_swallows_the_signal_is_left_all_the_same(function, executor, is_map, journal):
+    """What such a task or element returns is no value of it: else a run with a task that waits would complete."""
+    process = Process("asked", "parallel", 2, executor=executor)
+    if is_map:
+        process.map(function, [1])
+    else:
+        process.add_task(function)
+    suspended(process, journal, "waits for|sleeps")
+    suspended(process, journal, "waits for|sleeps")
+    if function is not swallow_sleep:
+        journal.answer("a", "approval", "yes")
+        assert process.execute(run_id="a", journal=journal) == [["yes"] if is_map else "yes"]
+
+
 def test_the_id_of_a_forgotten_task_is_waited_for_anew(journal):
     """Where changes are allowed, a changed task has no answers of the one before."""
     suspended(three(approve), journal)

@@ -490,8 +490,9 @@ class Execution:
         """Return the result of a task with `on_error="return"`: its value, or the exception in its place."""
         ledger = self.run_state.ledger
         if index in ledger.errors:
-            is_map = isinstance(self.plan.calls[index][0], MapFunction)
-            return value if is_map and value is not None else ledger.errors[index]
+            # The list of a map has the exceptions of its elements; a map that is not kept has no list.
+            is_list = isinstance(self.plan.calls[index][0], MapFunction) and isinstance(value, list)
+            return value if is_list else ledger.errors[index]
         return self.absent(index) if ledger.ends[index] is None else value
 
     def _among_them(self) -> str:

@@ -36,8 +36,8 @@ class RunOfCalls(AttemptingRun, Protocol):
     """Whether somebody is to be told of each start and end."""
     open_elements: dict[tuple[int, int], bytes]
     """The digests of elements of maps that were drawn in a recorded run and have not ended, by task and place."""
-    refusals: dict[tuple[int, int], Exception]
-    """With what tasks and elements fail, as they went on in another way than was recorded, whatever they return."""
+    refusals: dict[tuple[int, int], BaseException]
+    """How tasks and elements end, whatever they return: they were refused a call, or are left, as they wait."""
 
     def report(
         self,

@@ -403,6 +403,7 @@ class MapState:
         """Settle an element whose call raised."""
         run_state = self._run_state
         run_state.open_elements.pop((self.index, place), None)
+        run_state.refusals.pop((self.index, place), None)
         error = ended_early(run_state, error)
         BaseException.with_traceback(error, stripped(error.__traceback__))
         if isinstance(error, TaskSuspended) and run_state.recorder is not None:

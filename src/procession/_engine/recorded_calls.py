@@ -66,8 +66,8 @@ class RecordedCalls:
         self._open: set[int] = set()
         """The places of calls that have begun and not ended."""
         self._sleeps = 0
-        self.refusal: Exception | None = None
-        """Why the attempt cannot go on as it was recorded: it has failed, whatever it makes of that."""
+        self.refusal: BaseException | None = None
+        """Why the attempt cannot go on: it has failed, or is left as it waits, whatever it makes of that."""
         self._failures: set[int] = set()
         """The places of calls that have failed in this attempt."""
         self._passed: set[tuple[WaitKind, str]] = set()
@@ -138,7 +138,7 @@ class RecordedCalls:
             found = self._wait(recorder, "answer", name, timeout)
         if found.left <= 0:
             raise TaskTimeoutError(f"{self._where} has waited for {shown(name)!r} in vain until its timeout")
-        raise TaskSuspended(f"waits for {shown(name)!r}{until(found.left)}")
+        self._refuse(TaskSuspended(f"waits for {shown(name)!r}{until(found.left)}"))
 
     def slept(self, call_context: CallContext, seconds: float) -> float:
         """Return how long the task still has to sleep here, of so many seconds. Raises `TaskSuspended` if for long."""
@@ -149,7 +149,7 @@ class RecordedCalls:
         place, self._sleeps = self._sleeps, self._sleeps + 1
         left = self._wait(recorder, "sleep", str(place), seconds).left
         if left > (0 if is_in_loop() else LONG_S):
-            raise TaskSuspended(f"sleeps{until(left)}")
+            self._refuse(TaskSuspended(f"sleeps{until(left)}"))
         return left
 
     def _wait(self, recorder: CallsRecorder, kind: WaitKind, name: str, seconds: float | None) -> WaitRecord:
@@ -241,8 +241,8 @@ class RecordedCalls:
             )
         self._forget(place, recorder)
 
-    def _refuse(self, error: Exception) -> NoReturn:
-        """Raise an error with which the attempt fails, also where its code catches it."""
+    def _refuse(self, error: BaseException) -> NoReturn:
+        """Raise what ends the attempt, also where its code catches it."""
         index, element, _ = self.attempt
         self.refusal = self._shared.run.refusals[index, element] = error
         raise error

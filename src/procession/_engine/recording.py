@@ -35,8 +35,8 @@ class RecordedRun(Protocol):
     """What makes the labels of its calls, if any has one."""
     failed_attempts: FailedAttempts
     """The attempts that were followed by others."""
-    refusals: dict[tuple[int, int], Exception]
-    """With what tasks and elements fail, as they went on in another way than was recorded, whatever they return."""
+    refusals: dict[tuple[int, int], BaseException]
+    """How tasks and elements end, whatever they return: they were refused a call, or are left, as they wait."""
 
     def name(self, index: int) -> str:
         """Return a task's name."""
@@ -85,7 +85,8 @@ class CallRecording:
         A value that comes `encoded` is recorded as it is. `start` and `end` are readings of the clock; a call that
         never started has no `start`. `then` is called once the record is committed.
 
-        Raises `ResultError` for a value that cannot be recorded.
+        Raises `ResultError` for a value that cannot be recorded, and in place of a value what ends its call whatever
+        that returns.
         """
         run = self._run
         start = end if start is None else start

@@ -139,7 +139,7 @@ class RunState:
         self.suspended: dict[int, str] = {}
         """What tasks wait for that were left for that, in words."""
         # Both by task and element: see `RunOfCalls`.
-        self.open_elements, self.refusals = dict[tuple[int, int], bytes](), dict[tuple[int, int], Exception]()
+        self.open_elements, self.refusals = dict[tuple[int, int], bytes](), dict[tuple[int, int], BaseException]()
         self.workers: list[str | None] = [None] * count
         self.call_contexts: set[CallContext] = set()
         self.whereabouts = Whereabouts()
@@ -275,6 +275,7 @@ class RunState:
     def raised(self, index: int, error: BaseException, *, in_order: bool, end: float | None = None) -> None:
         """Record that a task raised; it ended now, unless `end` says when."""
         error = ended_early(self, error)
+        self.refusals.pop((index, WHOLE), None)
         BaseException.with_traceback(error, stripped(error.__traceback__))
         now = time.perf_counter() if end is None else end
         start = self.ledger.starts[index]

@@ -139,10 +139,10 @@ def _make_calls(
                     value = awaited(context.run(timed.make, timeout, function, args, kwargs))
                 finally:
                     batch.hung = timed.hung
-            if run.refusals and (refusal := run.refusals.pop((index, element), None)) is not None:
-                returned, value = False, refusal
         except BaseException as error:
             returned, value = False, error
+        if run.refusals and (refusal := run.refusals.pop((index, element), None)) is not None and returned:
+            returned, value = False, refusal
         call_context.over = True
         end = clock()
         log = logs.take((index, element)) if logs else None

@@ -33,8 +33,8 @@ class RunStub:
         self.logs: Logs | None = None
         self.open_elements: dict[tuple[int, int], bytes] = {}
         """None: the coordinator has the digests of elements."""
-        self.refusals: dict[tuple[int, int], Exception] = {}
-        """With what elements and tasks fail, whatever they return."""
+        self.refusals: dict[tuple[int, int], BaseException] = {}
+        """How tasks and elements end, whatever they return."""
         self.verbose = False
         """Whether somebody is to be told of each start and end."""
         self.is_recorded = False
