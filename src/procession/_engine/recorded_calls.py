@@ -16,7 +16,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, TypeVar
 
 from procession._engine.call_attempts import CallAttempts
 from procession._engine.call_context import CURRENT_CALL, LONG_S, CallContext, InnerCallContext
@@ -40,6 +40,8 @@ from procession.errors import (
     TaskSuspended,
     TaskTimeoutError,
 )
+
+E = TypeVar("E", bound=BaseException)
 
 _DECIDED: Final = "What decides which calls a task makes has to be a recorded call itself"
 
@@ -132,13 +134,14 @@ class RecordedCalls:
                 return recorder.decode(found.value, f"run {self._shared.run.run_id!r}, answer {shown(name)!r}")
             except ResultError as error:
                 if not recorder.allow_changes:
-                    self._refuse(error)
+                    self._ended_by(error)
+                    raise
             index, element, _ = self.attempt
             recorder.waits.forget_answer(index, element, name)
             found = self._wait(recorder, "answer", name, timeout)
         if found.left <= 0:
             raise TaskTimeoutError(f"{self._where} has waited for {shown(name)!r} in vain until its timeout")
-        self._refuse(TaskSuspended(f"waits for {shown(name)!r}{until(found.left)}"))
+        raise self._ended_by(TaskSuspended(f"waits for {shown(name)!r}{until(found.left)}"))
 
     def slept(self, call_context: CallContext, seconds: float) -> float:
         """Return how long the task still has to sleep here, of so many seconds. Raises `TaskSuspended` if for long."""
@@ -149,7 +152,7 @@ class RecordedCalls:
         place, self._sleeps = self._sleeps, self._sleeps + 1
         left = self._wait(recorder, "sleep", str(place), seconds).left
         if left > (0 if is_in_loop() else LONG_S):
-            self._refuse(TaskSuspended(f"sleeps{until(left)}"))
+            raise self._ended_by(TaskSuspended(f"sleeps{until(left)}"))
         return left
 
     def _wait(self, recorder: CallsRecorder, kind: WaitKind, name: str, seconds: float | None) -> WaitRecord:
@@ -207,7 +210,8 @@ class RecordedCalls:
             recalled = self._recalled(record, recorder)
         except ResultError as error:
             if not recorder.allow_changes:
-                self._refuse(error)
+                self._ended_by(error)
+                raise
             self._forget(place, recorder)
             return Begun(place, seen, name, digest)
         return Begun(place, seen, name, digest, recalled, replaces=True)
@@ -233,7 +237,7 @@ class RecordedCalls:
     def _refuse_or_forget(self, place: int, difference: str, recorder: CallsRecorder) -> None:
         if not recorder.allow_changes:
             run = self._shared.run
-            self._refuse(
+            raise self._ended_by(
                 PlanChangedError(
                     f"run {shown(run.run_id)!r} of {self._where}: {difference}. Start under another run id, or with "
                     "allow_changes=True, which forgets this call and those after it"
@@ -241,11 +245,11 @@ class RecordedCalls:
             )
         self._forget(place, recorder)
 
-    def _refuse(self, error: BaseException) -> NoReturn:
-        """Raise what ends the attempt, also where its code catches it."""
+    def _ended_by(self, error: E) -> E:
+        """Return what is to be raised, and ends the attempt, also where its code catches it."""
         index, element, _ = self.attempt
         self.refusal = self._shared.run.refusals[index, element] = error
-        raise error
+        return error
 
     def _forget(self, place: int, recorder: CallsRecorder) -> None:
         """Forget the recorded calls from a place on, and what the task has waited for after them."""
