@@ -13,13 +13,14 @@ from procession.journal import Journal
 MADE = []
 FAILS = []
 CUT = []
+GATES = []
 TOPIC = []
 SENT = []
 
 
 @pytest.fixture(autouse=True)
 def clean():
-    for state in (MADE, FAILS, CUT, SENT):
+    for state in (MADE, FAILS, CUT, GATES, SENT):
         state.clear()
 
 
@@ -110,6 +111,33 @@ def test_a_failure_in_a_map_of_coroutines_is_raised_again_if_the_task_had_gone_o
     cut_off(one(crawl), tmp_path / "runs.db")
     assert execute(one(crawl), tmp_path / "runs.db") == ["fallback"]
     assert MADE == []
+
+
+def test_a_failure_beside_a_call_that_goes_on_is_raised_again_if_the_task_had_gone_on(tmp_path):
+    """The task goes on from it while a call that began before it has not ended."""
+
+    async def crawl():
+        GATES.append(asyncio.Event())
+        me = current_task()
+        beside = asyncio.ensure_future(me.call(held))
+        try:
+            found = await me.call(astep, "a")
+        except ValueError:
+            found = "fallback"
+        end = await me.call(astep, "end")
+        GATES[-1].set()
+        await beside
+        cut()
+        return found, end
+
+    FAILS.append("a")
+    cut_off(one(crawl), tmp_path / "runs.db")
+    assert execute(one(crawl), tmp_path / "runs.db") == [("fallback", "end")]
+    assert MADE == []
+
+
+async def held():
+    await GATES[-1].wait()
 
 
 @pytest.mark.parametrize("workers", [1, 2])

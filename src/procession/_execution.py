@@ -27,6 +27,7 @@ from procession._engine.watcher import Watcher
 from procession._executor import ends_workers, engine_of, placed
 from procession._model.event import Event, EventName
 from procession._model.observer import Observer
+from procession._model.outcome import NotKept
 from procession._model.progress import Progress
 from procession._model.record import WHOLE
 from procession._model.states import OnError, RunStatus
@@ -491,8 +492,8 @@ class Execution:
         ledger = self.run_state.ledger
         if index in ledger.errors:
             # The list of a map has the exceptions of its elements; a map that is not kept has no list.
-            is_list = isinstance(self.plan.calls[index][0], MapFunction) and isinstance(value, list)
-            return value if is_list else ledger.errors[index]
+            is_map = isinstance(self.plan.calls[index][0], MapFunction)
+            return value if is_map and not isinstance(value, NotKept | None) else ledger.errors[index]
         return self.absent(index) if ledger.ends[index] is None else value
 
     def _among_them(self) -> str:

@@ -53,6 +53,8 @@ class Begun(NamedTuple):
     seen: int
     name: str
     digest: bytes
+    failed: tuple[int, ...] = ()
+    """The places of calls that had failed by then, and that `seen` does not cover: one before them had not ended."""
     recalled: tuple[bool, Any] | None = None
     """Whether it returned, and the value or exception, where it is not made again."""
     replaces: bool = False
@@ -158,12 +160,17 @@ class RecordedCalls:
     def _wait(self, recorder: CallsRecorder, kind: WaitKind, name: str, seconds: float | None) -> WaitRecord:
         """Return how it stands with what the task waits for; the task goes on from what has failed before."""
         index, element, _ = self.attempt
-        if self._failures and self._shared.records is not None:
-            self._shared.records.go_on_from(index, element, self._failures)
-            self._failures.clear()
+        self._go_on_from(tuple(self._failures))
         self._passed.add((kind, name))
         digest = self._shared.element_digest(index, element)
         return recorder.waits.begin(index, element, kind, name, seconds, digest)
+
+    def _go_on_from(self, failed: tuple[int, ...]) -> None:
+        """Record that the task has gone on after these calls have failed."""
+        index, element, _ = self.attempt
+        if failed and self._shared.records is not None:
+            self._shared.records.go_on_from(index, element, failed)
+            self._failures.difference_update(failed)
 
     # Before a call
 
@@ -204,8 +211,9 @@ class RecordedCalls:
         if record is not None and (difference := self._difference(record, name, digest)) is not None:
             self._refuse_or_forget(place, difference, recorder)
             record = None
+        failed = tuple(other for other in self._failures if other >= seen)
         if record is None:
-            return Begun(place, seen, name, digest)
+            return Begun(place, seen, name, digest, failed)
         try:
             recalled = self._recalled(record, recorder)
         except ResultError as error:
@@ -213,8 +221,8 @@ class RecordedCalls:
                 self._ended_by(error)
                 raise
             self._forget(place, recorder)
-            return Begun(place, seen, name, digest)
-        return Begun(place, seen, name, digest, recalled, replaces=True)
+            return Begun(place, seen, name, digest, failed)
+        return Begun(place, seen, name, digest, failed, recalled, replaces=True)
 
     def _difference(self, record: CallRecord, name: str, digest: bytes) -> str | None:
         """Return how a call differs from the one that is recorded in its place, if it does."""
@@ -385,6 +393,8 @@ class RecordedCalls:
         value: bytes | None,
         error: Exception | None,
     ) -> CallRecord:
+        if begun.failed:
+            self._go_on_from(begun.failed)
         # By place, as names would take longer than all the rest of this.
         return CallRecord(
             inner.index,
