@@ -6,9 +6,12 @@ import threading
 from contextlib import suppress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from procession import PlanChangedError, Process, ResultError, RunSuspendedError, current_task
 from procession.journal import Journal
+from procession.testing import memory_journal
 
 MADE = []
 FAILS = []
@@ -406,3 +409,109 @@ def drafted(given):
 def calls_of(where):
     with Journal(where) as journal:
         return journal.calls("a", 0)
+
+
+# Any path
+
+
+OPS = []
+RETURNED = []
+FAILED = set()
+CRASH_AT = []
+
+
+def work(place, number, fails):
+    if fails and (place, number) not in FAILED:
+        FAILED.add((place, number))
+        raise ValueError(place, number)
+    RETURNED.append((place, number))
+    return number
+
+
+async def work_later(place, number, fails):
+    await asyncio.sleep(0)
+    return work(place, number, fails)
+
+
+def work_on(item):
+    return work(*item)
+
+
+async def work_on_later(item):
+    return await work_later(*item)
+
+
+def crash_before(place):
+    if place in CRASH_AT:
+        CRASH_AT.remove(place)
+        raise ConnectionError("cut off")
+
+
+def walk():
+    me, path = current_task(), []
+    for place, op in enumerate(OPS):
+        crash_before(place)
+        if op == "wait":
+            path.append(me.wait_for(f"word {place}"))
+            continue
+        try:
+            items = [(place, number, fails) for number, fails in enumerate(op)]
+            path.append(me.call(work, *items[0]) if len(op) == 1 else me.map(work_on, items))
+        except ValueError as error:
+            path.append(f"failed {error.args[0]}")
+    crash_before(len(OPS))
+    return path
+
+
+async def walk_later():
+    me, path = current_task(), []
+    for place, op in enumerate(OPS):
+        crash_before(place)
+        if op == "wait":
+            path.append(me.wait_for(f"word {place}"))
+            continue
+        try:
+            items = [(place, number, fails) for number, fails in enumerate(op)]
+            path.append(await (me.call(work_later, *items[0]) if len(op) == 1 else me.map(work_on_later, items)))
+        except ValueError as error:
+            path.append(f"failed {error.args[0]}")
+    crash_before(len(OPS))
+    return path
+
+
+def first_way(place, op, crashes):
+    """Return how a step ends whose calls fail once: its failure stays, unless the run is cut off before the next one."""
+    if op == "wait":
+        return "yes"
+    if any(op) and place + 1 not in crashes:
+        return f"failed {place}"
+    return 0 if len(op) == 1 else list(range(len(op)))
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.just("wait") | st.lists(st.booleans(), min_size=1, max_size=4), min_size=1, max_size=6),
+    st.sets(st.integers(0, 6), max_size=3),
+    st.sampled_from([walk, walk_later]),
+    st.integers(1, 3),
+)
+def test_a_task_that_is_cut_off_anywhere_goes_the_way_that_it_had_gone(ops, crashes, function, workers):
+    """Whatever has failed on it, and whatever it has waited for; and no call that had returned is made again."""
+    for state in (RETURNED, FAILED):
+        state.clear()
+    # A step of which several fail may fail once for each where it is cut off: one failure says all that matters.
+    OPS[:] = [op if op == "wait" else [fails and True not in op[:at] for at, fails in enumerate(op)] for op in ops]
+    CRASH_AT[:] = [place for place in crashes if place <= len(ops)]
+    process = one(function, strategy="parallel", max_workers=workers)
+    with memory_journal() as journal:
+        for _ in range(20):
+            try:
+                [path] = execute(process, journal)
+                break
+            except ConnectionError:
+                pass
+            except RunSuspendedError:
+                [wait] = journal.run("a").waits
+                journal.answer("a", wait.name, "yes")
+    assert path == [first_way(place, op, crashes) for place, op in enumerate(OPS)]
+    assert len(RETURNED) == len(set(RETURNED))
