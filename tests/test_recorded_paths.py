@@ -515,3 +515,27 @@ def test_a_task_that_is_cut_off_anywhere_goes_the_way_that_it_had_gone(ops, cras
                 journal.answer("a", wait.name, "yes")
     assert path == [first_way(place, op, crashes) for place, op in enumerate(OPS)]
     assert len(RETURNED) == len(set(RETURNED))
+
+
+# Keys
+
+
+def ask(question):
+    MADE.append((question, current_task().key))
+    cut()
+    return question
+
+
+def test_a_changed_call_has_another_key(tmp_path):
+    """Else a service that knows requests by their keys would give it the answer to the one before."""
+
+    def asks():
+        return current_task().call(ask, TOPIC[-1])
+
+    for TOPIC[:], options in ((["rain"], {}), (["rain"], {}), (["snow"], {"allow_changes": True})):
+        CUT.append(True)
+        with pytest.raises(ConnectionError):
+            execute(one(asks), tmp_path / "runs.db", **options)
+    assert [question for question, _ in MADE] == ["rain", "rain", "snow"]
+    assert MADE[0] == MADE[1]
+    assert MADE[1][1] != MADE[2][1]

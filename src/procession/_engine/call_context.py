@@ -103,6 +103,8 @@ class CallContext:
     """Which of the calls that a task makes itself this is, from 0; `WHOLE` for that of the task or element."""
     callee: Callable[..., Any] | None = None
     """What such a call calls."""
+    digest = b""
+    """The digest of its arguments; empty in a run without a journal."""
 
     def __init__(self, run: CallingRun, worker: str, index: int = -1, attempt: int = 1, element: int = -1) -> None:
         self.run: CallingRun = run
@@ -127,12 +129,13 @@ class CallContext:
 class InnerCallContext(CallContext):
     """Says which call a task makes itself, by `current_task().call`."""
 
-    __slots__ = ("call", "callee")
+    __slots__ = ("call", "callee", "digest")
 
-    def __init__(self, outer: CallContext, call: int, callee: Callable[..., Any]) -> None:
+    def __init__(self, outer: CallContext, call: int, callee: Callable[..., Any], digest: bytes) -> None:
         super().__init__(outer.run, outer.worker, outer.index, 1, outer.element)
         self.call = call
         self.callee = callee
+        self.digest = digest
 
 
 CURRENT_CALL: contextvars.ContextVar[CallContext] = contextvars.ContextVar("procession_call_context")
@@ -176,13 +179,14 @@ class CurrentTask:
     def key(self) -> str:
         """An idempotency key for services that take one: 32 characters, the same whenever the call is made again.
 
-        Each task of a run, each element of a map, and each call of `call` and `map` has its own.
+        Each task of a run, each element of a map, and each call of `call` and `map` has its own. That of a call depends on
+        its arguments; those of tasks and elements depend on their places.
         """
         from hashlib import blake2b  # few tasks ask for it
 
         context = self._call_context
         task = self.process_name, self.run_id, self.index, self.name, context.element
-        place = *task, context.call, context.callee_name
+        place = *task, context.call, context.callee_name, context.digest
         return blake2b(repr(place).encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -292,7 +292,7 @@ class RecordedCalls:
     def _make(self, begun: Begun, call_context: CallContext, call: Call) -> Any:
         if begun.recalled is not None:
             return self._recall(begun)
-        inner = InnerCallContext(call_context, begun.place, call[0])
+        inner = InnerCallContext(call_context, begun.place, call[0], begun.digest)
         start = time.perf_counter()
         try:
             with _Inside(self._shared.run, inner, call_context, start):
@@ -313,7 +313,7 @@ class RecordedCalls:
     async def _await(self, begun: Begun, call_context: CallContext, call: Call) -> Any:
         if begun.recalled is not None:
             return self._recall(begun)
-        inner = InnerCallContext(call_context, begun.place, call[0])
+        inner = InnerCallContext(call_context, begun.place, call[0], begun.digest)
         start = time.perf_counter()
         try:
             with _Inside(self._shared.run, inner, call_context, start):
