@@ -179,8 +179,8 @@ class CurrentTask:
     def key(self) -> str:
         """An idempotency key for services that take one: 32 characters, the same whenever the call is made again.
 
-        Each task of a run, each element of a map, and each call of `call` and `map` has its own. That of a call depends on
-        its arguments; those of tasks and elements depend on their places.
+        Each task of a run, each element of a map, and each call of `call` and `map` has its own. That of a call depends
+        on its arguments; those of tasks and elements depend on their places.
         """
         from hashlib import blake2b  # few tasks ask for it
 
