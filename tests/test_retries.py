@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import tenacity
 
-from procession import Hybrid, Process, Sequential, current_task, task
+from procession import Hybrid, Process, ResultError, Sequential, current_task, task
+from procession.testing import memory_journal
 from single_tasks import STRATEGIES, Flaky, no_backoff, outcome_of, run_of
 
 
@@ -232,3 +233,33 @@ def test_the_wait_for_another_attempt_ends_when_another_task_fails():
         process.execute()
     assert flaky.attempts == [1]
     assert isinstance(process.last_run.outcomes[0].error, OSError)
+
+
+MADE = []
+
+
+def lock_of(_=None):
+    """Return what no journal records, often: each attempt more would be a call more."""
+    MADE.append(True)
+    return threading.Lock() if len(MADE) < 5 else "another attempt"
+
+
+async def lock_of_later(_=None):
+    return lock_of()
+
+
+@pytest.mark.parametrize("function", [lock_of, lock_of_later])
+@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+@pytest.mark.parametrize("retries", [2, tenacity.Retrying(stop=tenacity.stop_after_attempt(3))])
+@pytest.mark.parametrize("is_map", [False, True])
+def test_a_value_that_cannot_be_recorded_is_not_tried_again(function, strategy, retries, is_map):
+    """The call has ended well, and would return no other kind of value."""
+    MADE.clear()
+    process = Process("locks", strategy, 2)
+    if is_map:
+        process.map(task(retries=retries)(function), [1])
+    else:
+        process.add_task(task(retries=retries)(function))
+    with memory_journal() as journal, pytest.raises(ResultError):
+        process.execute(run_id="a", journal=journal)
+    assert len(MADE) == 1

@@ -92,7 +92,10 @@ class ElementCalls:
                 if not returned:
                     raise GiveUp(value)
                 start = retry.start
-            state.returned(place, digest, value, start, time.perf_counter(), own.attempt)
+            try:
+                state.returned(place, digest, value, start, time.perf_counter(), own.attempt)
+            except Exception as error:  # as for a task
+                raise GiveUp(error) from None
         except Abandoned:
             raise
         except BaseException as error:

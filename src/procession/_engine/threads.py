@@ -27,7 +27,7 @@ from procession._engine.maps import ThreadMaps
 from procession._engine.pauses import Pauses
 from procession._engine.places import Places
 from procession._engine.pools import forget, no_workers
-from procession._engine.retry import Abandoned
+from procession._engine.retry import Abandoned, GiveUp
 from procession._engine.run_state import RunState
 from procession._engine.worker import Worker
 from procession._model.strategy import Stage
@@ -494,7 +494,10 @@ class ThreadEngine:
                     value = function(*args, **kwargs)
                 finally:
                     own.over = True
-                run_state.finished(index, value, clock())
+                try:
+                    run_state.finished(index, value, clock())
+                except Exception as error:  # it cannot be recorded, and another attempt would do no better
+                    raise GiveUp(error) from None
                 del value
                 index = -1  # its end is noted by the thread that commits it
                 if context != base:
