@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from procession._arguments import (
     check_definition,
@@ -129,7 +129,7 @@ class Process:
         "tasks",
     )
 
-    _drives_tasks: ClassVar = True
+    _drives_tasks = True
 
     def __init__(
         self,
@@ -375,7 +375,7 @@ class Process:
 
         Args:
             run_id: The key of the run in the journal. Executed again under the same id, in this interpreter or any
-                other, the process calls only what has not ended well before, and returns what was recorded of the rest.
+                other, the process calls only what has not succeeded yet, and returns what was recorded of the rest.
             journal: Where the run is recorded, in place of the journal of the process: a path, a URL or a `Journal`.
             allow_changes: Whether to call again what has changed in the definition since the run was recorded, and what
                 follows from it, instead of refusing it. Completed maps that draw from a generator are drawn again.
@@ -447,14 +447,11 @@ class Process:
 
         Example:
             >>> import asyncio
-            >>> async def greeting(name: str) -> str:
-            ...     await asyncio.sleep(0)
-            ...     return f"hello {name}"
-            >>> process = Process("greetings", "parallel", max_workers=1000)
-            >>> for name in "Ada", "Grace":
-            ...     process.add_task(greeting, name)
+            >>> process = Process("pauses", "parallel", max_workers=1000)
+            >>> process.add_task(asyncio.sleep, 0, "Ada")
+            >>> process.add_task(asyncio.sleep, 0, "Grace")
             >>> asyncio.run(process.execute_async())
-            ['hello Ada', 'hello Grace']
+            ['Ada', 'Grace']
 
         """
         make = partial(
@@ -547,17 +544,14 @@ class Process:
 
         Example:
             >>> import asyncio
-            >>> async def greeting(name: str) -> str:
-            ...     await asyncio.sleep(0)
-            ...     return f"hello {name}"
-            >>> process = Process("greetings", "parallel")
-            >>> process.add_task(greeting, "Ada")
+            >>> process = Process("pause", "parallel")
+            >>> process.add_task(asyncio.sleep, 0, "Ada")
             >>> async def main() -> None:
             ...     async with process.start_async() as run:
             ...         async for outcome in run:
             ...             print(outcome.value)
             >>> asyncio.run(main())
-            hello Ada
+            Ada
 
         """
         from procession._started import StartedHere

@@ -1,7 +1,7 @@
 """Handles: objects that stand for the values that tasks will have."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, ClassVar, Final, NoReturn, Protocol, TypeVar, overload
+from typing import Any, Final, NoReturn, Protocol, TypeVar, overload
 
 from procession._model.task import MapFunction, name_of
 from procession._model.text import shown, sketch
@@ -20,15 +20,21 @@ class Owner:
         self.process_name: Final = process_name
 
 
-class Handle:
+class _Refusing(type):
+    """A class that `dir()`, and so `help()`, shows without the operators that its instances refuse."""
+
+    def __dir__(cls) -> list[str]:
+        return sorted({*super().__dir__()} - _REFUSED)
+
+
+class Handle(metaclass=_Refusing):
     """Stands for the value that a task will have in a run.
 
     `Process.task` and `Process.map` return handles. Pass a handle as an argument of a later task of the same process,
     or directly inside a list, tuple or dict argument: that task receives the value. `run[handle]` is the value, too.
 
-    Type checkers see a handle as the value itself, so that they can check the arguments of tasks. At runtime a handle
-    is not the value: a condition, arithmetic, iteration, a comparison or an attribute raises `HandleError` at that
-    line.
+    Type checkers see a handle as the value itself, so that they can check the arguments of tasks. At runtime it is
+    not: a condition, arithmetic, iteration, a comparison or an attribute raises `HandleError` at that line.
 
     >>> from procession import Process
     >>> process = Process("sum")
@@ -42,7 +48,7 @@ class Handle:
 
     __slots__ = ("_function", "_index", "_owner")
 
-    _made: ClassVar[bool] = False
+    _made = False
 
     def __init__(self, owner: Owner, index: int, function: Callable[..., Any]) -> None:
         self._owner = owner
@@ -66,7 +72,7 @@ class Handle:
             return self is other
         raise self._misused("cannot be compared")
 
-    __hash__: ClassVar[Callable[[Any], int]] = object.__hash__
+    __hash__ = object.__hash__
 
     def __reduce__(self) -> NoReturn:
         raise self._misused("cannot be pickled or copied")
@@ -161,7 +167,7 @@ def _refuse(operation: str) -> Any:
     return refused
 
 
-for _operation, _methods in {
+_OPERATIONS: Final = {
     "a condition": "bool",
     "iteration": "iter next reversed",
     "a comparison": "lt le gt ge",
@@ -173,6 +179,11 @@ for _operation, _methods in {
     "arithmetic": "neg pos abs invert round trunc floor ceil add radd iadd sub rsub isub mul rmul imul matmul rmatmul "
     "imatmul truediv rtruediv itruediv floordiv rfloordiv ifloordiv mod rmod imod divmod rdivmod pow rpow ipow "
     "lshift rlshift ilshift rshift rrshift irshift and rand iand or ror ior xor rxor ixor",
-}.items():
+}
+_REFUSED: Final = {"__getattr__", "__reduce__"} | {
+    f"__{method}__" for methods in _OPERATIONS.values() for method in methods.split()
+}
+
+for _operation, _methods in _OPERATIONS.items():
     for _method in _methods.split():
         setattr(Handle, f"__{_method}__", _refuse(_operation))

@@ -189,13 +189,13 @@ def _filled(value: Any, values: Values, streams: Mapping[int, Iterator[object]],
     def of(item: Any) -> Any:
         return values[index_of(item)] if type(item) is Handle else item
 
-    if isinstance(value, Stream):
+    if type(value) is Stream:
         index = index_of(value)
         if index in streams:
             return next(streams[index])
         elements = cast("list[object]", values[index])
         return ListedElements(elements) if awaited else iter(elements)
-    if isinstance(value, Handle):
+    if type(value) is Handle:
         return of(value)
     if type(value) not in HOLDERS or Handle not in map(type, _parts(value)[-1][1]):
         return value
