@@ -7,12 +7,12 @@
     >>> process.execute()
     [3, 5]
 
-Begin with `Process` (add tasks, execute, start), `task` (retries, timeout, limits of a function), `Run` and `Outcome`
-(how it went), and `procession.journal.Journal` (runs that can be resumed). From a shell: `procession --help`.
+Begin with `Process`, `task` (retries, timeout, limits of a function), `Run` and `Outcome` (how it went), and
+`procession.journal.Journal` (runs that can be resumed): `help(procession.Process)`. From a shell: `procession --help`.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+import importlib
+import typing
 
 from procession._engine.call_context import CurrentTask, current_task
 from procession._model.event import Event, EventName
@@ -54,7 +54,7 @@ from procession.errors import (
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from procession._engine.task_logs import TaskLogHandler
     from procession._model.stack import Stacks, TaskStack
     from procession._model.unrecorded import unrecorded
@@ -64,6 +64,69 @@ if TYPE_CHECKING:
     from procession.errors import ExecutorBrokenError
     from procession.pictures.graph import Graph
     from procession.pictures.timeline import Timeline
+
+    # For readers of the source. Were it there at runtime, help(procession) would write out every class: 4,600 lines.
+    __all__ = [
+        "Call",
+        "CurrentTask",
+        "DaskClient",
+        "DigestError",
+        "Event",
+        "EventName",
+        "ExecutorBrokenError",
+        "ExecutorLike",
+        "Graph",
+        "Handle",
+        "HandleError",
+        "Hybrid",
+        "JournalError",
+        "Limit",
+        "NestingError",
+        "NotKept",
+        "Observer",
+        "OnError",
+        "Outcome",
+        "Outcomes",
+        "Parallel",
+        "PlanChangedError",
+        "Process",
+        "ProcessRunningError",
+        "ProcessStatus",
+        "ProcessionError",
+        "Progress",
+        "RemoteError",
+        "ResultError",
+        "RetryAfter",
+        "Run",
+        "RunCancelledError",
+        "RunInUseError",
+        "RunStatus",
+        "RunSuspendedError",
+        "RunTimeoutError",
+        "RunUnknownError",
+        "Sequential",
+        "Stacks",
+        "Stage",
+        "Strategy",
+        "StrategyName",
+        "TaskCancelled",
+        "TaskLogHandler",
+        "TaskSkippedError",
+        "TaskStack",
+        "TaskState",
+        "TaskSuspended",
+        "TaskTimeoutError",
+        "Timeline",
+        "TransferError",
+        "ValueUnavailableError",
+        "WorkerDiedError",
+        "WorkerProcesses",
+        "WorkersUnavailableError",
+        "current_task",
+        "stream",
+        "task",
+        "unrecorded",
+    ]
 else:
     # These names import modules that only runs and pictures need: they are loaded at their first use.
     _LATER = {
@@ -81,71 +144,8 @@ else:
 
     def __getattr__(name: str) -> object:
         if name in _LATER:
-            return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+            return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_LATER})
-
-
-__all__ = [
-    "Call",
-    "CurrentTask",
-    "DaskClient",
-    "DigestError",
-    "Event",
-    "EventName",
-    "ExecutorBrokenError",
-    "ExecutorLike",
-    "Graph",
-    "Handle",
-    "HandleError",
-    "Hybrid",
-    "JournalError",
-    "Limit",
-    "NestingError",
-    "NotKept",
-    "Observer",
-    "OnError",
-    "Outcome",
-    "Outcomes",
-    "Parallel",
-    "PlanChangedError",
-    "Process",
-    "ProcessRunningError",
-    "ProcessStatus",
-    "ProcessionError",
-    "Progress",
-    "RemoteError",
-    "ResultError",
-    "RetryAfter",
-    "Run",
-    "RunCancelledError",
-    "RunInUseError",
-    "RunStatus",
-    "RunSuspendedError",
-    "RunTimeoutError",
-    "RunUnknownError",
-    "Sequential",
-    "Stacks",
-    "Stage",
-    "Strategy",
-    "StrategyName",
-    "TaskCancelled",
-    "TaskLogHandler",
-    "TaskSkippedError",
-    "TaskStack",
-    "TaskState",
-    "TaskSuspended",
-    "TaskTimeoutError",
-    "Timeline",
-    "TransferError",
-    "ValueUnavailableError",
-    "WorkerDiedError",
-    "WorkerProcesses",
-    "WorkersUnavailableError",
-    "current_task",
-    "stream",
-    "task",
-    "unrecorded",
-]
+        return sorted({*globals(), *_LATER} - {"__dir__", "__getattr__"})  # which help() would list as functions
