@@ -3,17 +3,22 @@
 import re
 import sqlite3
 
-from procession import Process
+from labelled_tasks import fetch
+from procession import Process, task
 from procession.journal import Journal, Mark
+from procession.pictures.fold import CROWD
 from procession.pictures.timeline_svg import PART_LIMIT as LIMIT
 from procession.pictures.timeline_svg import TIMELINE_SHEET
 from procession.web.timeline import timeline_of as drawn
 from web_pages import (
+    BEGUN,
     BROKEN,
+    HELD,
     HOSTILE,
     _nothing_broken,
     double,
     going,
+    hold,
     nodes_of,
     numbers,
     opened,
@@ -141,6 +146,66 @@ def test_the_graph_shows_what_waits_for_what_and_how_each_stands(where, opened):
         ("work #0: completed", "/run/2/task/0"),
         ("work #1: completed", "/run/2/task/1"),
     ]
+
+
+def test_the_graph_shows_labels(where, opened):
+    """A task whose name is a template has its label in the graph, cut as names are, and whole where one points at it."""
+    process = Process("labels", "parallel", 2, on_error="return")
+    page = process.task(fetch, "a")
+    process.task(fetch, HOSTILE)
+    process.task(fetch, "x" * 300)
+    process.map(fetch, ["m"])
+    process.task(fetch, process.task(fetch, "broken"))
+    process.task(double, page)
+    process.execute(journal=where, run_id="run")
+    text = opened(where).get("/run/1/graph").text
+    said = [name for name, _ in nodes_of(text)]
+    assert said[0] == "fetch a #0: completed"
+    assert said[1].startswith("fetch <script>a")
+    assert said[2].startswith("fetch xxxxx")
+    assert len(said[2]) < 60
+    assert said[3:] == [
+        "map of fetch {url} #3: completed",
+        "fetch broken #4: failed",
+        "fetch {url} #5: not started",
+        "double #6: completed",
+    ]
+    assert f"<title>fetch {'x' * 193}…\n1 task: 2</title>" in text
+    assert "<title>double takes the value of fetch a</title>" in text
+    assert "fetch a" in texts_of(text)
+    assert "<script" not in text.partition("</head>")[2].replace("<script src=", "")
+    assert "\u202e" not in text
+    assert "\x1b" not in text
+
+
+def test_the_graph_shows_the_label_of_what_runs(path, opened, comes_true):
+    """Where it has begun and not ended, too."""
+    process = Process("labels", "parallel", 1)
+    process.add_task(task(name="hold {what}")(lambda what: hold()), "on")
+    run = process.start(journal=path, run_id="run")
+    assert BEGUN.acquire(timeout=30)
+    try:
+        with Journal(path) as journal:
+            assert comes_true(lambda: journal.run("run").running)  # it says so within a second
+        assert nodes_of(opened(path).get("/run/1/graph").text) == [("hold on #0: running", "/run/1/task/0")]
+    finally:
+        HELD.release()
+        run.wait(30)
+
+
+def test_a_graph_full_of_labels_is_light(path, opened):
+    """As many nodes as there can be, each with as long a label as there can be: less than the limit of a page."""
+    process = Process("labels", "parallel", 2)
+    for number in range(CROWD):
+        process.add_task(task(name=f"fetch {number} {{url}}")(_upper), "&" * 300)
+    process.execute(journal=path, run_id="run")
+    text = opened(path).get("/run/1/graph").text
+    assert len(nodes_of(text)) == CROWD
+    assert len(text.encode()) < 150_000
+
+
+def _upper(url):
+    return url.upper()
 
 
 def test_a_map_in_the_graph_is_as_red_as_its_elements_are(where, opened):

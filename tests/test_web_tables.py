@@ -1,17 +1,20 @@
 """Which tasks a table of the page has, in which order, and why those that have not begun wait."""
 
+import logging
 import re
 from html import unescape
 
 import pytest
 
-from procession import Process, RunCancelledError
+from labelled_tasks import fetch
+from procession import Process, RunCancelledError, TaskLogHandler, task
 from procession.journal import Journal
 from procession.web import tables
 from web_pages import (
     BEGUN,
     BROKEN,
     HELD,
+    HOSTILE,
     _nothing_broken,
     double,
     failing,
@@ -30,6 +33,12 @@ def chips_of(text):
     """Return the words of the links that choose by state."""
     chips = re.findall(r'<a id="t-[^>]*>(.*?)</a>', text, re.DOTALL)
     return [" ".join(re.sub("<[^>]*>", " ", chip).split()) for chip in chips]
+
+
+@task(name="fetch {url}")
+def fetch_logging(url):
+    logging.getLogger("labels").warning("written")
+    return url
 
 
 def places_of(text):
@@ -52,6 +61,73 @@ def test_tasks_are_counted_and_chosen_by_how_they_stand(where, opened):
         assert places_of(page.get(f"/run/1?state={state}").text) == places, state
     assert places_of(page.get("/run/1?state=waiting&q=double").text) == [2, 3]
     assert places_of(page.get("/run/1?state=waiting&q=work").text) == []
+
+
+def test_tasks_and_elements_are_found_by_their_labels(where, opened):
+    """By what their names give for their arguments, in any case; by nothing that stands in their logs."""
+    process = Process("labels", "parallel", 2, on_error="return")
+    for url in ("One.org/a", "broken", "two.org/100%", "<b>"):
+        process.add_task(fetch, url)
+    process.map(fetch, ["x.org", "broken", "y.org"])
+    process.add_task(fetch_logging, "three")
+    process.task(fetch, process.task(fetch, "broken"))
+    logger, handler = logging.getLogger("labels"), TaskLogHandler()
+    logger.addHandler(handler)
+    process.execute(journal=where, run_id="run")
+    logger.removeHandler(handler)
+    page = opened(where)
+    assert "written" in page.get("/run/1/task/5").text
+
+    def found(query, address="/run/1"):
+        return places_of(page.get(f"{address}?{query}").text)
+
+    assert found("q=one.ORG") == [0]
+    assert found("q=.org/") == [0, 2]
+    assert found("q=%25") == [2]
+    assert found("q=0_%25") == []
+    assert found("q=%3Cb%3E") == [3]
+    assert found("q=broken") == [1, 6]
+    assert found("q=broken&state=failed") == [1, 6]
+    assert found("q=broken&state=completed") == []
+    assert found("q=.org&order=slowest") in ([0, 2], [2, 0])
+    assert found("q=three") == [5]
+    assert found("q=written") == [], "in the log"
+    assert found("q=fetch") == list(range(8))
+    assert found("q=.org", "/run/1/task/4") == [0, 2]
+    assert found("q=broken&state=failed", "/run/1/task/4") == [1]
+    assert found("q=.org&order=slowest", "/run/1/task/4") in ([0, 2], [2, 0])
+    assert '<input id="q"' in page.get("/run/1/task/4").text
+    hostile = page.get("/run/1", params={"q": HOSTILE}).text
+    assert "<script>alert" not in hostile
+
+
+def test_many_tasks_are_found_by_their_labels(path, opened):
+    """Where more are sought than are named one by one, too."""
+    process = Process("labels", "parallel", 2)
+    for number in range(tables.SOUGHT + 10):
+        process.add_task(fetch, f"page-{number}")
+    process.execute(journal=path, run_id="run")
+    page = opened(path)
+    assert places_of(page.get("/run/1?q=PAGE-&state=completed&from=400").text) == list(range(400, 410))
+    assert places_of(page.get("/run/1?q=page-40&state=completed").text) == [40, *range(400, 410)]
+
+
+def test_a_task_that_runs_is_found_by_its_label(path, opened, comes_true):
+    """It has no record yet."""
+    process = Process("labels", "parallel", 1)
+    process.add_task(work, 1)
+    process.add_task(task(name="hold {what}")(lambda what: hold()), "Something")
+    run = process.start(journal=path, run_id="run")
+    assert BEGUN.acquire(timeout=30)
+    try:
+        with Journal(path) as journal:
+            assert comes_true(lambda: journal.run("run").running)  # it says so within a second
+        page = opened(path)
+        assert places_of(page.get("/run/1?q=something").text) == [1]
+        assert places_of(page.get("/run/1?q=something&state=running").text) == [1]
+    finally:
+        HELD.release()
+        run.wait(30)
 
 
 def test_what_runs_and_what_waits_is_chosen_while_a_run_goes_on(path, opened, going, comes_true):

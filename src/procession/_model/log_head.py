@@ -16,7 +16,8 @@ from procession._model.attempt import ATTEMPTS, FailedAttempt
 from procession._model.label import LABEL_LIMIT
 from procession._model.text import shown
 
-_LABEL: Final = "\x1f"
+LABEL_MARK: Final = "\x1f"
+"""What a text with a label begins with."""
 _ATTEMPTS: Final = "\x1e"
 _ERROR: Final = 120
 _TIMES: Final = 3
@@ -35,7 +36,7 @@ class Head(NamedTuple):
 
 def with_head(label: str | None, failed_attempts: Sequence[FailedAttempt], log: str | None) -> str | None:
     """Return the log of a call with its label and its failed attempts in front, as far as there are any."""
-    head = "" if label is None else f"{_LABEL}{label}\n"
+    head = "" if label is None else f"{LABEL_MARK}{label}\n"
     if failed_attempts:
         few = [(*(round(time, 6) for time in one[:3]), one.error[:_ERROR]) for one in failed_attempts[:ATTEMPTS]]
         head += f"{_ATTEMPTS}{json.dumps(few)}\n"
@@ -44,7 +45,7 @@ def with_head(label: str | None, failed_attempts: Sequence[FailedAttempt], log: 
 
 def without_head(text: str | None) -> str | None:
     """Return the log of a call; `None` if there is none."""
-    for mark in _LABEL, _ATTEMPTS:
+    for mark in LABEL_MARK, _ATTEMPTS:
         if text is not None and text.startswith(mark):
             text = text.partition("\n")[2] or None
     return text
@@ -53,7 +54,7 @@ def without_head(text: str | None) -> str | None:
 def head_of(text: str | None) -> Head:
     """Return what stands in front of a log, from a text that `with_head` has made, or the first characters of one."""
     label: str | None = None
-    if text is not None and text.startswith(_LABEL):
+    if text is not None and text.startswith(LABEL_MARK):
         label, _, text = text[1:].partition("\n")
     found: Any = ()
     if text is not None and text.startswith(_ATTEMPTS):

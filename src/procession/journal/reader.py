@@ -31,6 +31,7 @@ from procession.journal.run_info import (
     RunCounts,
     RunInfo,
     TaskInfo,
+    has_in_label,
     records_where,
     run_info,
     task_columns,
@@ -239,10 +240,10 @@ class Reader:
         """Return how the tasks from place `begin` on, or those `among` a few, ended; by place, or the slowest first.
 
         The slowest take time in proportion to the run. With `task`, they are the elements of that map. `text` is looked
-        for in their names. Unless `whole` texts are wanted, only the beginning of an error that is long is there, and
-        of a log nothing.
+        for in their names and labels. Unless `whole` texts are wanted, only the beginning of an error that is long is
+        there, and of a log nothing.
         """
-        place, where = records_where(key, task, state, text)
+        place, where = records_where(key, task, state, text, self._connection.dialect.name)
         where.append(place >= begin)
         if among is not None:
             where.append(place.in_(among))
@@ -265,6 +266,15 @@ class Reader:
         query = select(c.task).where(c.run == key, is_failed(), c.element == WHOLE).order_by(c.task).limit(limit)
         return set(self._connection.execute(query).scalars())
 
+    def labelled(self, key: int, text: str) -> set[int]:
+        """Return the places of tasks that have ended with a label that has the text in it.
+
+        Takes time in proportion to the run.
+        """
+        c = records.c
+        where = (c.run == key, c.element == WHOLE, has_in_label(text, self._connection.dialect.name))
+        return set(self._connection.execute(select(c.task).where(*where)).scalars())
+
     def count_tasks(self, key: int) -> tuple[int, int, int]:
         """Return how many tasks have ended, how many of them failed, and how many were called more than once.
 
@@ -283,7 +293,7 @@ class Reader:
         limit: int = 100,
     ) -> int | None:
         """Return the place from which `tasks` shows those before `begin`, `None` if there are none."""
-        place, where = records_where(key, task, state, text)
+        place, where = records_where(key, task, state, text, self._connection.dialect.name)
         rows = self._all(select(place).where(*where, place < begin).order_by(place.desc()).limit(limit))
         return rows[-1][0] if rows else None
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, func, null, type_coerce
+from sqlalchemy import ColumnElement, case, func, null, type_coerce
 from sqlalchemy.types import NullType
 
 from procession._model.attempt import FailedAttempt
 from procession._model.held_back import HeldBack
-from procession._model.log_head import HEAD_SPACE, LABEL_SPACE, head_of, without_head
+from procession._model.log_head import HEAD_SPACE, LABEL_MARK, LABEL_SPACE, head_of, without_head
 from procession._model.progress import Progress
 from procession._model.record import WHOLE
 from procession.journal.checked import NAME_LIMIT, TEXT_LIMIT, Checked, Running, RunRow, Status, bounded, error_of
@@ -141,7 +141,7 @@ def run_info(
 
 
 def records_where(
-    key: int, task: int | None, state: Recorded | None, text: str
+    key: int, task: int | None, state: Recorded | None, text: str, dialect: str
 ) -> tuple[ColumnElement[int], list[ColumnElement[bool]]]:
     """Return the column by which records of a run, or of a map in it, are ordered, and what selects those wanted."""
     c = records.c
@@ -150,8 +150,18 @@ def records_where(
     if state is not None:
         where.append(c.attempts > 1 if state == "retried" else is_failed() if state == "failed" else c.state == state)
     if text:
-        where.append(c.name.icontains(text, autoescape=True))
+        where.append(c.name.icontains(text, autoescape=True) | has_in_label(text, dialect))
     return c.task if task is None else c.element, where
+
+
+def has_in_label(text: str, dialect: str) -> ColumnElement[bool]:
+    """Return the condition that a text is part of the label in front of a log."""
+    c = records.c
+    head = func.substr(c.log, 1, LABEL_SPACE)
+    end = func.instr(head, "\n") if dialect == "sqlite" else func.strpos(head, "\n")
+    label = case((head.like(f"{LABEL_MARK}%\n%"), func.substr(head, 2, end - 2)))
+    # Only templates give labels, so that of other records nothing more is read.
+    return c.name.contains("{") & label.icontains(text, autoescape=True)
 
 
 def task_columns(head: int = TEXT_LIMIT + 1, *, log: bool = True) -> list[ColumnElement[Any]]:

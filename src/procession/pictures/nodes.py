@@ -69,6 +69,15 @@ def outline_of(process_name: str, names: Sequence[str], shape: Shape, apart: Abs
     return Outline(process_name, stages, tuple(nodes), tuple(edges[ends] for ends in sorted(edges)))
 
 
+def renamed(outline: Outline, names: Mapping[int, str]) -> Outline:
+    """Return the same outline with other names for some tasks, where these have nodes of their own."""
+    nodes = (
+        replace(node, name=names[node.tasks[0]]) if len(node.tasks) == 1 and node.tasks[0] in names else node
+        for node in outline.nodes
+    )
+    return replace(outline, nodes=tuple(nodes))
+
+
 def _node(group: Sequence[int], looks: Sequence[tuple[str, Kind]], stage: int) -> Node:
     first, kind = looks[group[0]]
     last = looks[group[-1]][0]

@@ -41,6 +41,10 @@ class Definition:
         """Whether the name of a task may be a template, which gives labels."""
         return any(map(is_template, self.names))
 
+    def has_label(self, place: int) -> bool:
+        """Return whether a task, or the elements of a map, may have labels."""
+        return is_template(self.name(place))
+
     def name(self, place: int) -> str:
         """Return the name of a task."""
         return self.names[self._which[place]] if place < self.count else ""

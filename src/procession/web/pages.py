@@ -14,6 +14,7 @@ from procession._model.record import WHOLE
 from procession._model.text import counted
 from procession.journal import Mark, Reader, RunInfo, Running
 from procession.journal.latest import Latest
+from procession.pictures.nodes import renamed
 from procession.web import query_params
 from procession.web.definitions import KEEP, Definition
 from procession.web.failures import failures_of
@@ -151,6 +152,7 @@ class Pages:
             "row": row,
             "element": element,
             "elements": elements_of(reader, key, task, definition, wanted) if is_map else None,
+            "has_labels": definition.has_label(task),
             "value": None if is_map else reader.json_value(key, task, element, VALUE + 1),
             "inside": reader.nested(key, task, element),
             "calls": reader.calls(key, [task], WHOLE if element is None else element, CALLS),
@@ -162,7 +164,8 @@ class Pages:
         """Return which tasks of a run wait for which, and how they stand."""
         failed = reader.failed_tasks(key, APART + 1)
         apart = failed if len(failed) <= APART else set[int]()
-        outline = self._definition(reader, key, info).outline(reader, key, apart)
+        definition = self._definition(reader, key, info)
+        outline = definition.outline(reader, key, apart)
         if outline is None:
             return {"graph": None}
         ends = dict(reader.ends(key))
@@ -172,8 +175,12 @@ class Pages:
             made = (task for node in outline.nodes if node.kind != "task" for task in node.tasks)
             maybe_begun += [task for task in made if task not in ends]
         begun = reader.statuses(key, info, maybe_begun)
+        single = [node.tasks[0] for node in outline.nodes if len(node.tasks) == 1]
+        labelled = reader.statuses(key, info, [task for task in single if definition.has_label(task)])
+        labels = {one.task: one.label for one in labelled if one.label is not None}
         maps = [node.tasks[0] for node in outline.nodes if node.kind == "map" and ends.get(node.tasks[0])]
-        return {"graph": graph_of(outline, key, ends.items(), begun, reader.elements(key, maps), over=over)}
+        elements = reader.elements(key, maps)
+        return {"graph": graph_of(renamed(outline, labels), key, ends.items(), begun, elements, over=over)}
 
     def time(self, reader: Reader, key: int, info: RunInfo) -> Context:
         """Return where the time of a run went: in proportion to the run, so it is kept for a while."""

@@ -1,7 +1,7 @@
 """The tables of a run's tasks, and of a map's elements: which rows stand on a page, and in which order."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -63,16 +63,16 @@ def tasks_of(
 
 def elements_of(reader: Reader, key: int, task: int, definition: Definition, wanted: Wanted) -> Table:
     """Return the wanted elements of a map, of those that have ended."""
-    state, begin = wanted.recorded, wanted.begin
+    state, text, begin = wanted.recorded, wanted.text, wanted.begin
 
     def row(one: TaskInfo) -> Row:
         return Row(one.element or 0, one.label or one.name, definition.origin(task), one.state, one, None)
 
     if wanted.slowest:
-        found = reader.tasks(key, task=task, state=state, limit=TASKS + 1, offset=begin, slowest=True)
+        found = reader.tasks(key, task=task, state=state, text=text, limit=TASKS + 1, offset=begin, slowest=True)
         return _by_rank([row(one) for one in found], begin)
-    found = reader.tasks(key, task=task, state=state, begin=begin, limit=TASKS + 1)
-    earlier = reader.earlier(key, task=task, state=state, begin=begin, limit=TASKS) if begin else None
+    found = reader.tasks(key, task=task, state=state, text=text, begin=begin, limit=TASKS + 1)
+    earlier = reader.earlier(key, task=task, state=state, text=text, begin=begin, limit=TASKS) if begin else None
     later = found[TASKS].element if len(found) > TASKS else None
     return Table([row(one) for one in found[:TASKS]], begin, earlier, later)
 
@@ -106,7 +106,7 @@ class _Tasks:
         wanted, definition = self.wanted, self.definition
         text, begin = wanted.text, min(wanted.begin, definition.count)
         if wanted.state in ("running", "waiting") or (text and wanted.state is None and not wanted.slowest):
-            places: Sequence[int] = sorted(definition.matching(text)) if text else range(definition.count)
+            places: Sequence[int] = sorted(self._matching(text)) if text else range(definition.count)
             return self._among(places, begin)
         state = wanted.recorded
         if wanted.slowest:
@@ -115,7 +115,7 @@ class _Tasks:
             )
             return _by_rank(self._rows(self.reader.statuses_of(self.key, self.info, found)), wanted.begin)
         if text:
-            places = list(definition.matching(text))
+            places = list(self._matching(text))
             if len(places) <= SOUGHT:
                 found = self.reader.tasks(self.key, state=state, among=places, limit=SOUGHT) if places else []
                 return Table(self._rows(self.reader.statuses_of(self.key, self.info, found)), 0, None, None)
@@ -128,6 +128,15 @@ class _Tasks:
         before = self.reader.earlier(self.key, state=state, text=text, begin=begin, limit=TASKS) if begin else None
         rows = self._rows(self.reader.statuses_of(self.key, self.info, found[:TASKS]))
         return Table(rows, begin, before, found[TASKS].task if len(found) > TASKS else None)
+
+    def _matching(self, text: str) -> Collection[int]:
+        """Return the places of the tasks that have the text in their name, their origin or their label."""
+        places = self.definition.matching(text)
+        if not self.definition.labels:
+            return places
+        begun = (*self.info.running, *self.info.pausing)
+        labels = {one.task for one in begun if one.label is not None and text.lower() in one.label.lower()}
+        return labels.union(self.reader.labelled(self.key, text), places)
 
     def _among(self, places: Sequence[int], begin: int) -> Table:
         """Return a table of those of the places that are wanted, which no record says."""
