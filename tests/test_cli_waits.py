@@ -73,7 +73,7 @@ def test_a_run_that_waits_is_shown_answered_and_resumed(folder):
     [wait] = json.loads(procession("show", "news", "--json", cwd=folder).stdout)["run"]["waits"]
     assert (wait["task"], wait["name"], wait["answered"]) == (0, "approval", False)
     answered = procession("answer", "news", "approval", "yes, do", cwd=folder)
-    assert answered.stdout == "run news has its answer approval, and goes on with: procession resume news\n"
+    assert answered.stdout == "run news has its answer approval, and is resumed with: procession resume news\n"
     assert "waits for 'approval' (answered)" in procession("runs", cwd=folder).stdout
     done = procession("resume", "news", cwd=folder)
     assert (done.returncode, done.stdout) == (0, "called\n")

@@ -29,7 +29,7 @@ Progress, logs, errors and the summary go to standard error; standard output bel
 
 exit status:
   0    the process completed, and no task of it failed
-  1    a task failed, or the process could not be loaded, begun or recorded
+  1    a task failed, or the process could not be loaded, started or recorded
   2    the command line was wrong
   3    the run was cancelled in another way than by a signal: `procession cancel`, the page, the program itself
   4    the run is suspended: tasks of it wait for an answer or until a time, and all others have ended
@@ -109,7 +109,7 @@ def command_parser() -> Parser:
     )
     for command in run, demo:
         command.add_argument(
-            "--run-id", metavar="ID", help="record the run under this id, or go on with the run it is of"
+            "--run-id", metavar="ID", help="record the run under this id, or resume the run of that id"
         )
         _add_journal(command, None, f"the journal to record it in (with --run-id: {DEFAULT_JOURNAL})")
         _add_allow_changes(command)
@@ -125,8 +125,8 @@ def command_parser() -> Parser:
         )
     resume = commands.add_parser(
         "resume",
-        help="go on with a run that `procession run` began",
-        description="Execute a run again by the command line that began it: what ended well is not called again.",
+        help="resume a run that `procession run` or a script began",
+        description="Execute a run again by the command line that began it: completed tasks are not called again.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -194,7 +194,7 @@ def _add_rerun(add_parser: Callable[..., Parser]) -> Parser:
         "rerun",
         help="call a part of a run again: a task, an element of a map, what failed",
         description="Say which tasks of a run are called again, the named ones and all that follows from them, forget "
-        "their results, and go on with the run as `resume` does.",
+        "their results, and resume the run as `resume` does.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

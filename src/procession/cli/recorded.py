@@ -157,7 +157,7 @@ def answer_run(where: str, run_id: str, name: str, text: str, *, task: int | Non
     with open_journal(where, run_id) as journal:
         journal.answer(run_id, name, answer_of(text), task=task, element=element)
         going = journal.run(run_id).status == "running"
-    goes_on = "goes on" if going else f"goes on with: procession resume {shlex.quote(run_id)}"
+    goes_on = "goes on" if going else f"is resumed with: procession resume {shlex.quote(run_id)}"
     say(f"run {shown(run_id)} has its answer {shown(name)}, and {goes_on}")
     return 0
 
