@@ -96,7 +96,7 @@ class Process:
 
     Raises:
         ValueError: A strategy, policy or executor is unknown, or `max_workers` is below 1.
-        TypeError: An argument is of a wrong type.
+        TypeError: An argument has a wrong type.
 
     Warns:
         RuntimeWarning: `max_workers` is more than 1 and no strategy was passed: `"sequential"` runs one task at a time.

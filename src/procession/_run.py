@@ -285,10 +285,10 @@ class Run:
         """Yield the results of a map while the run goes on.
 
         Each comes as soon as it and those before it have ended. Failed elements are left out; when there are no others,
-        what `result()` raises is raised. To leave the iterator ends nothing but the iteration.
+        what `result()` raises is raised. Leaving the iterator ends only the iteration.
 
-        A map whose elements no task takes one by one is to be named in `start(streams=[...])`. Else its elements come
-        when it has ended, as they do in stages in order and with `allow_changes=True`.
+        Name a map whose elements no task takes one by one in `start(streams=[...])`. Otherwise its elements come when
+        it has ended, as they do in stages in order and with `allow_changes=True`.
 
         Args:
             handle: What `Process.map` returned.

@@ -90,7 +90,7 @@ class NestingError(ProcessionError, ValueError):
 
 
 class PlanChangedError(ProcessionError, ValueError):
-    """The run was begun with another definition; the message names the first difference.
+    """The run began with another definition; the message names the first difference.
 
     Also raised where tasks of the run have changed an object that they share and only some of these tasks are recorded:
     the others would see the object as it was at first.

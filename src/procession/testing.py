@@ -5,7 +5,7 @@
                                             another interpreter resumes the run            ──▶ the same results?
     fail_everywhere  ──▶ the same, with interpreters whose n-th journal write fails
 
-Where a run is suspended, what it waits for is answered, and another interpreter goes on with it; writes are counted on.
+Where a run is suspended, what it waits for is answered, and another interpreter resumes it; the count goes on.
 
 Needs the extra `testing`.
 """
@@ -96,8 +96,8 @@ def crash_everywhere(
     Each run takes place in an interpreter of its own, which is killed for real. Tasks that were not recorded when the
     crash came are called again, so a task must bear that: this function finds tasks that do not.
 
-    A run that is suspended is gone on with. Nothing is waited for: each answer is there at once, and all else that
-    tasks wait for, long sleeps and answers that are not given, is over at once.
+    A run that is suspended is resumed. Nothing is waited for: each answer is there at once, and whatever else tasks
+    wait for, long sleeps and answers that are not given, is over at once.
 
     Args:
         build_process: Builds and returns the process, the same process each time. It is sent to the interpreters by
@@ -110,7 +110,8 @@ def crash_everywhere(
 
     Raises:
         AssertionError: A resumed run has other results than an undisturbed run, calls a task again that was recorded,
-            waits again for what was answered, or fails. The message names a task that was called twice, and differed.
+            waits again for what was answered, or fails. The message names a task whose result differed when it was
+            called twice.
         TimeoutError: A run took longer than `timeout`.
         TypeError: `build_process` is no function, or does not return a process.
         ValueError: The process has no tasks, so nothing would be tested; or a task waits without end for an answer that

@@ -269,11 +269,11 @@ class CurrentTask:
     def wait_for(self, name: str, *, timeout: float | None = None) -> Any:
         """Return the answer that a person, or another program, gives to this run, once it is there.
 
-        In a run with a journal. Where the answer is not there, the task is left with `TaskSuspended`, which is not to
+        In a run with a journal. Where the answer is not there, the task is left with `TaskSuspended`, which must not
         be caught, and `finally` blocks run. Other tasks go on as far as they can; then the run ends as `"suspended"`,
         and nothing waits in memory. The answer is given by `journal.answer(run_id, name, value)`, by `procession answer
-        RUN NAME VALUE`, or on the page. The run is then to be executed again, and the task is called again: its
-        recorded calls return at once, and so does this. All else that it does is done again. A run that still goes on
+        RUN NAME VALUE`, or on the page. Then execute the run again, and the task is called again: its recorded
+        calls return at once, and so does this. All else that it does is done again. A run that still goes on
         when the answer comes calls the task again by itself.
 
         It never blocks: in a coroutine, call it without `await`.
@@ -320,9 +320,10 @@ class CurrentTask:
         """Sleep, but no longer than until the task should stop.
 
         In a run with a journal, a task that sleeps for more than a minute waits as with `wait_for`: it is left with
-        `TaskSuspended`, and called again when the time has come. A run that has ended as `"suspended"` until then is to
-        be executed again, by `procession resume --due` for one. The sleep counts by its place among the long sleeps of
-        the task, and from when it first began. In a recorded call, or another thread, it is a sleep like any other.
+        `TaskSuspended`, and called again when the time has come. A run that has ended as `"suspended"` until then has
+        to be executed again, for example by `procession resume --due`. The sleep counts by its place among the long
+        sleeps of the task, and from when it first began. In a recorded call, or another thread, it is a sleep like any
+        other.
 
         In a coroutine, await `asyncio.sleep` instead for up to a minute, which ends when the run is cancelled and does
         not block the loop. For longer in a run with a journal, call this: it does not block the loop, either.

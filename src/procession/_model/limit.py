@@ -18,11 +18,11 @@ class Limit:
     A limit goes with the tasks that it holds for: `@task(limit=api)`, or several, `@task(limit=(api, gpu))`. A call
     that a limit holds back takes no worker: other tasks go on, and it begins once all of its limits have room for it at
     the same time. Calls are admitted in the order of their places in the process: a call never overtakes another that
-    waits for the same limit, however little it costs. Each attempt of a task is admitted anew. To wait for a limit
-    takes nothing from the timeout of a task.
+    waits for the same limit, however little it costs. Each attempt of a task is admitted anew. Waiting for a
+    limit does not count against the timeout of a task.
 
     Limits with the same name and the same numbers are one limit, for all threads and runs of a program. Another program
-    has it for itself, unless it is `shared`; so has one that goes on with a run: its span begins when it does.
+    counts by itself, unless the limit is `shared`; so does one that resumes a run: its span begins when it does.
 
     Args:
         name: What the limit is called in logs and messages.

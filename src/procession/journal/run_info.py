@@ -30,14 +30,14 @@ class RunInfo:
     process: str
     """The name of the process."""
     status: Literal["running", "completed", "failed", "cancelled", "suspended", "interrupted"]
-    """`Run.status`, or `"interrupted"` for a run that nobody executes and that is to be gone on with: its process is
-    gone without having recorded an end, or a part of it is to be called again (`Journal.rerun`)."""
+    """`Run.status`, or `"interrupted"` for a run that nobody executes and that can be resumed: its process is gone
+    without having recorded an end, or a part of it is to be called again (`Journal.rerun`)."""
     executions: int
-    """How many times the run was begun."""
+    """How many times the run was started."""
     created_at: float
-    """When the run was begun for the first time."""
+    """When the run was started for the first time."""
     started_at: float
-    """When the run was begun for the last time, apart from executions that found it completed and called nothing."""
+    """When the run was started for the last time, apart from executions that found it completed and called nothing."""
     ended_at: float | None
     """When the last execution ended; `None` if it has not."""
     progress: Progress | None
@@ -58,7 +58,7 @@ class RunInfo:
     Where the journal is damaged, the text begins with the values that are wrong.
     """
     origin: Mapping[str, Any]
-    """How the run was begun: `argv`, without the arguments of other programs, and `folder`."""
+    """How the run was started: `argv`, without the arguments of other programs, and `folder`."""
     heard_at: float | None = None
     """When an interrupted run was last heard of, a few seconds before it was interrupted; `None` for any other run."""
     pausing: tuple[Running, ...] = ()

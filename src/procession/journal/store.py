@@ -51,7 +51,7 @@ _ENDED: Final = Prepared(
 
 
 class Journal:
-    """A durable record of runs, in a database: what ended well is never called again under the same run id.
+    """A durable record of runs, in a database: what has completed is never called again under the same run id.
 
     The database is opened when a run begins or the journal is first read.
 
@@ -69,7 +69,7 @@ class Journal:
             of, longer ago. By default all are kept, until `prune` or `delete`.
 
     Raises:
-        ValueError: `where`, `durability`, `codec` or `keep` has no meaning.
+        ValueError: `where`, `durability`, `codec` or `keep` is invalid.
         JournalError: The database cannot be used. Raised by the methods, and by runs.
 
     Example:
@@ -308,7 +308,7 @@ class Journal:
     ) -> None:
         """Give the answer that a task of a run waits for in `current_task().wait_for(name)`.
 
-        The run may be suspended or go on. A suspended one is gone on with when it is executed again.
+        The run may be suspended or go on. A suspended run takes the answer when it is executed again.
 
         Args:
             run_id: The run's id. Tasks of runs that are nested in it are looked for, too.
