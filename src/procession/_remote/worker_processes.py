@@ -50,8 +50,8 @@ class WorkerProcesses(Executor):
     Workers start when there are calls for them. A worker that dies, or is ended at a timeout, fails the call that it
     was making and is replaced. It is a `concurrent.futures.Executor` as well, so other libraries can take it.
 
-    Leave the `with` block, or call `shutdown()`, to end the workers. They belong to the process that made them: the object
-    cannot be pickled, and a fork must make another one.
+    Leave the `with` block, or call `shutdown()`, to end the workers. They belong to the process that made them: a
+    `WorkerProcesses` cannot be pickled, and a fork must make another one.
 
     Args:
         max_workers: The greatest number of worker processes, at least 1; `None`, the default, is the number of
