@@ -22,7 +22,8 @@ class Limit:
     limit does not count against the timeout of a task.
 
     Limits with the same name and the same numbers are one limit, for all threads and runs of a program. Another program
-    counts by itself, unless the limit is `shared`; so does one that resumes a run: its span begins when it does.
+    counts by itself, unless the limit is `shared`. A resumed run that another program began waits `per` seconds before
+    its first call under a `rate`.
 
     Args:
         name: What the limit is called in logs and messages.
