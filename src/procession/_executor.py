@@ -122,6 +122,6 @@ def placed(plan: Plan, executor: "ExecutorLike" = "threads") -> "tuple[Plan, Tas
 
 
 def _function_of(call: Call) -> "Callable[..., Any]":
-    """Return the function of a task, or that of each element of a map."""
+    """Return the function of a task, or what a map calls."""
     function: Callable[..., Any] = call[0]
-    return function.function if isinstance(function, MapFunction) else function
+    return function.called if isinstance(function, MapFunction) else function

@@ -16,6 +16,7 @@ from procession._arguments import (
 )
 from procession._blocking import warn_in_coroutine
 from procession._definition import Definition, is_by_halves
+from procession._model.batched import checked_batch
 from procession._model.handle import Handle
 from procession._model.observer import Observer
 from procession._model.states import OnError, ProcessStatus
@@ -313,8 +314,86 @@ class Process:
     def map(
         self, callable: Callable[..., T], first: Iterable[Any], /, *more: Iterable[Any], constants: Mapping[str, Any]
     ) -> list[T]: ...
+    @overload
     def map(
-        self, callable: Callable[..., Any], /, *iterables: Iterable[Any], constants: Mapping[str, Any] | None = None
+        self,
+        callable: Callable[[list[A]], Coroutine[Any, Any, Iterable[T]]],
+        iterable: Iterable[A],
+        /,
+        *,
+        batch: int,
+    ) -> list[T]: ...
+    @overload
+    def map(
+        self,
+        callable: Callable[[list[A], list[B]], Coroutine[Any, Any, Iterable[T]]],
+        first: Iterable[A],
+        second: Iterable[B],
+        /,
+        *,
+        batch: int,
+    ) -> list[T]: ...
+    @overload
+    def map(self, callable: Callable[[list[A]], Iterable[T]], iterable: Iterable[A], /, *, batch: int) -> list[T]: ...
+    @overload
+    def map(
+        self,
+        callable: Callable[[list[A], list[B]], Iterable[T]],
+        first: Iterable[A],
+        second: Iterable[B],
+        /,
+        *,
+        batch: int,
+    ) -> list[T]: ...
+    @overload
+    def map(
+        self,
+        callable: Callable[..., Coroutine[Any, Any, Iterable[T]]],
+        first: Iterable[Any],
+        second: Iterable[Any],
+        third: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+        batch: int,
+    ) -> list[T]: ...
+    @overload
+    def map(
+        self,
+        callable: Callable[..., Iterable[T]],
+        first: Iterable[Any],
+        second: Iterable[Any],
+        third: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+        batch: int,
+    ) -> list[T]: ...
+    @overload
+    def map(
+        self,
+        callable: Callable[..., Coroutine[Any, Any, Iterable[T]]],
+        first: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+        constants: Mapping[str, Any],
+        batch: int,
+    ) -> list[T]: ...
+    @overload
+    def map(
+        self,
+        callable: Callable[..., Iterable[T]],
+        first: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+        constants: Mapping[str, Any],
+        batch: int,
+    ) -> list[T]: ...
+    def map(
+        self,
+        callable: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        constants: Mapping[str, Any] | None = None,
+        batch: int | None = None,
     ) -> list[Any]:
         """Add one task that calls `callable` once for each element, and return the handle of the list of results.
 
@@ -330,14 +409,20 @@ class Process:
             *iterables: At least one iterable, or handle of one; the function takes an argument from each.
             constants: Keyword arguments of every call, by name. A handle among them stands for the whole value of its
                 task, which is waited for. Elsewhere, a large one is sent to each worker once.
+            batch: How many elements a call gets, at most, where it is to get several: the function is then called with
+                a list from each iterable, and returns an iterable with one result for each element, in their order.
+                Such a call is attempted, timed, limited and fails as one; all else goes by element: results, records,
+                streams, counts. Elements of another map are taken as they end, as many as there are, without waiting
+                for a full batch; so are those of an iterable that takes more than a millisecond for the next one,
+                where a worker is free.
 
         Returns:
             The handle of the list of results, typed as the list.
 
         Raises:
-            TypeError: An argument cannot be iterated, the callable is what `add_task` refuses, or it does not take one
-                of the constants.
-            ValueError: The iterables are not equally long.
+            TypeError: An argument cannot be iterated, the callable is what `add_task` refuses, it does not take one of
+                the constants, or `batch` is no `int`.
+            ValueError: The iterables are not equally long, or `batch` is below 1.
 
         Example:
             >>> process = Process("lengths")
@@ -349,6 +434,12 @@ class Process:
             >>> numbers = process.map(int, ["7", "11"], constants={"base": 8})
             >>> process.execute()
             [[7, 9]]
+            >>> process = Process("ranks")
+            >>> def ranks(words: list[str]) -> list[int]:
+            ...     return [sorted(words).index(word) for word in words]
+            >>> _ = process.map(ranks, ["pear", "apple", "fig", "plum"], batch=3)
+            >>> process.execute()
+            [[2, 0, 1, 0]]
 
         """
         self._definition.is_plain(len(self.tasks), callable)
@@ -356,7 +447,8 @@ class Process:
         if not iterables:
             raise TypeError(f"{where}: map(callable, *iterables) takes at least one iterable")
         check_iterables(tuple(item for item in iterables if not isinstance(item, Handle)), where)
-        call: Call = (MapFunction(callable), iterables, checked_constants(where, callable, constants))
+        constants = checked_constants(where, callable, constants)
+        call: Call = (MapFunction(callable, checked_batch(where, batch)), iterables, constants)
         return cast("list[Any]", self._add(call, options_of(callable), handled=True))
 
     # Execution

@@ -53,6 +53,10 @@ class CallingRun(Protocol):
         """Wait until the run is cancelled, at most `seconds`; return whether it is."""
         ...
 
+    def gets_lists(self, index: int) -> bool:
+        """Return whether the calls of a task get several elements each."""
+        ...
+
     def calls_of(self, call_context: "CallContext") -> "CallsWithin":
         """Return what makes the calls that the task, or element, of a call context makes by `call` and `map`."""
         ...
@@ -160,7 +164,8 @@ class CurrentTask:
         name (str): The name of the task.
         process_name (str): The name of its process.
         run_id (str): The id of the run.
-        element (int | None): The place of the element in its map, from 0, where the task is a map; else `None`.
+        element (int | None): The place of the element in its map, from 0, where the task is a map; else `None`. In a
+            map with `batch`, that of the first element of the call.
 
     """
 
@@ -180,11 +185,16 @@ class CurrentTask:
         """An idempotency key for services that take one: 32 characters, the same whenever the call is made again.
 
         Each task of a run, each element of a map, and each call of `call` and `map` has its own. That of a call depends
-        on its arguments; those of tasks and elements depend on their places.
+        on its arguments; those of tasks and elements depend on their places. A call of a map with `batch` has none: when
+        it is made again, it may have other elements.
+
+        Raises:
+            RuntimeError: The call is one of a map with `batch`.
+
         """
         from hashlib import blake2b  # few tasks ask for it
 
-        context = self._call_context
+        context = self._for_one_element("has no key")
         task = self.process_name, self.run_id, self.index, self.name, context.element
         place = *task, context.call, context.callee_name, context.digest
         return blake2b(repr(place).encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
@@ -214,7 +224,8 @@ class CurrentTask:
             PlanChangedError: Another call is recorded in this place. With `allow_changes=True`, that and all that
                 follow it are forgotten instead.
             ResultError: The value cannot be recorded.
-            RuntimeError: It is called from another thread or coroutine than that of the task, or in a recorded call.
+            RuntimeError: It is called from another thread or coroutine than that of the task, in a recorded call, or in
+                a map with `batch`.
             TaskCancelled: The run was cancelled.
 
         Example:
@@ -229,7 +240,7 @@ class CurrentTask:
             [3]
 
         """
-        context = self._call_context
+        context = self._for_one_element("makes no recorded calls")
         made: T = context.run.calls_of(context).call(context, function, args, kwargs)
         return made
 
@@ -263,7 +274,7 @@ class CurrentTask:
             [[1, 2]]
 
         """
-        context = self._call_context
+        context = self._for_one_element("makes no recorded calls")
         return context.run.calls_of(context).map(context, function, items)
 
     def wait_for(self, name: str, *, timeout: float | None = None) -> Any:
@@ -289,7 +300,7 @@ class CurrentTask:
         Raises:
             TaskTimeoutError: The answer was not there in time. Raised when the task is called again after that.
             RuntimeError: The run has no journal, or it is called from another thread or coroutine than that of the
-                task, or in a recorded call.
+                task, in a recorded call, or in a map with `batch`.
             TaskSuspended: The answer is not there.
 
         Example:
@@ -308,8 +319,19 @@ class CurrentTask:
             ['rain tomorrow']
 
         """
-        context = self._call_context
+        context = self._for_one_element("waits for no answer")
         return context.run.calls_of(context).wait_for(context, name, timeout)
+
+    def _for_one_element(self, what: str) -> CallContext:
+        """Return the call context. Raises in a call of several elements, which may be others when it is made again."""
+        context = self._call_context
+        if context.element != WHOLE and context.run.gets_lists(context.index):
+            raise RuntimeError(
+                f"process {shown(self.process_name)!r}, task {self.index} ({shown(self.name)}): a call of a map with "
+                f"batch=... {what}, as it may have other elements when the run is gone on with; leave batch=... out, "
+                "or do it in a task beside the map"
+            )
+        return context
 
     @property
     def cancelled(self) -> bool:
@@ -335,10 +357,12 @@ class CurrentTask:
             TaskCancelled: The run was cancelled, or this attempt was abandoned at its timeout. It is raised about 0.1 s
                 afterwards, at most.
             TaskSuspended: The task sleeps for long, in a run with a journal.
+            RuntimeError: So does a call of a map with `batch`.
 
         """
         context = self._call_context
         if seconds > LONG_S and context.run.is_recorded and context.call == WHOLE:
+            self._for_one_element("does not sleep for more than a minute in a run with a journal")
             seconds = context.run.calls_of(context).slept(context, seconds)
         deadline = time.monotonic() + seconds
         while True:

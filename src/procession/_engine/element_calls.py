@@ -93,7 +93,7 @@ class ElementCalls:
                     raise GiveUp(value)
                 start = retry.start
             try:
-                state.returned(place, digest, value, start, time.perf_counter(), own.attempt)
+                count = state.returned(place, digest, value, start, time.perf_counter(), own.attempt)
             except Exception as error:  # as for a task
                 raise GiveUp(error) from None
         except Abandoned:
@@ -102,7 +102,7 @@ class ElementCalls:
             self.failed(element, error, share, digest, start)
         else:
             self._forget(place)
-            share.count(failed=False)
+            share.count(count, failed=False)
 
     def _begin(self, element: Element, retry: Retry | None, start: float) -> Held | None:
         """Prepare an attempt; return `None` for an element that was recorded."""
@@ -255,20 +255,19 @@ class ElementCalls:
                 return
             if returned:
                 try:
-                    state.returned(place, digest, awaited(value), retry.start, time.perf_counter(), retry.made)
+                    value = awaited(value)
+                    count = state.returned(place, digest, value, retry.start, time.perf_counter(), retry.made)
                 except BaseException as failure:  # it cannot be recorded
-                    returned, value = False, failure
-            if returned:
-                self._forget(place)
-                share.count(failed=False)
-                return
+                    value = failure
+                else:
+                    self._forget(place)
+                    share.count(count, failed=False)
+                    return
             error = value
         if place in self._retries:
             start = self._retries[place].start
         made = self._forget(place)
-        state.raised(place, error, start, made)
-        if not isinstance(error, TaskSuspended):
-            share.count(failed=True)
+        share.count(state.raised(place, error, start, made), failed=True)
 
     def _is_put_off(self, element: Element, error: BaseException, digest: bytes, start: float) -> bool:
         """Return whether an element is to be called later, as a limit has it."""

@@ -15,7 +15,6 @@ from procession._engine.map_state import MapState
 from procession._engine.placed import ElementGroup, group_size, grouped
 from procession._engine.retry import GiveUp, Late
 from procession._engine.run_state import RunState
-from procession._engine.streams import WINDOW
 from procession._engine.unawaited import awaited
 from procession._model.map_share import MapShare
 from procession._model.record import WHOLE
@@ -57,10 +56,9 @@ class ThreadMap:
         self.ended = False
         """Whether the map has ended, or its last worker is about to end it."""
         self._calls = ElementCalls(run_state, workers, self.state, self, self._lock)
-        self._most = max(WINDOW, 4 * run_state.max_workers)
         self._context = contextvars.Context()
         closely = run_state.recorder is not None or run_state.verbose or run_state.decimals is not None
-        self._plain = passes_gate(options) and not closely
+        self._plain = passes_gate(options) and not (closely or self.state.batches is not None)
         limits = options.limit if self._plain else ()
         self._function = gated(self.state.function, limits, run_state.admission)
         self._placed = grouped(self.state, recorded=run_state.recorder is not None)
@@ -184,11 +182,10 @@ class ThreadMap:
         """Draw, and return whether there is anything in the window."""
         if self.state.stopped:
             return False  # of a source without an end there would always be something
-        drawn = self.state.drawn  # looked at first: what others draw from now on counts in `limit`
+        drawn = self.state.drawn  # looked at first: what others draw from now on counts
         # This worker makes no call now.
         out = self._active - 1 + self._travelling + self._calls.paused + len(self._calls.again)
-        room = self._most - out
-        there = self.state.draw(room, self.ask, limit=drawn + room)
+        there = self.state.draw(self.state.most - out, self.ask, since=drawn)
         if there:
             self.ask()
         return there
@@ -324,7 +321,7 @@ class ThreadMap:
         assert placed is not None
         if state.stopped or not (state.window or self._drew()):
             return bool(self._calls.again)
-        group = ElementGroup(state, group_size(placed.place, state, self._most))
+        group = ElementGroup(state, group_size(placed.place, state))
         more = max(len(group) - 1, 0)
         with self._lock:
             self._travelling += more
@@ -366,7 +363,7 @@ class ThreadMap:
             if not state.window and not self._drew():
                 return False
             try:
-                element = state.window.popleft()
+                element = state.pop()
             except IndexError:
                 return True  # another worker was faster
         own = call_context if run_state.recorder is None else call_context.own(state.index, element[0])
@@ -406,6 +403,6 @@ class ThreadMap:
         self._calls.close()
 
 
-def _note(share: MapShare, start: float, end: float) -> None:
+def _note(share: MapShare, start: float, end: float, count: int) -> None:
     share.note(start, end)
-    share.count(failed=False)
+    share.count(count, failed=False)

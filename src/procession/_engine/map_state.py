@@ -10,18 +10,19 @@ A driver owns one of these: the threads (`_engine.map`), the event loop (`_loop.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from operator import length_hint
 from typing import Any
 
+from procession._engine.element_batches import Element, ElementBatches, in_words, spans_of
 from procession._engine.map_shares import MapShares
 from procession._engine.outlets import Feed, Outlet, Results
 from procession._engine.recorded_elements import RecordedElements
 from procession._engine.run_deadline import ended_early
 from procession._engine.run_state import RunState
-from procession._engine.streams import WINDOW
+from procession._engine.streams import WINDOW, window_of
 from procession._engine.suspension import suspended_map
 from procession._engine.tracebacks import annotate, stripped
 from procession._engine.unawaited import unawaited, unawaited_in
@@ -37,8 +38,7 @@ from procession.errors import TaskCancelled, TaskSuspended
 QUICK_S = 0.001
 """A source that takes longer than this for an element is slow: each element is handed out as soon as it is there."""
 
-Element = tuple[int, tuple[Any, ...]]
-"""The place of an element, and the arguments of its call."""
+__all__ = ["QUICK_S", "Element", "MapState"]
 
 
 class MapState:
@@ -46,6 +46,9 @@ class MapState:
 
     Its `window` holds the elements that are drawn and not begun. The worker that pops one owns it: popping is atomic.
     Only the owner of an element writes its place in the results; what several workers may change is guarded by a lock.
+
+    Where calls get several elements each (`batches`), the window holds such calls, and what a driver knows as an
+    element is one of them: that of its first element, with lists of arguments.
     """
 
     __slots__ = (
@@ -63,6 +66,7 @@ class MapState:
         "_suspended",
         "asleep",
         "at_hand",
+        "batches",
         "began",
         "constants",
         "drawn",
@@ -93,6 +97,8 @@ class MapState:
         self.options = options
         self.in_order = in_order
         self.where = f"process {shown(run_state.process_name)!r}, task {index} ({shown(run_state.name(index))})"
+        self.batches = None if map_function.batch is None else ElementBatches(map_function.batch)
+        """What each call stands for, where calls get several elements."""
         self.window: deque[Element] = deque()
         self.drawn = 0
         """How many elements were drawn."""
@@ -131,6 +137,16 @@ class MapState:
         self._refill = 1
         self._lock = threading.RLock()  # of the same thread, as a signal handler may ask for the progress
         self._drawing = threading.Lock()  # held while the iterables are drawn from, which may take long
+
+    @property
+    def size(self) -> int:
+        """How many elements a call has, at most."""
+        return 1 if self.batches is None else self.batches.size
+
+    @property
+    def most(self) -> int:
+        """How many calls may be drawn and not ended."""
+        return window_of(self._run_state.max_workers, self.size) // self.size
 
     # Elements
 
@@ -183,53 +199,72 @@ class MapState:
         """Return the next element, drawing some if the window is empty; `None` if there is none for now."""
         while not self.stopped:
             try:
-                return self.window.popleft()
+                return self.pop()
             except IndexError:
                 if not self.draw():
                     return None
         return None
 
-    def draw(
-        self, most: int = WINDOW, tell: Callable[[], object] | None = None, *, limit: float = float("inf")
-    ) -> bool:
-        """Draw up to `most` elements into the window; return whether there is something in it.
+    def pop(self) -> Element:
+        """Return the next element in the window. Raises `IndexError` if there is none."""
+        element = self.window.popleft()
+        return element if self.batches is None else self.batches.opened(element, self._recall)
 
-        `limit` is the number of elements that may have been drawn after that, in all.
+    def peek(self) -> bool:
+        """Return whether there is something in the window.
+
+        What a slow iterable has given of a batch gets there once the next element is a while in coming.
+        """
+        if self.batches is not None and not self.window and self.batches.gathered_for > QUICK_S:
+            self.batches.hand_out(self.window)
+        return bool(self.window)
+
+    def draw(self, most: int = WINDOW, tell: Callable[[], object] | None = None, *, since: int | None = None) -> bool:
+        """Draw elements for up to `most` calls into the window; return whether there is something in it.
+
+        `since` is the number of elements that had been drawn when there was room for so many calls.
 
         Nobody waits long for somebody else who draws from a slow source: there may be other tasks, and what comes may
         depend on them. `tell` is called after each element that is drawn, as the next one may be long in coming.
         """
-        if not self._drawing.acquire(timeout=QUICK_S):
-            return bool(self.window)
+        while not self._drawing.acquire(timeout=QUICK_S):
+            if self.peek() or self.batches is None or not self.batches.gathered_for:
+                return bool(self.window)
         try:
             if self.window:
                 return True
-            most = int(min(limit - self.drawn, most))  # others may have drawn meanwhile
+            size = self.size
+            most = most * size - (0 if since is None else self.drawn - since)  # others may have drawn meanwhile
             if self.outlet is not None and not self.exhausted:
                 most = self._bounded(self.outlet, most)
             if self.exhausted or most <= 0:
                 return False
             if self._feed is not None:
-                return self._draw_fed(self._feed, min(WINDOW, most))
-            if self._elements is None:
-                return False
-            start, before = time.perf_counter(), self.drawn
-            try:
-                if self.at_hand:
-                    self._draw_all(self._elements, min(WINDOW, most))
-                else:
-                    self._draw_each(self._elements, min(self._refill, most), tell)
-            except BaseException as error:
-                self.exhausted = True
-                self.fail(self._clear(error))
-                return False
-            finally:
-                self.shares.drawing_s += time.perf_counter() - start
-                if self.outlet is not None:
-                    self.outlet.note_drawn(self.drawn, over=self.exhausted)
-            return self.drawn > before
+                return self._draw_fed(self._feed, min(WINDOW if self.batches is None else size, most))
+            most -= most % size  # only the last batch may have fewer
+            return bool(most) and self._elements is not None and self._draw(self._elements, most, tell)
         finally:
             self._drawing.release()
+
+    def _draw(self, elements: Iterator[tuple[Any, ...]], most: int, tell: Callable[[], object] | None) -> bool:
+        """Draw from the iterables; return whether they gave anything."""
+        start, before = time.perf_counter(), self.drawn
+        try:
+            if self.at_hand:
+                self._draw_all(elements, min(max(WINDOW // self.size, 1) * self.size, most))
+            elif self.batches is not None:
+                self._draw_batch(elements, self.batches, most, tell)
+            else:
+                self._draw_each(elements, min(self._refill, most), tell)
+        except BaseException as error:
+            self.exhausted = True
+            self.fail(self._clear(error))
+            return False
+        finally:
+            self.shares.drawing_s += time.perf_counter() - start
+            if self.outlet is not None:
+                self.outlet.note_drawn(self.drawn, over=self.exhausted)
+        return self.drawn > before
 
     def _draw_all(self, elements: Iterator[tuple[Any, ...]], wanted: int) -> None:
         drawn: deque[Element] = deque()
@@ -238,7 +273,7 @@ class MapState:
         finally:  # what came before an error is not lost with it
             self._make_room(self.drawn + len(drawn))
             self.drawn += len(drawn)
-            self.window.extend(drawn)
+            self._put(drawn)
         self.exhausted = len(drawn) < wanted
 
     def _draw_each(self, elements: Iterator[tuple[Any, ...]], wanted: int, tell: Callable[[], object] | None) -> None:
@@ -257,6 +292,34 @@ class MapState:
             self.exhausted = self.drawn - before < wanted
         # A slow source gets to hand out each element as soon as there is one.
         self._refill = min(WINDOW, self._refill * 2) if quick else 1
+
+    def _draw_batch(
+        self,
+        elements: Iterator[tuple[Any, ...]],
+        batches: ElementBatches,
+        most: int,
+        tell: Callable[[], object] | None,
+    ) -> None:
+        """Draw a full batch, however long that takes. Meanwhile others may `peek`, and take what is there."""
+        before, over = self.drawn, False
+        try:
+            for element in islice(elements, most):
+                self._make_room(self.drawn + 1)
+                full = batches.gather((self.drawn, element))
+                self.drawn += 1
+                if tell is not None:
+                    tell()
+                if full or self.stopped:
+                    break
+            else:
+                over = self.drawn - before < most
+        finally:
+            batches.hand_out(self.window)
+        if over:
+            self.exhausted = True  # not before the last is in the window
+
+    def _put(self, elements: Iterable[Element]) -> None:
+        self.window.extend(elements if self.batches is None else self.batches.packed(elements))
 
     def _draw_fed(self, feed: Feed, wanted: int) -> bool:
         """Draw what other maps have handed on, until there is something in the window."""
@@ -284,7 +347,7 @@ class MapState:
         """Put elements into the window that were handed on; those that failed have complemented places."""
         self._make_room(max(max(place, ~place) for place, _ in elements) + 1)
         self.drawn += len(elements)
-        self.window.extend(element for element in elements if element[0] >= 0)
+        self._put(element for element in elements if element[0] >= 0)
         for place, _ in elements:
             if place < 0:
                 self._skip(~place)
@@ -304,7 +367,7 @@ class MapState:
     def _close(self) -> None:
         """Draw nothing more, and begin nothing more: nobody takes it."""
         self._closed = True
-        self.drawn -= len(self.window)
+        self.drawn -= len(self.window) if self.batches is None else sum(len(args[0]) for _, args in self.window)
         self.window.clear()
         self.exhausted = True
         self._close_feed()
@@ -349,8 +412,21 @@ class MapState:
     def digest(self, place: int, element: tuple[Any, ...]) -> bytes | None:
         """Return the digest of an element that is to be called. For a recorded one, take its value and return `None`.
 
-        Raises for an element that has no digest, or is not the recorded one.
+        Raises for an element that has no digest, or is not the recorded one. For several that are called together,
+        `batches` keeps the digests.
         """
+        if self.batches is None:
+            digest = self._recall(place, element)
+            places: Sequence[int] = () if digest is None else (place,)
+        else:
+            places = self.batches.began(place)
+            digest = b"" if places else None
+        if self._run_state.verbose:
+            for each in places:
+                self._run_state.report("element_started", self.index, 1, None, element=each)
+        return digest
+
+    def _recall(self, place: int, element: tuple[Any, ...]) -> bytes | None:
         run_state, digest = self._run_state, b""
         if self._recorded is not None:
             labels = run_state.labels
@@ -369,8 +445,6 @@ class MapState:
                     self.outlet.hand_on(place)
                 return None
             self._recorded.note_change()
-        if run_state.verbose:
-            run_state.report("element_started", self.index, 1, None, element=place)
         return digest
 
     def returned(
@@ -382,27 +456,55 @@ class MapState:
         end: float,
         attempts: int = 1,
         encoded: bytes | None = None,
-    ) -> None:
+    ) -> int:
         """Settle an element whose call returned. Raises for a value that cannot be recorded.
 
-        `encoded` is the value as the journal keeps it, where that is there already.
+        `encoded` is the value as the journal keeps it, where that is there already. Returns how many elements the call
+        had.
         """
+        if self.batches is None:
+            self._returned(place, digest, value, start, end, attempts, encoded)
+            count = 1
+        else:
+            recorder = self._run_state.recorder
+            encode, until = (None, end) if recorder is None else (recorder.encode, time.perf_counter())
+            count = 0
+            for part in self.batches.returned(place, value, start, until, encode):
+                place, digest, value, begun, over, encoded = part
+                self._returned(place, digest, value, begun, over, attempts, encoded, recorded_end=over)
+                count += 1
+        self._attempted(attempts)
+        return count
+
+    def _returned(
+        self,
+        place: int,
+        digest: bytes,
+        value: object,
+        start: float,
+        end: float,
+        attempts: int,
+        encoded: bytes | None,
+        recorded_end: float | None = None,
+    ) -> None:
+        """Settle one element. Its record says that it ended now, unless it was called together with others."""
         run_state, recording, outlet = self._run_state, self._run_state.recording, self.outlet
         self.results[place] = value  # first, as whoever commits the record hands it on
         if recording is not None:
             then = None if outlet is None else partial(outlet.hand_on, place)
-            recording.element_returned(self.index, place, digest, value, start, attempts, encoded, then)
+            recording.element_returned(self.index, place, digest, value, start, attempts, encoded, then, recorded_end)
             run_state.open_elements.pop((self.index, place), None)
         elif outlet is not None:
             outlet.hand_on(place)
-        self._attempted(attempts)
         if run_state.verbose:
             run_state.report("element_completed", self.index, attempts, end - start, element=place)
 
-    def raised(self, place: int, error: BaseException, start: float, attempts: int = 1) -> None:
-        """Settle an element whose call raised."""
+    def raised(self, place: int, error: BaseException, start: float, attempts: int = 1) -> int:
+        """Settle an element whose call raised. Returns how many elements have failed with that."""
         run_state = self._run_state
-        run_state.open_elements.pop((self.index, place), None)
+        places = (place,) if self.batches is None else self.batches.ended(place)
+        for each in places:
+            run_state.open_elements.pop((self.index, each), None)
         run_state.refusals.pop((self.index, place), None)
         error = ended_early(run_state, error)
         BaseException.with_traceback(error, stripped(error.__traceback__))
@@ -410,21 +512,24 @@ class MapState:
             self._suspended[place] = str(error)
             if self.outlet is not None:  # those who take the elements would go on without this one
                 self.outlet.cut()
-            return
-        annotate(error, run_state.process_name, self.index, run_state.name(self.index), attempts, place)
+            return 0
+        annotate(error, run_state.process_name, self.index, run_state.name(self.index), attempts, in_words(places))
         stopped = isinstance(error, TaskCancelled) and run_state.ledger.halted
-        known = stopped or (self._recorded is not None and self._recorded.get(place) is not None)
-        if run_state.recording is not None and not known:
-            run_state.recording.element_raised(self.index, place, error, start, attempts)
+        if run_state.recording is not None and not stopped:
+            for each, begun, over in spans_of(places, start, time.perf_counter()):
+                if self._recorded is None or self._recorded.get(each) is None:
+                    run_state.recording.element_raised(self.index, each, error, begun, attempts, over)
         self._attempted(attempts)
         if stopped:
             self._cut_short = True
         elif run_state.ledger.on_error == "stop" or not isinstance(error, Exception):
             self.fail(error)
         else:
-            self._errors[place] = error
-            if self.outlet is not None:
-                self.outlet.hand_on(~place)
+            for each in places:
+                self._errors[each] = error
+                if self.outlet is not None:
+                    self.outlet.hand_on(~each)
+        return len(places)
 
     def drop(self) -> None:
         """Count an element that was drawn and will not be called: the map cannot complete."""
@@ -490,13 +595,15 @@ class MapState:
                     run_state.ledger.values[self.index] = results
                 count = counted(self.drawn, "element")
                 text = f"{len(errors):,} of {count} of {shown(run_state.name(self.index))} failed"
-                raise BaseExceptionGroup(text, [errors[place] for place in sorted(errors)])
+                failures = {id(errors[place]): errors[place] for place in sorted(errors)}  # one of a call, one of all
+                raise BaseExceptionGroup(text, list(failures.values()))
             if self._suspended or self._skipped:
                 raise suspended_map(self._suspended) if self._suspended else Unfinished("skipped", results)
             if run_state.verbose:
                 run_state.report("task_completed", self.index, 1, time.perf_counter() - (self.began or 0.0))
             return results
         finally:
+            failures = {}
             del failure, errors
 
     def _end_outlet(self, outlet: Outlet) -> None:

@@ -20,9 +20,9 @@ from math import inf
 from typing import Any, cast
 
 from procession._engine.callbacks import breaks_down
-from procession._engine.streams import WINDOW, Source, Taker
+from procession._engine.streams import Source, Taker, window_of
 from procession._model.handle import Handle, index_of
-from procession._model.task import PLAIN
+from procession._model.task import PLAIN, MapFunction
 from procession._plan.pipelines import streams_in
 from procession._plan.plan import Plan
 
@@ -364,24 +364,33 @@ class Feed:
 class Streams:
     """The outlets and feeds of one run: what leaves a map for each task that takes its elements as they end."""
 
-    __slots__ = ("_closed", "_lock", "_ordered", "_plan", "_reserved", "_window", "feeds", "outlets")
+    __slots__ = ("_closed", "_lock", "_ordered", "_plan", "_reserved", "feeds", "outlets")
 
     def __init__(self, plan: Plan, max_workers: int, break_down: Callable[[BaseException], object]) -> None:
         self._plan = plan
         self._lock = threading.Lock()
         self._closed = False
-        self._window = max(WINDOW, 4 * max_workers)
         unkept = plan.unkept
         self._ordered = plan.followed & set(unkept)
         """The maps that wait for the caller of the run to take their elements in order."""
         in_order = _in_order(plan, self._ordered)
+        takers: dict[int, list[int]] = {}
+        for taker, taken in plan.streams.items():
+            for source in taken:
+                takers.setdefault(source, []).append(taker)
+
+        def batch_of(index: int) -> int:
+            function = plan.calls[index][0]
+            return (function.batch if isinstance(function, MapFunction) else None) or 1
+
         self.outlets = {
             index: Outlet(
                 self._lock,
                 Source(
-                    self._window,
+                    window_of(max_workers, max(batch_of(index), *map(batch_of, takers.get(index, ())), 1)),
                     kept=index not in unkept or bool(unkept[index]),  # for a task that takes the whole list
                     in_order=index in in_order,
+                    batch=batch_of(index),
                 ),
                 break_down,
             )

@@ -144,7 +144,8 @@ class PlacedMap(MapFunction):
 
     def __init__(self, original: MapFunction, function: PlacedCall) -> None:
         self._original = original
-        self.function = self._call = function
+        self.batch = original.batch
+        self.function = self.called = self._call = function
 
     def with_constants(self, constants: dict[str, Any]) -> Callable[..., Any]:
         """Return what has the function called for an element, with these keyword arguments each time."""
@@ -177,7 +178,8 @@ class ElementGroup:
     The driver waits for what was submitted, and settles it, as long as something is going on.
     """
 
-    def __init__(self, state: MapState, size: int) -> None:
+    def __init__(self, state: MapState, size: int, first: Element | None = None) -> None:
+        """Take up to `size` elements of the window, after the `first`, which somebody has taken already."""
         self._state = state
         self._elements: list[Element] = []
         self._digests: list[bytes] = []
@@ -185,10 +187,10 @@ class ElementGroup:
         """Elements that have failed, for the driver to take."""
         self.back: list[tuple[Element, bytes]] = []
         """Elements that were not begun, with their digests, for the driver to take and to have called one by one."""
-        self._taken: list[Element] = []
+        self._taken: list[Element] = [] if first is None else [first]
         with suppress(IndexError):
             while len(self._taken) < size:
-                self._taken.append(state.window.popleft())
+                self._taken.append(state.pop())
 
     def __len__(self) -> int:
         return len(self._taken) + len(self._elements)
@@ -224,23 +226,26 @@ class ElementGroup:
         ]
         self._elements, self._digests = [], []
 
-    def settle(self, made: Made, note: Callable[[float, float], object]) -> Submitted | None:
-        """Settle those that have ended, with `note` told when each did so well; return those that are going on."""
-        state, count = self._state, len(made.ended)
+    def settle(self, made: Made, note: Callable[[float, float, int], object]) -> Submitted | None:
+        """Settle those that have ended; return those that are going on.
+
+        `note` is told when each call began and ended that did so well, and how many elements it had.
+        """
+        state = self._state
         for (place, args), digest, ended in zip(self._elements, self._digests, made.ended, strict=False):
             error: BaseException = ended.value
             if ended.returned:
                 try:
-                    state.returned(place, digest, ended.value, ended.start, ended.end)
+                    count = state.returned(place, digest, ended.value, ended.start, ended.end)
                 except BaseException as failure:  # it cannot be recorded
                     error = GiveUp(failure)  # neither could what another attempt returns
                 else:
-                    note(ended.start, ended.end)
+                    note(ended.start, ended.end, count)
                     continue
             elif isinstance(error, TransferError):
                 error = GiveUp(error)  # another attempt would fail, too
             self.failed.append(Failure((place, args), error, digest, ended.start, ended.end))
-        rest = list(zip(self._elements, self._digests, strict=True))[count:]
+        rest = list(zip(self._elements, self._digests, strict=True))[len(made.ended) :]
         going, self.back = rest[: made.others], self.back + rest[made.others :]
         self._elements, self._digests = [element for element, _ in going], [digest for _, digest in going]
         return made.going
@@ -254,10 +259,10 @@ def grouped(state: MapState, *, recorded: bool) -> PlacedCall | None:
     return function if isinstance(options.retries, int) and not options.limit else None
 
 
-def group_size(place: Place, state: MapState, bound: int) -> int:
-    """Return how many elements of a map are to be called together, where `bound` may be out at the same time.
+def group_size(place: Place, state: MapState, more: int = 0) -> int:
+    """Return how many elements of a map are to be called together, of those in the window and `more` of them.
 
     As long as there will be others, one group is for each worker, and two lie ready.
     """
-    left, workers = len(state.window), place.workers
-    return place.size(left if state.exhausted else max(left, 2 * workers * bound // (workers + 2)))
+    left, workers = len(state.window) + more, place.workers
+    return place.size(left if state.exhausted else max(left, 2 * workers * state.most // (workers + 2)))

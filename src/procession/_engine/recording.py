@@ -127,14 +127,17 @@ class CallRecording:
         attempts: int,
         encoded: bytes | None = None,
         then: Callable[[], object] | None = None,
+        end: float | None = None,
     ) -> None:
-        """Record that an element of a map returned now. `encoded` and `then` are as for `record`."""
-        end = time.perf_counter()
+        """Record that an element of a map returned, now or at `end`. `encoded` and `then` are as for `record`."""
+        end = time.perf_counter() if end is None else end
         self.record(index, element, attempts, start, end, value=value, encoded=encoded, digest=digest, then=then)
 
-    def element_raised(self, index: int, element: int, error: BaseException, start: float, attempts: int) -> None:
-        """Record that an element of a map raised now."""
-        self.record(index, element, attempts, start, time.perf_counter(), error=error)
+    def element_raised(
+        self, index: int, element: int, error: BaseException, start: float, attempts: int, end: float
+    ) -> None:
+        """Record that an element of a map raised. `end` is a reading of the clock, as `start` is."""
+        self.record(index, element, attempts, start, end, error=error)
 
     def _lose(self, error: BaseException, records: Sequence[Record]) -> None:
         """Fail the tasks whose records were never committed."""

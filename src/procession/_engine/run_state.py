@@ -440,6 +440,11 @@ class RunState:
         """Wait until nothing new may start, at most this long; return whether that is so."""
         return self._halted.wait(seconds)
 
+    def gets_lists(self, index: int) -> bool:
+        """Return whether the calls of a task get several elements each."""
+        function = self.plan.calls[index][0]
+        return isinstance(function, MapFunction) and function.batch is not None
+
     def calls_of(self, call_context: CallContext) -> CallsWithin:
         """Return what makes the calls that the attempt of a call context makes itself."""
         calls = call_context.calls

@@ -24,17 +24,36 @@ WINDOW: Final = 64
 """Elements of a map that are drawn and not handed on, at most, unless there are more than 16 workers."""
 
 
+def window_of(max_workers: int, batch: int = 1) -> int:
+    """Return how many elements of a map may be drawn and not handed on: four, or two batches, for each worker."""
+    return max(WINDOW, max_workers * max(4, 2 * batch))
+
+
 class Source:
     """The elements of one map, as far as others take them.
 
     `kept` says whether its values stay for the results, and `in_order` whether anybody further on takes elements in
-    order, or side by side with those of another map.
+    order, or side by side with those of another map. Where `batch` are called together, there is room for so many or
+    for none, or batches would become ever smaller: there is, at the latest, once all that was drawn is taken.
     """
 
-    __slots__ = ("_forsaken", "_held", "cut", "drawn", "fed_by", "history", "in_order", "length", "takers", "window")
+    __slots__ = (
+        "_batch",
+        "_forsaken",
+        "_held",
+        "cut",
+        "drawn",
+        "fed_by",
+        "history",
+        "in_order",
+        "length",
+        "takers",
+        "window",
+    )
 
-    def __init__(self, window: int, *, kept: bool, in_order: bool = False) -> None:
+    def __init__(self, window: int, *, kept: bool, in_order: bool = False, batch: int = 1) -> None:
         self.window = window
+        self._batch = batch
         self.in_order = in_order
         self.fed_by: Taker | None = None
         """What takes the elements that are drawn for it, where these must not lie too far ahead."""
@@ -58,10 +77,17 @@ class Source:
         """How many further elements, or places, may be drawn now; `None` if no taker binds the source."""
         if self.in_order:
             below = self.below
-            first = self.drawn if self.fed_by is None else self.fed_by.first_ahead
-            return None if below is None else self.window if first is None else below - first
+            if below is None:
+                return None
+            if self.fed_by is None:
+                return self._for_batches(below - self.drawn)
+            first = self.fed_by.first_ahead
+            return self.window if first is None else below - first
         taken = [taker.taken for taker in self.takers if taker.binds]
-        return self.window - (self.drawn - min(taken)) if taken else None
+        return self._for_batches(self.window - (self.drawn - min(taken))) if taken else None
+
+    def _for_batches(self, room: int) -> int:
+        return room if room >= self._batch else 0
 
     @property
     def below(self) -> int | None:

@@ -4,20 +4,20 @@ from contextlib import suppress
 from types import TracebackType
 from typing import cast
 
-from procession._model.record import WHOLE
 from procession._model.text import shown
 
 
-def annotate(
-    error: BaseException, process_name: str, index: int, name: str, attempt: int, element: int = WHOLE
-) -> None:
-    """Add the note (PEP 678) with process, task and attempt, once for each task that the exception passes."""
+def annotate(error: BaseException, process_name: str, index: int, name: str, attempt: int, elements: str = "") -> None:
+    """Add the note (PEP 678) with process, task and attempt, once for each task that the exception passes.
+
+    `elements` are those of a map that failed with it, in words.
+    """
     start = f"in process {shown(process_name)!r}, task {index} ({shown(name)})"
     # An exception may refuse attributes (a frozen dataclass), or have notes that are none.
     with suppress(Exception):
         notes: list[object] = getattr(error, "__notes__", None) or []
         if not any(isinstance(note, str) and note.startswith(start) for note in notes):
-            place = "" if element == WHOLE else f", element {element}"
+            place = f", {elements}" if elements else ""
             object.__setattr__(error, "__notes__", [*notes, f"{start}{place}, attempt {attempt}"])
 
 
@@ -49,7 +49,14 @@ def let_go(error: BaseException) -> None:
 
 
 _CALLERS = ("procession.", "tenacity", "concurrent.futures", "threading")
-_OURS = ("procession._engine.", "procession._remote.", "procession._loop.", "tenacity", "concurrent.futures")
+_OURS = (
+    "procession._engine.",
+    "procession._remote.",
+    "procession._loop.",
+    "procession._model.batched",
+    "tenacity",
+    "concurrent.futures",
+)
 
 
 def _is_ours(module: str) -> bool:

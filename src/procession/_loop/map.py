@@ -19,13 +19,12 @@ from procession._engine.gate import gated, passes_gate
 from procession._engine.map_state import QUICK_S, Element, MapState
 from procession._engine.placed import ElementGroup, Submitted, group_size, grouped
 from procession._engine.run_state import RunState
-from procession._engine.streams import WINDOW
 from procession._engine.unawaited import awaited
 from procession._loop.attempt import PendingCall, starting
 from procession._loop.placed import AwaitedPlacedCall
 from procession._loop.side_threads import SideThreads, hand_over
 from procession._model.map_share import MapShare
-from procession.errors import TaskCancelled, TaskSuspended, WorkersUnavailableError
+from procession.errors import TaskCancelled, WorkersUnavailableError
 
 if TYPE_CHECKING:
     from procession._model.outcome import NotKept
@@ -125,10 +124,9 @@ class CoroutineMap:
         options = state.options
         self._slots = slots
         self._state = state
-        self._bound = max(WINDOW, 4 * run_state.max_workers)
-        self._plain = passes_gate(options) and not (
-            run_state.verbose or run_state.recorder is not None or run_state.decimals is not None
-        )
+        self._bound = state.most
+        closely = run_state.verbose or run_state.recorder is not None or run_state.decimals is not None
+        self._plain = passes_gate(options) and not (closely or state.batches is not None)
         self._function = gated(state.function, options.limit if self._plain else (), run_state.admission)
         placed = grouped(state, recorded=run_state.recorder is not None)
         self._placed = placed if isinstance(placed, AwaitedPlacedCall) else None
@@ -241,13 +239,13 @@ class CoroutineMap:
             return None
         window = state.window
         if window:
-            return window.popleft()
+            return state.pop()
         # With an empty window, what is drawn and has not ended is what is out.
         room = self._bound - self._out
         if room <= 0 or state.exhausted or self._drawing is not None or self._waits:
             return None
         self._draw(room)
-        return window.popleft() if window else None
+        return state.pop() if window else None
 
     def _begin(self, worker: str, place: int, element: tuple[Any, ...]) -> bool:
         """Call an element; return `False` for one that was recorded, or cannot be called."""
@@ -255,8 +253,7 @@ class CoroutineMap:
         call_context = CallContext(self._slots.run_state, worker, state.index, 1, place)
         context = self._element_context.copy()
         if self._placed is not None:
-            state.window.appendleft((place, element))
-            return self._begin_group(self._placed, call_context, context)
+            return self._begin_group(self._placed, (place, element), call_context, context)
         if self._plain:
             self._out += 1
             share = self._share(worker)
@@ -267,8 +264,7 @@ class CoroutineMap:
             context.run(CURRENT_CALL.set, call_context)
             digest = context.run(state.digest, place, element)
         except BaseException as error:
-            state.raised(place, error, start)
-            self._share(worker).count(failed=True)
+            self._share(worker).count(state.raised(place, error, start), failed=True)
             return False
         if digest is None:
             return False
@@ -278,15 +274,16 @@ class CoroutineMap:
         self._out += 1
         return self._slots.start_attempt(call, call_context, context)
 
-    def _begin_group(self, placed: AwaitedPlacedCall, call_context: CallContext, context: Context) -> bool:
+    def _begin_group(
+        self, placed: AwaitedPlacedCall, first: Element, call_context: CallContext, context: Context
+    ) -> bool:
         """Have the next elements called elsewhere; return `False` where all were recorded, or cannot be called."""
         state = self._state
         context.run(CURRENT_CALL.set, call_context)
-        group = ElementGroup(state, group_size(placed.place, state, self._bound))
+        group = ElementGroup(state, group_size(placed.place, state, more=1), first)
         submitted = context.run(group.submit, placed)
         for (place, _), error, _, start, _ in group.failed:
-            state.raised(place, error, start)
-            self._share(call_context.worker).count(failed=True)
+            self._share(call_context.worker).count(state.raised(place, error, start), failed=True)
         group.failed.clear()
         if submitted is None:
             return False
@@ -378,22 +375,18 @@ class CoroutineMap:
             share = self._shares[worker] = self._state.shares.join(worker)
         return share
 
-    def _end(self, share: MapShare, start: float, end: float, *, failed: bool | None) -> None:
-        """Count an element that has ended, in the share of the worker that made its last attempt.
-
-        One that neither returned nor failed was suspended, and has not ended.
-        """
+    def _end(self, share: MapShare, start: float, end: float, count: int = 1, *, failed: bool) -> None:
+        """Count the element, or elements, of a call that has ended, in the share of the worker that made it last."""
         share.note(start, end)
-        if failed is not None:
-            share.count(failed=failed)
+        share.count(count, failed=failed)
         self._out -= 1
         if not self.listed or not self._out:
             self.look()
 
     @breaks_down
-    def _end_call(self, call: PendingCall, end: float, *, failed: bool | None) -> None:
+    def _end_call(self, call: PendingCall, end: float, count: int, *, failed: bool) -> None:
         """Do the same for a call. Raises nothing, so that the call does not end a second time."""
-        self._end(self._share(call.worker), call.began, end, failed=failed)
+        self._end(self._share(call.worker), call.began, end, count, failed=failed)
 
     # As the owner of its calls
 
@@ -406,16 +399,16 @@ class CoroutineMap:
     def returned(self, call: PendingCall, value: object) -> None:
         """Settle an element whose call returned. Raises for a value that cannot be recorded."""
         end = time.perf_counter()
-        self._state.returned(call.element, call.digest, value, call.start, end, call.made)
-        self._end_call(call, end, failed=False)
+        count = self._state.returned(call.element, call.digest, value, call.start, end, call.made)
+        self._end_call(call, end, count, failed=False)
 
     def raised(self, call: PendingCall, error: BaseException) -> None:
         """Settle an element whose call raised."""
         if isinstance(error, asyncio.CancelledError) and self._slots.run_state.ledger.cancelled:
             error = TaskCancelled("the coroutine was cancelled with its run")
-        self._state.raised(call.element, error, call.start, call.made)
+        count = self._state.raised(call.element, error, call.start, call.made)
         end = time.perf_counter() if call.ended is None else call.ended
-        self._end_call(call, end, failed=None if isinstance(error, TaskSuspended) else True)
+        self._end_call(call, end, count, failed=True)
 
     def drop(self, call: PendingCall) -> None:  # noqa: ARG002 - as for a task
         """Take note that an element will not be called, which was held back or has come back without a call."""
@@ -466,8 +459,9 @@ class CoroutineMap:
         """Call the elements that a source gave before it began to keep its thread waiting."""
         if drawing is not self._drawing:
             return
-        # A draw goes on to the next element only within its first moments: so a look after these sees all.
-        if self._drew_at is None or time.perf_counter() - self._drew_at < QUICK_S:
+        # A draw goes on to the next element only within its first moments, unless a batch is to be full: so a look
+        # after these sees all.
+        if self._state.batches is not None or self._drew_at is None or time.perf_counter() - self._drew_at < QUICK_S:
             self._peek_later()
-        if self._state.window:
+        if self._state.peek():
             self._slots.wake(self)

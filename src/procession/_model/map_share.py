@@ -45,7 +45,8 @@ class MapShare:
         if later.longest[1] > self.longest[1]:
             self.longest = later.longest
 
-    def count(self, *, failed: bool) -> None:
-        """Count an element that has ended."""
-        self.elements += 1
-        self.failed += failed
+    def count(self, elements: int = 1, *, failed: bool) -> None:
+        """Count the element, or elements, of a call that has ended."""
+        self.elements += elements
+        if failed:
+            self.failed += elements

@@ -5,9 +5,11 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Sized
 from collections.abc import Set as AbstractSet
 from functools import partial, update_wrapper
+from itertools import islice
 from types import EllipsisType, FunctionType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, ParamSpec, TypeVar, cast, overload
 
+from procession._model.batched import AwaitedBatchFunction, BatchFunction
 from procession._model.label import check_parameters, check_template, is_template
 from procession._model.limit import Limit, Limits, checked_limits
 from procession._model.text import shown, sketch
@@ -55,28 +57,45 @@ _VARKEYWORDS: Final = 0x8  # inspect.CO_VARKEYWORDS
 class MapFunction:
     """The callable of a `map` task: calls `function` once for each element of the iterables, in order.
 
-    Called directly, it returns the list of results, or for a coroutine function, a coroutine that returns the list.
-    An element that is drawn from an iterator is gone from it: `spent` is set when a run has drawn from an iterator.
+    With `batch`, it calls it with lists of so many elements. Called directly, it returns the list of results, or for a
+    coroutine function, a coroutine that returns the list. An element that is drawn from an iterator is gone from it:
+    `spent` is set when a run has drawn from an iterator.
     """
 
-    __slots__ = ("function", "spent")
+    __slots__ = ("batch", "called", "function", "spent")
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], batch: int | None = None) -> None:
         self.function = function
+        self.batch = batch
+        """How many elements a call gets, at most, in lists; `None` where it gets a single one."""
+        self.called: Callable[..., Any] = function
+        """What is called, for an element or a list of them, and returns the result or the list of results."""
+        if batch is not None:
+            kind = AwaitedBatchFunction if is_coroutine_function(function) else BatchFunction
+            self.called = kind(function, name_of(function))
         self.spent = False
 
     def __call__(self, *iterables: Iterable[Any], **constants: Any) -> "list[Any] | Coroutine[Any, Any, list[Any]]":
         elements = zip(*iterables, strict=True)
         if is_coroutine_function(self.function):
             return self._awaited(elements, constants)
-        return [self.function(*element, **constants) for element in elements]
+        if self.batch is None:
+            return [self.function(*element, **constants) for element in elements]
+        return [result for lists in self._batches(elements) for result in self.called(*lists, **constants)]
 
     async def _awaited(self, elements: Iterable[tuple[Any, ...]], constants: dict[str, Any]) -> list[Any]:
-        return [await self.function(*element, **constants) for element in elements]
+        if self.batch is None:
+            return [await self.function(*element, **constants) for element in elements]
+        return [result for lists in self._batches(elements) for result in await self.called(*lists, **constants)]
+
+    def _batches(self, elements: Iterable[tuple[Any, ...]]) -> Iterable[tuple[list[Any], ...]]:
+        drawn = iter(elements)
+        while some := list(islice(drawn, self.batch)):
+            yield tuple(map(list, zip(*some, strict=True)))
 
     def with_constants(self, constants: dict[str, Any]) -> Callable[..., Any]:
-        """Return what calls the function for an element, with these keyword arguments each time."""
-        return partial(self.function, **constants) if constants else self.function
+        """Return what makes the call for an element, with these keyword arguments each time."""
+        return partial(self.called, **constants) if constants else self.called
 
     def __repr__(self) -> str:
         return f"MapFunction({self.function!r})"

@@ -49,7 +49,7 @@ class RemoteMap:
         self.end = time.perf_counter()
         """When the last call ended."""
         self._run_state = run_state
-        self._most = max(WINDOW, 4 * run_state.max_workers)
+        self._most = self.state.most
         self._source: _Source | None = None
         context = contextvars.copy_context()
         context.run(self.state.open, self.end)
@@ -77,8 +77,8 @@ class RemoteMap:
             try:
                 digest = self.state.digest(place, element)
             except Exception as error:  # it has none, or is not the one that was recorded
-                self.state.raised(place, error, time.perf_counter())
-                self.state.shares.join(threading.current_thread().name).count(failed=True)
+                count = self.state.raised(place, error, time.perf_counter())
+                self.state.shares.join(threading.current_thread().name).count(count, failed=True)
             else:
                 if digest is not None:
                     self.out += 1
@@ -92,7 +92,8 @@ class RemoteMap:
         if self.lazy:
             return WINDOW * workers
         # That there is no more is found out by drawing, too.
-        return max(self.state.length - self.state.drawn + len(self.state.window), 1)
+        left = -((self.state.drawn - self.state.length) // self.state.size)
+        return max(left + len(self.state.window), 1)
 
     @property
     def near(self) -> int:
@@ -144,8 +145,9 @@ class RemoteMap:
         for asked in False, True:
             if state.stopped:
                 return None
+            state.peek()
             with suppress(IndexError):
-                return state.window.popleft()
+                return state.pop()
             if asked or state.exhausted or self._is_full:
                 return None
             if self._source is None:

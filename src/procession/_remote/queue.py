@@ -298,7 +298,7 @@ class CallQueue:
             drawn = job.draw()
             if drawn is not None:
                 place, element, digest = drawn
-                function = job.state.map_function.function
+                function = job.state.map_function.called
                 call = self._called(job.index, (function, element, job.state.constants))
                 return PendingCall.of(job, place, call, digest, stays=self._stays(function))
             if job.state.nothing_left:

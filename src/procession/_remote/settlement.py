@@ -49,7 +49,7 @@ class Settlement:
         for pending_call, data in zip(pending_calls, ended, strict=False):
             self.follow(pending_call)
             result = result_of(data, worker, shift)
-            if result.returned:
+            if result.returned and not _stands_for_several(pending_call):
                 self.handed_on.keep(pending_call.index, result.value, data)
             self.settle(pending_call, result)
 
@@ -155,9 +155,10 @@ class Settlement:
     def _end(self, pending_call: PendingCall, result: Result) -> None:
         """Take note of how a call ended after its last attempt."""
         failure: BaseException | None = None
+        count = 0
         if result.error is None:
             try:
-                self._record(pending_call, result)
+                count = self._record(pending_call, result)
             except BaseException as error:
                 job, ends = pending_call.job, self._run_state.ledger.ends
                 if job is None and ends[pending_call.index] is not None:
@@ -168,14 +169,14 @@ class Settlement:
         if result.error is not None:
             self._fail(pending_call, result)
         elif pending_call.job is not None:
-            self._element_ended(pending_call.job, pending_call.start, result, failed=False)
+            self._element_ended(pending_call.job, pending_call.start, result, count, failed=False)
 
-    def _record(self, pending_call: PendingCall, result: Result) -> None:
-        """Take note of what a call returned. Raises for a value that cannot be recorded."""
+    def _record(self, pending_call: PendingCall, result: Result) -> int:
+        """Take note of what a call returned; return how many elements it had. Raises if that cannot be recorded."""
         run_state, index, start = self._run_state, pending_call.index, pending_call.start
         assert start is not None
         if pending_call.job is not None:
-            pending_call.job.state.returned(
+            return pending_call.job.state.returned(
                 pending_call.element,
                 pending_call.digest,
                 result.value,
@@ -184,21 +185,20 @@ class Settlement:
                 pending_call.attempt,
                 result.encoded,
             )
-            return
         run_state.ledger.starts[index] = start
         run_state.workers[index] = result.worker
         if run_state.verbose:
             run_state.report("task_completed", index, pending_call.attempt, result.end - start)
         run_state.finished(index, result.value, result.end, result.encoded)
+        return 0
 
     def _fail(self, pending_call: PendingCall, result: Result) -> None:
         run_state, index, error = self._run_state, pending_call.index, result.error
         assert error is not None
         if pending_call.job is not None:
             start = result.end if pending_call.start is None else pending_call.start
-            pending_call.job.state.raised(pending_call.element, error, start, pending_call.attempt)
-            failed = None if isinstance(error, TaskSuspended) else True
-            self._element_ended(pending_call.job, start, result, failed=failed)
+            count = pending_call.job.state.raised(pending_call.element, error, start, pending_call.attempt)
+            self._element_ended(pending_call.job, start, result, count, failed=True)
             return
         run_state.ledger.starts[index] = pending_call.start
         run_state.workers[index] = result.worker
@@ -257,12 +257,11 @@ class Settlement:
             job.close()
             self._run_state.raised(job.index, ended_before(job.index), in_order=self._queue.in_order)
 
-    def _element_ended(self, job: RemoteMap, start: float | None, result: Result, *, failed: bool | None) -> None:
+    def _element_ended(self, job: RemoteMap, start: float | None, result: Result, count: int, *, failed: bool) -> None:
         share = self._map_shares.get(result.worker)
         if share is None or share.task != job.index:
             self._map_shares[result.worker] = share = job.share(result.worker, result.end, result.end)
-        if failed is not None:  # else it was suspended, and has not ended
-            share.count(failed=failed)
+        share.count(count, failed=failed)
         job.ended(result.end if start is None else start, result.end)
 
     def _note_busy(self, pending_call: PendingCall, result: Result) -> None:
@@ -285,6 +284,11 @@ class Settlement:
             context = run_state.context.copy()
             context.run(run_state.report, "task_started", pending_call.index, 1, None)
             pending_call.remote_setup = context.get(REMOTE_SETUP)
+
+
+def _stands_for_several(pending_call: PendingCall) -> bool:
+    """Return whether a call is that of several elements, whose values are in the list that it returns."""
+    return pending_call.job is not None and pending_call.job.state.batches is not None
 
 
 def ended_before(index: int) -> TaskCancelled:

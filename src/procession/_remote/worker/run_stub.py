@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from procession._engine.call_context import CallContext, CallsWithin
 from procession._engine.latch import Latch
+from procession._model.batched import is_batched
 from procession._model.log import Logs
 from procession._model.record import WHOLE
 from procession._model.task import MapFunction, name_of
@@ -82,6 +83,10 @@ class RunStub:
     def interrupt(self, error: BaseException) -> None:  # noqa: ARG002 - as for a run
         """Stop the run, as far as it is here."""
         self.halt(cancelled=True)
+
+    def gets_lists(self, index: int) -> bool:  # noqa: ARG002
+        """Return whether the call that runs gets several elements."""
+        return is_batched(self.function)
 
     def calls_of(self, call_context: CallContext) -> CallsWithin:
         """Return the maker of the calls that the attempt of a call context makes itself."""
