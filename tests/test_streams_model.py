@@ -12,12 +12,16 @@ COUNT = 20
 
 
 class Stage:
-    """A made-up map or task: it draws, has calls end in any order, takes, and may stop early."""
+    """A made-up map or task: it draws, has calls end in any order, takes, and may stop early.
 
-    def __init__(self, taker, source, stop):
+    A call of a map has up to `batch` elements: what is there to take, or so many where they are drawn.
+    """
+
+    def __init__(self, taker, source, stop, batch=1):
         self.taker = taker
         self.source = source
         self.stop = stop
+        self.batch = batch
         self.running = []
         self.drawn = []
         self.taken = []
@@ -34,7 +38,7 @@ class Stage:
 
     def steps(self):
         """Return what this stage could do now."""
-        found = [("end", place) for place in self.running]
+        found = [("end", places) for places in self.running]
         if self.over:
             return found
         if self.taker is None or self.taker.ready or self.taker.over or len(self.taken) == self.stop:
@@ -43,59 +47,69 @@ class Stage:
                 found.append(("draw", None))
         return found
 
-    def do(self, what, place):
+    def do(self, what, places):
         if what == "end":
-            self.running.remove(place)
-            self.source.end(place)
+            self.running.remove(places)
+            for place in places:
+                self.source.end(place)
         elif self.taker is None:
-            self.draw(len(self.drawn) if len(self.drawn) < COUNT else None)
+            self.draw(range(len(self.drawn), min(len(self.drawn) + self.batch, COUNT)))
         elif self.taker.over or len(self.taken) == self.stop:
-            self.draw(None)
+            self.draw(())
         else:
-            (place,) = self.taker.take(1)
+            room = self.source.room if self.is_map else None
+            places = self.taker.take(self.batch if room is None else min(self.batch, room))
             for source in self.taker.sources:
-                source.let_go([place])
-            self.taken.append(place)
-            self.draw(place)
+                source.let_go(places)
+            self.taken += places
+            self.draw(places)
 
-    def draw(self, place):
-        if place is None:
+    def draw(self, places):
+        if not places:
             if self.taker is not None:
                 self.taker.close()
             if self.is_map:
                 self.source.length = len(self.drawn)
         elif self.is_map:
-            self.drawn.append(place)
-            self.source.drawn += 1
-            self.running.append(place)
+            self.drawn += places
+            self.source.drawn += len(places)
+            self.running.append(tuple(places))
             taken = [taker.taken for taker in self.source.takers]
             assert not taken or len(self.drawn) - min(taken) <= self.source.window
 
 
-def built(plan, window):
+def built(plan, windows, batches):
     in_order = maps_in_order(plan)
     stages = []
     for place, (taken, is_map, stop) in enumerate(plan):
-        source = Source(window, kept=True, in_order=place in in_order) if is_map else None
+        batch, source = batches[place] if is_map else 1, None
+        if is_map:
+            source = Source(max(windows[place], 2 * batch), kept=True, in_order=place in in_order, batch=batch)
         taker = None
         if taken:
             taker = Taker([stages[index].source for index in taken], ordered=not is_map, binds=True, own=source)
-        stages.append(Stage(taker, source, stop))
+        stages.append(Stage(taker, source, stop, batch))
     return stages
 
 
 @settings(max_examples=120, deadline=None)
-@given(pipelines(streams=1), st.sampled_from([1, 2, 5, 64]), st.sets(st.integers(0, COUNT - 1)), st.integers())
-def test_there_is_always_something_to_do_until_all_is_done(plan, window, slow, seed):
-    """However small the window is, whoever stops early, and though some elements end only when all others wait."""
-    stages = built(plan, window)
+@given(
+    pipelines(streams=1),
+    st.lists(st.sampled_from([1, 2, 5, 64]), min_size=6, max_size=6),
+    st.just([1] * 6) | st.lists(st.sampled_from([1, 2, 3, 9]), min_size=6, max_size=6),
+    st.sets(st.integers(0, COUNT - 1)),
+    st.integers(),
+)
+def test_there_is_always_something_to_do_until_all_is_done(plan, windows, batches, slow, seed):
+    """However small windows are, or large batches, whoever stops early, and though some end only when all others wait."""
+    stages = built(plan, windows, batches)
     rng = random.Random(seed)
     while not all(stage.over and not stage.running for stage in stages):
         steps = [(stage, step) for stage in stages for step in stage.steps()]
         assert steps, [(stage.taken, stage.running, stage.drawn) for stage in stages]
-        quick = [(stage, step) for stage, step in steps if step[0] == "draw" or step[1] not in slow]
-        stage, (what, place) = rng.choice(quick or steps)
-        stage.do(what, place)
+        quick = [(stage, step) for stage, step in steps if step[0] == "draw" or slow.isdisjoint(step[1])]
+        stage, (what, places) = rng.choice(quick or steps)
+        stage.do(what, places)
     for stage, (taken, is_map, stop) in zip(stages, plan, strict=True):
         if taken:
             expected = list(range(COUNT if stop is None else stop))

@@ -413,8 +413,8 @@ class Process:
                 a list from each iterable, and returns an iterable with one result for each element, in their order.
                 Such a call is attempted, timed, limited and fails as one; all else goes by element: results, records,
                 streams, counts. Elements of another map are taken as they end, as many as there are, without waiting
-                for a full batch; so are those of an iterable that takes more than a millisecond for the next one,
-                where a worker is free.
+                for a full batch; so are those of an iterable that takes more than 20 ms for the next one, where
+                a worker is free.
 
         Returns:
             The handle of the list of results, typed as the list.

@@ -22,6 +22,12 @@ from procession.errors import ResultError
 Element = tuple[int, tuple[Any, ...]]
 """The place of an element, and the arguments of its call; of several, the first place, and lists of arguments."""
 
+LATE_S = 0.02
+"""How long what was drawn of a batch waits for the next element.
+
+Shorter, and a thread that draws while others compute would rarely have the interpreter in time.
+"""
+
 _place_of = itemgetter(0)
 
 
@@ -65,17 +71,22 @@ class ElementBatches:
 
     # Before a call
 
-    def gather(self, element: Element) -> bool:
-        """Keep an element until its batch is full, or is not waited for any more; return whether it is full."""
+    def gather(self, element: Element) -> int:
+        """Keep an element until its batch is full, or is not waited for any more; return how many there are now."""
         with self._lock:
             self._gathered.append(element)
             self._came = time.perf_counter()
-            return len(self._gathered) >= self.size
+            return len(self._gathered)
 
     @property
-    def gathered_for(self) -> float:
-        """For how many seconds what was gathered has waited for the next element; 0 where there is nothing."""
-        return max(time.perf_counter() - self._came, 1e-9) if self._gathered else 0.0
+    def gathering(self) -> bool:
+        """Whether there are elements that wait for others, to fill a batch."""
+        return bool(self._gathered)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the next element is too long in coming to be waited for."""
+        return bool(self._gathered) and time.perf_counter() - self._came > LATE_S
 
     def hand_out(self, window: deque[Element]) -> None:
         """Put what was gathered into the window."""

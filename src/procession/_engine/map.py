@@ -188,6 +188,8 @@ class ThreadMap:
         there = self.state.draw(self.state.most - out, self.ask, since=drawn)
         if there:
             self.ask()
+        elif self.state.batches is not None and self.state.batches.gathering:
+            self._ask(first=False)  # to see whether the next element keeps them waiting, but after what else is ready
         return there
 
     # Calls

@@ -215,7 +215,7 @@ class MapState:
 
         What a slow iterable has given of a batch gets there once the next element is a while in coming.
         """
-        if self.batches is not None and not self.window and self.batches.gathered_for > QUICK_S:
+        if self.batches is not None and not self.window and self.batches.is_late:
             self.batches.hand_out(self.window)
         return bool(self.window)
 
@@ -227,9 +227,8 @@ class MapState:
         Nobody waits long for somebody else who draws from a slow source: there may be other tasks, and what comes may
         depend on them. `tell` is called after each element that is drawn, as the next one may be long in coming.
         """
-        while not self._drawing.acquire(timeout=QUICK_S):
-            if self.peek() or self.batches is None or not self.batches.gathered_for:
-                return bool(self.window)
+        if not self._drawing.acquire(timeout=QUICK_S):
+            return self.peek()
         try:
             if self.window:
                 return True
@@ -305,11 +304,11 @@ class MapState:
         try:
             for element in islice(elements, most):
                 self._make_room(self.drawn + 1)
-                full = batches.gather((self.drawn, element))
+                gathered = batches.gather((self.drawn, element))
                 self.drawn += 1
-                if tell is not None:
+                if gathered == 1 and tell is not None:
                     tell()
-                if full or self.stopped:
+                if gathered >= batches.size or self.stopped:
                     break
             else:
                 over = self.drawn - before < most
