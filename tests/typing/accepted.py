@@ -82,6 +82,30 @@ def of_six(a: int, b: str, c: float, d: bytes, e: bool, f: complex) -> Path:
     return Path(str(of_five(a, b, c, d, e) * f))
 
 
+def all_lengths(words: Sequence[str], least: int = 0) -> Iterator[int]:
+    return (len(word) for word in words if len(word) >= least)
+
+
+def upper_all(words: list[str]) -> tuple[str, ...]:
+    return tuple(map(str.upper, words))
+
+
+async def pages(urls: list[str], size: int = 0) -> list[bytes]:
+    return [url.encode()[:size] for url in urls]
+
+
+def all_pairs(words: list[str], numbers: list[int]) -> list[float]:
+    return [len(word) / number for word, number in zip(words, numbers, strict=True)]
+
+
+def all_of_three(a: list[int], b: list[str], c: list[float]) -> list[bytes]:
+    return list(map(of_three, a, b, c))
+
+
+def lazily_words() -> Iterator[str]:
+    yield "a"
+
+
 def lazily() -> Iterator[int]:
     yield 1
 
@@ -253,6 +277,15 @@ assert_type(process.map(of_five, lengths, some_words, [1.0], [b""], [True]), lis
 assert_type(process.map(of_six, lengths, some_words, [1.0], [b""], [True], [1j]), list[Path])
 assert_type(process.map(table, [[{"a": 1}]], constants={"title": "a"}), list[str])
 assert_type(process.map(fetch, some_words, constants={"size": 3}), list[bytes])
+assert_type(process.map(all_lengths, some_words, batch=10), list[int])
+assert_type(process.map(all_lengths, lazily_words(), batch=10), list[int])
+assert_type(process.map(pages, some_words, batch=10), list[bytes])
+assert_type(process.map(all_pairs, some_words, lengths, batch=10), list[float])
+assert_type(process.map(all_of_three, lengths, some_words, [1.0], batch=10), list[bytes])
+assert_type(process.map(pages, some_words, constants={"size": 3}, batch=10), list[bytes])
+assert_type(process.map(all_lengths, some_words, constants={"least": 3}, batch=10), list[int])
+assert_type(process.map(sorted, lengths, batch=10), list[int])
+process.map(length, process.map(upper_all, some_words, batch=10))
 
 # Options leave a function as it is
 

@@ -23,6 +23,10 @@ def half(number: int) -> float:
     return number / 2
 
 
+def all_halves(numbers: list[int]) -> list[float]:
+    return [number / 2 for number in numbers]
+
+
 def total(numbers: Iterable[int]) -> int:
     return sum(numbers)
 
@@ -154,6 +158,12 @@ process.map(Store().save, some_words)  # refused
 process.map(partial(repeated, "a"), some_words)  # refused by pyright
 process.map(fetch, some_lengths)  # refused
 process.map(length, some_words, constants=["size"])  # refused
+process.map(length, some_words, batch=2)  # refused
+process.map(total, some_lengths, batch=2)  # refused
+process.map(all_halves, some_words, batch=2)  # refused
+process.map(all_halves, some_lengths)  # refused
+process.map(all_halves, some_lengths, batch="2")  # refused
+process.map(length, process.map(all_halves, some_lengths, batch=2))  # refused
 task(executor="threads")(length)  # refused
 process.map(table, [{"a": 1}], title="a")  # refused
 process.map(length)  # refused
