@@ -10,7 +10,7 @@ A driver owns one of these: the threads (`_engine.map`), the event loop (`_loop.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from operator import length_hint
@@ -414,16 +414,18 @@ class MapState:
         Raises for an element that has no digest, or is not the recorded one. For several that are called together,
         `batches` keeps the digests.
         """
-        if self.batches is None:
-            digest = self._recall(place, element)
-            places: Sequence[int] = () if digest is None else (place,)
-        else:
-            places = self.batches.began(place)
-            digest = b"" if places else None
-        if self._run_state.verbose:
-            for each in places:
-                self._run_state.report("element_started", self.index, 1, None, element=each)
+        if self.batches is not None:
+            return self._begun(self.batches, place)
+        digest = self._recall(place, element)
+        if digest is not None and self._run_state.verbose:
+            self._run_state.report("element_started", self.index, 1, None, element=place)
         return digest
+
+    def _begun(self, batches: ElementBatches, place: int) -> bytes | None:
+        places = batches.began(place)
+        for each in places if self._run_state.verbose else ():
+            self._run_state.report("element_started", self.index, 1, None, element=each)
+        return b"" if places else None
 
     def _recall(self, place: int, element: tuple[Any, ...]) -> bytes | None:
         run_state, digest = self._run_state, b""
@@ -455,48 +457,43 @@ class MapState:
         end: float,
         attempts: int = 1,
         encoded: bytes | None = None,
+        *,
+        alone: bool = True,
     ) -> int:
         """Settle an element whose call returned. Raises for a value that cannot be recorded.
 
-        `encoded` is the value as the journal keeps it, where that is there already. Returns how many elements the call
-        had.
+        `encoded` is the value as the journal keeps it, where that is there already. An element that is `alone` in its
+        call is recorded as ended now. Returns how many elements the call had.
         """
-        if self.batches is None:
-            self._returned(place, digest, value, start, end, attempts, encoded)
-            count = 1
-        else:
-            recorder = self._run_state.recorder
-            encode, until = (None, end) if recorder is None else (recorder.encode, time.perf_counter())
-            count = 0
-            for part in self.batches.returned(place, value, start, until, encode):
-                place, digest, value, begun, over, encoded = part
-                self._returned(place, digest, value, begun, over, attempts, encoded, recorded_end=over)
-                count += 1
-        self._attempted(attempts)
-        return count
-
-    def _returned(
-        self,
-        place: int,
-        digest: bytes,
-        value: object,
-        start: float,
-        end: float,
-        attempts: int,
-        encoded: bytes | None,
-        recorded_end: float | None = None,
-    ) -> None:
-        """Settle one element. Its record says that it ended now, unless it was called together with others."""
+        if alone and self.batches is not None:
+            return self._returned(self.batches, place, value, start, end, attempts)
         run_state, recording, outlet = self._run_state, self._run_state.recording, self.outlet
         self.results[place] = value  # first, as whoever commits the record hands it on
         if recording is not None:
             then = None if outlet is None else partial(outlet.hand_on, place)
-            recording.element_returned(self.index, place, digest, value, start, attempts, encoded, then, recorded_end)
+            ended = None if alone else end
+            recording.element_returned(self.index, place, digest, value, start, attempts, encoded, then, ended)
             run_state.open_elements.pop((self.index, place), None)
         elif outlet is not None:
             outlet.hand_on(place)
+        self._attempted(attempts)
         if run_state.verbose:
             run_state.report("element_completed", self.index, attempts, end - start, element=place)
+        return 1
+
+    def _returned(
+        self, batches: ElementBatches, place: int, value: object, start: float, end: float, attempts: int
+    ) -> int:
+        """Settle the elements of a call that returned a list of results."""
+        recorder = self._run_state.recorder
+        encode, end = (None, end) if recorder is None else (recorder.encode, time.perf_counter())
+        parts = batches.returned(place, value, start, end, encode)
+        return sum(
+            self.returned(
+                part.place, part.digest, part.value, part.start, part.end, attempts, part.encoded, alone=False
+            )
+            for part in parts
+        )
 
     def raised(self, place: int, error: BaseException, start: float, attempts: int = 1) -> int:
         """Settle an element whose call raised. Returns how many elements have failed with that."""
