@@ -335,6 +335,16 @@ def test_a_call_is_attempted_again_as_a_whole(engine, strategy):
     assert process.execute()[-1] == [(0, 2, 3)] * 3 + [(3, 2, 2)] * 2
 
 
+def test_retry_rules_see_the_function_and_its_lists(engine):
+    """As those of any call."""
+    seen = []
+    rules = no_backoff(2, before_sleep=lambda state: seen.append((state.fn.__name__, len(state.args))))
+    process = engine.process()
+    engine.map(process, at_last, range(3), options={"retries": rules}, batch=3)
+    process.execute()
+    assert seen == [("at_last_later" if engine.name == "loop" else "at_last", 1)]
+
+
 def test_a_limit_counts_a_call_once_and_weighs_its_lists(engine):
     """Its cost gets the arguments of the call."""
     weighed = []

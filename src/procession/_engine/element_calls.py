@@ -24,6 +24,7 @@ from procession._engine.run_state import RunState
 from procession._engine.timed_call import TimedCall, too_long
 from procession._engine.unawaited import awaited
 from procession._engine.watcher import Straggler
+from procession._model.batched import inside
 from procession._model.map_share import MapShare
 from procession.errors import TaskSuspended
 
@@ -284,7 +285,7 @@ class ElementCalls:
         place, args = element
         retry = self._retries.get(place)
         if retry is None:
-            call: Call = self._state.function, args, {}
+            call: Call = inside(self._state.function), args, {}
             retry = self._retries[place] = Retry(self._state.options, call, start, digest)
         return retry
 

@@ -22,6 +22,7 @@ from procession._engine.retry import GiveUp, Verdict, pause, retrying, untie
 from procession._engine.run_state import RunState
 from procession._engine.tracebacks import stripped
 from procession._engine.unawaited import awaited
+from procession._model.batched import inside
 from procession._model.record import WHOLE
 from procession._model.task import MapFunction, Options
 from procession._model.text import shown
@@ -281,7 +282,7 @@ class PendingCall:
             await self.rules.begin()
 
     def _new_rules(self) -> "RetryRules":
-        return RetryRules(self.options, self.function, self.args, self.kwargs)
+        return RetryRules(self.options, inside(self.function), self.args, self.kwargs)
 
     async def _called(self) -> Any:
         return await self.function(*self.args, **self.kwargs)

@@ -1,7 +1,8 @@
 """A `map` of a coroutine function in the event loop: each element takes a slot of its own.
 
 iterables ──draw (in the loop, or in a side thread)──▶ window ──take, when a slot is free──▶ asyncio task
-            ≤ max(64, 4 * max_workers) elements drawn and not ended, those that pause included
+            ≤ max(64, 4 * max_workers) elements (or two batches for each worker) drawn and not ended, those that pause
+            included
 """
 
 import asyncio

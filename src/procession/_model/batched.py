@@ -46,6 +46,11 @@ class AwaitedBatchFunction(BatchFunction):
         return results_of(value, len(columns[0]), self.name)
 
 
+def inside(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the user's function of a call of several elements, and any other as it is."""
+    return function.function if isinstance(function, BatchFunction) else function
+
+
 def results_of(value: Any, count: int, name: str) -> list[Any]:
     """Return what a function returned for so many elements as a list of results.
 

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 class RemoteMap:
     """Drives the state of one map. For the coordinator's thread only.
 
-    Of a source that may take its time, at most `max(64, 4 * max_workers)` elements are drawn and have not ended: it
-    may wait for what becomes of those that it has given. Of a source that is at hand, so many may pause between two
-    attempts, and those in the batches that are under way come on top.
+    Of a source that may take its time, at most `max(64, 4 * max_workers)` elements, or two batches for each worker, are
+    drawn and have not ended: it may wait for what becomes of those that it has given. Of a source that is at hand, so
+    many may pause between two attempts, and those in the batches that are under way come on top.
     """
 
     __slots__ = ("_most", "_run_state", "_source", "end", "index", "out", "pausing", "remote_setup", "start", "state")

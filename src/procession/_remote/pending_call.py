@@ -7,7 +7,7 @@ from typing import Any, overload
 
 from procession._engine.bucket import Beginning, Claims
 from procession._engine.retry import RetryState
-from procession._model.batched import BatchFunction
+from procession._model.batched import inside
 from procession._model.limit import Limits
 from procession._model.record import WHOLE
 from procession._model.task import PLAIN, Call, Options, name_of
@@ -108,9 +108,7 @@ class PlainCalls(Sequence[PendingCall]):
 def _of_the_task(call: Call) -> Call:
     """Return a call as the callbacks of a `Retrying` see it: with the task's own function."""
     function: Callable[..., Any] = call[0]
-    while isinstance(function, Awaited | BatchFunction):
-        function = function.function
-    return (function, *call[1:])
+    return (inside(function.function if isinstance(function, Awaited) else function), *call[1:])
 
 
 class Awaited:
