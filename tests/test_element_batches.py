@@ -99,6 +99,14 @@ def test_batches_of_a_list_are_full_but_for_the_last(engine, strategy, count, ba
     assert process.execute()[-1] == [batch] * (count - count % batch) + [count % batch] * (count % batch)
 
 
+def test_batches_stay_full_though_elements_are_taken_one_by_one(here):
+    """There is room for a whole batch, or none is drawn."""
+    process = here.process()
+    handle = here.map(process, sizes, range(1200), options={"keep": False}, batch=30)
+    process.task(list, stream(handle))
+    assert process.execute()[-1] == [30] * 1200
+
+
 def test_in_order_batches_of_a_slow_iterable_are_full_too(here):
     """Nobody could take what is there meanwhile."""
 
