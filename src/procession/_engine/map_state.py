@@ -591,15 +591,13 @@ class MapState:
                     run_state.ledger.values[self.index] = results
                 count = counted(self.drawn, "element")
                 text = f"{len(errors):,} of {count} of {shown(run_state.name(self.index))} failed"
-                failures = {id(errors[place]): errors[place] for place in sorted(errors)}  # one of a call, one of all
-                raise BaseExceptionGroup(text, list(failures.values()))
+                raise BaseExceptionGroup(text, _distinct(errors))
             if self._suspended or self._skipped:
                 raise suspended_map(self._suspended) if self._suspended else Unfinished("skipped", results)
             if run_state.verbose:
                 run_state.report("task_completed", self.index, 1, time.perf_counter() - (self.began or 0.0))
             return results
         finally:
-            failures = {}
             del failure, errors
 
     def _end_outlet(self, outlet: Outlet) -> None:
@@ -637,6 +635,11 @@ class MapState:
         for place in unawaited_in(self.results) if isinstance(self.results, list) else ():
             error, self.results[place] = unawaited(self.results[place]), None
             self.raised(place, error, self.began or 0.0)
+
+
+def _distinct(errors: dict[int, BaseException]) -> list[BaseException]:
+    """Return errors by place, each once: elements that were called together have failed with the same."""
+    return list({id(errors[place]): errors[place] for place in sorted(errors)}.values())
 
 
 def _about(iterable: object) -> int:
