@@ -365,8 +365,8 @@ def test_what_is_waited_for_again_though_it_was_answered_is_found():
     def build():
         from procession.journal.waits import WaitRecords
 
-        def begin(waits, index, element, kind, name, seconds):
-            found = begun(waits, index, element, kind, name, seconds)
+        def begin(waits, *args):
+            found = begun(waits, *args)
             if found.value is not None:
                 with waits._held.channel.transaction() as connection:
                     connection.exec_driver_sql("UPDATE procession_waits SET state = 'waiting' WHERE value IS NOT NULL")

@@ -185,8 +185,8 @@ class CurrentTask:
         """An idempotency key for services that take one: 32 characters, the same whenever the call is made again.
 
         Each task of a run, each element of a map, and each call of `call` and `map` has its own. That of a call depends
-        on its arguments; those of tasks and elements depend on their places. A call of a map with `batch` has none: when
-        it is made again, it may have other elements.
+        on its arguments; those of tasks and elements depend on their places. A call of a map with `batch` has none:
+        when it is made again, it may have other elements.
 
         Raises:
             RuntimeError: The call is one of a map with `batch`.
@@ -328,7 +328,7 @@ class CurrentTask:
         if context.element != WHOLE and context.run.gets_lists(context.index):
             raise RuntimeError(
                 f"process {shown(self.process_name)!r}, task {self.index} ({shown(self.name)}): a call of a map with "
-                f"batch=... {what}, as it may have other elements when the run is gone on with; leave batch=... out, "
+                f"batch=... {what}, as it may have other elements when the run is resumed; leave batch=... out, "
                 "or do it in a task beside the map"
             )
         return context

@@ -499,9 +499,7 @@ class MapState:
         """Settle an element whose call raised. Returns how many elements have failed with that."""
         run_state = self._run_state
         places = (place,) if self.batches is None else self.batches.ended(place)
-        for each in places:
-            run_state.open_elements.pop((self.index, each), None)
-        run_state.refusals.pop((self.index, place), None)
+        run_state.element_raised(self.index, places)
         error = ended_early(run_state, error)
         BaseException.with_traceback(error, stripped(error.__traceback__))
         if isinstance(error, TaskSuspended) and run_state.recorder is not None:

@@ -9,7 +9,7 @@ An engine claims tasks from the ledger, has them run, and says here how they end
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING
@@ -271,6 +271,12 @@ class RunState:
         """Keep the log of a call that was made elsewhere."""
         if self.logs is not None:
             self.logs.extend(call, log)
+
+    def element_raised(self, index: int, places: Sequence[int]) -> None:
+        """Let go of what is kept while elements of a map are called: they have failed together, or are left."""
+        for place in places:
+            self.open_elements.pop((index, place), None)
+            self.refusals.pop((index, place), None)
 
     def raised(self, index: int, error: BaseException, *, in_order: bool, end: float | None = None) -> None:
         """Record that a task raised; it ended now, unless `end` says when."""
