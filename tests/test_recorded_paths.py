@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import pytest
 from hypothesis import given, settings
@@ -222,7 +222,7 @@ def test_a_failure_after_which_the_task_has_slept_is_raised_again(tmp_path):
 
     FAILS.append("a")
     suspend(one(sleeps), tmp_path / "runs.db")
-    with sqlite3.connect(tmp_path / "runs.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "runs.db")) as connection, connection:
         connection.execute("UPDATE procession_waits SET due = 1")
     assert execute(one(sleeps), tmp_path / "runs.db") == ["slept"]
     assert MADE == ["a"]
