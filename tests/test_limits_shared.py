@@ -73,7 +73,12 @@ class Program:
 def test_programs_stay_within_a_limit_together_and_both_are_served(where, tmp_path):
     """In no span begin more calls of both than may; while both wait for room, each gets its part."""
     found = []
-    for per, calls in (0.4, 40), (2.0, 20), (4.0, 20), (6.0, 20):  # longer spans only where one of them was held up for some
+    for per, calls in (
+        (0.4, 40),
+        (2.0, 20),
+        (4.0, 20),
+        (6.0, 20),
+    ):  # longer spans only where one of them was held up for some
         limit = {"name": f"api {per}", "rate": 10, "per": per, "shared": where}
         programs = [Program(tmp_path / f"{name} {per}", limit=limit, calls=calls) for name in ("a", "b")]
         for each in programs:
