@@ -274,7 +274,7 @@ def _done_in_part(connection: Connection, key: int, tasks: AbstractSet[int]) -> 
     """
     if not tasks:
         return set()
-    elements = select(records.c.task).where(records.c.run == key, records.c.state == "completed")
+    elements = select(records.c.task).where(records.c.run == key, records.c.state == "completed").distinct()
     found = set(connection.execute(elements).scalars()) & tasks
     for child, (task, _, call) in nested_in(connection, key):
         if task in tasks - found and call == WHOLE and _holds_records(connection, child):
