@@ -19,6 +19,16 @@ def wait_until_cancelled(path):
     return "asked to stop"
 
 
+class Awaiting:
+    """Can be read, by whoever gets it, when a file is there."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return wait_for, (self.path,)
+
+
 def double(number):
     return number * 2
 

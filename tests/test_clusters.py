@@ -17,6 +17,7 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_attempt
 
 from clusters import HERE, dask_here, ray_here
 from cluster_jobs import (
+    Awaiting,
     append_to,
     die_once,
     double,
@@ -251,6 +252,14 @@ def test_no_more_than_max_workers_run_at_the_same_time(cluster, tmp_path):
     for number in range(20):
         process.add_task(occupy, str(tmp_path), number)
     assert process.execute() == [1] * 20
+
+
+def test_a_place_is_not_kept_empty_while_results_are_brought_here(client, tmp_path):
+    """The result of the first call can be read only when the second has begun, in the same place."""
+    process = Process("brought", "parallel", 1, executor=client)
+    process.add_task(Awaiting, str(tmp_path / "begun"))
+    process.add_task(Path.touch, tmp_path / "begun")
+    assert process.execute() == ["let end", None]
 
 
 def test_retries_and_timeouts(cluster):

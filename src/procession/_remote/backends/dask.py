@@ -82,7 +82,6 @@ class DaskBackend:
     """
 
     kills = False
-    ahead = 0
     idle = True
     within = None
 
@@ -95,6 +94,8 @@ class DaskBackend:
         self._futures: dict[Future, tuple[Batch, Future]] = {}
         """What is waited for: the batch that it tells of, and what the batch came to, which is the same at first."""
         self._done: SimpleQueue[Future | None] = SimpleQueue()
+        self._ended: list[tuple[Future, Batch, Future]] = []
+        """What has ended and is not brought here yet. It takes no place any more."""
         self._halted = self._cancelled = False
         self._unanswered: float | None = None
         self._lent = False
@@ -128,9 +129,14 @@ class DaskBackend:
         return True
 
     @property
+    def ahead(self) -> int:
+        """How many batches have ended on the cluster and are not received yet."""
+        return len(self._ended)
+
+    @property
     def busy(self) -> bool:
         """Whether there is something to receive sooner or later."""
-        return bool(self._futures)
+        return bool(self._futures or self._ended)
 
     def room(self, waiting: int, call_s: float | None) -> int:  # noqa: ARG002
         """Return how many batches can be sent."""
@@ -156,7 +162,13 @@ class DaskBackend:
         return []
 
     def receive(self, seconds: float) -> list[Arrival]:
-        """Wait for batches to come back, at most so long, and return those that have."""
+        """Wait for batches to end, at most so long; return those that had ended when this was called.
+
+        To bring a report here takes milliseconds, for which its place would be empty: others can be sent first.
+        """
+        if self._ended:
+            ended, self._ended = self._ended, []
+            return [arrival for report in ended for arrival in self._arrived(*report)]
         reports: list[Future | None] = []
         try:
             reports.append(self._done.get(timeout=seconds))
@@ -167,7 +179,8 @@ class DaskBackend:
         if not reports and self._futures and self._is_lost():
             lost = [self._futures.pop(report) for report in list(self._futures)]
             return [Arrival(batch, None, self._gone()) for batch, _ in lost]
-        return [arrival for report in reports if report in self._futures for arrival in self._arrived(report)]
+        self._ended = [(report, *self._futures.pop(report)) for report in reports if report in self._futures]
+        return []
 
     def wake(self) -> None:
         """Make `receive` return soon."""
@@ -197,6 +210,7 @@ class DaskBackend:
         if self._futures and not self._is_gone:
             self.halt(cancelled=True)
         self._futures.clear()
+        self._ended.clear()
         self._close_owned()
         # Taking the place back means to wait for it. A task that is to end does not: its thread ends with it.
         if self._lent and not self._run_state.cancelled:
@@ -276,9 +290,8 @@ class DaskBackend:
         self._futures[report] = batch, made
         report.add_done_callback(self._done.put)
 
-    def _arrived(self, report: Future) -> list[Arrival]:
+    def _arrived(self, report: Future, batch: Batch, made: Future) -> list[Arrival]:
         """Return the batch that a report tells of; nothing, if the report has yet to be asked for."""
-        batch, made = self._futures.pop(report)
         if report.status == "cancelled":
             if self._is_gone:
                 return [Arrival(batch, None, self._gone())]
