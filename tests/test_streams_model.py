@@ -51,7 +51,7 @@ class Stage:
         if what == "end":
             self.running.remove(places)
             for place in places:
-                self.source.end(place)
+                self.source.end([place])
         elif self.taker is None:
             self.draw(range(len(self.drawn), min(len(self.drawn) + self.batch, COUNT)))
         elif self.taker.over or len(self.taken) == self.stop:
@@ -125,7 +125,7 @@ def test_a_value_is_let_go_when_the_last_taker_has_it(order, takers):
     there = set()
     for place in range(5):
         there.add(place)
-        assert not source.end(place)
+        assert not source.end([place])
     holders = {place: takers for place in there}
     for number in order:
         taker = everyone[number % takers]
@@ -140,4 +140,4 @@ def test_a_value_is_let_go_when_the_last_taker_has_it(order, takers):
         for _, places in taker.close():
             there.difference_update(places)
     assert not there
-    assert source.end(5)  # nobody is left to take it
+    assert source.end([5]) == [5]  # nobody is left to take it

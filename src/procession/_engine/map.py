@@ -3,6 +3,7 @@
 import contextvars
 import threading
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from procession._model.outcome import NotKept
 
 TURN_S = 0.005
-"""How long a worker stays on a map of a pipeline before it looks for others.
+"""How long a worker stays on a map of a pipeline before it looks whether it is wanted elsewhere.
 
 To leave one and join another takes some 30 µs. With a turn of 1 ms, calls of 1 ms took twice as much processor time.
 """
@@ -46,8 +47,10 @@ class ThreadMap:
         options: Options,
         *,
         in_order: bool,
+        others: "Mapping[int, ThreadMap]",
     ) -> None:
         self.state = MapState(run_state, index, map_function, options, in_order=in_order)
+        self._others = others
         self._run_state = run_state
         self._workers = workers
         self._lock = threading.Lock()
@@ -71,6 +74,8 @@ class ThreadMap:
         Raises `GiveUp` for a map that has failed. Any other error is not from a call: the map is not known to be whole
         then, and others may be at it.
         """
+        if self._sleeps:
+            raise LeaveTask
         if self._come():
             self._work(call_context)
             self._leave()
@@ -97,10 +102,21 @@ class ThreadMap:
             draw = self._draw_one if self._calls.again else most
             if not context.run(draw, call_context, share, context, base):
                 break
-            if state.streamed and self._run_state.ledger.ready and time.perf_counter() > until:
-                break  # as in `_draw_streamed`
+            if state.streamed and time.perf_counter() > until:
+                if self._is_wanted_elsewhere:
+                    break
+                until = time.perf_counter() + TURN_S
         call_context.element = WHOLE
         state.shares.leave(share)
+
+    @property
+    def _sleeps(self) -> bool:
+        """Whether there is nothing to join for: as often, where a worker that was asked to was not needed any more."""
+        state = self.state
+        if not state.asleep:
+            return False
+        self._asked = False  # before it is looked again: who wakes the map asks for a worker after that
+        return state.asleep and not (state.stopped or self._calls.again or state.window or self._calls.paused)
 
     def _come(self) -> bool:
         """Return whether the map could be begun. Raises `LeaveTask` where there is nothing to join."""
@@ -152,6 +168,22 @@ class ThreadMap:
         """Count a worker less, as it was abandoned with its call."""
         with self._lock:
             self._active -= 1
+
+    @property
+    def _is_wanted_elsewhere(self) -> bool:
+        """Whether something else is ready that is more in need of a worker than this map of a pipeline is.
+
+        The others of the pipeline are where they have none, or two less: to change places with each other helps nobody.
+        """
+        ready = self._run_state.ledger.ready
+        try:
+            for number in range(len(ready)):
+                other = self._others.get(ready[number])
+                if other is None or not other.state.streamed or not other._active or other._active + 1 < self._active:
+                    return True
+        except IndexError:  # others have claimed them
+            pass
+        return False
 
     @property
     def _nothing_left(self) -> bool:
@@ -253,8 +285,8 @@ class ThreadMap:
     ) -> bool:
         """Do the same for a map that takes elements of others, or whose elements others take, as they end.
 
-        A worker goes on for `TURN_S`; then it looks whether there is anything else to do. So the maps of a
-        pipeline get on together, also where there is one worker for all.
+        Every `TURN_S`, a worker looks whether it is wanted elsewhere. So the maps of a pipeline get on together, also
+        where there is one worker for all.
         """
         state, clock, ledger, outlet = self.state, time.perf_counter, self._run_state.ledger, self.state.outlet
         claim, function, results = state.window.popleft, self._function, state.results
@@ -296,8 +328,10 @@ class ThreadMap:
                     share.longest = start, longest
                 if context != base:
                     return True
-                if now > until and ledger.ready:
-                    return False
+                if now > until:
+                    if self._is_wanted_elsewhere:
+                        return False
+                    until = now + TURN_S
             return False
         except BaseException as error:
             if place < 0:

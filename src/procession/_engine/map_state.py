@@ -344,12 +344,13 @@ class MapState:
 
     def _take(self, elements: list[Element]) -> None:
         """Put elements into the window that were handed on; those that failed have complemented places."""
-        self._make_room(max(max(place, ~place) for place, _ in elements) + 1)
+        if isinstance(self.results, list):
+            self._make_room(max(max(place, ~place) for place, _ in elements) + 1)
         self.drawn += len(elements)
-        self._put(element for element in elements if element[0] >= 0)
-        for place, _ in elements:
-            if place < 0:
-                self._skip(~place)
+        failed = [~place for place, _ in elements if place < 0]
+        self._put([element for element in elements if element[0] >= 0] if failed else elements)
+        for place in failed:
+            self._skip(place)
 
     def _bounded(self, outlet: Outlet, most: int) -> int:
         """Return how many elements may be drawn, of those that would be, so that those who take them keep up."""

@@ -30,7 +30,9 @@ class ThreadMaps:
             if job is None:
                 options = run_state.plan.options.get(index, PLAIN)
                 try:
-                    job = ThreadMap(run_state, workers, index, map_function, options, in_order=in_order)
+                    job = ThreadMap(
+                        run_state, workers, index, map_function, options, in_order=in_order, others=self._maps
+                    )
                 except Exception as error:  # what is recorded of it cannot be read
                     raise GiveUp(error) from None
                 self._maps[index] = job
@@ -46,4 +48,4 @@ class ThreadMaps:
         """Let go of the maps, which refer to their workers."""
         for job in self._maps.values():
             job.close()
-        self._maps = {}
+        self._maps.clear()

@@ -181,8 +181,8 @@ class Outlet:
         """Pass on what has ended."""
         arrivals, source = self.arrivals, self.source
         while arrivals:
-            place = arrivals.popleft()
-            if source.end(place):
+            next_place = arrivals.popleft
+            for place in source.end([next_place() for _ in range(len(arrivals))]):
                 self.results[place] = None
                 self.let_go((place,))
 

@@ -15,9 +15,10 @@ does not: however many later ones it drew while nobody bound it.
 An element that has failed is taken, too, as nothing: its place is marked by its complement.
 """
 
-import heapq
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
+from heapq import heappush
 from typing import Final
 
 WINDOW: Final = 64
@@ -100,15 +101,15 @@ class Source:
         """Whether another element is of any use."""
         return self.history is not None or not self._forsaken
 
-    def end(self, place: int) -> bool:
-        """Take note that an element has ended; return whether its value is to be let go at once."""
+    def end(self, places: Sequence[int]) -> list[int]:
+        """Take note that elements have ended; return those whose values are to be let go at once."""
         if self.history is not None:
-            self.history.append(place)
-        elif place >= 0 and len(self.takers) > 1:
-            self._held[place] = len(self.takers)
+            self.history.extend(places)
+        elif len(self.takers) > 1:
+            self._held.update(dict.fromkeys((place for place in places if place >= 0), len(self.takers)))
         for taker, bit in self.takers.items():
-            taker.arrive(place, bit)
-        return self.history is None and not self.takers
+            taker.arrive(places, bit)
+        return [] if self.takers or self.history is not None else [place for place in places if place >= 0]
 
     def leave(self, taker: "Taker") -> int:
         """Remove a taker; return the bit by which it knew this source."""
@@ -187,28 +188,33 @@ class Taker:
         self._next = 0
         self._ready: deque[int] = deque()
         """What may be taken now, unless it lies too far ahead."""
-        self._ahead: list[tuple[int, bool]] = []
-        """The same where anything may lie too far ahead: a heap of places, each with whether the element has failed."""
+        self._ahead: list[int] = []
+        """The same where anything may lie too far ahead: a heap of places."""
         self._all = (1 << len(self.sources)) - 1
         self._arrived: dict[int, int] = {}
         """What may not be taken yet, as others are missing: the bits of the sources that have it."""
         self._failed: set[int] = set()
-        """Which of these have failed."""
+        """Which have failed, of what may not be taken yet, or may lie too far ahead."""
         for number, source in enumerate(self.sources):
             source.takers[self] = 1 << number
-            for place in source.history or ():
-                self.arrive(place, 1 << number)
+            self.arrive(source.history or (), 1 << number)
 
-    def arrive(self, place: int, bit: int) -> None:
-        """Take note that an element of the source with this bit has ended."""
-        if self._all == 1:
-            if not self._ordered:
-                self._put(place)
-                return
-            if place == self._next and not self._arrived:  # as most often
-                self._ready.append(place)
-                self._next += 1
-                return
+    def arrive(self, places: Sequence[int], bit: int) -> None:
+        """Take note that elements of the source with this bit have ended."""
+        if self._all > 1:
+            for place in places:
+                self._arrive(place, bit)
+        elif not self._ordered:
+            self._put(places)
+        else:
+            for place in places:
+                if place == self._next and not self._arrived:  # as most often
+                    self._ready.append(place)
+                    self._next += 1
+                else:
+                    self._arrive(place, bit)
+
+    def _arrive(self, place: int, bit: int) -> None:
         if place < 0:
             place = ~place
             self._failed.add(place)
@@ -225,7 +231,7 @@ class Taker:
     @property
     def ready(self) -> bool:
         """Whether anything may be taken now."""
-        return bool(self._ready) or (bool(self._ahead) and not self._is_far(self._ahead[0][0]))
+        return bool(self._ready) or (bool(self._ahead) and not self._is_far(self._ahead[0]))
 
     @property
     def held_up(self) -> bool:
@@ -235,7 +241,7 @@ class Taker:
     @property
     def first_ahead(self) -> int | None:
         """The first place that may lie too far ahead; `None` where nothing does."""
-        return self._ahead[0][0] if self._ahead else None
+        return self._ahead[0] if self._ahead else None
 
     @property
     def over(self) -> bool:
@@ -259,23 +265,32 @@ class Taker:
 
     def take(self, most: int, *, counted: bool = True) -> list[int]:
         """Return the places of up to `most` elements; of failed ones complemented. Later `count` them, if not now."""
-        ready, ahead = self._ready, self._ahead
-        if ahead:
-            below = None if self.own is None else self.own.below
-            while ahead and len(ready) < most and (below is None or ahead[0][0] < below):
-                place, failed = heapq.heappop(ahead)
-                ready.append(~place if failed else place)
-        places = [ready.popleft() for _ in range(min(most, len(ready)))]
+        if self._ahead:
+            self._reach(most)
+        next_place = self._ready.popleft
+        places = [next_place() for _ in range(min(most, len(self._ready)))]
         if counted:
             self.count(places)
         return places
+
+    def _reach(self, most: int) -> None:
+        """Make up to `most` elements ready of those that do not lie too far ahead."""
+        ready, ahead, failed = self._ready, self._ahead, self._failed
+        ahead.sort()  # which a heap may be
+        below = None if self.own is None else self.own.below
+        near = len(ahead) if below is None else bisect_left(ahead, below)
+        places = ahead[: min(near, most - len(ready))]
+        del ahead[: len(places)]
+        ready.extend([~place if place in failed else place for place in places] if failed else places)
+        failed.difference_update(places)
 
     def count(self, places: Sequence[int]) -> None:
         """Count elements as taken."""
         self.taken += len(places)
         if not self.sources[0].in_order:
             return
-        if self._ordered:
+        first = self.first_missing
+        if self._ordered or (not self._beyond and places == list(range(first, first + len(places)))):
             self.first_missing += len(places)
             return
         for place in places:
@@ -303,7 +318,7 @@ class Taker:
             bit = source.leave(self)
             left = [
                 *self._ready,
-                *(place for place, failed in self._ahead if not failed),
+                *(place for place in self._ahead if place not in self._failed),
                 *(place for place, bits in self._arrived.items() if bits & bit),
             ]
             gone.append((source, source.let_go(left)))
@@ -317,13 +332,17 @@ class Taker:
         if place in self._failed:
             self._failed.discard(place)
             place = ~place
-        self._put(place)
+        self._put((place,))
 
-    def _put(self, place: int) -> None:
+    def _put(self, places: Sequence[int]) -> None:
         if self.own is None:
-            self._ready.append(place)
-        else:
-            heapq.heappush(self._ahead, (~place, True) if place < 0 else (place, False))
+            self._ready.extend(places)
+            return
+        ahead = self._ahead
+        for place in places:
+            if place < 0:
+                self._failed.add(~place)
+            heappush(ahead, max(place, ~place))
 
     def _is_far(self, place: int) -> bool:
         below = None if self.own is None else self.own.below

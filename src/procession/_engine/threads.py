@@ -242,8 +242,8 @@ class ThreadEngine:
             return
         for _ in range(count):
             with self._lock:
-                if self._places.is_full or not self.run_state.ledger.ready or self._pool is None:
-                    break
+                if self._places.is_full or self._unfilled >= len(self.run_state.ledger.ready) or self._pool is None:
+                    break  # those on their way take what is ready
                 pool, idle = self._pool, self._idle.pop() if self._idle else None
                 self._places.active += 1
                 self._unfilled += 1
