@@ -79,8 +79,10 @@ class Map(Sleeper):
 class Task(Sleeper):
     """Takes the elements of one stream after the other, or in turn, as the streams of a call are read."""
 
-    def __init__(self, feeds, in_turn, stop):
+    def __init__(self, feeds, in_turn, stop, *, rests):
         super().__init__()
+        self.rests = rests
+        self.resting = False
         self.in_turn = in_turn
         self.stop = stop
         self.feeds = feeds
@@ -95,8 +97,13 @@ class Task(Sleeper):
         if len(self.taken[self.at]) == self.stop:
             self.close()
             return
+        if self.resting:
+            self.resting = False
+            if feed.fall_asleep():
+                self.fall_asleep(feed)
+            return
         feed.wake = self.return_to_work
-        elements = feed.take(1, counted=False)
+        elements = feed.take(1, counted=False, rests=self.rests)
         if elements:
             feed.note_taken([elements[0][0]])
             self.taken[self.at].append(elements[0][0])
@@ -106,11 +113,16 @@ class Task(Sleeper):
             self.at += 1
             if self.at == len(self.feeds) or self.in_turn:
                 self.close()
+        elif self.rests:
+            self.resting = True
         else:
-            self.asleep = True
-            for other in self.feeds:
-                if other is not feed:
-                    other.bind(binds=False)
+            self.fall_asleep(feed)
+
+    def fall_asleep(self, feed):
+        self.asleep = True
+        for other in self.feeds:
+            if other is not feed:
+                other.bind(binds=False)
 
     def close(self):
         self.over = True
@@ -118,12 +130,12 @@ class Task(Sleeper):
             feed.close()
 
     def return_to_work(self):
-        self.asleep = False
+        self.asleep = self.resting = False
         for feed in self.feeds:
             feed.bind()
 
 
-def built(plan, window, in_turn):
+def built(plan, window, in_turn, *, rests):
     in_order = maps_in_order(plan)
     lock, stages, outlets = threading.Lock(), [], {}
     for place, (taken, is_map, stop) in enumerate(plan):
@@ -134,7 +146,7 @@ def built(plan, window, in_turn):
             stages.append(Map(outlets[place], feed))
         else:
             feeds = [Feed(lock, (outlets[index],), ordered=True, binds=True) for index in taken]
-            stages.append(Task(feeds, in_turn, stop))
+            stages.append(Task(feeds, in_turn, stop, rests=rests))
     return stages
 
 
@@ -144,11 +156,12 @@ def built(plan, window, in_turn):
     st.sampled_from([1, 2, 5, 64]),
     st.sets(st.integers(0, COUNT - 1)),
     st.booleans(),
+    st.booleans(),
     st.integers(),
 )
-def test_whoever_sleeps_is_woken_until_all_is_done(plan, window, slow, in_turn, seed):
+def test_whoever_sleeps_is_woken_until_all_is_done(plan, window, slow, in_turn, rests, seed):
     """However small the window is, and though some elements end only when all others wait."""
-    stages = built(plan, window, in_turn)
+    stages = built(plan, window, in_turn, rests=rests)
     rng = random.Random(seed)
     maps = [stage for stage in stages if isinstance(stage, Map)]
     while not all(stage.over for stage in stages) or any(each.running for each in maps):
@@ -217,6 +230,49 @@ def test_an_element_that_lies_too_far_ahead_takes_no_lock():
     assert end(first, 1)
     assert woken == ["second map", "second map", "second map"]
     assert take(feed) == [1]
+
+
+def test_who_rests_is_woken_only_where_the_map_has_to_wait_or_nothing_more_is_drawn():
+    """Else elements gather meanwhile, none of which takes the lock. Once asleep, the next one wakes it."""
+    lock, woken = CountedLock(), []
+    outlet = Outlet(lock, Source(4, kept=False, in_order=True), fail)
+    feed = Feed(lock, (outlet,), ordered=True, binds=True)
+    feed.wake = lambda: woken.append(outlet.source.drawn)
+
+    def end(*places):
+        before = lock.taken
+        for place in places:
+            outlet.results[place] = place
+            outlet.hand_on(place)
+        return lock.taken > before
+
+    def take(rests):
+        return [place for place, _ in feed.take(9, rests=rests)]
+
+    end(0)
+    assert take(rests=True) == [0]
+    assert take(rests=True) == []
+    assert not end(1, 2, 3)
+    assert outlet.room(4) == 1
+    assert not woken
+    assert outlet.room(5) == 0
+    assert woken == [5]
+    assert take(rests=True) == [1, 2, 3]
+    assert take(rests=True) == []
+    assert feed.fall_asleep()
+    assert end(4)
+    assert woken == [5, 5]
+    assert take(rests=True) == [4]
+    assert take(rests=True) == []
+    end(5)
+    assert not feed.fall_asleep()  # there is something to take by now
+    assert take(rests=True) == [5]
+    assert take(rests=True) == []
+    outlet.note_drawn(8, over=True)
+    assert woken == [5, 5, 8]
+    assert take(rests=True) == []  # and falls asleep at once, as there will be few
+    assert end(6)
+    assert woken == [5, 5, 8, 8]
 
 
 def test_who_sleeps_reaches_further_as_others_take_elements():

@@ -17,6 +17,9 @@ from procession.errors import TaskCancelled
 _TOGETHER = 16
 """How many elements are counted as handed out together: each by itself, it would take the lock of the run."""
 
+_REST_S = 0.001
+"""How long a thread that waits for elements leaves them to gather. To wake it costs as much as some 50 of them."""
+
 Lend = Callable[[Callable[[], object]], object]
 """Makes a call that waits, and has another worker make calls meanwhile."""
 
@@ -37,12 +40,12 @@ class Elements:
         self.cut = False
         """Whether the map has failed as a whole, so that elements are missing."""
 
-    def refill(self, wake: Callable[[], object]) -> bool:
-        """Take what is there; return `False` where it has to be waited for: then `wake` is called once it is there."""
+    def refill(self, wake: Callable[[], object], *, rests: bool = False) -> bool:
+        """Take what is there; return `False` where it has to be waited for: then `wake` is called as by `Feed.take`."""
         feed, taker = self._feed, self._feed.taker
         feed.wake = wake
         while not self.buffer:
-            elements = feed.take(WINDOW, counted=False)
+            elements = feed.take(WINDOW, counted=False, rests=rests)
             for place, values in elements:
                 if place >= 0:
                     self.buffer.append((place, values[0]))
@@ -55,6 +58,10 @@ class Elements:
                 self.cut = taker.cut
                 return self.over or self.cut
         return True
+
+    def rest(self, due: Latch) -> bool:
+        """Leave elements a while to gather, after `refill` with `rests`; return whether to look again now."""
+        return due.wait(_REST_S) or not self._feed.fall_asleep()
 
     def hand_out(self) -> Any:
         """Return the next element in the buffer."""
@@ -158,7 +165,7 @@ class ElementIterator(Elements):
     def __next__(self) -> Any:
         while not self.buffer:
             due = Latch()
-            if not self.refill(due.open):
+            if not self.refill(due.open, rests=True):
                 self._wait(due)
             elif self.over:
                 raise StopIteration
@@ -175,6 +182,8 @@ class ElementIterator(Elements):
         inputs.bind(self)
 
     def _wait_in_place(self, due: Latch) -> None:
+        if self.rest(due):
+            return
         while not (due.wait(SLICE_S) or self.inputs.stopped):
             pass
 

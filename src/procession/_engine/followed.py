@@ -22,10 +22,12 @@ def followed(run_state: RunState, feed: Feed, over: Latch, check: Callable[[], o
     try:
         while True:
             due = Latch()
-            if elements.refill(due.open):
+            if elements.refill(due.open, rests=True):
                 if elements.over or elements.cut:
                     return
                 yield elements.hand_out()
+                continue
+            if elements.rest(due):
                 continue
             while not (due.wait(SLICE_S) or over.is_open or run_state.ledger.halted):
                 check()

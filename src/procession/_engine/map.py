@@ -3,7 +3,6 @@
 import contextvars
 import threading
 import time
-from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,8 @@ from procession._model.record import WHOLE
 from procession._model.task import MapFunction, Options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from procession._model.outcome import NotKept
 
 TURN_S = 0.005
@@ -276,7 +277,7 @@ class ThreadMap:
             share.busy += now - began
             share.end = now
 
-    def _draw_streamed(  # noqa: C901, PLR0912 - the hot path
+    def _draw_streamed(  # noqa: C901, PLR0912, PLR0915 - the hot path
         self,
         call_context: CallContext,
         share: MapShare,

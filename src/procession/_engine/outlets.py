@@ -46,6 +46,7 @@ class Outlet:
         "full",
         "over",
         "reserved",
+        "resting",
         "results",
         "source",
         "waits_for_caller",
@@ -63,6 +64,8 @@ class Outlet:
         """The places of elements that have ended and are not settled; those of failed ones are complemented."""
         self.asleep: list[Feed] = []
         """Those who found nothing to take."""
+        self.resting: list[Feed] = []
+        """Those who look again soon by themselves, and are woken only where the map has to wait for them."""
         self.below = inf
         """The place from which on an element is of no use to those who are asleep."""
         self.feed: Feed | None = None
@@ -120,14 +123,17 @@ class Outlet:
                 self.settle()
                 source = self.source
                 room = None if source.in_order and source.fed_by else source.room  # else `take` holds it back
-                if room is not None and room <= 0:
-                    self.fill_up()
-                else:
+                if room is None or room > 0:
                     self.full = self.waits_for_caller = False
-                return room
+                    return room
+                self.fill_up()
+                resting = list(self.resting)
+            for feed in resting:
+                feed.wake()
         except BaseException as error:
             self.break_down(error)
             raise
+        return room
 
     @breaks_down
     def note_drawn(self, drawn: int, *, over: bool) -> None:
@@ -139,7 +145,10 @@ class Outlet:
                 if not source.cut:  # else there are others, which will never come
                     source.length = drawn
                 self.waits_for_caller = False
+                resting = list(self.resting)
             self.rouse()
+            for feed in resting:
+                feed.wake()
 
     @breaks_down
     def cut(self) -> None:
@@ -163,7 +172,7 @@ class Outlet:
     def end(self) -> None:
         """Let go of all that the run refers to as well, as it is over: no cycle may stay."""
         self.wake, self._end_run, self.reserved, self.feed = _nothing, _nothing, None, None
-        self.asleep = []
+        self.asleep, self.resting = [], []
 
     # With the lock held
 
@@ -243,14 +252,16 @@ class Feed:
         taker = self.taker
         return taker.ready or taker.over or taker.cut or taker.uneven or taker.closed
 
-    def take(self, most: int, *, counted: bool = True) -> list[tuple[int, tuple[Any, ...]]]:
+    def take(self, most: int, *, counted: bool = True, rests: bool = False) -> list[tuple[int, tuple[Any, ...]]]:
         """Return up to `most` elements: their places and values. Failed ones have no values, and complemented places.
 
-        Where there are none, the taker will be woken up once there are, or there is nothing more to come.
+        Where there are none, the taker will be woken up once there are, or there is nothing more to come. One that
+        `rests` is woken only where a map has to wait for it, until it calls `fall_asleep`.
         """
         try:
             with self._lock:
-                places = self._places(most, counted=counted)
+                rests = rests and self.taker.may_rest
+                places = self._places(most, counted=counted, rests=rests)
                 taken = self._taken(places)
                 for outlet in self._outlets if places else ():
                     outlet.let_go(outlet.source.let_go(places))
@@ -261,6 +272,15 @@ class Feed:
             self.break_down(error)
             raise
         return taken
+
+    def fall_asleep(self) -> bool:
+        """Have a taker that has rested woken up as others are; return `False` if it can go on now."""
+        try:
+            with self._lock:
+                return not self._goes_on(rests=False)
+        except BaseException as error:
+            self.break_down(error)
+            raise
 
     def note_taken(self, places: Sequence[int]) -> None:
         """Count elements as taken that were not counted before, and wake maps that wait for that."""
@@ -333,10 +353,11 @@ class Feed:
         return further and self.can_go_on
 
     def rise(self) -> None:
-        """Take note that the taker is not asleep any more."""
+        """Take note that the taker is not asleep any more, nor does it rest."""
         for outlet in self._outlets:
-            if self in outlet.asleep:
-                outlet.asleep.remove(self)
+            for waiting in (outlet.asleep, outlet.resting):
+                if self in waiting:
+                    waiting.remove(self)
 
     def _taken(self, places: list[int]) -> list[tuple[int, tuple[Any, ...]]]:
         columns = [column.results if isinstance(column, Outlet) else column for column in self._columns]
@@ -345,19 +366,25 @@ class Feed:
             return [(place, (column[place],) if place >= 0 else ()) for place in places]
         return [(place, tuple([column[place] for column in columns]) if place >= 0 else ()) for place in places]
 
-    def _places(self, most: int, *, counted: bool) -> list[int]:
+    def _places(self, most: int, *, counted: bool, rests: bool) -> list[int]:
+        if not self._goes_on(rests=rests) or self.taker.uneven:
+            return []
+        return self.taker.take(most, counted=counted)
+
+    def _goes_on(self, *, rests: bool) -> bool:
+        """Return whether the taker can go on; else it rests, or is asleep, from now on."""
         self.rise()
         while True:
             for outlet in self._outlets:
                 outlet.settle()
             if self.can_go_on:
-                return [] if self.taker.uneven else self.taker.take(most, counted=counted)
+                return True
             self.note_held_up()
             for outlet in self._outlets:
-                outlet.asleep.append(self)
+                (outlet.resting if rests else outlet.asleep).append(self)
                 outlet.reach_further()
-            if not (any(outlet.arrivals for outlet in self._outlets) or self.can_go_on):
-                return []
+            if rests or not (any(outlet.arrivals for outlet in self._outlets) or self.can_go_on):
+                return False
             self.rise()
 
 

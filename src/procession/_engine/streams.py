@@ -244,6 +244,11 @@ class Taker:
         return self._ahead[0] if self._ahead else None
 
     @property
+    def may_rest(self) -> bool:
+        """Whether others may come before the next is taken: not where it is the first, or one of the last."""
+        return self.taken > 0 and all(source.length is None for source in self.sources)
+
+    @property
     def over(self) -> bool:
         """Whether all elements were taken."""
         return not (self._ready or self._ahead) and all(source.length == self.taken for source in self.sources)
