@@ -223,7 +223,7 @@ def computing(nodes: Graph) -> dict[str, Timed]:
 
 
 def reducing(files: Sequence[Path]) -> dict[str, Timed]:
-    """Return who counts the words of files, and adds them up."""
+    """Return who counts the words of files, and adds them up: in this process, unless it says otherwise."""
     expected = summed([count_words(file) for file in files])[0]
 
     def by(run: Callable[[], tuple[float, tuple[Sequence[Counted], Counted]]]) -> Timed:
@@ -237,6 +237,11 @@ def reducing(files: Sequence[Path]) -> dict[str, Timed]:
         return measured
 
     def with_procession() -> tuple[float, tuple[Sequence[Counted], Counted]]:
+        took, (parts,) = on_processes(lambda process: process.map(count_words, files))
+        adding, total = timed(lambda: summed(parts))
+        return took + adding, (parts, total)
+
+    def with_procession_alone() -> tuple[float, tuple[Sequence[Counted], Counted]]:
         took, (parts, total) = on_processes(lambda process: process.task(summed, process.map(count_words, files)))
         return took, (parts, total)
 
@@ -264,6 +269,7 @@ def reducing(files: Sequence[Path]) -> dict[str, Timed]:
 
     return {
         "procession": by(with_procession),
+        "procession, the sum as a task on a worker": by(with_procession_alone),
         "ProcessPoolExecutor.map": by(with_pool),
         "joblib, processes": by(with_joblib),
     }
@@ -369,7 +375,11 @@ def works(n: int) -> list[Work]:
             work(f"{len(nodes)} computing tasks of {span} in {kind}, {WORKERS} processes", computing(nodes), 1.1)
             for kind, nodes in hard
         ),
-        work(f"map-reduce of {n // 2} files, {WORKERS} processes", reducing(files(n // 2)), 1.1),
+        work(
+            f"map-reduce of {n // 2} files, counted on {WORKERS} processes and added up in this one",
+            reducing(files(n // 2)),
+            1.1,
+        ),
         *(work(f"{n} calls of {CALL_S:g} s {where}", those, 1.1) for where, those in calling(n).items()),
     ]
 
