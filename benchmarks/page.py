@@ -2,7 +2,7 @@
 
     pip install -e ".[web,browser]" && python benchmarks/page.py [FOLDER]
 
-Makes a journal of 1,000 runs, one of 100,000 tasks, in FOLDER (kept, and used again) or a temporary one. News is
+Makes a journal of 10,000 runs, one of 100,000 tasks, in FOLDER (kept, and used again) or a temporary one. News is
 measured in Chromium, where that and Playwright are installed.
 """
 
@@ -22,7 +22,7 @@ from statistics import median
 from procession import Process
 from procession.journal import Journal
 
-RUNS, TASKS, ROUNDS = 1000, 100_000, 30
+RUNS, TASKS, ROUNDS = 10_000, 100_000, 30
 FIRST_BYTE_S, NEWS_S, WEIGHT = 0.1, 0.5, 150_000
 
 LIVE = """
