@@ -11,7 +11,7 @@ from functools import cache, partial
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from measuring import Work, at_most, not_behind, ratio_at_most
+from measuring import Work, at_most, most_bytes, not_behind, ratio_at_most
 from pools import WORKERS, Job, Ran, meet, with_loky, with_mpire, with_procession, with_standard
 
 _CALLS, _SHARED_MB, _RESULT_MB, _ROWS, _GROUPS = 40, 100, 10, 1_000_000, 8
@@ -138,18 +138,10 @@ _CONTESTANTS: dict[str, Callable[[Job], Ran]] = {
 }
 
 
-def _most_kb() -> int:
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 if __name__ == "__main__":
     run = _CONTESTANTS[sys.argv[1]]
     run((read, [[0.0]]))
     job = shared()
-    before = _most_kb()
+    before = most_bytes()
     run(job)
-    print((_most_kb() - before) * 1024 / job[1][0].nbytes)  # type: ignore[attr-defined]
+    print((most_bytes() - before) / job[1][0].nbytes)  # type: ignore[attr-defined]

@@ -26,7 +26,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from measuring import Timed, Work, at_most, compare, cores, ratio_at_most
+from measuring import Timed, Work, at_most, compare, cores, most_bytes, ratio_at_most
 from pipelines import (
     STAGES,
     between_threads,
@@ -132,13 +132,6 @@ def memory(n: int) -> float:
     """Return how many bytes a program of its own has in RAM, at most, that hands so many elements on."""
     done = subprocess.run([sys.executable, __file__, "--memory", str(n)], stdout=subprocess.PIPE, check=True)
     return float(done.stdout)
-
-
-def most_bytes() -> int:
-    """Return how many bytes this program has had in RAM, at most."""
-    # Of this program alone, so only on Linux: `resource.getrusage` counts what its parent had when it began, too.
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 # Coroutines
