@@ -1,6 +1,8 @@
 """What is called in interpreters that are killed, and a process of it: a module that they import quickly."""
 
+import os
 import random
+import time
 
 from procession import Process, task
 
@@ -15,6 +17,13 @@ async def double_async(number):
 
 def chance():
     return random.random()
+
+
+def hang(path):
+    """Say which process this is, and never return."""
+    path.write_text(str(os.getpid()))
+    while True:
+        time.sleep(60)
 
 
 def small():

@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
+import psutil
 import pytest
 
-from crashing import chance, double, double_async, small
+from crashing import chance, double, double_async, hang, small
 from procession import Process, current_task, stream, task
 from procession._model.record import WHOLE
 from procession.errors import JournalError, PlanChangedError
@@ -49,6 +50,32 @@ def test_what_differs_from_run_to_run_is_found():
         AssertionError, match=r"after crash 1 a resumed run gave .*: task 0 \(chance\) was called twice, and differed"
     ):
         crash_everywhere(build)
+
+
+def test_what_depends_on_the_order_of_a_set_is_found():
+    """Which is another one in each interpreter."""
+
+    def build():
+        process = Process("set")
+        process.add_task(lambda: list({f"name {number}" for number in range(50)}))
+        process.add_task(double, 1)
+        return process
+
+    with pytest.raises(AssertionError, match="was called twice, and differed"):
+        crash_everywhere(build)
+
+
+def test_a_run_that_hangs_is_given_up(tmp_path):
+    """In its time; it does not go on."""
+
+    def build():
+        process = Process("hangs")
+        process.add_task(hang, tmp_path / "pid")
+        return process
+
+    with pytest.raises(TimeoutError, match="took more than 5 s"):
+        crash_everywhere(build, timeout=5.0)
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 
 def test_a_process_that_fails_is_told_with_its_traceback():

@@ -5,7 +5,8 @@
                                             another interpreter resumes the run            ──▶ the same results?
     fail_everywhere  ──▶ the same, with interpreters whose n-th journal write fails
 
-Where a run is suspended, what it waits for is answered, and another interpreter resumes it; the count goes on.
+Where a run is suspended, what it waits for is answered, and another interpreter resumes it; the count goes on. Each
+execution has an interpreter of its own, a fresh one or a fork: see `_interpreters`.
 
 Needs the extra `testing`.
 """
@@ -14,12 +15,12 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, cast, get_args
 
@@ -32,6 +33,7 @@ except ImportError as error:
 from procession import Process
 from procession._direct_calls import TaskContext, task_context, without_pauses
 from procession._evidence import Evidence, Place, Wait, differing, follows_from_failures, let_go_on
+from procession._interpreters import Interpreters, arguments_of_run
 from procession._model.record import WHOLE
 from procession._model.states import RunStatus
 from procession._model.text import sketch
@@ -56,6 +58,7 @@ __all__ = [
 
 _Write = Callable[..., Any]
 
+_MODULE: Final = "procession.testing"
 _CHANGED: Final = "procession.errors.PlanChangedError: "
 _RUN_ID: Final = "crash-everywhere"
 _SURVIVED: Final = 3
@@ -127,8 +130,8 @@ def crash_everywhere(
 
     """
     _check_builder("crash_everywhere", "crash", build_process)
-    with tempfile.TemporaryDirectory() as folder:
-        stage = _Stage(Path(folder), build_process, answers or {}, timeout)
+    with tempfile.TemporaryDirectory() as folder, Interpreters(_MODULE, Path(folder)) as interpreters:
+        stage = _Stage(Path(folder), interpreters, build_process, answers or {}, timeout)
         crashes = 0
         while stage.crashed(stage.journal(crashes), after=crashes + 1):
             crashes += 1
@@ -169,8 +172,8 @@ def fail_everywhere(build_process: Callable[[], Process], *, timeout: float = 60
 
     """
     _check_builder("fail_everywhere", "failure", build_process)
-    with tempfile.TemporaryDirectory() as folder:
-        stage = _Stage(Path(folder), build_process, {}, timeout)
+    with tempfile.TemporaryDirectory() as folder, Interpreters(_MODULE, Path(folder)) as interpreters:
+        stage = _Stage(Path(folder), interpreters, build_process, {}, timeout)
         failures = 0
         while True:
             for way in get_args(Failure):
@@ -341,9 +344,15 @@ class _Stage:
     """A folder with the files that the interpreters read and write: the builder, journals, calls and results."""
 
     def __init__(
-        self, folder: Path, build_process: Callable[[], Process], answers: Mapping[str, object], timeout: float
+        self,
+        folder: Path,
+        interpreters: Interpreters,
+        build_process: Callable[[], Process],
+        answers: Mapping[str, object],
+        timeout: float,
     ) -> None:
         self.folder = folder
+        self._interpreters = interpreters
         self._calls = folder / "calls"
         self._answers = {name: _pickled(value) for name, value in answers.items()}
         self._timeout = timeout
@@ -436,14 +445,12 @@ class _Stage:
         }
 
     def _interpreter(self, journal: Path, after: int, way: str = "") -> tuple[int, str]:
-        command = [sys.executable, "-m", "procession.testing", str(self.folder), str(journal), str(after), way]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=self._timeout, check=False)  # noqa: S603
-        except subprocess.TimeoutExpired as error:
-            raise TimeoutError(f"a run of the process took more than {self._timeout:g} s") from error
-        if done.returncode == _NO_PROCESS:
-            raise TypeError(done.stderr.splitlines()[-1])
-        return done.returncode, done.stderr
+        code, complaints = self._interpreters.run(
+            str(self.folder), str(journal), str(after), way, timeout=self._timeout
+        )
+        if code == _NO_PROCESS:
+            raise TypeError(complaints.splitlines()[-1])
+        return code, complaints
 
 
 def _pickled(value: object) -> bytes:
@@ -531,5 +538,12 @@ def _fail(process: Process, folder: Path, journal: Path, at: int, way: Failure) 
         return 1 if writes.count >= at else _SURVIVED
 
 
+def _load() -> None:
+    """Import what most runs need, and import when they begin."""
+    for module in ("_execution", "_engine.threads", "_loop.coroutines", "observe.log"):
+        import_module(f"procession.{module}")
+
+
 if __name__ == "__main__":
-    sys.exit(_main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))
+    given_folder, given_journal, given_after, given_way = arguments_of_run(_load)
+    sys.exit(_main(Path(given_folder), Path(given_journal), int(given_after), given_way))
