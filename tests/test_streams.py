@@ -527,6 +527,35 @@ def test_failures_among_values_that_are_not_kept_are_among_the_results(kinds):
     assert taken == [0, 2, 4]
 
 
+def test_a_sink_may_return_while_an_element_has_failed_in_one_map_and_is_missing_in_another(kinds):
+    """Nothing is left of that element to be let go."""
+    first, second, last = kinds
+    failed, go_on = threading.Event(), threading.Event()
+
+    def fails(number):
+        if number == 0:
+            raise ValueError(number)
+        failed.set()  # those that have ended before are handed on in one go
+        return number
+
+    def late(number):
+        assert number or go_on.wait(WAIT_S)
+        return number
+
+    def none(_):
+        assert failed.wait(WAIT_S)
+        return None
+
+    process = Process("early", "parallel", 3, on_error="return")
+    numbers = process.map(task(keep=False)(made(first, fails)), range(3))
+    others = process.map(task(keep=False)(made(first, late)), range(3))
+    pairs = process.map(task(keep=False)(second["pair"]), numbers, others)
+    process.task(lambda _: go_on.set(), process.task(made(last, none), stream(pairs)))
+    failure, _, _, *nothing = process.execute()
+    assert [error.args for error in failure.exceptions] == [(0,)]
+    assert nothing == [None, None]
+
+
 def test_an_early_return_cancels_what_feeds_only_that_sink(kinds):
     """Of a source without an end, too; what is kept, or has other takers, goes on."""
     first, second, last = kinds

@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -141,3 +142,18 @@ def test_a_value_is_let_go_when_the_last_taker_has_it(order, takers):
             there.difference_update(places)
     assert not there
     assert source.end([5]) == [5]  # nobody is left to take it
+
+
+@pytest.mark.parametrize("takers", [1, 2])
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_value_is_let_go_though_what_stands_beside_it_has_failed(takers, closes):
+    """Once it is taken, or its taker closes."""
+    failing, well = Source(64, kept=False), Source(64, kept=False)
+    everyone = [Taker([failing, well], ordered=False, binds=True) for _ in range(takers)]
+    failing.end([~0])
+    well.end([0])
+    gone = []
+    for taker in everyone:
+        assert not gone
+        gone += dict(taker.close())[well] if closes else well.let_go(taker.take(1))
+    assert gone == [0]

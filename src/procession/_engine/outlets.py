@@ -191,15 +191,13 @@ class Outlet:
         arrivals, source = self.arrivals, self.source
         while arrivals:
             next_place = arrivals.popleft
-            for place in source.end([next_place() for _ in range(len(arrivals))]):
-                self.results[place] = None
-                self.let_go((place,))
+            self.let_go(source.end([next_place() for _ in range(len(arrivals))]))
 
     def let_go(self, places: Sequence[int]) -> None:
-        """Drop the values of elements that nobody needs any more."""
+        """Drop the values of elements that nobody needs any more; those that have failed here have none."""
+        results = cast("dict[int, Any]", self.results)
         for place in places:
-            if place >= 0:
-                del self.results[place]
+            results.pop(place, None)
 
     def has_room_again(self, *, at_once: bool) -> bool:
         """Return whether the map is to be woken up, as there is room again; `at_once` for a single element, too."""

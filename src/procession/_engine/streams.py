@@ -123,11 +123,10 @@ class Source:
             return []
         gone: list[int] = []
         held = self._held
+        places = [~place if place < 0 else place for place in places]  # failed elsewhere, it may have a value here
         if not held:
-            return [place for place in places if place >= 0]
+            return places
         for place in places:
-            if place < 0:
-                continue
             left = held.pop(place, 1) - 1
             if left:
                 held[place] = left
@@ -321,12 +320,8 @@ class Taker:
         gone: list[tuple[Source, list[int]]] = []
         for source in self.sources:
             bit = source.leave(self)
-            left = [
-                *self._ready,
-                *(place for place in self._ahead if place not in self._failed),
-                *(place for place, bits in self._arrived.items() if bits & bit),
-            ]
-            gone.append((source, source.let_go(left)))
+            arrived = [place for place, bits in self._arrived.items() if bits & bit]
+            gone.append((source, source.let_go([*self._ready, *self._ahead, *arrived])))
         self._ready.clear()
         self._ahead.clear()
         self._arrived.clear()
