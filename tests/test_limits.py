@@ -3,6 +3,7 @@
 import heapq
 import math
 import pickle
+from functools import partial
 from itertools import count
 from types import coroutine
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from procession import Limit, Process, RetryAfter, task
 from procession._engine.admission import Admission, PutOff
+from procession._engine.bucket import reserve
 from procession._engine.gate import NotBegun, gated
 
 NAMES = map("limit {}".format, count())
@@ -125,6 +127,34 @@ def test_a_limit_can_be_pickled():
 
 
 # Admission, as time goes by
+
+
+def test_a_call_may_end_just_when_another_was_refused(monkeypatch):
+    """Then the other is admitted at once: nothing holds it back any more."""
+
+    @coroutine
+    def paused():
+        yield
+
+    def refused(claims, now):
+        found = reserve(claims, now)
+        with pytest.raises(StopIteration):
+            other.send(None)  # which takes no lock as it ends
+        return found
+
+    one, woken = limit(at_once=1), []
+    admission = Admission([one], fail, fail)
+    monkeypatch.setattr("procession._engine.admission.reserve", refused)
+    other = gated(paused, (one,), admission)()
+    other.send(None)
+    ask = partial(admission.ask, (0, -1), (one,), (), {}, lambda: lambda: woken.append(True))
+    assert ask() is None
+    assert woken
+    assert ask() is not None
+
+
+def fail(error, *_):
+    raise error
 
 
 class World:
