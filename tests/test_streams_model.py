@@ -157,3 +157,24 @@ def test_a_value_is_let_go_though_what_stands_beside_it_has_failed(takers, close
         assert not gone
         gone += dict(taker.close())[well] if closes else well.let_go(taker.take(1))
     assert gone == [0]
+
+
+class Compared(int):
+    """A place that counts how often it is compared."""
+
+    times = 0
+
+    def __lt__(self, other):
+        Compared.times += 1
+        return int(self) < int(other)
+
+
+def test_it_takes_no_longer_to_take_elements_the_more_have_ended():
+    """As of a map that was recorded: all of its elements have, before the first is taken."""
+    count = 10_000
+    first, second = Source(64, kept=True, in_order=True), Source(64, kept=True, in_order=True)
+    taker, _ = Taker([first], ordered=False, binds=True, own=second), Taker([second], ordered=True, binds=True)
+    first.end([Compared(place) for place in range(count)])
+    Compared.times = 0
+    assert taker.take(64) == list(range(64))
+    assert Compared.times < count / 2

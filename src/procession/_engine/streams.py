@@ -15,10 +15,9 @@ does not: however many later ones it drew while nobody bound it.
 An element that has failed is taken, too, as nothing: its place is marked by its complement.
 """
 
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
-from heapq import heappush
+from heapq import heappop, heappush
 from typing import Final
 
 WINDOW: Final = 64
@@ -280,13 +279,13 @@ class Taker:
     def _reach(self, most: int) -> None:
         """Make up to `most` elements ready of those that do not lie too far ahead."""
         ready, ahead, failed = self._ready, self._ahead, self._failed
-        ahead.sort()  # which a heap may be
         below = None if self.own is None else self.own.below
-        near = len(ahead) if below is None else bisect_left(ahead, below)
-        places = ahead[: min(near, most - len(ready))]
-        del ahead[: len(places)]
-        ready.extend([~place if place in failed else place for place in places] if failed else places)
-        failed.difference_update(places)
+        while ahead and len(ready) < most and (below is None or ahead[0] < below):
+            place = heappop(ahead)
+            if place in failed:
+                failed.remove(place)
+                place = ~place
+            ready.append(place)
 
     def count(self, places: Sequence[int]) -> None:
         """Count elements as taken."""
