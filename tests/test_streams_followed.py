@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from procession import HandleError, NotKept, Process, stream, task
+from procession import HandleError, NotKept, Process, RunCancelledError, stream, task
+from procession._engine.elements import Elements
 from test_streams import WAIT_S, WINDOW, odd_only, twice, twice_async
 
 KINDS = {"threads": twice, "coroutines": twice_async}
@@ -171,3 +172,29 @@ def test_a_late_element_of_a_map_before_keeps_the_caller_waiting_only_for_itself
                 go_on.set()
     assert (taken if ordered else sorted(taken)) == list(range(5 * WINDOW))
     assert ordered or taken[-1] == 3
+
+
+def test_a_caller_that_leaves_elements_to_gather_is_woken_as_the_run_is_cancelled(monkeypatch):
+    """And does not wait until it would look again by itself."""
+    rest, go_on, woken = Elements.rest, threading.Event(), []
+
+    def cancelled(elements, due):
+        run.cancel()
+        woken.append(due.is_open)
+        go_on.set()
+        return rest(elements, due)
+
+    def source():
+        yield 1
+        assert go_on.wait(WAIT_S)
+        yield 2
+
+    process = Process("cancelled", "parallel", 2)
+    numbers = process.map(twice, source())
+    run = process.start(streams=[numbers])
+    elements = run.stream(numbers)
+    assert next(elements) == 2
+    monkeypatch.setattr(Elements, "rest", cancelled)
+    with pytest.raises(RunCancelledError):
+        next(elements)
+    assert woken[0]

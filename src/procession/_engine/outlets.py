@@ -508,11 +508,11 @@ class Streams:
     def halt(self) -> None:
         """Wake all who wait for elements, or were to be woken up when the run broke down: nothing new may start."""
         with self._lock:
-            asleep = {feed for outlet in self.outlets.values() for feed in outlet.asleep}
-            asleep.update(feed for feeds in self.feeds.values() for _, feed in feeds)
-            for feed in asleep:
+            waiting = {feed for outlet in self.outlets.values() for feed in (*outlet.asleep, *outlet.resting)}
+            waiting.update(feed for feeds in self.feeds.values() for _, feed in feeds)
+            for feed in waiting:
                 feed.rise()
-        for feed in asleep:
+        for feed in waiting:
             feed.wake()
 
     def close(self) -> None:
