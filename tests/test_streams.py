@@ -25,6 +25,7 @@ from procession import (
     stream,
     task,
 )
+from procession._engine.map import ThreadMap
 
 WAIT_S = 20
 WINDOW = 64
@@ -461,6 +462,32 @@ def test_a_cancelled_run_ends_while_a_sink_waits(kinds):
     run.cancel()
     with pytest.raises(RunCancelledError):
         run.result(WAIT_S)
+
+
+def test_a_map_began_with_its_first_element_however_often_workers_come_in_vain(monkeypatch):
+    """Also one that sleeps when the run is cancelled."""
+    sleeps, started, in_vain, gate, starts = ThreadMap._sleeps.fget, *(threading.Event() for _ in range(3)), []
+
+    def noted(job):
+        found = sleeps(job)
+        if found:
+            in_vain.set()
+        return found
+
+    def note(_):
+        assert started.wait(WAIT_S)
+        starts.append(run.outcomes[1].start)
+
+    monkeypatch.setattr(ThreadMap, "_sleeps", property(noted))
+    process = Process("begun", "parallel", 2)
+    process.map(note, process.map(lambda number: number and gate.wait(WAIT_S), [0, 1]))
+    run = process.start()
+    started.set()
+    assert in_vain.wait(WAIT_S)
+    run.cancel()
+    gate.set()
+    assert run.wait(WAIT_S)
+    assert [run.outcomes[1].start] == starts
 
 
 def test_a_sink_has_a_limit_like_any_other_task(kinds):

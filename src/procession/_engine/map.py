@@ -76,6 +76,7 @@ class ThreadMap:
         then, and others may be at it.
         """
         if self._sleeps:
+            self._run_state.ledger.starts[self.state.index] = self.state.began  # not when this worker came
             raise LeaveTask
         if self._come():
             self._work(call_context)
