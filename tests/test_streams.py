@@ -464,6 +464,34 @@ def test_a_cancelled_run_ends_while_a_sink_waits(kinds):
         run.result(WAIT_S)
 
 
+def test_elements_are_called_while_their_source_keeps_its_worker_waiting():
+    """Though another map that the caller follows always has something to do for the other worker."""
+    calls, waits, over = [], threading.Event(), threading.Event()
+
+    def note(number):
+        calls.append(number)
+        if waits.is_set():
+            over.set()
+
+    def source():
+        """Yield numbers until two are drawn together; then wait until the first of these is called."""
+        for number in itertools.count():
+            if number and number - 1 not in calls:
+                waits.set()
+                assert number - 1 in calls or over.wait(WAIT_S)
+                over.set()
+                return
+            yield number
+
+    def others():
+        while not over.is_set():
+            yield 0
+
+    process = Process("waiting", "parallel", 2)
+    followed = process.map(note, source()), process.map(twice, others())
+    process.start(streams=followed).result(WAIT_S + 5)
+
+
 def test_a_map_began_with_its_first_element_however_often_workers_come_in_vain(monkeypatch):
     """Also one that sleeps when the run is cancelled."""
     sleeps, started, in_vain, gate, starts = ThreadMap._sleeps.fget, *(threading.Event() for _ in range(3)), []

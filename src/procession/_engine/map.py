@@ -177,15 +177,20 @@ class ThreadMap:
 
         The others of the pipeline are where they have none, or two less: to change places with each other helps nobody.
         """
-        ready = self._run_state.ledger.ready
+        ready, callers = self._run_state.ledger.ready, self._callers
         try:
             for number in range(len(ready)):
                 other = self._others.get(ready[number])
-                if other is None or not other.state.streamed or not other._active or other._active + 1 < self._active:
+                if other is None or not other.state.streamed or not other._callers or other._callers + 1 < callers:
                     return True
         except IndexError:  # others have claimed them
             pass
         return False
+
+    @property
+    def _callers(self) -> int:
+        """How many workers are here, but for one whom a source keeps waiting."""
+        return self._active - self.state.keeps_waiting
 
     @property
     def _nothing_left(self) -> bool:

@@ -245,6 +245,11 @@ class MapState:
         finally:
             self._drawing.release()
 
+    @property
+    def keeps_waiting(self) -> bool:
+        """Whether somebody draws from a source that may be slow."""
+        return not self.at_hand and self._drawing.locked()
+
     def _draw(self, elements: Iterator[tuple[Any, ...]], most: int, tell: Callable[[], object] | None) -> bool:
         """Draw from the iterables; return whether they gave anything."""
         start, before = time.perf_counter(), self.drawn
