@@ -157,9 +157,9 @@ class Admission:
             if reserve(claims, now):
                 return claims
             full = (
-                limit.name for limit, (bucket, cost) in zip(limits, claims, strict=True) if not bucket.is_free(cost, now)
+                limit for limit, (bucket, cost) in zip(limits, claims, strict=True) if not bucket.is_free(cost, now)
             )
-            name = next(full, limits[0].name)  # by now, none may be: then the call is admitted as soon as it waits
+            name = next(full, limits[0]).name  # by now, none may be: then the call is admitted as soon as it waits
             self._holding.setdefault(name, Holding()).begin(now)
         ticket = Ticket(self._line, place, claims, name, now, partial(self._wake, hold()))
         self._tickets[place] = ticket
