@@ -137,6 +137,11 @@ def wait_for(path):
     return "let end"
 
 
+def note_unless_first(folder, number):
+    """Do the same, but fail for the first."""
+    return note(folder, number) if number else fail(number)
+
+
 def note_and_wait(folder, number):
     """Note the call; all but the first wait until they are told to go on."""
     note(folder, number)

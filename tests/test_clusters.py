@@ -28,6 +28,7 @@ from cluster_jobs import (
     log_and_return,
     note,
     note_and_wait,
+    note_unless_first,
     occupy,
     put_off_once,
     run_by_way_of,
@@ -260,6 +261,15 @@ def test_a_place_is_not_kept_empty_while_results_are_brought_here(client, tmp_pa
     process.add_task(Awaiting, str(tmp_path / "begun"))
     process.add_task(Path.touch, tmp_path / "begun")
     assert process.execute() == ["let end", None]
+
+
+def test_nothing_begins_after_a_failure_that_ends_the_run(client, tmp_path):
+    """Though the result of the call that failed is not here yet when the place of the next is free."""
+    process = Process("stopped", "parallel", 1, executor=client)
+    process.map(note_unless_first, [str(tmp_path)] * 3, range(3))
+    with pytest.raises(KeyError):
+        process.execute()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_retries_and_timeouts(cluster):

@@ -31,7 +31,7 @@ from procession._remote.backends.base import Arrival, Recalled
 from procession._remote.backends.cluster import packed, places_away, refer, small_bytes
 from procession._remote.backends.executor import LocalBackend
 from procession._remote.wire.batch import Batch, BatchOptions, Report
-from procession._remote.worker.cluster_main import Kept, run_away, told, value_of
+from procession._remote.worker.cluster_main import Failed, Kept, run_away, told, value_of
 from procession._remote.worker.halt_registry import halt, registered
 from procession._remote.worker.run_stub import RunStub
 from procession.errors import ExecutorBrokenError
@@ -95,7 +95,7 @@ class DaskBackend:
         """What is waited for: the batch that it tells of, and what the batch came to, which is the same at first."""
         self._done: SimpleQueue[Future | None] = SimpleQueue()
         self._ended: list[tuple[Future, Batch, Future]] = []
-        """What has ended and is not brought here yet. It takes no place any more."""
+        """What has ended well and is not brought here yet. It takes no place any more."""
         self._halted = self._cancelled = False
         self._unanswered: float | None = None
         self._lent = False
@@ -130,7 +130,7 @@ class DaskBackend:
 
     @property
     def ahead(self) -> int:
-        """How many batches have ended on the cluster and are not received yet."""
+        """How many batches have ended well on the cluster and are not received yet."""
         return len(self._ended)
 
     @property
@@ -162,9 +162,10 @@ class DaskBackend:
         return []
 
     def receive(self, seconds: float) -> list[Arrival]:
-        """Wait for batches to end, at most so long; return those that had ended when this was called.
+        """Wait for batches to end, at most so long; return those that had ended when this was called, or have failed.
 
-        To bring a report here takes milliseconds, for which its place would be empty: others can be sent first.
+        To bring a report here takes milliseconds, for which its place would be empty: others can be sent first. But
+        after a failure, it may be that no other is to begin.
         """
         if self._ended:
             ended, self._ended = self._ended, []
@@ -179,8 +180,15 @@ class DaskBackend:
         if not reports and self._futures and self._is_lost():
             lost = [self._futures.pop(report) for report in list(self._futures)]
             return [Arrival(batch, None, self._gone()) for batch, _ in lost]
-        self._ended = [(report, *self._futures.pop(report)) for report in reports if report in self._futures]
-        return []
+        arrivals: list[Arrival] = []
+        for report in reports:
+            if report is None or report not in self._futures:
+                continue
+            if report.type is Report:
+                self._ended.append((report, *self._futures.pop(report)))
+            else:
+                arrivals += self._arrived(report, *self._futures.pop(report))
+        return arrivals
 
     def wake(self) -> None:
         """Make `receive` return soon."""
@@ -302,7 +310,7 @@ class DaskBackend:
         submit = self._client.submit
         try:
             # A cluster that does not say what it is may have kept it, too.
-            if report is made and made.type is not Report:
+            if report is made and made.type is not Report and made.type is not Failed:
                 self._expect(submit(told, made, pure=False, priority=1), batch, made)
                 return []
             ended, away = (report.result(), ()) if report is made else report.result()

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from procession._remote.wire.packed import Packed
 
 
+class Failed(Report):
+    """A report of calls of which not all have returned. A cluster tells the type of a value before it hands it out."""
+
+    __slots__ = ()
+
+
 class Kept(NamedTuple):
     """What a batch came to: all of it, for as long as the cluster keeps it, and what the client is told."""
 
@@ -44,14 +50,17 @@ def run_away(
     whole = run_batch(Batch((), options, data=data, loads=loads), run_stub)
     ended: list[bytes | Packed] = []
     away: list[int] = []
+    well = whole.error is None
     for place, one in enumerate(whole.ended):
         result = result_of(one, whole.worker)
+        well = well and result.returned
         if result.returned and not _is_small(result.value, small_bytes):
             away.append(place)
             ended.append(encode_result(result._replace(value=None), None))
         else:
             ended.append(encode_result(one, whole.encode) if isinstance(one, Result) else one)
-    report = Report(whole.worker, ended, whole.began, whole.finished, whole.error, bool(whole.hung))
+    kind = Report if well else Failed
+    report = kind(whole.worker, ended, whole.began, whole.finished, whole.error, bool(whole.hung))
     return Kept(whole, report, away)
 
 
