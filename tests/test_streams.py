@@ -492,6 +492,24 @@ def test_elements_are_called_while_their_source_keeps_its_worker_waiting():
     process.start(streams=followed).result(WAIT_S + 5)
 
 
+def test_a_coroutine_gets_elements_of_plain_calls_before_the_window_is_full():
+    """Though the only worker could go on with the map."""
+    calls, ahead = [], []
+
+    def slow(number):
+        time.sleep(0.005)
+        calls.append(number)
+
+    async def note(elements):
+        async for _ in elements:
+            ahead.append(len(calls) - len(ahead))
+
+    process = Process("coroutine", "parallel", 1)
+    process.task(note, stream(process.map(slow, range(2 * WINDOW))))
+    process.execute()
+    assert max(ahead) < WINDOW // 2
+
+
 def test_a_map_began_with_its_first_element_however_often_workers_come_in_vain(monkeypatch):
     """Also one that sleeps when the run is cancelled."""
     sleeps, started, in_vain, gate, starts = ThreadMap._sleeps.fget, *(threading.Event() for _ in range(3)), []

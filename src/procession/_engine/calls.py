@@ -72,6 +72,11 @@ class Workers(Protocol):
         """Whether the calling worker has nothing else to do while a task waits."""
         ...
 
+    @property
+    def others_wait(self) -> bool:
+        """Whether something else than a ready task waits for the place of a worker."""
+        ...
+
     def pause(self, seconds: float, resume: Callable[[], object]) -> None:
         """Call `resume` after so many seconds, to make a call ready again. The stage does not end before."""
         ...

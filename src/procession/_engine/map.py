@@ -173,10 +173,12 @@ class ThreadMap:
 
     @property
     def _is_wanted_elsewhere(self) -> bool:
-        """Whether something else is ready that is more in need of a worker than this map of a pipeline is.
+        """Whether something else is ready, or waits, that is more in need of a worker than this map of a pipeline is.
 
         The others of the pipeline are where they have none, or two less: to change places with each other helps nobody.
         """
+        if self._workers.others_wait:
+            return True
         ready, callers = self._run_state.ledger.ready, self._callers
         try:
             for number in range(len(ready)):

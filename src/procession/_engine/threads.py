@@ -400,6 +400,11 @@ class ThreadEngine:
         """Whether the calling worker has nothing else to do while a task waits."""
         return self._at[threading.get_ident()].alone
 
+    @property
+    def others_wait(self) -> bool:
+        """Whether a call that has lent its place waits for one."""
+        return self._places.wanted
+
     def pause(self, seconds: float, resume: Callable[[], object]) -> None:
         """Call `resume` after so many seconds, to make a call ready again. The stage does not end before."""
         self._pauses.pause(seconds, resume)

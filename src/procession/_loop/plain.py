@@ -194,6 +194,11 @@ class PlainCalls:
         return self._lend
 
     @property
+    def others_wait(self) -> bool:
+        """Whether something else than a ready task waits for the slot of a thread."""
+        return self._slots.others_wait()
+
+    @property
     def alone(self) -> bool:
         """Whether the calling worker has nothing else to do while a task waits."""
         return self._in_order
