@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tenacity import Retrying, stop_after_attempt, wait_fixed
 
+from procession._engine.pauses import Pauses
 from procession._engine.watcher import Deadline
 from procession import Process, RunCancelledError, TaskTimeoutError, current_task, task
 
@@ -338,3 +339,19 @@ def test_a_task_that_pauses_is_shown_as_waiting(kind, maps):
         assert run.wait(20)
     snapshot = run._run_state.snapshot()
     assert (snapshot.running, snapshot.pausing) == ([], [])
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_who_comes_when_all_is_over_is_not_waited_for(used):
+    """As the caller of a run that leaves its elements just as it ends."""
+    called = []
+    pauses = Pauses(threading.Lock(), "late", called.append, fail, fail)
+    if used:
+        assert pauses.watcher is not None
+    pauses.close()
+    pauses.pause(0.0, fail)
+    assert (called, pauses.count) == ([], 0)
+
+
+def fail(*_):
+    raise AssertionError

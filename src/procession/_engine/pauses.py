@@ -28,21 +28,23 @@ class Pauses:
         self._ended = ended
         self._break_down = break_down
         self._watcher: Watcher | None = None
+        self._over = False
 
     @property
     def watcher(self) -> Watcher:
         """The thread that looks after pauses and timeouts, started when it is first needed."""
         with self._lock:
-            if self._watcher is None:
-                self._watcher = Watcher(self._name, self._break_down)
-            return self._watcher
+            return self._made()
 
     def pause(self, seconds: float, resume: Callable[[], object]) -> None:
-        """Call `resume` after so many seconds, to make a call ready again."""
+        """Call `resume` after so many seconds, to make a call ready again; do nothing where all is over."""
         with self._lock:
+            if self._over:
+                return
+            watcher = self._made()
             self.count += 1
         try:
-            self.watcher.at(seconds, partial(self._resume, resume))
+            watcher.at(seconds, partial(self._resume, resume))
         except BaseException:
             with self._lock:
                 self.count -= 1
@@ -63,9 +65,17 @@ class Pauses:
 
     def close(self) -> None:
         """End the watcher, and let go of the engine: no cycle may stay."""
+        with self._lock:
+            self._over = True
         if self._watcher is not None:
             self._watcher.close()
         del self._resumed, self._ended, self._break_down
+
+    def _made(self) -> Watcher:
+        """Return the watcher. With the lock held."""
+        if self._watcher is None:
+            self._watcher = Watcher(self._name, self._break_down)
+        return self._watcher
 
     def _wake(self, resume: Callable[[], object]) -> None:
         # Threads that are started from a thread that is no daemon, as another run's may be, would be none, either.

@@ -101,6 +101,8 @@ class Watcher:
         """Call `then` in so many seconds. Raises `WorkersUnavailableError` where no thread can be started."""
         due = time.monotonic() + seconds
         with self._lock:
+            if self._over:
+                return
             self._start()
             heapq.heappush(self._due, (due, next(self._number), then))
         if due < self.next:
