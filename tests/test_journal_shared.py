@@ -317,11 +317,11 @@ def test_space_that_is_in_use_by_a_reader_is_given_back_another_time(tmp_path):
     """Pruning does not wait for others, and succeeds all the same."""
     path = tmp_path / "runs.db"
     with Journal(path) as journal:
+        journal.database.busy_s = 1000.0
         for name in "ab":
             run = journal.begin(name, SIX)
             run.commit([done(run, 0, os.urandom(200_000))])
             run.close("completed")
-            journal.database.busy_s = 0.1
         reading = sqlite3.connect(path, isolation_level=None)
         reading.execute("BEGIN")
         reading.execute("SELECT COUNT(*) FROM procession_runs").fetchone()

@@ -152,10 +152,19 @@ class Database:
                         cursor.execute(f"PRAGMA {what}").fetchone()[0] for what in ("freelist_count", "page_count")
                     )
                     if free * _MUCH >= pages:
-                        cursor.execute("VACUUM")
-                        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                        cursor.execute("PRAGMA busy_timeout=0")
+                        try:
+                            cursor.execute("VACUUM")
+                            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                        finally:
+                            cursor.execute(self._busy_timeout)
         finally:
             self.part(channel)
+
+    @property
+    def _busy_timeout(self) -> str:
+        """The statement that says how long SQLite waits for others."""
+        return f"PRAGMA busy_timeout={self.busy_s * 1000:.0f}"
 
     def last_commit(self) -> object:
         """Return the size and time of the files, which each commit changes; `None` of a server."""
@@ -262,7 +271,7 @@ class Database:
             # In WAL mode NORMAL syncs at checkpoints only: the death of a process loses nothing, and that of the
             # system may lose the last commits, but no more than those.
             return [
-                f"PRAGMA busy_timeout={self.busy_s * 1000:.0f}",
+                self._busy_timeout,
                 f"PRAGMA synchronous={'FULL' if power else 'NORMAL'}",
                 f"PRAGMA fullfsync={int(power)}",
                 "PRAGMA trusted_schema=OFF",  # nor functions with effects, should a file's own schema call any
