@@ -6,7 +6,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable
-from math import comb
+from math import comb, inf
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -108,11 +108,17 @@ def measure(work: Work, rounds: int) -> Measured:
     figures = {name: median(times.values()) for name, times in taken.items()}
     for one in names:
         for other in names:
-            ratios = [taken[one][number] / taken[other][number] for number in taken[one].keys() & taken[other].keys()]
+            both = taken[one].keys() & taken[other].keys()
+            ratios = [_ratio(taken[one][number], taken[other][number]) for number in both]
             figures[f"{one}/{other}"] = median(ratios)
             figures[f"{one}/{other}, least"], figures[f"{one}/{other}, most"] = interval(ratios)
     spread = {name: (min(times.values()), max(times.values())) for name, times in taken.items()}
     return Measured(work, figures, spread, {name: len(times) for name, times in taken.items()})
+
+
+def _ratio(one: float, other: float) -> float:
+    """Return how many times another figure one is; where both are nothing, they are the same."""
+    return one / other if other else 1.0 if one == other else inf
 
 
 def most_bytes() -> int:
@@ -125,6 +131,10 @@ def most_bytes() -> int:
 def shown(figure: float) -> str:
     """Return a figure with three digits."""
     return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"
+
+
+def _times(ratio: float) -> str:
+    return "–" if ratio == inf else f"{ratio:.3g}"
 
 
 def table(results: list[Measured]) -> str:
@@ -141,7 +151,7 @@ def table(results: list[Measured]) -> str:
         ]
         lines += [
             f"| {name} | {shown(figures[name])} | {' to '.join(map(shown, spread[name]))} | {rounds[name]} "
-            f"| {figures[f'{name}/{first}']:.3g} |"
+            f"| {_times(figures[f'{name}/{first}'])} |"
             for name in work.contestants
         ]
         if work.goals:

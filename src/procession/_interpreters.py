@@ -94,7 +94,8 @@ class _Forked:
             if not select.select([self._answers], [], [], timeout)[0]:
                 raise _late(timeout)
         except BaseException:
-            os.kill(pid, _KILL)
+            with suppress(ProcessLookupError):  # it has ended just now
+                os.kill(pid, _KILL)
             self._answer()
             raise
         return self._answer(), self._complaints.read_text(errors="replace")
