@@ -134,7 +134,7 @@ def shown(figure: float) -> str:
 
 
 def _times(ratio: float) -> str:
-    return "–" if ratio == inf else f"{ratio:.3g}"
+    return "-" if ratio == inf else f"{ratio:.3g}"
 
 
 def table(results: list[Measured]) -> str:

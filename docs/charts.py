@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 DOCS = Path(__file__).parent
-_KINDS = ("real-work", "features", "streams", "limits", "durable", "executors", "clusters")
+_KINDS = ("real-work", "features", "durable", "executors", "clusters")
 PAGES = ("benchmarks", *(f"benchmarks-{kind}" for kind in _KINDS))
 
 _WIDTH, _MARGIN, _ROW, _LINE, _BAR = 380, 6, 31, 17, 8
@@ -67,7 +67,7 @@ def tables_of(text: str) -> Iterator[Table]:
         if len(cells) < 4 or not cells[0][-1].startswith("times") or kind in seen:  # noqa: PLR2004  # a head, two rows
             continue
         seen.add(kind)
-        rows = [row for row in cells[2:] if row[-1] != "–"]  # where it has no ratio, Procession took nothing
+        rows = [row for row in cells[2:] if row[-1] != "-"]  # where it has no ratio, Procession took nothing
         yield Table(lines[0], cells[0][1], [Row(row[0], row[1], float(row[-1].replace(",", ""))) for row in rows])
 
 

@@ -363,6 +363,20 @@ def test_a_crash_around_a_wait_asks_for_nothing_twice():
 
 
 @pytest.mark.timeout(170)
+def test_a_write_that_fails_around_a_wait_changes_no_result():
+    """Whichever it is, and in whatever way it fails."""
+
+    def build():
+        process = Process("waits")
+        process.add_task(lambda: current_task().wait_for("approval"))
+        return process
+
+    report = fail_everywhere(build, answers={"approval": "yes"})
+    assert report.results == ["yes"]
+    assert report.failures >= 3  # the wait, the task, the end
+
+
+@pytest.mark.timeout(170)
 def test_long_sleeps_and_timeouts_are_over_at_once():
     """Of elements here, each of which waits by itself."""
 

@@ -141,15 +141,19 @@ def crash_everywhere(
     return CrashReport(crashes, stage.undisturbed.results)
 
 
-def fail_everywhere(build_process: Callable[[], Process], *, timeout: float = 60.0) -> FailureReport:
+def fail_everywhere(
+    build_process: Callable[[], Process], *, answers: Mapping[str, object] | None = None, timeout: float = 60.0
+) -> FailureReport:
     """Make each write to the journal fail in turn, execute the process again, and check that no result is wrong.
 
     A disk is full for a moment, another program holds a lock, a database restarts: a write fails, and the next one
     succeeds, or none does. Each write fails in every way of `Failure`, also the write that records the end of a run.
+    A run that is suspended is resumed, as by `crash_everywhere`.
 
     Args:
         build_process: Builds and returns the process, the same process each time. It is sent to interpreters of their
             own by cloudpickle.
+        answers: The answers that tasks wait for (`current_task().wait_for`), by their names.
         timeout: The time in seconds that each run may take.
 
     Returns:
@@ -160,7 +164,7 @@ def fail_everywhere(build_process: Callable[[], Process], *, timeout: float = 60
             undisturbed run, called a task again that was recorded, or failed.
         TimeoutError: A run took longer than `timeout`.
         TypeError: `build_process` is no function, or does not return a process.
-        ValueError: A task waits for an answer, without end.
+        ValueError: A task waits without end for an answer that is not given.
 
     Example:
         >>> def build() -> Process:
@@ -173,7 +177,7 @@ def fail_everywhere(build_process: Callable[[], Process], *, timeout: float = 60
     """
     _check_builder("fail_everywhere", "failure", build_process)
     with tempfile.TemporaryDirectory() as folder, Interpreters(_MODULE, Path(folder)) as interpreters:
-        stage = _Stage(Path(folder), interpreters, build_process, {}, timeout)
+        stage = _Stage(Path(folder), interpreters, build_process, answers or {}, timeout)
         failures = 0
         while True:
             for way in get_args(Failure):

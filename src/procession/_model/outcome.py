@@ -82,7 +82,7 @@ class Outcome:
         state (TaskState): How the task stands. Between two attempts it is `"waiting"`, as before the first one.
         error (BaseException | None): The exception that the task ended with, if it failed.
         attempts (int): How many times the task was called, 0 if it has not started; of a map, how many times the
-            element with the most attempts was called.
+            element with the most attempts was called. Each execution of a recorded run counts from 1.
         start (float | None): When the first attempt began, in seconds since the run began; `None` if it has not started
             or was recorded by an earlier execution.
         duration (float | None): How long the task took, in seconds, pauses between attempts included; `None` until it
