@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from journals import execute
 from marks import linux
 from procession import JournalError, Limit, Process, RunCancelledError, task
-from procession._engine.admission import look_into
+from procession._engine.buckets import look_into
 from procession._engine.shared_bucket import SharedBucket
 from procession._model.shared_limit import Grant, Wish
 from procession.journal import Journal, lease

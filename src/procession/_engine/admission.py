@@ -8,36 +8,29 @@
       ├──wake───────────┘ once it is its turn and there is room: another call has ended, or an alarm rings
       └──end────────▶ with its error, if it raised one: the service may ask for a pause
 
-The ledger knows only that a task is parked. Buckets decide, under one lock for all limits of the program, as a call may
-need several of them at once. No code of the user runs under it.
+The ledger knows only that a task is parked. Buckets decide, under one lock for all of the program (`buckets`). No code
+of the user runs under it.
 """
 
-import os
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial, wraps
 from math import inf
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from procession._engine.bucket import Beginning, Bucket, Claims, Line, Place, Ticket, admit, reserve
+from procession._engine import buckets
+from procession._engine.bucket import Beginning, Bucket, Claims, Line, Place, Ticket, reserve
 from procession._engine.callbacks import breaks_down
 from procession._engine.holding import Holding
 from procession._engine.latch import SLICE_S, Latch
-from procession._engine.shared_bucket import SharedBucket
 from procession._model.held_back import HeldBack
-from procession._model.limit import Limit, LimitKey, Limits, checked_cost, checked_seconds
+from procession._model.limit import Limit, Limits, checked_cost, checked_seconds
 from procession._model.outcome import Away
 from procession.errors import RetryAfter
 
 if TYPE_CHECKING:
     from procession._model.task import Call
-
-_lock = threading.Lock()
-_BUCKETS: Final[WeakValueDictionary[LimitKey, Bucket]] = WeakValueDictionary()
-"""By what it allows, what is under way under a limit: limits that allow the same under one name are one."""
 
 
 class Leaves(Protocol):
@@ -113,8 +106,8 @@ class Admission:
         """Admit calls under these limits, too, which may become known only while the run goes on."""
         for limit in limits:
             if limit not in self._buckets:
-                self._buckets[limit] = bucket = bucket_of(limit)
-                with _lock:
+                self._buckets[limit] = bucket = buckets.bucket_of(limit)
+                with buckets.lock:
                     bucket.users.add(self)
                     if self._resumed:
                         bucket.exhaust(self.clock())
@@ -153,7 +146,7 @@ class Admission:
         self, place: Place, limits: Limits, claims: Claims, hold: Callable[[], Callable[[], object]]
     ) -> Claims | None:
         now = self.clock()
-        with _lock:
+        with buckets.lock:
             if reserve(claims, now):
                 return claims
             full = (
@@ -163,7 +156,7 @@ class Admission:
             self._holding.setdefault(name, Holding()).begin(now)
         ticket = Ticket(self._line, place, claims, name, now, partial(self._wake, hold()))
         self._tickets[place] = ticket
-        with _lock:
+        with buckets.lock:
             for bucket, _ in claims:
                 bucket.put(ticket)
         self._look(claims)
@@ -173,7 +166,7 @@ class Admission:
     def begin(self, claims: Claims) -> list[Beginning]:
         """Take note that a call begins now that was admitted."""
         now, waiting = self.clock(), False
-        with _lock:
+        with buckets.lock:
             beginnings = [bucket.begin(cost, now) for bucket, cost in claims]
             for bucket, _ in claims:
                 waiting = waiting or bucket.has_waiting
@@ -191,7 +184,7 @@ class Admission:
     @_breaks_down
     def _give_back(self, claims: Claims) -> None:
         now, waiting = self.clock(), False
-        with _lock:
+        with buckets.lock:
             for bucket, _ in claims:
                 bucket.give_back(now)
                 waiting = waiting or bucket.has_waiting
@@ -201,7 +194,7 @@ class Admission:
     @_breaks_down
     def withdraw(self, claims: Claims) -> None:
         """Take note that a call that was admitted will not begin."""
-        with _lock:
+        with buckets.lock:
             for bucket, cost in claims:
                 bucket.withdraw(cost)
         self._look(claims)
@@ -239,7 +232,7 @@ class Admission:
         if ticket is None:
             return
         self._let_go(ticket)
-        with _lock:
+        with buckets.lock:
             for bucket, cost in ticket.claims:
                 if ticket.admitted:
                     bucket.withdraw(cost)
@@ -260,11 +253,11 @@ class Admission:
         Of one that has broken down, calls may count that never began.
         """
         self.drop_all()
-        with _lock:
+        with buckets.lock:
             for limit, bucket in self._buckets.items():
                 bucket.users.discard(self)
                 if (broken or self._is_broken) and not bucket.users:
-                    self._begin_anew(limit, bucket)
+                    buckets.begin_anew(limit, bucket, self.clock())
         for keeper in self.keepers:
             keeper.leave()
         self._later = self._end_run = _nobody  # no cycle may stay
@@ -284,7 +277,7 @@ class Admission:
     def held_back(self) -> list[HeldBack]:
         """What each limit holds back, and has held back so far, of those that have held anything back."""
         now = self.clock()
-        with _lock:
+        with buckets.lock:
             return [holding.told(name, now) for name, holding in self._holding.items()]
 
     @property
@@ -307,7 +300,7 @@ class Admission:
     def lay_out(self, bucket: Bucket) -> bool:
         """Reserve room for some calls, and take it for one; return whether it may begin."""
         now = self.clock()
-        with _lock:
+        with buckets.lock:
             return bucket.lay_out(now)
 
     def look_into(self, bucket: Bucket) -> None:
@@ -325,17 +318,10 @@ class Admission:
 
     # Inside
 
-    def _begin_anew(self, limit: Limit, bucket: Bucket) -> None:
-        """Put another bucket in the place of one in which, after an error, calls may count that have ended."""
-        bucket.in_use = 0
-        if _BUCKETS.get(limit.key) is bucket:
-            del _BUCKETS[limit.key]
-            _bucket_of(limit).exhaust(self.clock())
-
     def _let_go(self, ticket: Ticket) -> float:
         """Take note that a call is not held back any more; return for how many seconds it was."""
         now = self.clock()
-        with _lock:
+        with buckets.lock:
             self._holding[ticket.limit].end(now)
         return now - ticket.since
 
@@ -362,7 +348,7 @@ class Admission:
     @_breaks_down
     def _look(self, claims: Claims) -> None:
         """Admit what may begin, of any run."""
-        look_into([bucket for bucket, _ in claims], self.clock())
+        buckets.look_into([bucket for bucket, _ in claims], self.clock())
 
     # These are called by the admission of another run, too, or by a loop: an error in them is none of theirs.
 
@@ -395,7 +381,7 @@ class Admission:
                 error.add_note(f"{limit!r} waits {limit.patience:g} s at most, and the service asks for {seconds:g} s")
                 return error
         now = self.clock()
-        with _lock:
+        with buckets.lock:
             for limit, seconds in pauses:
                 self._buckets[limit].close(now + seconds, now)
         return PutOff(error) if pauses else error
@@ -460,40 +446,6 @@ def admission_of(
     return Admission(known, later, break_down, resumed=resumed) if known else None
 
 
-def locked() -> threading.Lock:
-    """Return the lock of all buckets."""
-    return _lock
-
-
-def look_into(buckets: Collection[Bucket], now: float, *, prods: bool = True) -> None:
-    """Admit what may begin under some limits, of any run; where `prods` says so, have the databases asked for more."""
-    with _lock:
-        admitted, sooner = admit(buckets, now)
-        alarms = [(line, line.alarm) for line in sooner]
-        unheard = [bucket for bucket in buckets if prods and isinstance(bucket, SharedBucket)]
-    for bucket in unheard:
-        bucket.prod()
-    for line, alarm in alarms:
-        line.look_at(alarm)
-    for ticket in admitted:
-        ticket.wake()
-
-
-def bucket_of(limit: Limit) -> Bucket:
-    """Return what is under way under a limit: the same for all limits that allow the same under one name."""
-    with _lock:
-        return _bucket_of(limit)
-
-
-def _bucket_of(limit: Limit) -> Bucket:
-    bucket = _BUCKETS.get(limit.key)
-    if bucket is None:
-        kind = Bucket if limit.shared is None else SharedBucket
-        bucket = _BUCKETS[limit.key] = kind(at_once=limit.at_once, rate=limit.rate, per=limit.per)
-    limit.bucket = bucket
-    return bucket
-
-
 def _nobody(*_: object) -> None:
     pass
 
@@ -508,15 +460,3 @@ def _asked_s(limit: Limit, error: Exception) -> float | None:
         return error.seconds
     seconds = None if limit.retry_after is None else limit.retry_after(error)
     return None if seconds is None else checked_seconds(f"the pause that {limit!r} reads off an exception", seconds)
-
-
-def _begin_in_child() -> None:
-    """Begin anew in a process that was forked: nothing is under way there."""
-    global _lock  # noqa: PLW0603
-    _lock = threading.Lock()
-    for bucket in list(_BUCKETS.values()):
-        bucket.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from procession._engine.admission import Admission, locked, look_into
+from procession._engine import buckets
+from procession._engine.admission import Admission
 from procession._engine.shared_bucket import SharedBucket
 from procession._model.limit import Limit, LimitKey
 from procession._model.shared_limit import Count, Grant, Wish
@@ -108,24 +109,24 @@ class Keeper:
         if not (self._is_over or bucket.lines or bucket.has_stock or not bucket.is_told or now >= self._renewal):
             return min(_LOOK_S if bucket.in_use else _RENEW_S, self._renewal - now)
         time.sleep(_SPACE_S)
-        with locked():
+        with buckets.lock:
             asked_at = self._clock()
             wish = bucket.wish(asked_at, last=self._is_over)
         grant = self._exchanged(wish)
         self._renewal = asked_at + _RENEW_S
-        with locked():
+        with buckets.lock:
             bucket.take(wish, grant, asked_at, self._clock())
         if self._is_over:
             return 0.0
         if grant.places:
-            look_into([bucket], self._clock(), prods=False)
+            buckets.look_into([bucket], self._clock(), prods=False)
         if grant.again_s is None:
             return _LOOK_S
         return grant.again_s if bucket.is_told else min(grant.again_s, _TELL_S)
 
     def _is_idle(self) -> bool:
         """Return whether no call is under way."""
-        with locked():
+        with buckets.lock:
             self._bucket.count_noted(self._clock())
             return not self._bucket.in_use
 
