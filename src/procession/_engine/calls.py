@@ -14,89 +14,27 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from procession._engine.admission import Admitted, PutOff, await_admission
 from procession._engine.bucket import Claims
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.decimals import own_decimals
-from procession._engine.elements import ElementIterator, Inputs, Lend, iterators_of
+from procession._engine.elements import ElementIterator, Inputs, iterators_of
 from procession._engine.gate import NotBegun, gated_calls, passes_gate
-from procession._engine.retry import Abandoned, GiveUp, Held, Late, Retry
+from procession._engine.retry import GiveUp, Held, Late, Retry
 from procession._engine.run_deadline import within
 from procession._engine.run_state import RunState
 from procession._engine.timed_call import TimedCall, too_long
 from procession._engine.unawaited import awaited
 from procession._engine.unfinished import Unfinished
-from procession._engine.watcher import Deadline, Straggler
+from procession._engine.watched_call import watched
+from procession._engine.watcher import Straggler
+from procession._engine.workers import GiveWay, LeaveTask, Worker, Workers
 from procession._model.record import WHOLE
 from procession._model.task import PLAIN, Call, MapFunction, Options
 from procession._plan.wiring import NO_STREAMS
 from procession.errors import TaskCancelled, TaskSuspended
-
-if TYPE_CHECKING:
-    from procession._model.outcome import NotKept
-
-
-class LeaveTask(BaseException):
-    """The worker leaves a task that has not ended: others are at it, or it pauses until its next attempt."""
-
-
-class GiveWay(LeaveTask):
-    """The worker gives its place to another, which needs one to go on with the task that was claimed here."""
-
-
-class Worker(Protocol):
-    """The calling worker."""
-
-    alone: bool
-    """Whether there is nothing else to do while a task pauses."""
-    deadline: Deadline | None
-    """The slot that holds until when its call may take; `None` where it cannot be left behind with a call."""
-
-    def abandon(self, resume: Callable[[], object]) -> None:
-        """Leave the thread behind with its call, and have `resume` make what follows ready for another worker."""
-        ...
-
-
-class Workers(Protocol):
-    """What the calls need of the engine that makes them."""
-
-    @property
-    def worker(self) -> Worker:
-        """The calling worker."""
-        ...
-
-    @property
-    def alone(self) -> bool:
-        """Whether the calling worker has nothing else to do while a task waits."""
-        ...
-
-    @property
-    def others_wait(self) -> bool:
-        """Whether something else than a ready task waits for the place of a worker."""
-        ...
-
-    def pause(self, seconds: float, resume: Callable[[], object]) -> None:
-        """Call `resume` after so many seconds, to make a call ready again. The stage does not end before."""
-        ...
-
-    def break_down(self, error: BaseException) -> None:
-        """End the stage with an error that is not from any call, from whatever thread."""
-        ...
-
-    def hold(self, resume: Callable[[], object]) -> Callable[[], object]:
-        """Count a call that is held back, so that the stage waits; return what calls `resume` to make it ready."""
-        ...
-
-    @property
-    def lend(self) -> Lend:
-        """What makes a call that waits, from any thread, and has others make calls in the calling worker's place."""
-        ...
-
-    def work_on_map(self, index: int, map_function: MapFunction) -> "list[Any] | NotKept":
-        """Work on a map; return its results in the last worker on it, else raise `LeaveTask`."""
-        ...
 
 
 class TaskCalls:
@@ -506,32 +444,3 @@ class TaskCalls:
         if run_state.ledger.ends[index] is None:
             run_state.ledger.starts[index] = retry.start
             run_state.raised(index, error, in_order=self.in_order)
-
-
-def watched(
-    deadline: Deadline,
-    call_context: CallContext,
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    """Make a call whose deadline has begun; return its value or raise its error, if it ends in time.
-
-    Raises `Abandoned` when an abandoned call has ended after all: its value is not used any more.
-    """
-    failure: BaseException | None = None
-    try:
-        value = function(*args, **kwargs)
-        if deadline.end():
-            return value
-    except BaseException as error:
-        if deadline.end():
-            raise
-        failure = error
-    deadline.end_late()
-    told, index, attempt = call_context.run, call_context.index, call_context.attempt
-    assert isinstance(told, RunState)
-    element = None if call_context.element == WHOLE else call_context.element
-    told.report("task_abandoned_ended", index, attempt, None, failure, element)
-    failure = None
-    raise Abandoned

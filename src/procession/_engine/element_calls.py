@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from procession._engine.admission import Admitted, PutOff, await_admission
 from procession._engine.call_context import CallContext
-from procession._engine.calls import Worker, Workers, watched
 from procession._engine.gate import NotBegun
 from procession._engine.map_state import Element, MapState
 from procession._engine.retry import Abandoned, GiveUp, Held, Late, Retry
@@ -23,7 +22,9 @@ from procession._engine.run_deadline import within
 from procession._engine.run_state import RunState
 from procession._engine.timed_call import TimedCall, too_long
 from procession._engine.unawaited import awaited
+from procession._engine.watched_call import watched
 from procession._engine.watcher import Straggler
+from procession._engine.workers import Worker, Workers
 from procession._model.batched import inside
 from procession._model.map_share import MapShare
 from procession.errors import TaskSuspended

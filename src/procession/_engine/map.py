@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from procession._engine.call_context import CURRENT_CALL, CallContext, comparable
-from procession._engine.calls import LeaveTask, Workers
 from procession._engine.decimals import own_decimals
 from procession._engine.element_calls import ElementCalls
 from procession._engine.gate import gated, passes_gate
@@ -16,6 +15,7 @@ from procession._engine.placed import ElementGroup, group_size, grouped
 from procession._engine.retry import GiveUp, Late
 from procession._engine.run_state import RunState
 from procession._engine.unawaited import awaited
+from procession._engine.workers import LeaveTask, Workers
 from procession._model.map_share import MapShare
 from procession._model.record import WHOLE
 from procession._model.task import MapFunction, Options

@@ -4,10 +4,10 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from procession._engine.call_context import CURRENT_CALL
-from procession._engine.calls import Workers
 from procession._engine.map import ThreadMap
 from procession._engine.retry import GiveUp
 from procession._engine.run_state import RunState
+from procession._engine.workers import Workers
 from procession._model.task import PLAIN, MapFunction
 
 if TYPE_CHECKING:

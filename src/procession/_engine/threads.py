@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from procession._engine.call_context import CURRENT_CALL, CallContext, comparable
 from procession._engine.callbacks import breaks_down
-from procession._engine.calls import GiveWay, LeaveTask, TaskCalls
+from procession._engine.calls import TaskCalls
 from procession._engine.idle_thread import IdleThread
 from procession._engine.latch import SLICE_S, Latch
 from procession._engine.maps import ThreadMaps
@@ -30,6 +30,7 @@ from procession._engine.pools import forget, no_workers
 from procession._engine.retry import Abandoned, GiveUp
 from procession._engine.run_state import RunState
 from procession._engine.worker import Worker
+from procession._engine.workers import GiveWay, LeaveTask
 from procession._model.strategy import Stage
 from procession._model.task import MapFunction
 from procession._model.text import shown

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.callbacks import breaks_down
-from procession._engine.calls import LeaveTask, TaskCalls, Worker
+from procession._engine.calls import TaskCalls
 from procession._engine.elements import Lend
 from procession._engine.maps import ThreadMaps
 from procession._engine.run_state import RunState
+from procession._engine.workers import LeaveTask, Worker
 from procession._loop.side_threads import hand_over
 from procession._loop.slots import Slots
 from procession._model.task import MapFunction
@@ -102,7 +103,7 @@ class Pauses:
 
 
 class SideThread:
-    """The calling worker: a side thread, which cannot be left behind with a call. See `procession._engine.calls`."""
+    """The calling worker: a side thread, which cannot be left behind with a call. See `procession._engine.workers`."""
 
     __slots__ = ("alone", "deadline")
 
