@@ -20,8 +20,8 @@ from procession._engine.call_context import CURRENT_CALL
 from procession._engine.latch import Latch
 from procession._engine.parts import whole_progress
 from procession._engine.run_deadline import RunDeadline, bounded
+from procession._engine.run_error import absent, error_of
 from procession._engine.run_state import RunState
-from procession._engine.suspension import waits_in_words
 from procession._engine.tracebacks import let_go
 from procession._engine.watcher import Watcher
 from procession._executor import ends_workers, engine_of, placed
@@ -32,18 +32,11 @@ from procession._model.progress import Progress
 from procession._model.record import WHOLE
 from procession._model.states import OnError, RunStatus
 from procession._model.task import MapFunction, callee_of
-from procession._model.text import counted, described, shown
+from procession._model.text import shown
 from procession._plan.pipelines import goes_by_element, pipelined
 from procession._plan.plan import Plan
 from procession._recording import recording_of
-from procession.errors import (
-    RunCancelledError,
-    RunSuspendedError,
-    RunTimeoutError,
-    TaskSkippedError,
-    TaskSuspended,
-    WorkersUnavailableError,
-)
+from procession.errors import WorkersUnavailableError
 from procession.observe.audience import audience_of
 from procession.observe.log import log_trouble
 
@@ -251,58 +244,17 @@ class Execution:
 
     def check(self) -> None:
         """Raise what ended the run, if anything did."""
-        run_state, ledger, status = self.run_state, self.run_state.ledger, self.status
-        if status == "completed":
-            return
-        if ledger.failure is not None:
-            try:
-                raise ledger.failure
-            finally:
-                # The frame is part of the traceback, and the run holds the error: no cycle may stay.
-                del self, run_state, ledger
-        process = f"process {shown(run_state.process_name)!r}"
-        count = counted(len(ledger.ends), "task")
-        if status == "cancelled":
-            ended = sum(end is not None for end in ledger.ends) - len(ledger.stopped)
-            how_far = f"when {ended:,} of {count} had ended{self._among_them()}; process.last_run.outcomes has them"
-            deadline = run_state.deadline
-            if deadline is not None and deadline.passed:
-                raise RunTimeoutError(
-                    f"run {run_state.run_id} of {process} took longer than its timeout of {deadline.seconds:g} s, and "
-                    f"was cancelled {how_far}"
-                )
-            raise RunCancelledError(f"run {run_state.run_id} of {process} was cancelled {how_far}")
-        if status == "suspended":
-            raise self._suspended()
-        if status == "failed":
-            errors = [ledger.errors[index] for index in sorted(ledger.errors)]
-            try:
-                raise BaseExceptionGroup(f"{len(errors):,} of {count} of {process} failed", errors)
-            finally:
-                del self, run_state, ledger, errors
+        error = error_of(self.run_state, self.status, nested=self._recording.is_nested)
+        try:
+            if error is not None:
+                raise error
+        finally:
+            # The frame is part of the traceback, and the run holds the error: no cycle may stay.
+            del self, error
 
     def absent(self, index: int) -> Exception:
         """Return the exception for a task that has no value, as it did not end."""
-        run_state = self.run_state
-        where = f"task {index} ({shown(run_state.name(index))}) of process {shown(run_state.process_name)!r}"
-        if run_state.ledger.cancelled:
-            return RunCancelledError(f"{where} did not end: the run was cancelled")
-        if self.status == "suspended":
-            return RunSuspendedError(f"{where} has not ended: the run is suspended")
-        return TaskSkippedError(f"{where} was skipped, because a task before it failed")
-
-    def _suspended(self) -> BaseException:
-        """Return what says that the run waits, and for what: to the task that it is, or to its caller."""
-        run_state = self.run_state
-        ledger = run_state.ledger
-        waiting = {index: words for index, words in run_state.suspended.items() if ledger.ends[index] is None}
-        said = waits_in_words({index: run_state.name(index) for index in waiting}, waiting)
-        if self._recording.is_nested:
-            return TaskSuspended(f"is run {shown(run_state.run_id)!r}, in which {said}")
-        return RunSuspendedError(
-            f"run {shown(run_state.run_id)!r} of process {shown(run_state.process_name)!r} is suspended: {said}. "
-            "Execute it again once it has to wait no longer"
-        )
+        return absent(self.run_state, self.status, index)
 
     # Begin, drive, finish
 
@@ -495,14 +447,6 @@ class Execution:
             is_map = isinstance(self.plan.calls[index][0], MapFunction)
             return value if is_map and not isinstance(value, NotKept | None) else ledger.errors[index]
         return self.absent(index) if ledger.ends[index] is None else value
-
-    def _among_them(self) -> str:
-        """Return words for the failures of a cancelled run, other than runs that were cancelled with it."""
-        errors = self.run_state.ledger.errors
-        indexes = [index for index in sorted(errors) if not isinstance(errors[index], RunCancelledError)]
-        if not indexes:
-            return ""
-        return f", {len(indexes):,} of them with a failure (task {indexes[0]}: {described(errors[indexes[0]])})"
 
 
 def is_being_called(process: object) -> bool:
