@@ -7,10 +7,10 @@
 
 `store` is what users see. `beginning` is how a run begins, and `recorder` what it writes through while its lease is
 `held`, which `heartbeat` renews; `replay` reads what earlier executions recorded, and `rerun` forgets a part of it.
-`reader` has all queries, some of which are made in `counts`, `failed_calls` and `time_usage`; what they return is made
-in `run_info` and `task_status`, too, of rows that `checked` has looked through. `database` opens and closes each
-`channel`, `access` says whether a file may be trusted, `schema` has the tables, and `codec` makes bytes of values.
-Nothing but a recorder turns bytes into values again. `waits` has all there is to waiting, from both sides.
+`reader` has all queries, some of which are made in `counts`, `nested_runs`, `failed_calls` and `time_usage`; what they
+return is made in `run_info` and `task_status`, too, of rows that `checked` has looked through. `database` opens and
+closes each `channel`, `access` says whether a file may be trusted, `schema` has the tables, and `codec` makes bytes of
+values. Nothing but a recorder turns bytes into values again. `waits` has all there is to waiting, from both sides.
 """
 
 from importlib.util import find_spec

@@ -6,7 +6,7 @@ A key is the number the journal gave a run; it is never used again, and the late
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from procession._model.progress import Progress
 from procession._model.record import WHOLE
 from procession._plan.fingerprint import Fingerprint
 from procession._plan.shape import Shape
-from procession.errors import JournalError, RunUnknownError
+from procession.errors import JournalError
 from procession.journal.call_info import CallInfo, call_info, calls_query
 from procession.journal.checked import NAME_LIMIT, RUN, Checked, RunRow, Status, bounded, run_row
 from procession.journal.counts import count_elements, count_ended, count_failed, count_progress, count_tasks
@@ -25,6 +25,7 @@ from procession.journal.failed_calls import Alike, Failure, alike, compared_quer
 from procession.journal.last_runs import LastRun, last_runs, last_runs_query
 from procession.journal.latest import Latest
 from procession.journal.lease import Holder
+from procession.journal.nested_runs import key_of, key_within, line_of
 from procession.journal.run_info import (
     Found,
     Recorded,
@@ -37,8 +38,8 @@ from procession.journal.run_info import (
     task_columns,
     task_info,
 )
-from procession.journal.schema import TOP, calls, definitions, is_failed, records, runs
-from procession.journal.task_status import TaskStatus, task_status
+from procession.journal.schema import TOP, definitions, is_failed, records, runs
+from procession.journal.task_status import TaskStatus, task_statuses
 from procession.journal.time_usage import Mark, Share, mark_of, marks_query, share_of, shares_query
 from procession.journal.waits import WaitInfo, ready_runs, waits_of
 
@@ -47,9 +48,6 @@ HEAD = 300
 
 _PART = 500
 """Tasks that a query names one by one, at most."""
-
-_DEPTH = 1_000
-"""How deep runs are nested in each other, at most."""
 
 COUNTED = 1_000
 """Runs whose progress is kept once it was counted, at most."""
@@ -142,21 +140,11 @@ class Reader:
 
         `RunUnknownError` if there is none of that id.
         """
-        outer, places = run_id, list[str]()
-        while (key := self._key_within(TOP, outer)) is None:  # an id may have slashes of its own
-            outer, slash, place = outer.rpartition("/")
-            if not slash:
-                break
-            places.append(place)
-        for place in reversed(places):
-            key = None if key is None else self._key_within(key, place)
-        if key is None:
-            raise RunUnknownError(f"the journal has no run {run_id!r}")
-        return key
+        return key_of(self._connection, run_id)
 
     def run(self, key: int) -> RunInfo:
         """Return how a run stands. `RunUnknownError` if there is none of that key."""
-        row, *outer = self._line(key)
+        row, *outer = line_of(self._connection, key)
         run_id = "/".join(one.id for one in [*reversed(outer), row])
         return self._info(row, run_id, alive=(outer or [row])[-1].is_alive(self.now))
 
@@ -170,18 +158,18 @@ class Reader:
 
     def outer(self, key: int) -> list[Found]:
         """Return the runs that a run is nested in, the outermost first."""
-        return [Found(row.key, self.run(row.key)) for row in reversed(self._line(key)[1:])]
+        return [Found(row.key, self.run(row.key)) for row in reversed(line_of(self._connection, key)[1:])]
 
     def nested(self, key: int, task: int, element: int | None) -> int | None:
         """Return the key of the run that a task, or an element of a map, is itself."""
-        return self._key_within(key, f"{task}" if element is None else f"{task}.{element}")
+        return key_within(self._connection, key, f"{task}" if element is None else f"{task}.{element}")
 
     def definition(self, key: int) -> Fingerprint:
         """Return the definition of the process of a run.
 
         `RunUnknownError` if there is no run of that key, `JournalError` if it cannot be read.
         """
-        self._line(key)
+        line_of(self._connection, key)
         try:
             return self._definition(key)
         except ValueError as error:
@@ -210,7 +198,7 @@ class Reader:
 
     def last_good(self, key: int) -> int | None:
         """Return the key of the last run of the same process, begun before this one, that completed."""
-        here, c = self._line(key)[0], runs.c
+        here, c = line_of(self._connection, key)[0], runs.c
         before = select(c.key).where(c.parent == here.parent, c.process == here.process, c.status == "completed")
         return self._connection.execute(before.where(c.key < key).order_by(c.key.desc()).limit(1)).scalar()
 
@@ -332,7 +320,7 @@ class Reader:
     def status(self, key: int, info: RunInfo, task: int) -> TaskStatus:
         """Return how a task of a run stands, whether or not it has ended, with all of its error and log."""
         ended = self.task(key, task, None)
-        return self._statuses(key, info, [task], {} if ended is None else {task: ended})[0]
+        return task_statuses(self._connection, key, info, [task], {} if ended is None else {task: ended})[0]
 
     def statuses(self, key: int, info: RunInfo, tasks: Sequence[int]) -> list[TaskStatus]:
         """Return how these tasks of a run stand; of an error that is long, only the beginning is there."""
@@ -340,12 +328,12 @@ class Reader:
         for start in range(0, len(tasks), _PART):
             part = tasks[start : start + _PART]
             ended = {one.task: one for one in self.tasks(key, among=part, limit=_PART)}
-            found += self._statuses(key, info, part, ended)
+            found += task_statuses(self._connection, key, info, part, ended)
         return found
 
     def statuses_of(self, key: int, info: RunInfo, ended: Sequence[TaskInfo]) -> list[TaskStatus]:
         """Return how tasks of a run stand, from their records. A task that has failed may run again."""
-        return self._statuses(key, info, [one.task for one in ended], {one.task: one for one in ended})
+        return task_statuses(self._connection, key, info, [one.task for one in ended], {one.task: one for one in ended})
 
     def ended(self, key: int) -> int:
         """Return how many calls have a record. Takes time in proportion."""
@@ -407,7 +395,7 @@ class Reader:
                 (row.key, row.progress, row.running, row.cancelling, row.executions, row.is_alive(self.now))
                 for row in going
             ]
-        row, *outer = self._line(key)
+        row, *outer = line_of(self._connection, key)
         alive = (outer or [row])[-1].is_alive(self.now)
         waits = waits_of(self._connection, key, row.id) if row.status == "suspended" else ()
         facts = (row.status, row.executions, row.progress, row.running, row.ended_at, row.cancelling, alive, waits)
@@ -420,26 +408,6 @@ class Reader:
         c = runs.c
         here = c.holder.startswith(Holder.here().place, autoescape=True)
         return c.status == "running", c.token.is_not(None), (c.held_until > self.now) | here
-
-    def _key_within(self, parent: int, place: str) -> int | None:
-        query = select(runs.c.key).where(runs.c.parent == parent, runs.c.id == place)
-        return self._connection.execute(query).scalar()
-
-    def _line(self, key: int) -> list[RunRow]:
-        """Return the row of a run, and those of the runs around it, the outermost last.
-
-        `RunUnknownError` if there is none of that key.
-        """
-        line: list[RunRow] = []
-        while key != TOP or not line:
-            row = self._connection.execute(select(*RUN).where(runs.c.key == key)).one_or_none()
-            if row is None:
-                raise RunUnknownError(f"the journal has no run of key {key}")
-            if len(line) == _DEPTH:
-                raise JournalError(f"the journal is damaged: run {line[0].key} lies within more than {_DEPTH:,} others")
-            line.append(run_row(row))
-            key = line[-1].parent
-        return line
 
     def _info(self, row: RunRow, run_id: str, *, alive: bool) -> RunInfo:
         try:
@@ -476,37 +444,6 @@ class Reader:
 
     def _all(self, query: Any) -> Sequence[Any]:
         return self._connection.execute(query).all()
-
-    def _statuses(
-        self, key: int, info: RunInfo, tasks: Sequence[int], ended: Mapping[int, TaskInfo]
-    ) -> list[TaskStatus]:
-        goes_on = info.status == "running"
-        partly = set[int]() if goes_on else self._partly(key, [task for task in tasks if task not in ended])
-        pausing = {one.task for one in info.pausing}
-        running = {one.task: one for one in (*info.pausing, *info.running)}
-        waiting = {one.within(info.id) for one in info.waits}
-        return [
-            task_status(
-                task,
-                ended.get(task),
-                running.get(task),
-                goes_on=goes_on,
-                partly=task in partly,
-                pausing=task in pausing,
-                waits=task in waiting,
-            )
-            for task in tasks
-        ]
-
-    def _partly(self, key: int, tasks: Sequence[int]) -> set[int]:
-        """Return those of the tasks that anything is recorded inside of: an element, a call, or a run."""
-        if not tasks:
-            return set()
-        c = records.c
-        inside = self._all(select(calls.c.task).where(calls.c.run == key, calls.c.task.in_(tasks)).distinct())
-        elements = self._all(select(c.task).where(c.run == key, c.task.in_(tasks), c.element != WHOLE).distinct())
-        nested = self._all(select(runs.c.id).where(runs.c.parent == key, runs.c.id.in_(map(str, tasks))))
-        return {task for (task,) in (*elements, *inside)} | {int(place) for (place,) in nested}
 
     def _in_steps(
         self, query: Select[Any], before: int | None, after: int | None, step: int, offset: int

@@ -1,10 +1,15 @@
 """How a task of a run stands, whether or not it has ended: decided here, for all that show it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sqlalchemy import Connection, select
+
+from procession._model.record import WHOLE
 from procession.journal.checked import Running
-from procession.journal.run_info import TaskInfo
+from procession.journal.run_info import RunInfo, TaskInfo
+from procession.journal.schema import calls, records, runs
 
 _ROUNDING_S = 1e-3
 """Between when a task began as its run tells and as its record does, at most."""
@@ -24,7 +29,30 @@ class TaskStatus:
     """Whether it waits for its next attempt."""
 
 
-def task_status(
+def task_statuses(
+    connection: Connection, key: int, info: RunInfo, tasks: Sequence[int], ended: Mapping[int, TaskInfo]
+) -> list[TaskStatus]:
+    """Return how these tasks of a run stand, from the records of those that have `ended`, and what it has reported."""
+    goes_on = info.status == "running"
+    partly = set[int]() if goes_on else _partly(connection, key, [task for task in tasks if task not in ended])
+    pausing = {one.task for one in info.pausing}
+    running = {one.task: one for one in (*info.pausing, *info.running)}
+    waiting = {one.within(info.id) for one in info.waits}
+    return [
+        _task_status(
+            task,
+            ended.get(task),
+            running.get(task),
+            goes_on=goes_on,
+            partly=task in partly,
+            pausing=task in pausing,
+            waits=task in waiting,
+        )
+        for task in tasks
+    ]
+
+
+def _task_status(
     task: int,
     ended: TaskInfo | None,
     running: Running | None,
@@ -51,3 +79,15 @@ def task_status(
     if goes_on:
         return TaskStatus(task, "running", since=running.started_at, label=running.label)
     return TaskStatus(task, "interrupted", label=running.label)
+
+
+def _partly(connection: Connection, key: int, tasks: Sequence[int]) -> set[int]:
+    """Return those of the tasks that anything is recorded inside of: an element, a call, or a run."""
+    if not tasks:
+        return set()
+    c = records.c
+    of_calls = select(calls.c.task).where(calls.c.run == key, calls.c.task.in_(tasks)).distinct()
+    of_elements = select(c.task).where(c.run == key, c.task.in_(tasks), c.element != WHOLE).distinct()
+    nested = select(runs.c.id).where(runs.c.parent == key, runs.c.id.in_(map(str, tasks)))
+    found = {task for query in (of_calls, of_elements) for task in connection.execute(query).scalars().all()}
+    return found | {int(place) for place in connection.execute(nested).scalars().all()}
