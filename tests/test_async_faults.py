@@ -12,6 +12,7 @@ from procession import Process, WorkersUnavailableError, stream, task
 from procession._engine.calls import TaskCalls
 from procession._engine.map_state import MapState
 from procession._engine.run_state import RunState
+from procession._loop.parked_calls import ParkedCalls
 from procession._loop.plain import PlainCalls
 from procession._loop.slots import Slots
 from procession._loop.stage import StageInLoop
@@ -118,7 +119,8 @@ def test_an_element_ends_once_though_the_look_at_its_map_raises(monkeypatch, way
 @pytest.mark.parametrize(
     ("of", "name"),
     [
-        *((StageInLoop, name) for name in ("finish_map", "_start_element", "_open_map", "park", "_start_simple")),
+        *((StageInLoop, name) for name in ("finish_map", "_start_element", "_open_map", "_start_simple")),
+        (ParkedCalls, "park"),
         (Slots, "give_back"),
     ],
 )
@@ -178,20 +180,26 @@ def test_an_error_beside_the_loop_that_is_not_from_a_call_ends_the_run(monkeypat
 
 
 @both_ways
-@pytest.mark.parametrize("name", ["_end_loan", "_resume", "_next_batch", "_look", "fill"])
-def test_what_a_callback_of_the_loop_raises_ends_the_run(monkeypatch, way, name):
+@pytest.mark.parametrize(
+    ("of", "name"),
+    [
+        *((StageInLoop, name) for name in ("_end_loan", "_next_batch", "_look", "fill")),
+        (ParkedCalls, "_resume"),
+    ],
+)
+def test_what_a_callback_of_the_loop_raises_ends_the_run(monkeypatch, way, of, name):
     """The loop itself would only log it."""
     entered = once(lambda: None)
-    body = getattr(StageInLoop, name)
+    body = getattr(of, name)
     body = getattr(body, "__wrapped__", body)
 
-    def called(stage, *args):
+    def called(self, *args):
         entered()
-        return body(stage, *args)
+        return body(self, *args)
 
     from procession._engine.callbacks import breaks_down
 
-    monkeypatch.setattr(StageInLoop, name, breaks_down(called))
+    monkeypatch.setattr(of, name, breaks_down(called))
     tries = []
 
     async def fails_once():

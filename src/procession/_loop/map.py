@@ -22,6 +22,7 @@ from procession._engine.placed import ElementGroup, Submitted, group_size, group
 from procession._engine.run_state import RunState
 from procession._engine.unawaited import awaited
 from procession._loop.attempt import PendingCall, starting
+from procession._loop.parked_calls import ParkedCalls
 from procession._loop.placed import AwaitedPlacedCall
 from procession._loop.side_threads import SideThreads, hand_over
 from procession._model.map_share import MapShare
@@ -38,6 +39,7 @@ class Slots(Protocol):
     """What a map needs of the engine that runs its elements."""
 
     run_state: RunState
+    parked: ParkedCalls
     side_draws: "SideDraws"
 
     def start(self, coroutine: Coroutine[None, None, None], call_context: CallContext, context: Context) -> None:
@@ -50,10 +52,6 @@ class Slots(Protocol):
 
     def end(self, call_context: CallContext) -> None:
         """Free the slot of a worker."""
-        ...
-
-    def park(self, call: PendingCall, seconds: float) -> None:
-        """Make another attempt after a pause."""
         ...
 
     def break_down(self, error: BaseException) -> None:
@@ -317,7 +315,7 @@ class CoroutineMap:
         for (place, args), digest in back:
             call = PendingCall(self, state.index, state.function, args, {}, state.options, place)
             call.digest = digest
-            self._slots.park(call, 0.0)
+            self._slots.parked.park(call, 0.0)
         failed, group.failed = group.failed, []
         for (place, args), error, digest, start, _ in failed:
             await self._failed(call_context, place, args, error, start, digest)
@@ -368,7 +366,7 @@ class CoroutineMap:
         call.made, call.start, call.began, call.worker = 1, start, start, call_context.worker
         seconds = await call.followed(self._slots.run_state, returned=False, value=error)
         if seconds is not None:
-            self._slots.park(call, seconds)
+            self._slots.parked.park(call, seconds)
 
     def _share(self, worker: str) -> MapShare:
         share = self._shares.get(worker)

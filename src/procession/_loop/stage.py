@@ -12,7 +12,6 @@ say comes through `call_soon_threadsafe`.
 import asyncio
 import threading
 from asyncio import Task
-from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from functools import partial
@@ -26,6 +25,7 @@ from procession._engine.map_state import MapState
 from procession._engine.run_state import RunState
 from procession._loop.attempt import PendingCall, simple_tasks, starting
 from procession._loop.map import CoroutineMap, SideDraws
+from procession._loop.parked_calls import ParkedCalls
 from procession._loop.plain import Pauses, PlainCalls
 from procession._loop.side_threads import SideThreads, hand_over, shield_once
 from procession._loop.slots import Slots
@@ -74,10 +74,7 @@ class StageInLoop:
         self._running: dict[str, Task[None]] = {}
         run_state.whereabouts.coroutines = self._running
         """Worker → the asyncio task in its slot."""
-        self._parked: set[PendingCall] = set()
-        """Calls between two attempts."""
-        self._due: deque[PendingCall] = deque()
-        """Calls whose pause is over."""
+        self.parked = ParkedCalls(run_state, self)
         self._maps: set[CoroutineMap] = set()
         """Maps that have begun and not ended."""
         self._turns = Turns()
@@ -108,8 +105,7 @@ class StageInLoop:
         finally:
             run_state.detach()
             self._closed = True
-            for call in self._parked:  # none, unless in a hurry; nor any pause, nor any task that runs
-                call.end_pause()
+            self.parked.end_pauses()  # there are none, unless in a hurry; nor any task that runs
             self._pauses.clear()
             for running in list(self._running.values()):
                 running.cancel()
@@ -119,7 +115,9 @@ class StageInLoop:
     @property
     def busy(self) -> bool:
         """Whether the stage was left with something still going on."""
-        return bool(self._slots.busy or self._parked or self._pauses or self._maps or self.run_state.waits_for_caller)
+        return bool(
+            self._slots.busy or self.parked.waiting or self._pauses or self._maps or self.run_state.waits_for_caller
+        )
 
     def break_down(self, error: BaseException) -> None:
         """End the stage with an error that is not from any call, once all that runs has ended. From any thread."""
@@ -189,7 +187,7 @@ class StageInLoop:
                     self._batch_follows = True
                     self._loop.call_soon(self._next_batch)
                 return
-            if not (self._start_next() if self._maps or self._due or self._parked else self._start_task()):
+            if not (self._start_next() if self._maps or self.parked.due or self.parked.waiting else self._start_task()):
                 return
             self._batch_left -= 1
 
@@ -200,10 +198,10 @@ class StageInLoop:
 
     def _start_next(self) -> bool:
         """Start a call whose pause is over, else what is next in turn; return whether there was something."""
-        if self._in_order and self._parked:
+        if self._in_order and self.parked.waiting:
             return False  # nothing else may start meanwhile
-        if self._due:
-            call, worker, run_state = self._due.popleft(), self._slots.take(), self.run_state
+        if self.parked.due:
+            call, worker, run_state = self.parked.due.popleft(), self._slots.take(), self.run_state
             attempt = call.made + (not call.put_off)
             call_context = CallContext(run_state, worker, call.index, attempt, call.element)
             context = self._context if call.context is None else call.context
@@ -261,18 +259,14 @@ class StageInLoop:
         """Make an attempt in the slot of a worker; return `False` where it is held back, or has failed."""
         if call.options.limit:
             try:
-                if not call.admit(self.run_state, partial(self._hold, call)):
+                if not call.admit(self.run_state, partial(self.parked.hold, call)):
                     return False
             except Exception as error:
-                self._parked.discard(call)
+                self.parked.waiting.discard(call)
                 call.fail(error, call_context.worker)
                 return False
         self.start(self._attempt(call, call_context), call_context, context)
         return True
-
-    def _hold(self, call: PendingCall) -> Callable[[], object]:
-        self._parked.add(call)
-        return partial(hand_over, self._loop, self._resume, call)
 
     def at(self, seconds: float, then: Callable[[], object]) -> None:
         """Call `then` in so many seconds, in the loop's thread. From any thread."""
@@ -299,8 +293,8 @@ class StageInLoop:
             or self._filling
             or self._recorded
             or self._maps
-            or self._due
-            or self._parked
+            or self.parked.due
+            or self.parked.waiting
             or self._slots.lent
         ):
             return False
@@ -359,7 +353,7 @@ class StageInLoop:
         call.made, call.worker, call.start = 1, call_context.worker, 0.0 if start is None else start
         seconds = await call.followed(run_state, returned=False, value=error)
         if seconds is not None:
-            self.park(call, seconds)
+            self.parked.park(call, seconds)
 
     async def _attempt(self, call: PendingCall, call_context: CallContext) -> None:
         try:
@@ -367,25 +361,10 @@ class StageInLoop:
                 self._tasks.open_again(call, call_context)
             seconds = await call.attempt(self.run_state, call_context)
             if seconds is not None:
-                self.park(call, seconds)
+                self.parked.park(call, seconds)
             self.end(call_context)
         except BaseException as error:  # not from the call
             self.break_down(error)
-
-    def park(self, call: PendingCall, seconds: float) -> None:
-        """Make another attempt after a pause."""
-        if self.run_state.ledger.halted:
-            call.give_up()
-        else:
-            self._parked.add(call)
-            call.timer = self._loop.call_later(seconds, self._resume, call)
-
-    @breaks_down
-    def _resume(self, call: PendingCall) -> None:
-        if call in self._parked:  # else the run was halted meanwhile
-            self._parked.discard(call)
-            self._due.append(call)
-            self.fill()
 
     # Maps
 
@@ -439,7 +418,7 @@ class StageInLoop:
 
     def others_wait(self) -> bool:
         """Return whether something else waits for the slot of a thread."""
-        return bool(self._due or self._maps or self._slots.wanted)
+        return bool(self.parked.due or self._maps or self._slots.wanted)
 
     def _lend(self, worker: str, index: int) -> None:
         """Run a plain task in a side thread, and others as long as they come, in the slot of a worker."""
@@ -486,13 +465,8 @@ class StageInLoop:
         """End what waits for another attempt once nothing new may start, and what runs once the run is cancelled."""
         if self.run_state.admission is not None and self.run_state.ledger.halted:
             self.run_state.admission.drop_all()
-        waiting = [*self._parked, *self._due]
-        self._parked.clear()
-        self._due.clear()
         self._pauses.clear()
-        for call in waiting:
-            call.end_pause()
-            call.give_up()
+        self.parked.give_up()
         if self.run_state.ledger.cancelled and not self._cancelled:
             self._cancelled = True
             for running in self._running.values():
