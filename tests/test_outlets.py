@@ -275,6 +275,33 @@ def test_who_rests_is_woken_only_where_the_map_has_to_wait_or_nothing_more_is_dr
     assert woken == [5, 5, 8, 8]
 
 
+def test_who_rests_is_woken_where_all_that_has_ended_lies_too_far_ahead():
+    """For the map before it can draw nothing more then. A pipeline would get on by a window in each rest."""
+    lock, woken = CountedLock(), []
+    first, second = (Outlet(lock, Source(2, kept=False, in_order=True), fail) for _ in range(2))
+    feed = Feed(lock, (first,), ordered=False, binds=True, own=second)
+    task = Feed(lock, (second,), ordered=True, binds=True)
+    task.wake = lambda: woken.append("task")
+
+    def end(outlet, *places):
+        for place in places:
+            outlet.results[place] = place
+            outlet.hand_on(place)
+
+    end(first, 0, 1)
+    assert [place for place, _ in feed.take(2)] == [0, 1]
+    end(second, 0)
+    assert [place for place, _ in task.take(9, rests=True)] == [0]
+    assert task.take(9, rests=True) == []
+    end(second, 1)
+    end(first, 2)
+    assert [place for place, _ in feed.take(2)] == [2]
+    assert not woken
+    end(first, 3)
+    assert feed.take(2) == []  # the task misses 1
+    assert woken == ["task"]
+
+
 def test_who_sleeps_reaches_further_as_others_take_elements():
     """However far ahead that lies which has ended: the first map may have drawn it while nobody bound it."""
     lock, woken = CountedLock(), []

@@ -109,8 +109,11 @@ class Outlet:
                     feed.note_held_up()
                 woken += ready
                 further = self.reach_further() and bool(self.arrivals)
+            held_up = list(self.asleep)
         for feed in woken:
             feed.wake()
+        for feed in held_up:
+            feed.wake_resting()
 
     def room(self, drawn: int) -> int | None:
         """Return how many further elements may be drawn; `None` where nobody keeps the map from drawing.
@@ -127,9 +130,7 @@ class Outlet:
                     self.full = self.waits_for_caller = False
                     return room
                 self.fill_up()
-                resting = list(self.resting)
-            for feed in resting:
-                feed.wake()
+            self.wake_resting()
         except BaseException as error:
             self.break_down(error)
             raise
@@ -164,6 +165,12 @@ class Outlet:
         if self.reserved is not None:
             with self._lock:
                 self.waits_for_caller = self.full and not self.reserved.taker.closed
+
+    def wake_resting(self) -> None:
+        """Wake those who rest, where the map has to wait for them."""
+        if self.full:
+            for feed in list(self.resting):
+                feed.wake()
 
     def break_down(self, error: BaseException) -> None:
         """End the run with an error of its own."""
@@ -266,6 +273,7 @@ class Feed:
                 woken = self._with_room(at_once=not places)
             for outlet in woken:
                 outlet.wake_up()
+            self.wake_resting()
         except BaseException as error:
             self.break_down(error)
             raise
@@ -279,6 +287,11 @@ class Feed:
         except BaseException as error:
             self.break_down(error)
             raise
+
+    def wake_resting(self) -> None:
+        """Wake those who rest and take elements of the map that this feed is of, where that has to wait for them."""
+        if self._own is not None:
+            self._own.wake_resting()
 
     def note_taken(self, places: Sequence[int]) -> None:
         """Count elements as taken that were not counted before, and wake maps that wait for that."""
