@@ -241,7 +241,7 @@ def reducing(files: Sequence[Path]) -> dict[str, Timed]:
         adding, total = timed(lambda: summed(parts))
         return took + adding, (parts, total)
 
-    def with_procession_alone() -> tuple[float, tuple[Sequence[Counted], Counted]]:
+    def with_procession_throughout() -> tuple[float, tuple[Sequence[Counted], Counted]]:
         took, (parts, total) = on_processes(lambda process: process.task(summed, process.map(count_words, files)))
         return took, (parts, total)
 
@@ -269,7 +269,7 @@ def reducing(files: Sequence[Path]) -> dict[str, Timed]:
 
     return {
         "procession": by(with_procession),
-        "procession, the sum as a task on a worker": by(with_procession_alone),
+        "procession, the sum as a task on a worker": by(with_procession_throughout),
         "ProcessPoolExecutor.map": by(with_pool),
         "joblib, processes": by(with_joblib),
     }

@@ -18,16 +18,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, Protocol, Self, cast
+from typing import IO, Final, Self, cast
 
 _SERVE: Final = "--serve"
 _KILL: Final = 9
 
-
-class _Runs(Protocol):
-    """Runs the module once with arguments; returns the exit code and what was written to standard error."""
-
-    def __call__(self, arguments: Sequence[str], timeout: float) -> tuple[int, str]: ...
+_Run = Callable[[Sequence[str], float], tuple[int, str]]
+"""Runs the module once, with arguments, for so many seconds at most; returns what `Interpreters.run` does."""
 
 
 class Interpreters:
@@ -39,7 +36,7 @@ class Interpreters:
 
     def __init__(self, module: str, folder: Path) -> None:
         self._forked = [_Forked(module, folder) for _ in range(2)] if sys.platform == "linux" else []
-        self._next: list[_Runs] = [forked.run for forked in self._forked] or [_Fresh(module).run]
+        self._next: list[_Run] = [forked.run for forked in self._forked] or [_Fresh(module).run]
 
     def __enter__(self) -> Self:
         return self

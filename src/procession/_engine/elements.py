@@ -41,7 +41,10 @@ class Elements:
         """Whether the map has failed as a whole, so that elements are missing."""
 
     def refill(self, wake: Callable[[], object], *, rests: bool = False) -> bool:
-        """Take what is there; return `False` where it has to be waited for: then `wake` is called as by `Feed.take`."""
+        """Take what is there; return `False` where it has to be waited for: then `wake` is called once it is there.
+
+        One that `rests` is to `rest` then, and may be woken before.
+        """
         feed, taker = self._feed, self._feed.taker
         feed.wake = wake
         while not self.buffer:
