@@ -1,5 +1,6 @@
 """Workers as they start: how signals are kept from them, and that it is said plainly when they cannot."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import errands
 from errands import called, same
 from marks import linux, posix
 from procession import Process, WorkersUnavailableError
+from procession._remote.worker.process_main import WorkerSetup, serve
 
 
 def test_a_worker_that_can_not_start_is_told_plainly(processes, monkeypatch):
@@ -72,6 +74,22 @@ def test_signals_are_kept_from_each_worker_until_it_handles_them(tmp_path, monke
     process.add_task(same, 1)
     assert process.execute() == [1]
     assert (called(tmp_path, "kept"), called(tmp_path, "not kept")) == (1, 0)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_worker_whose_program_is_just_ending_ends_without_a_word(capfd, tmp_path, gone):
+    """It finds its files closed, though the process that has started it is not gone yet. Else that is told."""
+    spawn = multiprocessing.get_context("spawn")
+    (ours, work), (others, word) = spawn.Pipe(), spawn.Pipe()
+    worker = spawn.Process(target=serve, args=(work, word, str(tmp_path / "gone"), os.getpid(), WorkerSetup()))
+    worker.start()
+    for end in (work, word, *([ours, others] if gone else [])):
+        end.close()
+    worker.join(60)
+    assert worker.exitcode == (0 if gone else 1)
+    assert ("FileNotFoundError" in capfd.readouterr().err) is not gone
+    for end in (ours, others):
+        end.close()
 
 
 @pytest.mark.parametrize("full", [False, True])

@@ -102,7 +102,7 @@ def serve(work: Connection, word: Connection, path: str, parent: int, setup: Wor
     try:
         crash_file = CrashFile(path)
     except OSError:
-        if _is_orphan(parent):  # and so its memory is gone
+        if _is_orphan(parent) or _is_let_go(work):  # and so its memory is gone
             return
         raise
     if hasattr(os, "register_at_fork"):
@@ -242,6 +242,14 @@ class _Notes:
 
 def _is_orphan(parent: int) -> bool:
     return os.name == "posix" and os.getppid() != parent
+
+
+def _is_let_go(work: Connection) -> bool:
+    """Return whether the other end of the pipe is closed: a parent that ends closes its files before it is gone."""
+    try:
+        return work.poll(_ORPHAN_CHECK_S) and not work.recv_bytes()
+    except (EOFError, OSError):
+        return True
 
 
 def _let_end(_number: int, _frame: object) -> None:
