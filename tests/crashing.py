@@ -4,7 +4,7 @@ import os
 import random
 import time
 
-from procession import Process, task
+from procession import Process, current_task, task
 
 
 def double(number):
@@ -24,6 +24,38 @@ def hang(path):
     path.write_text(str(os.getpid()))
     while True:
         time.sleep(60)
+
+
+def agent(goal):
+    return current_task().call(double, goal) + 1
+
+
+def first(rows):
+    return next(iter(rows))
+
+
+def one_more(number):
+    return number + 1
+
+
+def by_chance(_):
+    return chance()
+
+
+def asks(number):
+    me = current_task()
+    drafted = me.call(double, number)
+    return me.call(one_more, drafted) if me.wait_for("approval") else "dropped"
+
+
+def waits_in_vain(number):
+    me = current_task()
+    if number:
+        return me.sleep(3600)
+    try:
+        return me.wait_for("nobody", timeout=60)
+    except TimeoutError:
+        return "too late"
 
 
 def small():

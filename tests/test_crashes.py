@@ -12,7 +12,19 @@ from typing import get_args
 import psutil
 import pytest
 
-from crashing import chance, double, double_async, hang, small
+from crashing import (
+    agent,
+    asks,
+    by_chance,
+    chance,
+    double,
+    double_async,
+    first,
+    hang,
+    one_more,
+    small,
+    waits_in_vain,
+)
 from procession import Process, current_task, stream, task
 from procession._model.record import WHOLE
 from procession.errors import JournalError, PlanChangedError
@@ -231,10 +243,6 @@ def test_a_map_that_is_recorded_with_elements_missing_is_refused_by_name(source,
     assert ("a", place + 1, WHOLE) in calls
 
 
-def agent(goal):
-    return current_task().call(double, goal) + 1
-
-
 @pytest.mark.timeout(170)
 def test_a_crash_after_any_recorded_call_loses_nothing_and_repeats_nothing_recorded():
     """Each record of a call is a write of its own, and after a crash only the others are made."""
@@ -262,14 +270,6 @@ def test_a_task_that_is_not_fit_to_be_called_again_is_named():
     said = r"after crash 1, a task was called twice, and differed: .* task 0 \(.*gambles\): call 0 \(double\) has other"
     with pytest.raises(AssertionError, match=said):
         crash_everywhere(build)
-
-
-def first(rows):
-    return next(iter(rows))
-
-
-def one_more(number):
-    return number + 1
 
 
 @pytest.mark.timeout(170)
@@ -314,10 +314,6 @@ def test_what_was_called_again_because_something_failed_is_none_of_a_crash():
     assert (numbers[0], str(numbers[1]), total) == (1, "invalid literal for int() with base 10: 'x'", 1)
 
 
-def by_chance(_):
-    return chance()
-
-
 @pytest.mark.timeout(170)
 def test_an_element_that_differs_is_named_though_only_what_took_it_is_seen_to():
     """Its values are let go, and the task at the end is not to blame."""
@@ -330,22 +326,6 @@ def test_an_element_that_differs_is_named_though_only_what_took_it_is_seen_to():
     said = r"after crash 1 a .*: element 0 of task 0 \(map of by_chance\) was called twice, and differed"
     with pytest.raises(AssertionError, match=said):
         crash_everywhere(build)
-
-
-def asks(number):
-    me = current_task()
-    drafted = me.call(double, number)
-    return me.call(one_more, drafted) if me.wait_for("approval") else "dropped"
-
-
-def waits_in_vain(number):
-    me = current_task()
-    if number:
-        return me.sleep(3600)
-    try:
-        return me.wait_for("nobody", timeout=60)
-    except TimeoutError:
-        return "too late"
 
 
 @pytest.mark.timeout(170)

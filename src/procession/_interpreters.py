@@ -8,6 +8,7 @@ So it is on Linux, as importing the library takes most of the time that a fresh 
 missing, or harm libraries of the system, and each process is a fresh interpreter.
 """
 
+import gc
 import json
 import os
 import select
@@ -120,6 +121,8 @@ def arguments_of_run(load: Callable[[], object]) -> list[str]:
     if sys.argv[1:] != [_SERVE] or sys.platform == "win32":
         return sys.argv[1:]
     load()
+    gc.collect()
+    gc.freeze()  # so that no fork copies what is loaded in order to look through it
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the forks, and for those who wait
     for request in sys.stdin:
         complaints, *arguments = cast("list[str]", json.loads(request))

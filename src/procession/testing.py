@@ -30,7 +30,7 @@ try:
 except ImportError as error:
     raise ImportError('procession.testing needs more packages: pip install "procession[testing]"') from error
 
-from procession import Process
+from procession import Process, task
 from procession._direct_calls import TaskContext, task_context, without_pauses
 from procession._evidence import Evidence, Place, Wait, differing, follows_from_failures, let_go_on
 from procession._interpreters import Interpreters, arguments_of_run
@@ -543,9 +543,13 @@ def _fail(process: Process, folder: Path, journal: Path, at: int, way: Failure) 
 
 
 def _load() -> None:
-    """Import what most runs need, and import when they begin."""
-    for module in ("_execution", "_engine.threads", "_loop.coroutines", "observe.log"):
+    """Import what most runs need, as a run of its own does, whose threads have ended when this returns."""
+    for module in ("_engine.threads", "_engine.recorded_calls", "_loop.coroutines", "observe.log"):
         import_module(f"procession.{module}")
+    process = Process("load", "parallel", 1)
+    process.add_task(task(retries=1)(abs), 1)
+    with memory_journal() as journal:
+        process.execute(run_id="load", journal=journal)
 
 
 if __name__ == "__main__":
