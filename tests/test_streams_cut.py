@@ -82,7 +82,7 @@ def fail_once(fails):
 @pytest.mark.parametrize("function", [same, same_later, task(executor="processes")(same), task(keep=False)(same)])
 def test_a_sink_does_not_take_what_came_before_the_run_was_stopped_for_all_there_is(ending, sink, function, tmp_path):
     """It was busy meanwhile. It has not completed, and is called with all of them when the run goes on."""
-    fails = threading.Event()
+    fails, begun = threading.Event(), threading.Event()
     FAILURES.clear()
     FAILURES.append(OSError("another task"))
 
@@ -94,6 +94,7 @@ def test_a_sink_does_not_take_what_came_before_the_run_was_stopped_for_all_there
         return process
 
     def stop():
+        assert begun.wait(20)
         fails.set()
         if ending == "a cancel":
             run.cancel()
@@ -104,6 +105,7 @@ def test_a_sink_does_not_take_what_came_before_the_run_was_stopped_for_all_there
     WHILE_GOING.append(stop)
     process = build()
     run = process.start(run_id="a", journal=tmp_path / "runs.db")
+    begun.set()
     with pytest.raises(RunCancelledError if ending == "a cancel" else OSError):
         run.result()
     assert [outcome.state for outcome in run.outcomes][:2] == ["cancelled", "cancelled"]
