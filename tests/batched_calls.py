@@ -6,15 +6,12 @@ from contextlib import contextmanager
 
 from barriers import attend, attend_async
 from clusters import dask_here, ray_here
+from crashing import tens
 from errands import called, noted
 from procession import Process, WorkerProcesses, current_task, task
 
 ENGINES = "threads", "loop", "mixed", "processes", "workers", "pool", "dask", "ray"
 HERE = "threads", "loop", "mixed"
-
-
-def tens(numbers, *, plus=0):
-    return [10 * number + plus for number in numbers]
 
 
 async def tens_later(numbers, *, plus=0):

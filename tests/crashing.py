@@ -1,10 +1,10 @@
-"""What is called in interpreters that are killed, and a process of it: a module that they import quickly."""
+"""What is called in interpreters that are killed, and processes of it: a module that they import quickly."""
 
 import os
 import random
 import time
 
-from procession import Process, current_task, task
+from procession import Process, current_task, stream, task
 
 
 def double(number):
@@ -58,6 +58,10 @@ def waits_in_vain(number):
         return "too late"
 
 
+def tens(numbers, *, plus=0):
+    return [10 * number + plus for number in numbers]
+
+
 def small():
     """A process of everything there is: in order, at once, handles, a map, a nested process, retries."""
     inner = Process("inner", "parallel", 2)
@@ -69,4 +73,13 @@ def small():
     doubled = process.map(double, numbers)
     process.add_task(sum, doubled)
     process.add_task(inner)
+    return process
+
+
+def piped():
+    """A pipeline of batches."""
+    process = Process("piped", "parallel", 2)
+    first = process.map(tens, range(7), batch=3)
+    second = process.map(tens, first, batch=2)
+    process.task(sum, stream(second))
     return process

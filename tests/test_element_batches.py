@@ -25,8 +25,8 @@ from batched_calls import (
     one_less,
     sizes,
     sums,
-    tens,
 )
+from crashing import piped, tens
 from errands import called, noted
 from logging_tasks import LOGGER
 from observing import Kept
@@ -610,15 +610,6 @@ def test_what_a_call_has_logged_stands_at_its_first_element(here, sheet):
     found = logged(4)
     assert found[1].endswith("called with [1, 2]")
     assert found[2] is None
-
-
-def piped():
-    """A pipeline of batches."""
-    process = Process("piped", "parallel", 2)
-    first = process.map(tens, range(7), batch=3)
-    second = process.map(tens, first, batch=2)
-    process.task(sum, stream(second))
-    return process
 
 
 @pytest.mark.timeout(170)
