@@ -3,42 +3,19 @@
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-from procession import Process, RunSuspendedError, TaskTimeoutError, current_task, task
+from procession import Process, RunSuspendedError, task
 from procession.journal import Journal, schema
 from procession.testing import memory_journal
-
-DAY_S = 86400.0
+from waiting_tasks import approve, double, hold, late, nap, tell
 
 
 @pytest.fixture
 def journal():
     with memory_journal() as opened:
         yield opened
-
-
-def counted(number, folder):
-    with Path(folder, f"{number}").open("a") as file:
-        file.write("x")
-    return 2 * number
-
-
-def approve(number, folder):
-    me = current_task()
-    paid = me.call(counted, number, folder)
-    return [paid, me.wait_for("approval", timeout=3600)]
-
-
-def double(number):
-    return 2 * number
-
-
-def nap():
-    current_task().sleep(DAY_S)
-    return "rested"
 
 
 def suspended(process, journal, match="approval"):
@@ -71,13 +48,6 @@ def test_in_worker_processes_a_task_waits_as_in_threads(codec, strategy, tmp_pat
     assert [path.read_text() for path in sorted(folder.iterdir())] == ["x", "x", "x"]
 
 
-def late():
-    try:
-        return current_task().wait_for("approval", timeout=3600)
-    except TaskTimeoutError:
-        return "nobody came"
-
-
 @pytest.mark.parametrize("function", [nap, late])
 def test_in_worker_processes_a_wait_ends_when_it_is_due(function, journal):
     process = Process("elsewhere", "parallel", 1, executor="processes")
@@ -86,18 +56,6 @@ def test_in_worker_processes_a_wait_ends_when_it_is_due(function, journal):
     with journal.database.writing() as connection:
         connection.execute(schema.waits.update().values(due=1.0))
     assert process.execute(run_id="a", journal=journal) == ["rested" if function is nap else "nobody came"]
-
-
-def hold(path):
-    until = time.monotonic() + 20
-    while not Path(path).exists() and time.monotonic() < until:
-        time.sleep(0.01)
-
-
-def tell(path, folder):
-    found = approve(1, folder)
-    Path(path).touch()
-    return found
 
 
 def test_in_worker_processes_an_answer_is_taken_while_the_run_goes_on(tmp_path):
