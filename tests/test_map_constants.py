@@ -1,6 +1,5 @@
 """`map(..., constants=...)`: keyword arguments of every call, on every engine."""
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -8,34 +7,11 @@ from importlib.util import find_spec
 import pytest
 
 from clusters import dask_here, ray_here
-from errands import called, noted
+from constant_calls import counted, fail_of, length_of, loaded, scaled, scaled_later
+from errands import called
 from procession import HandleError, Limit, PlanChangedError, Process, TaskSkippedError, WorkerProcesses, stream, task
 
 EVERYWHERE = "threads", "loop", "processes", "workers", "pool", "own", "dask", "ray"
-
-
-def scaled(number, *, factor, offset=0):
-    return number * factor + offset
-
-
-async def scaled_later(number, *, factor, offset=0):
-    await asyncio.sleep(0)
-    return number * factor + offset
-
-
-def counted(folder, number, *, factor):
-    noted(folder, number)
-    return number * factor
-
-
-def length_of(number, *, seen):
-    """Return how often this element was seen in a list that each call gets for itself."""
-    seen.append(number)
-    return len(seen)
-
-
-def loaded(factor):
-    return factor
 
 
 @contextmanager
@@ -146,12 +122,6 @@ def recorded(folder, factor, *, fails=(), handle=False):
     process.map(counted, [folder] * 4, range(4), constants={"factor": value})
     process.map(fail_of, range(4), constants={"wrong": fails})
     return process
-
-
-def fail_of(number, *, wrong):
-    if number in wrong:
-        raise KeyError(number)
-    return number
 
 
 def test_a_run_that_goes_on_calls_no_element_again(tmp_path):
