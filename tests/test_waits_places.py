@@ -144,6 +144,38 @@ def test_an_answer_is_taken_while_the_run_goes_on(where):
     assert run.result() == [(1, "yes"), None]
 
 
+def test_elements_and_nested_runs_have_their_answers_while_the_run_goes_on(where):
+    inner = Process("inner", "parallel", 2)
+    inner.map(approve_element, [1, 2])
+    between = Process("between")
+    between.add_task(inner)
+    process = Process("outer", "parallel", 3)
+    process.map(approve_element, [1, 2])
+    process.add_task(between)
+
+    def hold():
+        until = time.monotonic() + 20
+        while "open" not in MADE and time.monotonic() < until:
+            time.sleep(0.01)
+
+    process.add_task(hold)
+    run = process.start(run_id="a", journal=where)
+
+    def until_both_are(state):
+        until = time.monotonic() + 10
+        while {outcome.state for outcome in run.outcomes[:2]} != {state} and time.monotonic() < until:
+            time.sleep(0.01)
+
+    until_both_are("suspended")
+    with Journal(where) as journal:
+        for run_id in "a/1/0", "a":  # by its own id first: then the others are meant
+            for element in 0, 1:
+                journal.answer(run_id, "approval", element, task=0, element=element)
+    until_both_are("completed")
+    MADE.append("open")
+    assert run.result() == [[0, 1], [[[0, 1]]], None]
+
+
 def test_each_element_is_answered_by_itself(where):
     process = Process("map", "parallel", 2)
     process.map(approve_element, [1, 2, 3])

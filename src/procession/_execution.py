@@ -293,6 +293,8 @@ class Execution:
                 run_state.cancel()
             if self._place is not None and isinstance(parent, RunState):
                 parent.nested[self._place] = partial(whole_progress, run_state)
+            if self._recording.is_nested and isinstance(parent, RunState):
+                parent.nested_runs[run_state.run_id] = run_state
         # What observers set in the context, the tasks see, and the caller does not.
         if self._audience.hears("run_started"):
             run_state.context.run(self._audience.begin, run_state, self._event("run_started", self._progress()))
@@ -340,6 +342,8 @@ class Execution:
             self._watcher.close()
         if self._parent is not None:
             self._parent.children.pop(run_state.run_id, None)
+            if isinstance(self._parent, RunState):
+                self._parent.nested_runs.pop(run_state.run_id, None)
             if self._place is not None and isinstance(self._parent, RunState):
                 progress = whole_progress(run_state)
                 self._parent.nested[self._place] = lambda: progress

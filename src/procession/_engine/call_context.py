@@ -285,7 +285,7 @@ class CurrentTask:
         and nothing waits in memory. The answer is given by `journal.answer(run_id, name, value)`, by `procession answer
         RUN NAME VALUE`, or on the page. Then execute the run again, and the task is called again: its recorded
         calls return at once, and so does this. All else that it does is done again. A run that still goes on
-        when the answer comes calls the task again by itself.
+        when the answer comes calls the task, or the element of a map, again by itself.
 
         It never blocks: in a coroutine, call it without `await`.
 

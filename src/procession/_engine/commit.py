@@ -129,8 +129,8 @@ class WaitRecords(Protocol):
         """Forget what a task, or element, has waited for, but for these."""
         ...
 
-    def ready(self, tasks: Sequence[int]) -> Sequence[int]:
-        """Return those of these tasks that have to wait no longer."""
+    def ready(self) -> Sequence[tuple[int, int]]:
+        """Return the tasks and elements, as `WHOLE` or by their place, that have to wait no longer."""
         ...
 
 

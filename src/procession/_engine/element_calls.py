@@ -269,7 +269,7 @@ class ElementCalls:
         if place in self._retries:
             start = self._retries[place].start
         made = self._forget(place)
-        share.count(state.raised(place, error, start, made), failed=True)
+        share.count(state.raised(place, error, start, made, element[1]), failed=True)
 
     def _is_put_off(self, element: Element, error: BaseException, digest: bytes, start: float) -> bool:
         """Return whether an element is to be called later, as a limit has it."""

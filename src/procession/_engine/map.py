@@ -125,6 +125,8 @@ class ThreadMap:
         state = self.state
         with self._lock:
             self._asked = False
+            if self.ended and state.suspended.take_up():
+                self.ended = False
             starts = self._run_state.ledger.starts
             if state.began is None:
                 start = starts[state.index] or time.perf_counter()

@@ -23,6 +23,7 @@ from procession._engine.recorded_elements import RecordedElements
 from procession._engine.run_deadline import ended_early
 from procession._engine.run_state import RunState
 from procession._engine.streams import WINDOW, window_of
+from procession._engine.suspended_elements import SuspendedElements
 from procession._engine.suspension import suspended_map
 from procession._engine.tracebacks import annotate, stripped
 from procession._engine.unawaited import unawaited, unawaited_in
@@ -63,7 +64,6 @@ class MapState:
         "_refill",
         "_run_state",
         "_skipped",
-        "_suspended",
         "asleep",
         "at_hand",
         "batches",
@@ -81,6 +81,7 @@ class MapState:
         "outlet",
         "results",
         "shares",
+        "suspended",
         "where",
         "window",
     )
@@ -127,8 +128,8 @@ class MapState:
         """Whether nothing can be drawn until the driver is woken up."""
         self._skipped: list[int] = []
         """Elements that are not called, as one that they take has failed."""
-        self._suspended: dict[int, str] = {}
-        """What elements wait for that were left for that, in words."""
+        self.suspended = SuspendedElements(self.window)
+        """The elements that were left, as they wait."""
         self._closed = False
         """Whether nobody takes the elements any more, nor are they kept."""
         self._errors: dict[int, BaseException] = {}
@@ -156,7 +157,8 @@ class MapState:
         return self.outlet is not None or self._feed is not None
 
     def wake_by(self, wake: Callable[[], object]) -> None:
-        """Have `wake` called when something can be drawn again, after it could not."""
+        """Have `wake` called when something can be drawn, or called, again, after it could not."""
+        self.suspended.wake_map = wake
         if self.outlet is not None:
             self.outlet.wake = wake
         if self._feed is not None:
@@ -422,7 +424,11 @@ class MapState:
         """
         if self.batches is not None:
             return self._begun(self.batches, place)
-        digest = self._recall(place, element)
+        digest = self.suspended.begin(place) if self.suspended else None
+        if digest is None:
+            digest = self._recall(place, element)
+        else:
+            self._run_state.open_elements[self.index, place] = digest
         if digest is not None and self._run_state.verbose:
             self._run_state.report("element_started", self.index, 1, None, element=place)
         return digest
@@ -501,16 +507,24 @@ class MapState:
             for part in parts
         )
 
-    def raised(self, place: int, error: BaseException, start: float, attempts: int = 1) -> int:
-        """Settle an element whose call raised. Returns how many elements have failed with that."""
+    def raised(
+        self, place: int, error: BaseException, start: float, attempts: int = 1, args: tuple[Any, ...] = ()
+    ) -> int:
+        """Settle an element whose call raised. Returns how many elements have failed with that.
+
+        `args` are the arguments of a call that was made, for another one.
+        """
         run_state = self._run_state
         places = (place,) if self.batches is None else self.batches.ended(place)
+        digest = run_state.open_elements.get((self.index, place), b"")
         run_state.element_raised(self.index, places)
         error = ended_early(run_state, error)
         BaseException.with_traceback(error, stripped(error.__traceback__))
         if isinstance(error, TaskSuspended) and run_state.recorder is not None:
-            self._suspended[place] = str(error)
-            if self.outlet is not None:  # those who take the elements would go on without this one
+            self.suspended.suspend((place, args), digest, str(error))
+            if self.outlet is None:
+                run_state.suspended_elements[self.index] = self.suspended
+            else:  # those who take the elements would go on without this one
                 self.outlet.cut()
             return 0
         annotate(error, run_state.process_name, self.index, run_state.name(self.index), attempts, in_words(places))
@@ -570,12 +584,13 @@ class MapState:
     # The end
 
     def conclude(self) -> list[Any] | NotKept:
-        """Return the results, or raise the failure of the map."""
+        """Return the results, or raise the failure of the map, or that it is left, as elements of it wait."""
         if self.outlet is None:
             self._fail_unawaited()
         else:
             self._end_outlet(self.outlet)
         self._close_feed()
+        self._check_left()
         results: list[Any] | NotKept = self._whole()
         errors, self._errors = self._errors, {}
         failure, self.failure = self.failure, None
@@ -590,19 +605,29 @@ class MapState:
                     results[place] = skipped_element(run_state, self.index, place)
                 for place, error in errors.items():
                     results[place] = error
-            if errors and not (self._suspended and run_state.ledger.on_error == "return"):
+            if errors:
                 if run_state.ledger.on_error == "return":
                     run_state.ledger.values[self.index] = results
                 count = counted(self.drawn, "element")
                 text = f"{len(errors):,} of {count} of {shown(run_state.name(self.index))} failed"
                 raise BaseExceptionGroup(text, _distinct(errors))
-            if self._suspended or self._skipped:
-                raise suspended_map(self._suspended) if self._suspended else Unfinished("skipped", results)
+            if self._skipped:
+                raise Unfinished("skipped", results)
             if run_state.verbose:
                 run_state.report("task_completed", self.index, 1, time.perf_counter() - (self.began or 0.0))
             return results
         finally:
             del failure, errors
+
+    def _check_left(self) -> None:
+        """Raise if the map is left, as elements of it wait and the others have ended."""
+        waiting = self.suspended.leave() if self.suspended else None
+        if not waiting or self.failure is not None or self._is_partial:
+            return
+        if not self._errors or self._run_state.ledger.on_error == "return":
+            if self._recorded is not None:
+                self._recorded.check_length(self.drawn)
+            raise suspended_map(waiting)
 
     def _end_outlet(self, outlet: Outlet) -> None:
         """Have nothing more come from the map; those who take its elements are told whether they had all."""

@@ -30,6 +30,7 @@ from procession._engine.recording import CallRecording
 from procession._engine.restored import edges_left, recall_kept, restore_all
 from procession._engine.run_deadline import RunDeadline, ended_early
 from procession._engine.run_progress import Ended, Part, progress_of, snapshot_of
+from procession._engine.suspended_elements import SuspendedElements
 from procession._engine.suspension import suspend
 from procession._engine.tracebacks import annotate, stripped
 from procession._engine.unawaited import awaited, is_coroutine, unawaited
@@ -86,6 +87,7 @@ class RunState:
         "maps",
         "max_workers",
         "nested",
+        "nested_runs",
         "note_drawn",
         "open_elements",
         "plan",
@@ -98,6 +100,7 @@ class RunState:
         "run_id",
         "streams",
         "suspended",
+        "suspended_elements",
         "tell",
         "unkept",
         "verbose",
@@ -136,8 +139,8 @@ class RunState:
         self.labels = labels_of(plan, self.ledger)
         self.attempts: dict[int | tuple[int, int], int] = {}
         self.failed_attempts = FailedAttempts(elements=recorder is not None)
-        self.suspended: dict[int, str] = {}
-        """What tasks wait for that were left for that, in words."""
+        self.suspended, self.suspended_elements = dict[int, str](), dict[int, SuspendedElements]()
+        """What tasks wait for that were left for that, in words; and by map, the elements that were left."""
         # Both by task and element: see `RunOfCalls`.
         self.open_elements, self.refusals = dict[tuple[int, int], bytes](), dict[tuple[int, int], BaseException]()
         self.workers: list[str | None] = [None] * count
@@ -147,8 +150,9 @@ class RunState:
         """What the calls share that tasks make themselves; made when the first one is."""
         self.maps: dict[int, Part] = {}
         self.map_shares: list[MapShare] = []
-        self.nested: dict[int, Callable[[], Progress]] = {}
-        """What says how far the runs have come that tasks of this run are."""
+        self.nested, self.nested_runs = dict[int, Callable[[], Progress]](), dict[str, RunState]()
+        """What says how far the runs have come that tasks of this run are; and by id, those that go on and are recorded
+        with this one."""
         self.children: dict[object, Callable[[], object]] = {}
         self.context, self.decimals = base_context()
         self.epoch = time.time()
@@ -350,6 +354,7 @@ class RunState:
         finally:
             self.ledger.finish()
             self.maps = {index: Ended(part.progress) for index, part in self.maps.items()}
+            self.suspended_elements.clear()
             self._driver = None  # no cycle may stay: it would keep what failed until the collector comes
 
     # For the run's caller

@@ -2,6 +2,9 @@
 
 a task raises TaskSuspended ──suspend──▶ the ledger: others go on as far as they can
 the journal's thread ──wake_ready──▶ what it waits for is there: ready again
+
+Of a map, an element is left and called again by itself (`suspended_elements`); the task is left once all else of it has
+ended.
 """
 
 import math
@@ -13,8 +16,9 @@ from typing import Final, Protocol
 
 from procession._engine.commit import Recorder
 from procession._engine.ledger import Ledger
+from procession._engine.suspended_elements import SuspendedElements
 from procession._model.event import EventName
-from procession._model.task import MapFunction
+from procession._model.record import WHOLE
 from procession._model.text import shown, sketch
 from procession._plan.plan import Plan
 from procession.errors import TaskSuspended
@@ -33,7 +37,13 @@ class SuspendingRun(Protocol):
     ledger: Ledger
     recorder: Recorder | None
     suspended: dict[int, str]
+    suspended_elements: dict[int, SuspendedElements]
     attempts: dict[int | tuple[int, int], int]
+
+    @property
+    def nested_runs(self) -> "Mapping[str, SuspendingRun]":
+        """The runs that are recorded with this one and go on, by id."""
+        ...
 
     def recruit(self, count: int) -> None:
         """Ask the driver for workers for so many tasks that became ready."""
@@ -52,12 +62,24 @@ def suspend(run: SuspendingRun, index: int, signal: TaskSuspended, *, in_order: 
 
 
 def wake_ready(run: SuspendingRun) -> None:
-    """Have tasks called again that were left, and that have to wait no longer. Maps wait for the next execution."""
-    if run.recorder is None or not run.ledger.suspended:
+    """Have tasks and elements of maps called again that were left, and that have to wait no longer.
+
+    So it is in the runs nested in this one that go on. One that was left itself is called again as its task is.
+    """
+    if run.recorder is None or run.ledger.halted:
         return
-    waiting = [index for index in run.ledger.asleep() if not isinstance(run.plan.calls[index][0], MapFunction)]
-    for index in run.recorder.waits.ready(waiting) if waiting else ():
-        if run.ledger.wake(index):
+    for nested in list(run.nested_runs.values()):
+        wake_ready(nested)
+    left, maps = set(run.ledger.asleep()), {index: some for index, some in list(run.suspended_elements.items()) if some}
+    if not (left or maps):
+        return
+    ready: dict[int, list[int]] = {}
+    for index, element in run.recorder.waits.ready():
+        ready.setdefault(index, []).append(element)
+    for index, elements in ready.items():
+        is_left = index in left
+        wakes = maps[index].wake(elements, is_left=is_left) if index in maps else is_left and WHOLE in elements
+        if wakes and run.ledger.wake(index):
             run.recruit(1)
 
 

@@ -160,6 +160,12 @@ class CoroutineMap:
         # What was set at the start of the map, all of its elements see.
         self._element_context = self._context.copy()
 
+    def take_up(self) -> None:
+        """Go on with a map that was left, as elements of it waited."""
+        self._state.suspended.take_up()
+        self.over = False
+        self._ledger.starts[self.index] = self._state.began
+
     def conclude(self) -> "list[Any] | NotKept":
         """Return the results, or raise what the map came to."""
         for worker in list(self._shares):
@@ -405,7 +411,7 @@ class CoroutineMap:
         """Settle an element whose call raised."""
         if isinstance(error, asyncio.CancelledError) and self._slots.run_state.ledger.cancelled:
             error = TaskCancelled("the coroutine was cancelled with its run")
-        count = self._state.raised(call.element, error, call.start, call.made)
+        count = self._state.raised(call.element, error, call.start, call.made, call.args)
         end = time.perf_counter() if call.ended is None else call.ended
         self._end_call(call, end, count, failed=True)
 

@@ -33,7 +33,7 @@ from procession._loop.tasks import CoroutineTasks
 from procession._loop.turns import Turns
 from procession._model.strategy import Stage
 from procession._model.task import PLAIN, MapFunction
-from procession.errors import WorkersUnavailableError
+from procession.errors import TaskSuspended, WorkersUnavailableError
 
 _BATCH = 32
 """Calls that start one after the other, at most. Where they end at once, no more of them are there at any time."""
@@ -77,6 +77,8 @@ class StageInLoop:
         self.parked = ParkedCalls(run_state, self)
         self._maps: set[CoroutineMap] = set()
         """Maps that have begun and not ended."""
+        self._left: dict[int, CoroutineMap] = {}
+        """Maps that were left, as elements of them wait."""
         self._turns = Turns()
         self.side_draws = SideDraws(side_threads, self._slots.limit)
         self._batch_left = _BATCH
@@ -105,6 +107,7 @@ class StageInLoop:
         finally:
             run_state.detach()
             self._closed = True
+            self._left.clear()
             self.parked.end_pauses()  # there are none, unless in a hurry; nor any task that runs
             self._pauses.clear()
             for running in list(self._running.values()):
@@ -370,6 +373,12 @@ class StageInLoop:
 
     def _open_map(self, worker: str, index: int) -> None:
         run_state = self.run_state
+        left = self._left.pop(index, None)
+        if left is not None:
+            left.take_up()
+            self._maps.add(left)
+            self._turns.put_first(left)
+            return
         map_function = run_state.plan.calls[index][0]
         assert isinstance(map_function, MapFunction)
         start = run_state.ledger.starts[index] = perf_counter()
@@ -411,6 +420,8 @@ class StageInLoop:
         try:
             self.run_state.finished(index, coroutine_map.conclude(), perf_counter())
         except BaseException as error:
+            if isinstance(error, TaskSuspended):
+                self._left[index] = coroutine_map
             self._tasks.end_badly(index, error)
         self.fill()
 

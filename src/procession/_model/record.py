@@ -86,6 +86,18 @@ class Recorded(NamedTuple):
     digest: bytes
 
 
+def place_of(name: str) -> tuple[int, int]:
+    """Return the task and the element, or `WHOLE`, of the name of a place; of a recorded call, those that make it.
+
+    Raises `ValueError` for what is no name of a place.
+
+    >>> place_of("3"), place_of("3.4"), place_of("3#2"), place_of("3.4#2")
+    ((3, -1), (3, 4), (3, -1), (3, 4))
+    """
+    index, dot, element = name.partition("#")[0].partition(".")
+    return int(index), int(element) if dot else WHOLE
+
+
 def place_name(index: int, element: int, call: int = WHOLE) -> str:
     """Return the name of a place in a run, as the run that is nested there is called.
 

@@ -31,7 +31,12 @@ class CallQueue:
         self._later: list[tuple[float, int, PendingCall]] = []
         self._number = count()
         self._maps: deque[RemoteMap] = deque()
+        """Open maps that have elements to draw."""
         self.open: set[RemoteMap] = set()
+        self._left: dict[int, RemoteMap] = {}
+        """Maps that were left, as elements of them wait."""
+        self._risen: deque[RemoteMap] = deque()
+        """Maps that have elements to draw again."""
         self.in_order = True
         self.idle = True
         """Whether there is a worker that has nothing to do: others are not given calls that have a limit."""
@@ -126,7 +131,9 @@ class CallQueue:
         heapq.heappush(self._later, (time.perf_counter() + seconds, next(self._number), pending_call))
 
     def wake(self) -> None:
-        """See which of the calls that are held back may begin: they are the first to be sent."""
+        """See which maps have elements again, and which of the calls that are held back are the first to be sent."""
+        while self._risen:
+            self._draw_from(self._risen.popleft())
         if self._run_state.admission is None:
             return
         self._run_state.admission.look()
@@ -305,8 +312,27 @@ class CallQueue:
                 self._maps.remove(job)
         return None
 
+    def leave(self, job: RemoteMap) -> None:
+        """Keep a map that was left, as elements of it wait."""
+        self._left[job.index] = job
+
+    def _rise(self, job: RemoteMap) -> None:
+        """Have a map drawn from again. From any thread."""
+        self._risen.append(job)
+        self.on_wake()
+
+    def _draw_from(self, job: RemoteMap) -> None:
+        if job in self.open and job not in self._maps:
+            self._maps.append(job)
+
     def _open(self, index: int, map_function: MapFunction) -> None:
         run_state = self._run_state
+        left = self._left.pop(index, None)
+        if left is not None:
+            left.state.suspended.take_up()
+            self.open.add(left)
+            self._draw_from(left)
+            return
         run_state.ledger.starts[index] = time.perf_counter()
         run_state.workers[index] = threading.current_thread().name
         try:
@@ -317,8 +343,9 @@ class CallQueue:
             run_state.raised(index, error, in_order=self.in_order)
             return
         run_state.maps[index] = job
-        self._maps.append(job)
+        job.state.wake_by(partial(self._rise, job))
         self.open.add(job)
+        self._draw_from(job)
 
     def _stays(self, function: Callable[..., object]) -> bool:
         if function is not self._last:  # the same function over and over is looked at once

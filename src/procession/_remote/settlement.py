@@ -197,7 +197,8 @@ class Settlement:
         assert error is not None
         if pending_call.job is not None:
             start = result.end if pending_call.start is None else pending_call.start
-            count = pending_call.job.state.raised(pending_call.element, error, start, pending_call.attempt)
+            place, args = pending_call.element, pending_call.call[1]
+            count = pending_call.job.state.raised(place, error, start, pending_call.attempt, args)
             self._element_ended(pending_call.job, start, result, count, failed=True)
             return
         run_state.ledger.starts[index] = pending_call.start
@@ -246,6 +247,8 @@ class Settlement:
             try:
                 run_state.finished(job.index, job.conclude(), job.end)
             except BaseException as error:
+                if isinstance(error, TaskSuspended):
+                    self._queue.leave(job)
                 run_state.raised(job.index, error, in_order=self._queue.in_order, end=job.end)
             finally:
                 job.close()

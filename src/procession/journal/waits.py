@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, delete, select, type_coerce, update
+from sqlalchemy import CTE, ColumnElement, Connection, delete, select, type_coerce, update
 from sqlalchemy.types import NullType
 
-from procession._model.record import WHOLE, WaitKind, WaitRecord, place_name
+from procession._model.record import WHOLE, WaitKind, WaitRecord, place_name, place_of
 from procession.journal.checked import NAME_LIMIT, Checked, bounded
 from procession.journal.held import Held
 from procession.journal.schema import runs, waits
@@ -122,14 +122,28 @@ class WaitRecords:
 
         self._held.persist(delete_them)
 
-    def ready(self, tasks: Sequence[int]) -> list[int]:
-        """Return those of these tasks, a few, that have to wait no longer."""
-        c = waits.c
+    def ready(self) -> list[tuple[int, int]]:
+        """Return the tasks and elements, as `WHOLE` or by their place, that have to wait no longer.
+
+        Those are among them in which a suspended run is nested of which something has to wait no longer.
+        """
+        c, inside = waits.c, _suspended_within(self._key)
         with self._held.channel.open() as connection:
-            query = select(c.task).where(
-                c.run == self._key, c.task.in_(tasks), c.element == WHOLE, _is_ready(self._now(connection))
-            )
-            return list(dict.fromkeys(connection.execute(query).scalars()))
+            is_ready = _is_ready(self._now(connection))
+            own = connection.execute(select(c.task, c.element).where(c.run == self._key, is_ready).distinct())
+            ready = [(task, element) for task, element in own]
+            nested = select(inside.c.place).join(waits, c.run == inside.c.key).where(is_ready).distinct()
+            return ready + [place_of(name) for name in connection.execute(nested).scalars()]
+
+
+def _suspended_within(key: int) -> CTE:
+    """Return the keys of the suspended runs nested in a run, however deep, each with its place in that run."""
+    c = runs.c
+    inside = select(c.key, c.id.label("place")).where(c.parent == key, c.key > key, c.status == "suspended")
+    found = inside.cte("suspended_within", recursive=True)
+    # As in `_family`, this ends whatever a damaged journal says.
+    deeper = c.parent == found.c.key, c.key > found.c.key, c.status == "suspended"
+    return found.union_all(select(c.key, found.c.place).where(*deeper))
 
 
 def _place(key: int, task: int, element: int, kind: str, name: str) -> tuple[ColumnElement[bool], ...]:

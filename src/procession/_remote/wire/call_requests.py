@@ -111,7 +111,7 @@ class LinkedRecorder:
         """Forget what a task, or element, has waited for, but for these."""
         self._link.ask("forget_but", index, element, passed)
 
-    def ready(self, tasks: Sequence[int]) -> Sequence[int]:  # noqa: ARG002 - the other side looks
+    def ready(self) -> Sequence[tuple[int, int]]:
         """Return none: the coordinator sees to tasks that were left."""
         return ()
 
