@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from procession import Process, RunCancelledError, RunSuspendedError, current_task, task
+from procession import Limit, Process, RunCancelledError, RunSuspendedError, current_task, task
 from procession.journal import Journal, schema
 from procession.journal.waits import WaitRecords
 
@@ -478,3 +478,43 @@ def test_a_run_with_nothing_else_to_do_is_suspended_while_elements_wait(engine, 
     with pytest.raises(RunSuspendedError, match=r"element [13] waits for 'approval' until .* \(and 1 more\)"):
         process.execute(run_id="a", journal=journal)
     assert open_waits(journal) == {("a", 0, 1), ("a", 0, 3)}
+
+
+class Told:
+    """An observer that notes what it is told of the first task, but for its elements."""
+
+    immediate = True
+
+    def __init__(self):
+        self.names = []
+
+    def on_event(self, event):
+        if event.index == 0 and event.name in ("task_started", "task_suspended", "task_completed"):
+            self.names.append(event.name)
+
+
+def test_who_watches_is_told_that_a_map_is_left_and_goes_on(engine, journal, folder, tmp_path):
+    told = Told()
+    process = engine.process(observers=[told])
+    process.map(engine.of(approve, approve_later), [1], [str(folder)])
+    with held(process, journal, tmp_path / "open", engine.hold) as run:
+        until_state(run, 0, "suspended")
+        assert run.progress.ended == 0
+        journal.answer("a", "approval", "yes")
+        until_state(run, 0, "completed")
+    assert told.names == ["task_started", "task_suspended", "task_started", "task_completed"]
+    assert run.result() == [[(1, "yes")], "held"]
+    assert run.progress.ended == 2
+
+
+def test_elements_that_wait_take_nothing_of_a_limit(engine, journal, folder, tmp_path):
+    """And those that are called again are admitted anew."""
+    limited = task(limit=Limit("api", at_once=1))
+    process = engine.process()
+    process.map(limited(engine.of(approve, approve_later)), range(4), [str(folder)] * 4)
+    with held(process, journal, tmp_path / "open", engine.hold) as run:
+        until_waits(journal, [("a", 0, 1), ("a", 0, 3)])
+        for element in 1, 3:
+            journal.answer("a", "approval", element, element=element)
+        until_state(run, 0, "completed")
+    assert run.result() == [[(0, None), (1, 1), (2, None), (3, 3)], "held"]

@@ -125,7 +125,7 @@ class ThreadMap:
         state = self.state
         with self._lock:
             self._asked = False
-            if self.ended and state.suspended.take_up():
+            if self.ended and state.take_up():
                 self.ended = False
             starts = self._run_state.ledger.starts
             if state.began is None:

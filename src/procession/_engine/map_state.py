@@ -158,9 +158,11 @@ class MapState:
 
     def wake_by(self, wake: Callable[[], object]) -> None:
         """Have `wake` called when something can be drawn, or called, again, after it could not."""
-        self.suspended.wake_map = wake
         if self.outlet is not None:
             self.outlet.wake = wake
+        elif self._run_state.recorder is not None:
+            self.suspended.wake_map = wake
+            self._run_state.suspended_elements[self.index] = self.suspended
         if self._feed is not None:
             self._feed.wake = wake
 
@@ -196,6 +198,13 @@ class MapState:
         self._elements = zip(*iterators, strict=True)
         if self._run_state.verbose:
             self._run_state.report("task_started", self.index, 1, None)
+
+    def take_up(self) -> bool:
+        """Return, once, whether the map goes on that was left, as elements of it waited."""
+        goes_on = self.suspended.take_up()
+        if goes_on and self._run_state.verbose:
+            self._run_state.report("task_started", self.index, 1, None)
+        return goes_on
 
     def claim(self) -> Element | None:
         """Return the next element, drawing some if the window is empty; `None` if there is none for now."""
@@ -522,9 +531,7 @@ class MapState:
         BaseException.with_traceback(error, stripped(error.__traceback__))
         if isinstance(error, TaskSuspended) and run_state.recorder is not None:
             self.suspended.suspend((place, args), digest, str(error))
-            if self.outlet is None:
-                run_state.suspended_elements[self.index] = self.suspended
-            else:  # those who take the elements would go on without this one
+            if self.outlet is not None:  # those who take the elements would go on without this one
                 self.outlet.cut()
             return 0
         annotate(error, run_state.process_name, self.index, run_state.name(self.index), attempts, in_words(places))

@@ -140,7 +140,7 @@ class RunState:
         self.attempts: dict[int | tuple[int, int], int] = {}
         self.failed_attempts = FailedAttempts(elements=recorder is not None)
         self.suspended, self.suspended_elements = dict[int, str](), dict[int, SuspendedElements]()
-        """What tasks wait for that were left for that, in words; and by map, the elements that were left."""
+        """What tasks wait for that were left for that, in words; and for each map, the elements that were."""
         # Both by task and element: see `RunOfCalls`.
         self.open_elements, self.refusals = dict[tuple[int, int], bytes](), dict[tuple[int, int], BaseException]()
         self.workers: list[str | None] = [None] * count
@@ -354,6 +354,8 @@ class RunState:
         finally:
             self.ledger.finish()
             self.maps = {index: Ended(part.progress) for index, part in self.maps.items()}
+            for elements in self.suspended_elements.values():
+                elements.close()
             self.suspended_elements.clear()
             self._driver = None  # no cycle may stay: it would keep what failed until the collector comes
 

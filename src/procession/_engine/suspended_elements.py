@@ -85,6 +85,10 @@ class SuspendedElements:
             goes_on, self._goes_on = self._goes_on, False
             return goes_on
 
+    def close(self) -> None:
+        """Wake the map no more: no cycle may stay."""
+        self.wake_map = _nothing
+
 
 def _nothing() -> None:
     pass

@@ -162,7 +162,7 @@ class CoroutineMap:
 
     def take_up(self) -> None:
         """Go on with a map that was left, as elements of it waited."""
-        self._state.suspended.take_up()
+        self._state.take_up()
         self.over = False
         self._ledger.starts[self.index] = self._state.began
 

@@ -329,7 +329,7 @@ class CallQueue:
         run_state = self._run_state
         left = self._left.pop(index, None)
         if left is not None:
-            left.state.suspended.take_up()
+            left.state.take_up()
             self.open.add(left)
             self._draw_from(left)
             return
