@@ -336,7 +336,7 @@ def test_an_element_that_waits_holds_no_worker(engine, journal, folder, tmp_path
         until_state(run, 1, "running")
         for element in 0, 1:
             journal.answer("a", "approval", element, element=element)
-        until_woken((0, 0), (0, 1))
+            until_woken((0, element))
         assert run.outcomes[0].state == "running"
     assert run.result() == [[(1, 0), (3, 1)], "held"]
     assert journal.run("a").executions == 1

@@ -49,21 +49,24 @@ class SuspendedElements:
             waiting = self._waiting.pop(place, None)
         return None if waiting is None else waiting.digest
 
-    def wake(self, places: Iterable[int], *, is_left: bool) -> bool:
-        """Put elements that wait into the window; return whether the task of the map is to be called again for that.
+    def wake(self, places: Iterable[int], resume: Callable[[], bool] | None) -> None:
+        """Put elements that wait into the window, and have the map go on.
 
-        `is_left` says whether that is known to have been left.
+        `resume` makes the task of the map ready again, unless something speaks against that; `None` if the task has not
+        been left, as far as is known.
         """
         with self._lock:
             woken = [place for place in places if place in self._waiting and place not in self._woken]
-            if not woken or self._is_left != is_left:  # it is being left right now
-                return False
+            if not woken or self._is_left != (resume is not None):  # it is being left right now
+                return
+            if resume is not None:
+                if not resume():
+                    return
+                self._is_left, self._goes_on = False, True
             self._woken.update(woken)
             self._window.extend(self._waiting[place].element for place in woken)
-            self._is_left, self._goes_on = False, is_left
-        if not is_left:
+        if resume is None:
             self.wake_map()
-        return is_left
 
     def leave(self) -> dict[int, str]:
         """Take note that nothing else of the map is left; return what elements wait for, by place.

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, Protocol
 
 from procession._engine.commit import Recorder
@@ -77,10 +78,12 @@ def wake_ready(run: SuspendingRun) -> None:
     for index, element in run.recorder.waits.ready():
         ready.setdefault(index, []).append(element)
     for index, elements in ready.items():
-        is_left = index in left
-        wakes = maps[index].wake(elements, is_left=is_left) if index in maps else is_left and WHOLE in elements
-        if wakes and run.ledger.wake(index):
-            run.recruit(1)
+        resume = partial(run.ledger.wake, index) if index in left else None
+        if index in maps:
+            maps[index].wake(elements, resume)
+        elif resume is not None and WHOLE in elements:
+            resume()
+        run.recruit(1)
 
 
 def waits_in_words(names: Mapping[int, str], suspended: Mapping[int, str]) -> str:
