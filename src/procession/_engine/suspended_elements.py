@@ -26,12 +26,14 @@ class SuspendedElements:
     def __init__(self, window: deque[Element]) -> None:
         self._window = window
         self.wake_map: Callable[[], object] = _nothing
-        """What has the map called on that goes on."""
+        """What has a map that was not left look into its window."""
         self._waiting: dict[int, _Waiting] = {}
         self._woken: set[int] = set()
         """Those of them that are in the window."""
         self._is_left = False
+        """Whether nothing else of the map is left, nor has it been woken since."""
         self._goes_on = False
+        """Whether the map has been woken since it was left, and no worker has come yet."""
         self._lock = threading.Lock()
 
     def __bool__(self) -> bool:
