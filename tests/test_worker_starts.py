@@ -30,6 +30,17 @@ def test_a_worker_that_can_not_start_is_told_plainly(processes, monkeypatch):
     assert process.execute() == [1]
 
 
+def test_a_worker_imports_nothing_that_only_runs_need():
+    """Its start is most of what a short run on workers takes, and most of that is imports."""
+    needless = ("asyncio", "inspect", "logging", "traceback", "procession._engine.run_state", "procession._run")
+    code = "import sys, procession._remote.worker.process_main; print(*sys.modules)"
+    modules = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert "procession._remote.worker.process_main" in modules.split()
+    assert not set(needless) & set(modules.split())
+
+
 @posix
 def test_workers_that_are_killed_as_they_start_do_not_end_a_run_whose_others_work(tmp_path, monkeypatch):
     """Others start in their place, or those that are there do the work."""

@@ -97,8 +97,8 @@ def placed(plan: Plan, executor: "ExecutorLike" = "threads") -> "tuple[Plan, Tas
     if not chosen:
         return plan, None
     from procession._engine.placed import PlacedCall, PlacedMap
-    from procession._remote.pending_call import Awaited
     from procession._remote.task_executors import FunctionPlace, TaskExecutors
+    from procession._remote.wire.wrapped import Awaited
 
     executors, calls, options = TaskExecutors(), list(plan.calls), dict(plan.options)
     there = {index: place for index in chosen if (place := executors.get(chosen[index])) is not None}

@@ -20,13 +20,13 @@ from procession._model.text import counted, shown, sketch
 from procession._model.where import usable_cores
 from procession._plan.wiring import bound
 from procession.errors import HandleError
-from procession.observe.summary import Summary
 
 if TYPE_CHECKING:
     from typing import Self
 
     from procession._engine.outlets import Feed
     from procession._model.stack import Stacks
+    from procession.observe.summary import Summary
     from procession.pictures.timeline import Timeline
 
 T = TypeVar("T")
@@ -424,7 +424,9 @@ class Run:
 
     # Inside
 
-    def _summary(self, limit: int = 20) -> Summary:
+    def _summary(self, limit: int = 20) -> "Summary":
+        from procession.observe.summary import Summary  # asked for by few
+
         ledger = self._run_state.ledger
         states: list[TaskState] = [ledger.state(index) for index in range(len(self._plan.calls))]
         for index in list(self._run_state.failed_attempts.pausing):

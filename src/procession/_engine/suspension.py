@@ -11,7 +11,6 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Protocol
 
@@ -120,7 +119,7 @@ def until(left: float) -> str:
     """Return until when a task waits that has so many seconds left, in words; nothing if that is without end."""
     if left == math.inf:
         return ""
-    return datetime.fromtimestamp(time.time() + left, UTC).strftime(" until %Y-%m-%d %H:%M:%S UTC")
+    return time.strftime(" until %Y-%m-%d %H:%M:%S UTC", time.gmtime(time.time() + left))
 
 
 def is_in_loop() -> bool:

@@ -3,7 +3,6 @@
 Other awaitables, such as futures, go on by themselves and are values like any other.
 """
 
-import inspect
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -27,6 +26,8 @@ def unawaited_in(values: Sequence[object]) -> Iterator[int]:
 
 def unawaited(value: Any, who: str = "it") -> TypeError:
     """Return the exception for a coroutine that a call returned, and close the coroutine unless it has been begun."""
+    import inspect  # takes long to import, and few calls return a coroutine
+
     if inspect.iscoroutine(value) and inspect.getcoroutinestate(value) == inspect.CORO_CREATED:
         with suppress(Exception):
             value.close()

@@ -8,7 +8,6 @@ Each stands on a line of its own that begins with a character that no log begins
 Head(label='fetch a.org', failed_attempts=(FailedAttempt(start=0.0, duration=0.5, pause=1.0, error='OSError: no'),))
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, cast
 
@@ -38,6 +37,8 @@ def with_head(label: str | None, failed_attempts: Sequence[FailedAttempt], log: 
     """Return the log of a call with its label and its failed attempts in front, as far as there are any."""
     head = "" if label is None else f"{LABEL_MARK}{label}\n"
     if failed_attempts:
+        import json  # few calls fail before they end well
+
         few = [(*(round(time, 6) for time in one[:3]), one.error[:_ERROR]) for one in failed_attempts[:ATTEMPTS]]
         head += f"{_ATTEMPTS}{json.dumps(few)}\n"
     return f"{head}{log or ''}" if head else log
@@ -58,6 +59,8 @@ def head_of(text: str | None) -> Head:
         label, _, text = text[1:].partition("\n")
     found: Any = ()
     if text is not None and text.startswith(_ATTEMPTS):
+        import json
+
         try:
             found = json.loads(text[1:].partition("\n")[0])
         except (ValueError, RecursionError):  # it goes on beyond the text

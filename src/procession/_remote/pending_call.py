@@ -1,6 +1,5 @@
 """One call to have made elsewhere, and everything that is known of it while it is under way."""
 
-import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, overload
@@ -10,9 +9,10 @@ from procession._engine.retry import RetryState
 from procession._model.batched import inside
 from procession._model.limit import Limits
 from procession._model.record import WHOLE
-from procession._model.task import PLAIN, Call, Options, name_of
+from procession._model.task import PLAIN, Call, Options
 from procession._remote.map import RemoteMap
 from procession._remote.wire.result import Result
+from procession._remote.wire.wrapped import Awaited, WithRemoteSetup
 
 
 class PendingCall:
@@ -109,31 +109,3 @@ def _of_the_task(call: Call) -> Call:
     """Return a call as the callbacks of a `Retrying` see it: with the task's own function."""
     function: Callable[..., Any] = call[0]
     return (inside(function.function if isinstance(function, Awaited) else function), *call[1:])
-
-
-class Awaited:
-    """Calls a coroutine function, and awaits it on an event loop of its own."""
-
-    __slots__ = ("function", "name")
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self.name = name_of(function)
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        return asyncio.run(self.function(*args, **kwargs))
-
-
-class WithRemoteSetup:
-    """Calls a function on the worker, after the setup that an observer has sent along with it."""
-
-    __slots__ = ("function", "name", "remote_setup")
-
-    def __init__(self, remote_setup: Callable[[], object], function: Callable[..., Any]) -> None:
-        self.remote_setup = remote_setup
-        self.function = function
-        self.name = name_of(function)
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        self.remote_setup()
-        return self.function(*args, **kwargs)

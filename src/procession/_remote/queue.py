@@ -18,8 +18,9 @@ from procession._engine.run_state import RunState
 from procession._model.task import PLAIN, Call, MapFunction, is_process
 from procession._plan.wiring import bound
 from procession._remote.map import RemoteMap
-from procession._remote.pending_call import Awaited, PendingCall, PlainCalls
+from procession._remote.pending_call import PendingCall, PlainCalls
 from procession._remote.wire.previous_value import PREVIOUS_VALUE
+from procession._remote.wire.wrapped import Awaited
 
 
 class CallQueue:

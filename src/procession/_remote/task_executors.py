@@ -19,8 +19,8 @@ from procession._model.text import shown
 from procession._model.where import is_dask
 from procession._remote.backends.executor import ExecutorBackend, settle_in
 from procession._remote.batch_size import BatchSize
-from procession._remote.pending_call import WithRemoteSetup
 from procession._remote.submissions import Submission, Submissions
+from procession._remote.wire.wrapped import WithRemoteSetup
 from procession._remote.worker.run_calls import WITHIN
 from procession._remote.worker_processes import WorkerProcesses, opened, pool_of, task_workers
 

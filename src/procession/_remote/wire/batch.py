@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from procession._engine.run_state import RunState
-from procession._engine.task_logs import WantedLogs
 from procession._model.text import described
 from procession._remote.wire.crash_file import CrashFile
 from procession._remote.wire.packed import Packed, unpack
@@ -19,6 +17,8 @@ from procession._remote.wire.result import Encode, Result, encode_result
 from procession._remote.wire.serialize import Call, encode_calls, pack_calls
 
 if TYPE_CHECKING:
+    from procession._engine.run_state import RunState
+    from procession._engine.task_logs import WantedLogs
     from procession._model.log import Log
     from procession._remote.wire.handed_on import HandedOn
     from procession._remote.wire.snapshots import Snapshots
@@ -39,7 +39,7 @@ class BatchOptions(NamedTuple):
     """Whether the backend ends a worker whose call takes longer than its timeout."""
     chained: bool = False
     """Whether each call but the first takes the value of the one before it."""
-    wanted_logs: WantedLogs | None = None
+    wanted_logs: "WantedLogs | None" = None
     """What is to be done with what the calls log."""
     encode: Encode | None = None
     """What makes the bytes of a value that the journal keeps, if the worker is to do that."""
@@ -85,7 +85,7 @@ class Batch:
         self,
         calls: Sequence[Call],
         options: BatchOptions,
-        run_state: RunState | None = None,
+        run_state: "RunState | None" = None,
         *,
         whole: bool = False,
         within: object = None,

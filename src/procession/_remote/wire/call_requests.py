@@ -9,13 +9,15 @@ import pickle
 import threading
 from collections.abc import Callable, Collection, Sequence
 from queue import SimpleQueue
-from typing import Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
-from procession._engine.run_state import RunState
 from procession._model.pickled import LIMIT, pickled
 from procession._model.record import CallRecord, WaitKind, WaitRecord
 from procession._remote.wire.result import error_of, failure_of
 from procession._remote.wire.serialize import dumps_home
+
+if TYPE_CHECKING:
+    from procession._engine.run_state import RunState
 
 Asked = Literal["commit", "read", "forget", "go_on_from", "encode", "decode", "wait", "forget_answer", "forget_but"]
 """What a worker asks for."""
@@ -132,7 +134,7 @@ class LinkedRecorder:
         return self._link.ask("decode", data, where)
 
 
-def answer(run_state: RunState, request: CallRequest, reply: Callable[[bytes], object]) -> None:
+def answer(run_state: "RunState", request: CallRequest, reply: Callable[[bytes], object]) -> None:
     """Answer a question of a worker by `reply`, at once or, if it is to record something, when that is committed."""
     calls = run_state.run_calls()
 

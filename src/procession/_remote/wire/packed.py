@@ -230,14 +230,13 @@ class Packer:
 
     def __call__(self, value: object) -> bytes | Packed:
         """Return a value packed. Raises what pickle raises."""
-        self._writer = None
-        data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL, buffer_callback=self._take)
-        writer, self._writer = self._writer, None
-        if writer is None:
-            return data if len(data) <= LARGE else pack_bytes(data)
-        writer.write(data)
-        writer.end()
-        return writer.packed()
+        try:
+            data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL, buffer_callback=self._take)
+            if self._writer is None:
+                return data if len(data) <= LARGE else pack_bytes(data)
+            return _packed(self._writer, data)
+        finally:
+            self._writer = None
 
     def _take(self, buffer: pickle.PickleBuffer) -> bool:
         if self._writer is None:
@@ -249,7 +248,11 @@ class Packer:
 
 def pack_bytes(data: bytes) -> bytes | Packed:
     """Return a value that was pickled already, in memory if it is large."""
-    writer = Writer(NewMemory())
+    return _packed(Writer(NewMemory()), data)
+
+
+def _packed(writer: Writer, data: bytes) -> bytes | Packed:
+    """Return a pickle that belongs to what the writer has taken, packed together with that."""
     writer.write(data)
     writer.end()
     return writer.packed()

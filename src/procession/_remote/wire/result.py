@@ -10,7 +10,6 @@ the result: the coordinator records them as they are, and reads them once, for t
 import pickle
 import re
 import time
-import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
@@ -25,6 +24,7 @@ from procession._remote.wire.serialize import dumps_home, unsendable
 from procession.errors import RemoteError, TransferError
 
 _TEXT_LIMIT = 20_000
+_loads = pickle.loads
 _ADDRESS = re.compile("0x[0-9a-fA-F]+")
 _Data = TypeVar("_Data", bytes, bytes | Packed)
 
@@ -122,7 +122,7 @@ def result_of(data: Result | bytes | Packed, worker: str, shift: float = 0.0) ->
     if isinstance(data, Result):
         return data._replace(start=data.start + shift, end=data.end + shift) if shift else data
     try:
-        returned, value, start, end, attempt, log, encoded = unpack(data)
+        returned, value, start, end, attempt, log, encoded = _loads(data) if type(data) is bytes else unpack(data)
     except Exception as error:
         now = time.perf_counter()  # when it ended cannot be read, either
         return Result(False, _unreadable(error), now, now, worker)
@@ -155,6 +155,8 @@ class _Carried(NamedTuple):
 
 
 def _carried(error: BaseException) -> _Carried:
+    import traceback  # takes long to import, and most calls raise nothing
+
     try:
         text = "".join(traceback.format_exception(type(error), error, stripped(error.__traceback__)))
     except Exception as failure:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from itertools import chain
+from operator import itemgetter
 from types import BuiltinFunctionType, FunctionType, NoneType
 from typing import Any, Final, cast
 
@@ -23,6 +24,9 @@ from procession.errors import TransferError
 
 Call = tuple[int, int, int, float | None, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 """A call on its way: task, element, attempt, timeout in seconds, callable, arguments."""
+
+_FUNCTION, _ARGUMENTS, _KEYWORD_ARGUMENTS = map(itemgetter, (4, 5, 6))
+"""Parts of a call."""
 
 
 @cache
@@ -68,9 +72,8 @@ def may_share(calls: Sequence[Call]) -> bool:
     """
     if len(calls) == 1:
         return False
-    arguments = map(type, chain.from_iterable(call[5] for call in calls))
-    if not any(call[6] for call in calls) and _UNCHANGING.issuperset(
-        chain((type(call[4]) for call in calls), arguments)
+    if not any(map(_KEYWORD_ARGUMENTS, calls)) and _UNCHANGING.issuperset(
+        map(type, chain(map(_FUNCTION, calls), chain.from_iterable(map(_ARGUMENTS, calls))))
     ):
         return False
     takers = (call for call in calls if not _UNCHANGING.issuperset(map(type, (call[4], *call[5], *call[6].values()))))

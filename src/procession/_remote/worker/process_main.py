@@ -23,7 +23,6 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from procession._engine.task_logs import stop_listening
 from procession._remote.wire.batch import Batch, Report
 from procession._remote.wire.call_requests import CallLink
 from procession._remote.wire.crash_file import CrashFile
@@ -71,7 +70,8 @@ class _Runs:
 
     def begin(self, number: int, process_name: str, run_id: str) -> None:
         """Serve a run from now on; forget the one before."""
-        stop_listening()
+        if self.run_stub.stop_listening is not None:
+            self.run_stub.stop_listening()
         run_stub = RunStub(process_name, run_id)
         run_stub.kept = CrashLogs(self._crash_file.crash_log)
         run_stub.link = self.link

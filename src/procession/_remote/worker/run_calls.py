@@ -6,12 +6,10 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.decimals import base_context, own_decimals
-from procession._engine.run_state import RunState
-from procession._engine.task_logs import listen
 from procession._engine.timed_call import TimedCall
 from procession._engine.unawaited import awaited
 from procession._remote.wire.batch import Batch, Report
@@ -20,6 +18,9 @@ from procession._remote.wire.previous_value import with_previous_value
 from procession._remote.wire.result import Result, encode_result, result_from
 from procession._remote.worker.run_stub import RunStub
 from procession.errors import TaskSuspended
+
+if TYPE_CHECKING:
+    from procession._engine.run_state import RunState
 
 WITHIN: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar("procession_within", default=())
 """The executors one of whose workers waits for the calling code to end."""
@@ -81,13 +82,16 @@ def run_calls(batch: Batch, note: Note, run_stub: RunStub | None = None) -> Base
         except BaseException as error:
             return error
         batch.data = None
-    if run_state is not None:
-        base, decimals = run_state.context, run_state.decimals
-    else:
+    if isinstance(run, RunStub):
         # Now that the modules of the calls are there, which may have set something, or set up logging.
         base, decimals = base_context()
         if wanted_logs is not None:
+            from procession._engine.task_logs import listen, stop_listening  # only now, as logging takes long to import
+
             listen(wanted_logs)
+            run.stop_listening = stop_listening
+    else:
+        base, decimals = run.context, run.decimals
     failed = _make_calls(batch, note, run, base, decimals)
     if failed and batch.options.halts and isinstance(run, RunStub):
         run.halted = True  # and so the batch that lies ready here comes back as it is
@@ -97,7 +101,7 @@ def run_calls(batch: Batch, note: Note, run_stub: RunStub | None = None) -> Base
 def _make_calls(
     batch: Batch,
     note: Note,
-    run: RunState | RunStub,
+    run: "RunState | RunStub",
     base: contextvars.Context,
     decimals: "contextvars.ContextVar[Any] | None",
 ) -> bool:
@@ -113,7 +117,7 @@ def _make_calls(
     # What a call has logged goes back with how it ended. In its run's own process it lies there.
     run_stub = run if isinstance(run, RunStub) else None
     logs = None if run_stub is None else run_stub.logs
-    halting = run.ledger if isinstance(run, RunState) else run
+    halting = run if isinstance(run, RunStub) else run.ledger
     start = clock()
     until = start + options.budget
     value: Any = None

@@ -32,6 +32,8 @@ class RunStub:
         self.element = WHOLE
         self.kept = Logs()
         self.logs: Logs | None = None
+        self.stop_listening: Callable[[], object] | None = None
+        """Sets up logging as it was before, where something of it was set up for the run."""
         self.open_elements: dict[tuple[int, int], bytes] = {}
         """None: the coordinator has the digests of elements."""
         self.refusals: dict[tuple[int, int], BaseException] = {}
