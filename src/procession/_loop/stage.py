@@ -290,17 +290,18 @@ class StageInLoop:
             self.fill()
 
     def _go_on(self, worker: str) -> bool:
-        """Start the next simple task in the slot of a call that has ended, if nothing else may be next."""
+        """Start the next simple task or element in the slot of a call that has ended, if nothing else may be next."""
         if (
             self._closed
             or self._filling
             or self._recorded
-            or self._maps
             or self.parked.due
             or self.parked.waiting
-            or self._slots.lent
+            or self._slots.wanted
         ):
             return False
+        if self._maps:
+            return self._go_on_with_maps(worker)
         try:
             index = self._claim()
         except IndexError:
@@ -311,6 +312,20 @@ class StageInLoop:
         self._batch_left -= 1
         self._start_simple(worker, index)
         return True
+
+    def _go_on_with_maps(self, worker: str) -> bool:
+        for _ in range(len(self._turns)):
+            turn = self._turns.take(follows=True)
+            if turn is not None:
+                if turn.take(worker):
+                    self._batch_left -= 1
+                    return True
+                self._turns.remove(turn)
+            elif self.run_state.ledger.ready and not self._in_order:
+                return False
+            else:
+                self._turns.pass_on()
+        return False
 
     def _start_simple(self, worker: str, index: int) -> None:
         run_state = self.run_state
@@ -406,10 +421,7 @@ class StageInLoop:
 
     def wake(self, coroutine_map: CoroutineMap, *, first: bool = False) -> None:
         """Let a map have its turn: it may have elements."""
-        if not first:
-            self._turns.put(coroutine_map)
-        elif not coroutine_map.listed:
-            self._turns.put_first(coroutine_map)
+        (self._turns.put_soon if first else self._turns.put)(coroutine_map)
         self.fill()
 
     def finish_map(self, coroutine_map: CoroutineMap) -> None:
