@@ -98,9 +98,6 @@ class Execution:
         self._place = call_context.index if nested and call_context is not None else None
         self._on_end: Callable[[bool], object] | None = on_end
         self._audience = audience_of(observers, progress=progress)
-        self._recording = recording_of(
-            plan, process_name, run_id, journal, task=call_context if nested else None, allow_changes=allow_changes
-        )
         self.plan = plan
         self._executors: TaskExecutors | None = None
         deadline = None if timeout is None else RunDeadline(timeout)
@@ -111,9 +108,12 @@ class Execution:
         self.results: list[Any] | None = None
         self.ended: float | None = None
         """When the run was finished, as a reading of the clock."""
-        self._cpu = time.process_time()
-        self._spent = sum(os.times()[:4])
-        try:
+        self._recording = recording_of(
+            plan, process_name, run_id, journal, task=call_context if nested else None, allow_changes=allow_changes
+        )
+        try:  # at once, as what was begun of the recording has to be ended
+            self._cpu = time.process_time()
+            self._spent = sum(os.times()[:4])
             recorder, elsewhere = self._recording.recorder, executor
             # Not where changes are allowed: what follows from a map may hold when that has ended.
             if recorder is None or not recorder.allow_changes:
