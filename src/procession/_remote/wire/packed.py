@@ -10,6 +10,7 @@ views, and stretches of the pickle itself, such as those of a large `bytes`. A s
 import pickle
 from collections.abc import Callable, Sequence
 from errno import EMFILE
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from procession._remote.wire.memory_file import IS_SUPPORTED, MemoryFile
@@ -227,11 +228,12 @@ class Packer:
 
     def __init__(self) -> None:
         self._writer: Writer | None = None
+        self._dumps = partial(pickle.dumps, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=self._take)
 
     def __call__(self, value: object) -> bytes | Packed:
         """Return a value packed. Raises what pickle raises."""
         try:
-            data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL, buffer_callback=self._take)
+            data = self._dumps(value)
             if self._writer is None:
                 return data if len(data) <= LARGE else pack_bytes(data)
             return _packed(self._writer, data)

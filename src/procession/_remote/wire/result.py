@@ -18,7 +18,7 @@ from procession._engine.tracebacks import stripped
 from procession._model.log import Log
 from procession._model.pickled import LIMIT
 from procession._model.text import described, sketch
-from procession._remote.wire.packed import Packed, Packer, pack_bytes, unpack
+from procession._remote.wire.packed import Packed, unpack
 from procession._remote.wire.recipe import Recipe, recipe_of
 from procession._remote.wire.serialize import dumps_home, unsendable
 from procession.errors import RemoteError, TransferError
@@ -60,21 +60,17 @@ result_from: Callable[[tuple[Any, ...]], Result] = partial(tuple.__new__, Result
 
 def encode_result(result: Result, encode: Encode | None) -> bytes:
     """Return a result as bytes. A value that cannot be pickled makes it a failure that says so."""
-    return _encoded(result, encode, _dumps, bytes)
-
-
-def pack_result(result: Result, encode: Encode | None, packer: Packer) -> bytes | Packed:
-    """Return a result as `encode_result` does, with what is large of it in memory."""
-    return _encoded(result, encode, packer, pack_bytes)
+    return pack_result(result, encode, _dumps, bytes)
 
 
 def _dumps(value: object) -> bytes:
     return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
 
 
-def _encoded(
+def pack_result(
     result: Result, encode: Encode | None, dump: Callable[[object], _Data], packed: Callable[[bytes], _Data]
 ) -> _Data:
+    """Return a result as `dump` makes it, or as `packed` does of what is pickled already."""
     returned, value, start, end, _, attempt, log, _ = result
     if returned:
         encoded = None if encode is None else _recorded(value, encode)

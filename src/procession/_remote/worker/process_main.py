@@ -28,7 +28,7 @@ from procession._remote.wire.call_requests import CallLink
 from procession._remote.wire.crash_file import CrashFile
 from procession._remote.wire.crash_log import CrashLogs
 from procession._remote.wire.descriptors import receive_files, send_files
-from procession._remote.wire.packed import Packed, Packer
+from procession._remote.wire.packed import Packed, Packer, pack_bytes
 from procession._remote.wire.result import Encode, Result, failure_of, pack_result
 from procession._remote.worker.run_calls import run_calls, worker_name
 from procession._remote.worker.run_stub import RunStub
@@ -225,7 +225,7 @@ class _Notes:
 
     def _note(self, result: Result) -> bool:
         """Note how a call ended; return whether no other is to begin."""
-        data = pack_result(result, self._encode, self._packer)
+        data = pack_result(result, self._encode, self._packer, pack_bytes)
         self._ended.append(data)
         if isinstance(data, Packed) or not self._crash_file.note(data):
             self._work.send_bytes(PART + pickle.dumps(self._ended, pickle.HIGHEST_PROTOCOL))
