@@ -1,7 +1,6 @@
 """Real crashes, at every point where one could matter and at random ones."""
 
 import itertools
-import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from crashing import (
     small,
     waits_in_vain,
 )
+from journals import execute
 from procession import Process, current_task, stream, task
 from procession._model.record import WHOLE
 from procession.errors import JournalError, PlanChangedError
@@ -154,7 +154,7 @@ def test_a_run_that_completes_though_its_journal_failed_is_found():
 
 @every_engine
 @pytest.mark.parametrize("way", get_args(Failure))
-def test_on_every_engine_a_failing_journal_hands_out_nothing_that_was_not_recorded(executor, function, way, tmp_path):
+def test_on_every_engine_a_failing_journal_hands_out_nothing_that_was_not_recorded(executor, function, way, where):
     """Each write fails in turn: of tasks in groups, chains, maps, a map over a map, a nested run, and of their ends."""
 
     def build():
@@ -173,20 +173,20 @@ def test_on_every_engine_a_failing_journal_hands_out_nothing_that_was_not_record
 
     expected = build().execute()
     for at in range(1, 40):
-        path = tmp_path / f"{at}.db"
+        run_id = f"run {at}"
         with failing_journal(at, way) as has_failed:
             try:
-                results = build().execute(run_id="a", journal=path)
+                results = build().execute(run_id=run_id, journal=where)
             except JournalError:
                 assert has_failed()
             else:
                 assert not has_failed()
                 assert results == expected
                 return
-        with Journal(path) as journal:
+        with Journal(where) as journal:
             recorded = recorded_calls(journal)
             process, calls = build(), []
-            results = process.execute(run_id="a", journal=journal, observers=[Calls(calls)])
+            results = process.execute(run_id=run_id, journal=journal, observers=[Calls(calls)])
         assert results == expected, f"write {at} failed"
         assert recorded.isdisjoint(calls)
     raise AssertionError("more writes than there can be")
@@ -207,7 +207,7 @@ class Calls:
 
 @pytest.mark.parametrize("source", ["a list", "a task's value", "a map's values", "a generator"])
 @pytest.mark.parametrize("older", [False, True])
-def test_a_map_that_is_recorded_with_elements_missing_is_refused_by_name(source, older, tmp_path):
+def test_a_map_that_is_recorded_with_elements_missing_is_refused_by_name(source, older, where):
     """Whichever version left it so; with allow_changes=True, what is missing and what follows is called again."""
     calls = []
 
@@ -222,20 +222,17 @@ def test_a_map_that_is_recorded_with_elements_missing_is_refused_by_name(source,
         process.task(sum, process.map(double, numbers))
         return process
 
-    path = tmp_path / "runs.db"
-    results = build().execute(run_id="a", journal=path)
+    results = build().execute(run_id="a", journal=where)
     place = len(results) - 2
     missing = 1 if source == "a generator" else 3  # of the last one of a generator, an older version left no trace
-    with sqlite3.connect(path) as database:
-        database.execute("DELETE FROM procession_records WHERE task = ? AND element = ?", (place, missing))
-        if older:
-            database.execute("UPDATE procession_records SET value = NULL WHERE task = ? AND element = -1", (place,))
-    database.close()
+    execute(where, "DELETE FROM procession_records WHERE task = ? AND element = ?", place, missing)
+    if older:
+        execute(where, "UPDATE procession_records SET value = NULL WHERE task = ? AND element = -1", place)
     with pytest.raises(
         PlanChangedError, match=rf"task {place} \(.*double\) is recorded as completed, but 3 elements of 4"
     ):
-        build().execute(run_id="a", journal=path)
-    with Journal(path) as journal:
+        build().execute(run_id="a", journal=where)
+    with Journal(where) as journal:
         assert journal.run("a").status == "failed"
         observers = [Calls(calls)]
         assert build().execute(run_id="a", journal=journal, allow_changes=True, observers=observers) == results
