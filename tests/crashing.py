@@ -1,5 +1,6 @@
 """What is called in interpreters that are killed, and processes of it: a module that they import quickly."""
 
+import asyncio
 import os
 import random
 import time
@@ -12,6 +13,12 @@ def double(number):
 
 
 async def double_async(number):
+    return number * 2
+
+
+async def double_late(number):
+    """Take the longer the greater the number is, so that each element is written by itself."""
+    await asyncio.sleep(number / 20)
     return number * 2
 
 

@@ -18,6 +18,7 @@ from crashing import (
     chance,
     double,
     double_async,
+    double_late,
     first,
     hang,
     one_more,
@@ -25,7 +26,7 @@ from crashing import (
     waits_in_vain,
 )
 from journals import execute
-from procession import Process, current_task, stream, task
+from procession import Limit, Process, current_task, stream, task
 from procession._model.record import WHOLE
 from procession.errors import JournalError, PlanChangedError
 from procession.journal import Journal
@@ -271,12 +272,18 @@ def test_a_task_that_is_not_fit_to_be_called_again_is_named():
 
 @pytest.mark.timeout(170)
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_crash_in_a_pipeline_loses_nothing_and_repeats_nothing_recorded(keep):
+@pytest.mark.parametrize(
+    ("doubles", "options"),
+    [(double, {}), (double_late, {}), (double, {"limit": Limit("roomy", at_once=8, rate=1000, per=0.1)})],
+    ids=["threads", "a coroutine", "a limit"],
+)
+def test_a_crash_in_a_pipeline_loses_nothing_and_repeats_nothing_recorded(doubles, options, keep):
     """Maps are chained, with values that are kept or let go, into a task that takes them in order, and into a map."""
 
     def build():
         process = Process("pipeline", "parallel", 2)
-        doubled = process.map(task(keep=keep)(double), process.map(task(keep=keep)(one_more), [1, 2]))
+        more = process.map(task(keep=keep)(one_more), [1, 2])
+        doubled = process.map(task(keep=keep, **options)(doubles), more)
         process.task(sum, stream(doubled))
         process.map(one_more, doubled)
         return process
