@@ -3,6 +3,9 @@
 import itertools
 import threading
 import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -63,6 +66,77 @@ def test_a_map_waits_for_the_caller_to_take_what_is_not_kept(ordered, double):
     assert run.status in ("cancelled", "completed")
     if ordered:
         assert next(drawn) <= 500 + 3 * WINDOW
+
+
+class Value:
+    """What can be watched."""
+
+
+def make(_):
+    return Value()
+
+
+async def make_async(_):
+    return Value()
+
+
+def same(value):
+    return value
+
+
+async def same_async(value):
+    return value
+
+
+@pytest.mark.parametrize("maps", [1, 2])
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("functions", [(make, same), (make_async, same_async)], ids=KINDS)
+def test_nothing_holds_an_element_that_is_not_kept_once_the_caller_lets_go_of_it(functions, ordered, maps, comes_true):
+    """While the run goes on; also one that has come through two maps."""
+    first, second = functions
+    process = Process("let go", "parallel", 2)
+    values = process.map(task(keep=False)(first), itertools.count())
+    if maps == 2:
+        values = process.map(task(keep=False)(second), values)
+    handed_out = []
+    with process.start(streams=[values]) as run:
+        elements = run.stream(values, ordered=ordered)
+        for count in 1, WINDOW, 3 * WINDOW:
+            while len(handed_out) < count:
+                handed_out.append(weakref.ref(next(elements)))
+            assert comes_true(lambda: not any(value() for value in handed_out))
+        assert run.status == "running"
+
+
+@pytest.mark.parametrize("maps", [1, 2])
+@pytest.mark.parametrize("kind", ["threads", "coroutines", "an executor"])
+def test_a_run_in_which_all_wait_for_the_caller_can_be_cancelled(kind, maps, comes_true):
+    """Though the caller takes nothing more, and no worker is there any more to see it."""
+    drawn = []
+
+    def source():
+        for number in itertools.count():
+            drawn.append(number)
+            yield number
+
+    def nothing_goes_on():
+        before, counts[0] = counts[0], len(drawn)
+        return before == counts[0]
+
+    counts = [0]
+    with ThreadPoolExecutor(2) as executor:
+        process = Process("waits", "parallel", 2, executor=executor if kind == "an executor" else "threads")
+        function = KINDS.get(kind, twice)
+        doubled = process.map(task(keep=False)(function), source())
+        if maps == 2:
+            doubled = process.map(task(keep=False)(function), doubled)
+        run = process.start(streams=[doubled])
+        with closing(run.stream(doubled)) as elements:
+            assert next(elements) == 0
+            assert comes_true(nothing_goes_on)
+            run.cancel()
+            assert run.wait(WAIT_S)
+    assert run.status == "cancelled"
 
 
 def test_the_end_of_a_chain_that_is_not_kept_is_handed_out(double):

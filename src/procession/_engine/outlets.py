@@ -525,8 +525,11 @@ class Streams:
             waiting.update(feed for feeds in self.feeds.values() for _, feed in feeds)
             for feed in waiting:
                 feed.rise()
+            held_up = [outlet for outlet in self.outlets.values() if outlet.waits_for_caller]
         for feed in waiting:
             feed.wake()
+        for outlet in held_up:
+            outlet.wake()
 
     def close(self) -> None:
         """Wake all who wait for elements, as the run is over, and let go of them: no cycle may stay."""
