@@ -45,7 +45,18 @@ def _told_apart(request):
         pytest.skip("quick calls travel together to a cluster, and with a slow one among them until that has ended")
 
 
-@pytest.mark.parametrize(("shape", "seed"), [("fan-in", None), ("chains", 1), ("layers", 1), ("generated 0", 1)])
+@pytest.mark.parametrize(
+    ("shape", "seed"),
+    [
+        ("fan-in", None),
+        ("fan-out", None),
+        ("diamonds", None),
+        ("plain tasks beside a chain", None),
+        ("chains", 1),
+        ("layers", 1),
+        ("generated 0", 1),
+    ],
+)
 def test_what_can_be_in_flight_together_is(process_of, shape, seed):
     """As many as the graph allows at each moment, also while others go on."""
     with hall() as at:
