@@ -7,9 +7,9 @@ from html import unescape
 import pytest
 
 from labelled_tasks import fetch
-from procession import Process, RunCancelledError, TaskLogHandler, task
+from procession import Process, RunCancelledError, TaskLogHandler, current_task, task
 from procession.journal import Journal
-from procession.web import tables
+from procession.web import pages, tables
 from web_pages import (
     BEGUN,
     BROKEN,
@@ -41,6 +41,13 @@ def fetch_logging(url):
     return url
 
 
+@task(retries=1)
+def stubborn_with(number):
+    if current_task().attempt == 1:
+        raise ConnectionError("not yet")
+    return number
+
+
 def places_of(text):
     return [int(row.split()[0]) for row in rows_of(text) if row != "None."]
 
@@ -61,6 +68,22 @@ def test_tasks_are_counted_and_chosen_by_how_they_stand(where, opened):
         assert places_of(page.get(f"/run/1?state={state}").text) == places, state
     assert places_of(page.get("/run/1?state=waiting&q=double").text) == [2, 3]
     assert places_of(page.get("/run/1?state=waiting&q=work").text) == []
+
+
+def test_elements_are_counted_by_how_they_ended(where, opened, monkeypatch):
+    """As tasks are, of the one map; where there are too many to count at once, the choices have no numbers."""
+    process = Process("mapped", "parallel", 2, on_error="return")
+    process.map(work, range(7))
+    process.map(stubborn_with, range(3))
+    BROKEN.add(4)
+    process.execute(journal=where, run_id="run")
+    page = opened(where)
+    assert chips_of(page.get("/run/1/task/0").text) == ["All 7", "Failed 1", "Completed 6"]
+    assert chips_of(page.get("/run/1/task/0?state=failed").text) == ["All 7", "Failed 1", "Completed 6"]
+    assert chips_of(page.get("/run/1/task/1").text) == ["All 3", "Failed 0", "Retried 3", "Completed 3"]
+    monkeypatch.setattr(pages, "COUNTED", 6)
+    assert chips_of(page.get("/run/1/task/0").text) == ["All", "Failed", "Retried", "Completed"]
+    assert chips_of(page.get("/run/1/task/1").text) == ["All 3", "Failed 0", "Retried 3", "Completed 3"]
 
 
 def test_tasks_and_elements_are_found_by_their_labels(where, opened):

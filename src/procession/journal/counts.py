@@ -28,6 +28,19 @@ def count_tasks(connection: Connection, key: int) -> tuple[int, int, int]:
     return ended, failed, again
 
 
+def count_map(connection: Connection, key: int, task: int, most: int) -> tuple[int, int, int] | None:
+    """Return how many elements of a map have ended, how many of them failed, and how many were called more than once.
+
+    `None` if more than `most` have ended.
+    """
+    c = records.c
+    ends = select(is_failed().label("failed"), c.attempts).where(c.run == key, c.task == task, c.element != WHOLE)
+    part = ends.limit(most + 1).subquery()
+    retried = func.count().filter(part.c.attempts > 1)
+    ended, failed, again = connection.execute(select(func.count(), func.count().filter(part.c.failed), retried)).one()
+    return None if ended > most else (ended, failed, again)
+
+
 def count_elements(connection: Connection, key: int, tasks: Sequence[int]) -> dict[int, tuple[int, int]]:
     """Return how many elements of these maps, a few, have ended, and how many of them failed, by task."""
     if not tasks:

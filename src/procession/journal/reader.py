@@ -20,7 +20,7 @@ from procession._plan.shape import Shape
 from procession.errors import JournalError
 from procession.journal.call_info import CallInfo, call_info, calls_query
 from procession.journal.checked import NAME_LIMIT, RUN, Checked, RunRow, Status, bounded, run_row
-from procession.journal.counts import count_elements, count_ended, count_failed, count_progress, count_tasks
+from procession.journal.counts import count_elements, count_ended, count_failed, count_map, count_progress, count_tasks
 from procession.journal.failed_calls import Alike, Failure, alike, compared_query, failed_query, failure_of
 from procession.journal.last_runs import LastRun, last_runs, last_runs_query
 from procession.journal.latest import Latest
@@ -269,6 +269,13 @@ class Reader:
         Takes time in proportion to the run.
         """
         return count_tasks(self._connection, key)
+
+    def count_map(self, key: int, task: int, most: int) -> tuple[int, int, int] | None:
+        """Return how many elements of a map have ended, how many failed, and how many were called more than once.
+
+        `None` if more than `most` have ended.
+        """
+        return count_map(self._connection, key, task, most)
 
     def earlier(
         self,

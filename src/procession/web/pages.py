@@ -33,7 +33,10 @@ RUNNING = 40
 """Rows of a page, at most."""
 
 COUNTED = 20_000
-"""Up to how many tasks are counted each time a run is shown; with more, the run itself reports how far it is."""
+"""Up to how many tasks are counted each time a run is shown, and elements each time their map is.
+
+With more tasks, the run itself reports how far it is.
+"""
 
 APART = 8
 """Failed tasks, at most, that the graph shows one by one, however many look like them."""
@@ -152,6 +155,7 @@ class Pages:
             "row": row,
             "element": element,
             "elements": elements_of(reader, key, task, definition, wanted) if is_map else None,
+            "counts": _element_counts(reader, key, task) if is_map else None,
             "has_labels": definition.has_label(task),
             "value": None if is_map else reader.json_value(key, task, element, VALUE + 1),
             "inside": reader.nested(key, task, element),
@@ -278,6 +282,15 @@ def _counts(reader: Reader, key: int, definition: Definition, running: int) -> d
         "retried": retried,
         "completed": ended - failed,
     }
+
+
+def _element_counts(reader: Reader, key: int, task: int) -> dict[str, int | None]:
+    """Return how many elements of a map ended in which way; `None` for each where counting them takes long."""
+    found = reader.count_map(key, task, COUNTED)
+    if found is None:
+        return dict.fromkeys(("all", "failed", "retried", "completed"))
+    ended, failed, retried = found
+    return {"all": ended, "failed": failed, "retried": retried, "completed": ended - failed}
 
 
 def _running(reader: Reader, key: int, info: RunInfo) -> list[Running]:
