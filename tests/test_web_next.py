@@ -1,14 +1,16 @@
 """What the page of a run says of what can be done next, and of when it was last heard of."""
 
 import re
+import shlex
 from html import unescape
 
 import pytest
 
 from procession import Process
+from procession.cli.main import main
 from procession.journal import Journal
 from procession.journal.origin import begun_by
-from web_pages import BROKEN, _nothing_broken, failing, numbers, opened, path
+from web_pages import BEGUN, BROKEN, HELD, _nothing_broken, failing, hold, numbers, opened, path, work
 
 
 def command_of(text, name="command"):
@@ -56,6 +58,53 @@ def test_what_failed_can_be_called_again(path, opened):
     text = page.get("/run/2").text
     assert (command_of(text), command_of(text, "rerun")) == (None, f"procession rerun --failed --journal {path} b")
     assert command_of(page.get("/run/3").text, "rerun") is None
+
+
+def test_a_task_that_has_ended_can_be_called_again(path, opened):
+    """An element of a map, too: by commands that can be copied. What has not begun is called in any case."""
+    BROKEN.add(1)
+    process = Process("mapped", "parallel", 2, on_error="return")
+    process.map(work, range(3))
+    process.add_task(work, 5)
+    process.execute(journal=path, run_id="it's <1>")
+    in_order = Process("in order")
+    for number in range(3):
+        in_order.add_task(work, number)
+    failing(in_order, path, "b")
+    page = opened(path)
+    run_id = """'it'"'"'s <1>'"""
+    text = page.get("/run/1/task/1").text
+    assert command_of(text, "rerun") == f"procession rerun --from 1 --journal {path} {run_id}"
+    assert 'data-copy="rerun"' in text
+    assert "--dry-run" in text
+    again = f"procession rerun --element 0:1 --journal {path} {run_id}"
+    assert command_of(page.get("/run/1/task/0/1").text, "rerun") == again
+    assert command_of(page.get("/run/1/task/0").text, "rerun") == f"procession rerun --from 0 --journal {path} {run_id}"
+    assert command_of(page.get("/run/2/task/1").text, "rerun") == f"procession rerun --from 1 --journal {path} b"
+    assert command_of(page.get("/run/2/task/2").text, "rerun") is None, "it has not begun"
+    assert main([*shlex.split(again)[1:], "--dry-run"]) == 0, "the command line knows these words"
+
+
+def test_a_task_is_not_called_again_while_its_run_goes_on_nor_apart_from_the_outer_run(path, opened, comes_true):
+    """The run is in use, and a nested one is executed with the one around it."""
+    process = Process("outer", "parallel", 1)
+    process.add_task(numbers(1))
+    process.add_task(work, 1)
+    process.add_task(hold)
+    run = process.start(journal=path, run_id="run")
+    BEGUN.acquire(timeout=30)
+    page = opened(path)
+    try:
+        assert comes_true(lambda: "Took" in page.get("/run/1/task/1").text), "it has ended"
+        assert command_of(page.get("/run/1/task/1").text, "rerun") is None
+    finally:
+        HELD.release()
+        run.wait(30)
+    assert command_of(page.get("/run/1/task/1").text, "rerun") == f"procession rerun --from 1 --journal {path} run"
+    assert command_of(page.get("/run/1/task/0").text, "rerun") == f"procession rerun --from 0 --journal {path} run"
+    nested = page.get("/run/2/task/0").text
+    assert "Took" in nested
+    assert command_of(nested, "rerun") is None
 
 
 def test_an_interrupted_run_says_when_it_was_last_heard_of(where, opened):

@@ -1,4 +1,4 @@
-"""What to do next with a run that has not completed, or not well: how it is resumed, and what failed called again."""
+"""The commands that go on with a run: to resume it, and to have what failed, or any one call, called again."""
 
 import shlex
 from typing import NamedTuple
@@ -32,3 +32,11 @@ def next_step(info: RunInfo, where: str) -> NextStep | None:
         else:
             code = f"process.execute(journal={where!r}, run_id={info.id!r})"
     return NextStep(command, code, rerun)
+
+
+def rerun_of(info: RunInfo, where: str, task: int, element: int | None) -> str:
+    """Return the command line that calls a task, or an element of a map, again; "" for a run that is running."""
+    if info.status == "running":
+        return ""
+    named = ["--from", f"{task}"] if element is None else ["--element", f"{task}:{element}"]
+    return shlex.join(["procession", "rerun", *named, "--journal", where, info.id])

@@ -19,7 +19,7 @@ from procession.web import query_params
 from procession.web.definitions import KEEP, Definition
 from procession.web.failures import failures_of
 from procession.web.graph import graph_of
-from procession.web.next_steps import next_step
+from procession.web.next_steps import next_step, rerun_of
 from procession.web.tables import SOUGHT, Row, elements_of, row_of, tasks_of
 from procession.web.timeline import CELLS, EXACT, timeline_of
 from procession.web.usual import histories_of, others, usual_of
@@ -150,9 +150,13 @@ class Pages:
             if ended is None:
                 raise HTTPException(404, f"task {task} has no record of an element {element}")
             row = Row(task, ended.label or ended.name, definition.origin(task), ended.state, ended, None)
+        head = self._head(reader, key, info)
+        # A run inside another one is executed with that.
+        again = "" if row.ended is None or head["outer"] else rerun_of(info, self._where, task, element)
         return {
-            **self._head(reader, key, info),
+            **head,
             "row": row,
+            "rerun": again,
             "element": element,
             "elements": elements_of(reader, key, task, definition, wanted) if is_map else None,
             "counts": _element_counts(reader, key, task) if is_map else None,
