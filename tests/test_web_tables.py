@@ -182,6 +182,33 @@ def test_the_slowest_come_first_where_that_is_wanted(where, opened):
     assert page.get("/run/1?order=oddest").status_code == 400
 
 
+def test_what_failed_comes_first_where_that_is_wanted(where, opened):
+    """Before all others, those that have not begun too; elements of maps likewise, and paged in that order."""
+    process = numbers(130, on_error="continue")
+    process.map(work, range(120))
+    process.task(double, process.task(double, 110))
+    process.add_task(stubborn)
+    BROKEN.update({7, 110})
+    failing(process, where, "run")
+    page = opened(where)
+    others = [place for place in range(134) if place not in (7, 110, 130, 131)]
+    first = page.get("/run/1?order=failed").text
+    assert places_of(first) == [7, 110, 130, 131, *others[:96]]
+    assert re.search(r'aria-sort="descending"><a href="[^"]*order=failed#tasks"[^>]*>State</a>', first)
+    assert first.count("aria-sort") == 1
+    later = re.search(r'rel="next" href="([^"]*)#tasks"', first)[1].replace("&amp;", "&")
+    assert places_of(page.get(f"/run/1{later}").text) == others[96:]
+    assert places_of(page.get("/run/1?order=failed&q=double").text) == [131, 132]
+    assert places_of(page.get("/run/1?order=failed&q=work&from=100").text) == others[97:128]
+    assert places_of(page.get("/run/1?order=failed&state=failed").text) == [7, 110, 130, 131]
+    assert places_of(page.get("/run/1?order=failed&state=retried").text) == [133]
+    assert places_of(page.get("/run/1?order=failed&state=waiting").text) == [132]
+    elements = page.get("/run/1/task/130?order=failed").text
+    assert places_of(elements)[:4] == [7, 110, 0, 1]
+    assert places_of(page.get("/run/1/task/130?order=failed&from=100").text) == [*range(99, 110), *range(111, 120)]
+    assert 'order=failed#elements"' in elements
+
+
 def test_a_task_that_has_not_begun_says_what_it_waits_for(where, opened):
     """First what failed, then what has not ended; in order, the task before."""
     BROKEN.add(1)

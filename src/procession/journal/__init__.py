@@ -29,7 +29,7 @@ from procession.journal.last_runs import LastRun
 from procession.journal.reader import Reader
 from procession.journal.recorder import Recorder
 from procession.journal.rerun import Forgotten
-from procession.journal.run_info import Found, Recorded, RunCounts, RunInfo, TaskInfo
+from procession.journal.run_info import Found, Order, Recorded, RunCounts, RunInfo, TaskInfo
 from procession.journal.store import Journal
 from procession.journal.task_status import TaskStatus
 from procession.journal.time_usage import Mark, Share
@@ -50,6 +50,7 @@ __all__ = [
     "Journal",
     "LastRun",
     "Mark",
+    "Order",
     "Reader",
     "Recorded",
     "Recorder",

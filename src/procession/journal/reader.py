@@ -28,6 +28,7 @@ from procession.journal.lease import Holder
 from procession.journal.nested_runs import key_of, key_within, line_of
 from procession.journal.run_info import (
     Found,
+    Order,
     Recorded,
     RunCounts,
     RunInfo,
@@ -223,11 +224,11 @@ class Reader:
         limit: int = 100,
         offset: int = 0,
         whole: bool = False,
-        slowest: bool = False,
+        order: Order | None = None,
     ) -> list[TaskInfo]:
-        """Return how the tasks from place `begin` on, or those `among` a few, ended; by place, or the slowest first.
+        """Return how the tasks from place `begin` on, or those `among` a few, ended; by place, or in an order.
 
-        The slowest take time in proportion to the run. With `task`, they are the elements of that map. `text` is looked
+        That takes time in proportion to the run. With `task`, they are the elements of that map. `text` is looked
         for in their names and labels. Unless `whole` texts are wanted, only the beginning of an error that is long is
         there, and of a log nothing.
         """
@@ -236,8 +237,8 @@ class Reader:
         if among is not None:
             where.append(place.in_(among))
         columns = task_columns() if whole else task_columns(HEAD, log=False)
-        order = (records.c.duration.desc(), place) if slowest else (place,)
-        query = select(*columns).where(*where).order_by(*order).limit(limit).offset(offset)
+        first = {"slowest": [records.c.duration.desc()], "failed": [is_failed().desc()], None: []}[order]
+        query = select(*columns).where(*where).order_by(*first, place).limit(limit).offset(offset)
         return [task_info(row) for row in self._all(query)]
 
     def open_between(self, key: int, first: int, last: int) -> set[int]:

@@ -20,6 +20,9 @@ from procession.journal.waits import WaitInfo
 Recorded = Literal["completed", "failed", "retried"]
 """What records can be selected by: how the call ended, or that it took several attempts."""
 
+Order = Literal["slowest", "failed"]
+"""What of records can come first, instead of those of the lowest place."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:

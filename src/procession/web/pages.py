@@ -93,7 +93,7 @@ class Pages:
         if text.removeprefix("#").isdecimal() and len(text) < query_params.LONGEST_TEXT // 2:
             # Nobody's task is called a number: it is a place.
             place = min(int(text.removeprefix("#")), max(definition.count - 1, 0))
-            wanted = replace(wanted, begin=place, text="", slowest=False)
+            wanted = replace(wanted, begin=place, text="", order=None)
         nested = reader.runs(parent=key, limit=NESTED + 1)
         running = _running(reader, key, info)
         head = self._head(reader, key, info)

@@ -7,13 +7,12 @@ from typing import Final, Literal, TypeVar, get_args
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from procession.journal import Recorded, Status
+from procession.journal import Order, Recorded, Status
 
 LONGEST_TEXT = 200
 _DIGITS = 18
 
 State = Literal["failed", "running", "waiting", "retried", "completed"]
-Order = Literal["slowest"]
 _RECORDED: Final[tuple[Recorded, ...]] = get_args(Recorded)
 
 _Word = TypeVar("_Word")
@@ -68,8 +67,8 @@ class Wanted:
     """What their names contain."""
     begin: int
     """The place, or rank, of the first."""
-    slowest: bool
-    """Whether those that took longest come first, instead of those of the lowest place."""
+    order: Order | None
+    """Which come first, instead of those of the lowest place."""
 
     @property
     def recorded(self) -> Recorded | None:
@@ -80,9 +79,7 @@ class Wanted:
 def wanted(request: Request) -> Wanted:
     """Return which tasks the table of a page is asked to show."""
     orders: tuple[Order, ...] = get_args(Order)
-    return Wanted(
-        state(request), text(request, "q"), number(request, "from") or 0, bool(_known(request, "order", orders))
-    )
+    return Wanted(state(request), text(request, "q"), number(request, "from") or 0, _known(request, "order", orders))
 
 
 def _known(request: Request, name: str, known: Sequence[_Word]) -> _Word | None:

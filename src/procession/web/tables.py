@@ -68,8 +68,8 @@ def elements_of(reader: Reader, key: int, task: int, definition: Definition, wan
     def row(one: TaskInfo) -> Row:
         return Row(one.element or 0, one.label or one.name, definition.origin(task), one.state, one, None)
 
-    if wanted.slowest:
-        found = reader.tasks(key, task=task, state=state, text=text, limit=TASKS + 1, offset=begin, slowest=True)
+    if wanted.order is not None:
+        found = reader.tasks(key, task=task, state=state, text=text, limit=TASKS + 1, offset=begin, order=wanted.order)
         return _by_rank([row(one) for one in found], begin)
     found = reader.tasks(key, task=task, state=state, text=text, begin=begin, limit=TASKS + 1)
     earlier = reader.earlier(key, task=task, state=state, text=text, begin=begin, limit=TASKS) if begin else None
@@ -105,13 +105,15 @@ class _Tasks:
     def table(self) -> Table:
         wanted, definition = self.wanted, self.definition
         text, begin = wanted.text, min(wanted.begin, definition.count)
-        if wanted.state in ("running", "waiting") or (text and wanted.state is None and not wanted.slowest):
+        failed_first = wanted.order == "failed" and wanted.state is None
+        by_place = wanted.state is None and wanted.order is None
+        if failed_first or wanted.state in ("running", "waiting") or (text and by_place):
             places: Sequence[int] = sorted(self._matching(text)) if text else range(definition.count)
-            return self._among(places, begin)
+            return self._failed_first(places) if failed_first else self._among(places, begin)
         state = wanted.recorded
-        if wanted.slowest:
+        if wanted.order is not None:
             found = self.reader.tasks(
-                self.key, state=state, text=text, limit=TASKS + 1, offset=wanted.begin, slowest=True
+                self.key, state=state, text=text, limit=TASKS + 1, offset=wanted.begin, order=wanted.order
             )
             return _by_rank(self._rows(self.reader.statuses_of(self.key, self.info, found)), wanted.begin)
         if text:
@@ -128,6 +130,13 @@ class _Tasks:
         before = self.reader.earlier(self.key, state=state, text=text, begin=begin, limit=TASKS) if begin else None
         rows = self._rows(self.reader.statuses_of(self.key, self.info, found[:TASKS]))
         return Table(rows, begin, before, found[TASKS].task if len(found) > TASKS else None)
+
+    def _failed_first(self, places: Sequence[int]) -> Table:
+        """Return a table of these places, which go up: of the tasks that failed, then of all others."""
+        begin, end = self.wanted.begin, self.wanted.begin + TASKS + 1
+        failed = self.reader.failed_tasks(self.key, self.definition.count if self.wanted.text else end)
+        ranked = (place for is_failed in (True, False) for place in places if (place in failed) is is_failed)
+        return _by_rank(self._statuses(list(islice(ranked, begin, end))), begin)
 
     def _matching(self, text: str) -> Collection[int]:
         """Return the places of the tasks that have the text in their name, their origin or their label."""
