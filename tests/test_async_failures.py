@@ -12,7 +12,7 @@ import pytest
 import tenacity
 
 from coroutines import awaited, every_strategy, every_way, executed, later, same, started, states, throw
-from procession import Process, RunCancelledError, TaskSkippedError, TaskTimeoutError, current_task, task
+from procession import Process, RunCancelledError, TaskSkippedError, TaskTimeoutError, current_task, stream, task
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -232,6 +232,18 @@ def test_the_rules_of_a_retrying_hold_for_coroutines():
     assert calls == [1, 1, 0, error]
     assert told == [1]
     assert process.last_run.outcomes[0].value == "given up"
+
+
+def test_a_coroutine_that_takes_a_stream_by_for_is_told_how_it_is_taken():
+    """It would hold up the loop that makes the elements."""
+
+    async def total(numbers):
+        return sum(number for number in numbers)
+
+    process = Process("summed", "parallel", 2)
+    process.task(total, stream(process.map(later, range(3))))
+    with pytest.raises(TypeError, match="by `async for`"):
+        process.execute()
 
 
 @pytest.mark.parametrize("ends", ["cancel", "failure"])

@@ -98,10 +98,21 @@ def test_limits_of_one_name_agree_within_a_process():
     process = Process("pages")
     process.add_task(task(limit=Limit("api", at_once=2))(len), "a")
     process.add_task(task(limit=Limit("api", at_once=2))(len), "b")
-    with pytest.raises(ValueError, match="name of another limit of this process") as caught:
+    with pytest.raises(ValueError, match="name of another limit of the same run") as caught:
         process.add_task(task(limit=Limit("api", at_once=3), name="fetch")(len), "c")
     assert "process 'pages', task 2 (fetch): Limit('api', at_once=3)" in str(caught.value)
     assert len(process.tasks) == 2
+
+
+def test_limits_of_one_name_agree_in_nested_processes_too():
+    """They are limits of one run. That is said when it begins, as the inner process may get its task later."""
+    inner, outer = Process("inner"), Process("outer")
+    outer.add_task(task(limit=Limit("api", at_once=2))(len), "a")
+    outer.add_task(inner)
+    inner.add_task(task(limit=Limit("api", at_once=3))(len), "b")
+    with pytest.raises(ValueError, match=r"process 'inner': Limit\('api', at_once=3\) has the name of another limit"):
+        outer.execute()
+    assert outer.status == "initialized"
 
 
 def test_a_task_that_is_refused_leaves_no_limit_behind():

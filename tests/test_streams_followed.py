@@ -1,5 +1,7 @@
 """The elements of a map for the caller of a run, while the run goes on: `run.stream`."""
 
+import asyncio
+import contextlib
 import itertools
 import threading
 import time
@@ -146,6 +148,129 @@ def test_the_end_of_a_chain_that_is_not_kept_is_handed_out(double):
     run = process.start(streams=[doubled])
     assert list(run.stream(doubled)) == [4 * n for n in range(300)]
     assert run.result(WAIT_S) == [NotKept(300), NotKept(300)]
+
+
+@pytest.mark.parametrize("function", [twice, twice_async])
+def test_a_cancelled_run_ends_though_its_caller_keeps_the_iterator(function):
+    """The map waited for the caller to take elements, and no worker was left to see the cancel."""
+    for _ in range(10):
+        process = Process("kept", "parallel", 2)
+        doubled = process.map(task(keep=False)(function), itertools.count())
+        with process.start(streams=[doubled]) as run:
+            elements = run.stream(doubled)
+            assert list(itertools.islice(elements, 321)) == list(range(0, 642, 2))
+        assert run.status == "cancelled"
+        with pytest.raises(RunCancelledError):
+            list(elements)
+
+
+# In a coroutine
+
+
+def in_own_loop(process, **options):
+    """Begin a run in the loop of the caller."""
+    return process.start_async(**options)
+
+
+@contextlib.asynccontextmanager
+async def in_a_thread(process, **options):
+    """Begin a run in a thread, and follow it from a loop."""
+    with process.start(**options) as run:
+        yield run
+
+
+follows = pytest.mark.parametrize("begin", [in_own_loop, in_a_thread])
+
+
+@follows
+def test_a_coroutine_gets_elements_while_the_map_goes_on(begin):
+    """The last element waits until the coroutine has had the first, and the loop is free meanwhile."""
+
+    async def main():
+        had = threading.Event()
+
+        def waits(number):
+            return number if number == 0 else had.wait(WAIT_S)
+
+        process = Process("followed", "parallel", 2)
+        numbers = process.map(waits, [0, 1])
+        async with begin(process, streams=[numbers]) as run:
+            taken = []
+            async for element in run.stream(numbers):
+                taken.append(element)
+                had.set()
+            return taken, await run
+
+    assert asyncio.run(main()) == ([0, True], [[0, True]])
+
+
+@follows
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_coroutine_gets_all_elements(begin, ordered, keep, double):
+    """Named in the start, also those that are not kept, more than a map may draw ahead of it."""
+
+    async def main():
+        process = Process("followed", "parallel", 2)
+        doubled = process.map(task(keep=keep)(double), range(5 * WINDOW))
+        async with begin(process, streams=[doubled]) as run:
+            elements = [element async for element in run.stream(doubled, ordered=ordered)]
+            return elements, await run
+
+    elements, results = asyncio.run(main())
+    assert (elements if ordered else sorted(elements)) == [2 * n for n in range(5 * WINDOW)]
+    assert results == [
+        elements if keep and ordered else [2 * n for n in range(5 * WINDOW)] if keep else NotKept(5 * WINDOW)
+    ]
+
+
+@follows
+def test_a_coroutine_gets_what_nobody_has_named_when_the_map_has_ended(begin, double):
+    """And once more when all is over."""
+
+    async def main():
+        process = Process("followed", "parallel", 2)
+        doubled = process.map(double, range(100))
+        async with begin(process) as run:
+            first = [element async for element in run.stream(doubled)]
+            await run
+            return first, [element async for element in run.stream(doubled)]
+
+    assert asyncio.run(main()) == ([2 * n for n in range(100)],) * 2
+
+
+@follows
+@pytest.mark.parametrize("on_error", ["stop", "continue", "return"])
+def test_a_coroutine_gets_good_elements_first_and_then_the_failure(begin, on_error):
+    """As a thread does."""
+
+    async def main(elements):
+        process = Process("failing", "parallel", 1, on_error=on_error)
+        odd = process.map(odd_only, [1, 3, 4, 5])
+        async with begin(process, streams=[odd]) as run:
+            async for element in run.stream(odd):
+                elements.append(element)
+
+    elements = []
+    with contextlib.nullcontext() if on_error == "return" else pytest.raises((ValueError, ExceptionGroup)):
+        asyncio.run(main(elements))
+    assert elements == ([1, 3] if on_error == "stop" else [1, 3, 5])
+
+
+@follows
+def test_a_coroutine_that_leaves_the_iterator_goes_on_without_it(begin, double):
+    """A map without an end waits for nobody then, and ends with the block."""
+
+    async def main():
+        process = Process("followed", "parallel", 2)
+        doubled = process.map(task(keep=False)(double), itertools.count())
+        async with begin(process, streams=[doubled]) as run:
+            async for element in run.stream(doubled):
+                if element == 2 * 5 * WINDOW:
+                    break
+        return run.status
+
+    assert asyncio.run(main()) in ("cancelled", "completed")
 
 
 @pytest.mark.parametrize("late", [True, False])

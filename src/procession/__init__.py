@@ -16,7 +16,7 @@ import typing
 
 from procession._engine.call_context import CurrentTask, current_task
 from procession._model.event import Event, EventName
-from procession._model.handle import Handle, stream
+from procession._model.handle import Elements, Handle, stream
 from procession._model.limit import Limit
 from procession._model.observer import Observer
 from procession._model.outcome import NotKept, Outcome, Outcomes
@@ -71,6 +71,7 @@ if typing.TYPE_CHECKING:
         "CurrentTask",
         "DaskClient",
         "DigestError",
+        "Elements",
         "Event",
         "EventName",
         "ExecutorBrokenError",

@@ -1,6 +1,6 @@
 """What a process knows of its tasks besides their calls; callables and arguments are checked as tasks are added."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from procession._arguments import warn_of_thread
@@ -173,7 +173,14 @@ class Definition:
             self._placed[index] = call
 
     def plan(self, tasks: list[Call], strategy: Strategy) -> Plan:
-        """Return the plan of a run. Raises for tasks that were moved, and iterators that another run has used up."""
+        """Return the plan of a run.
+
+        Raises for tasks that were moved, for iterators that another run has used up, and for limits of one name that
+        differ, where one is of a process among the tasks.
+        """
+        limits = dict(self._limits)
+        for nested in self._with_nested() if self._nested else ():
+            check_agreement(limits, tuple(nested._limits.values()), f"process {shown(nested.owner.process_name)!r}")
         for index, call in self._placed.items():
             if index >= len(tasks) or tasks[index] is not call:
                 raise HandleError(
@@ -234,15 +241,17 @@ class Definition:
 
     def _contains(self, wanted: "Definition") -> bool:
         """Return whether the process is the wanted one, or has it among its tasks at any depth."""
+        return any(definition is wanted for definition in self._with_nested())
+
+    def _with_nested(self) -> "Iterator[Definition]":
+        """Yield the process and those among its tasks, at any depth."""
         pending, seen = [self], {id(self)}
         while pending:
             definition = pending.pop()
-            if definition is wanted:
-                return True
+            yield definition
             new = [nested for nested in definition._nested if id(nested) not in seen]
             seen.update(map(id, new))
             pending += new
-        return False
 
     def _hidden(self, index: int, function: Callable[..., Any], what: str, hidden: Hidden) -> HandleError:
         return HandleError(

@@ -615,6 +615,7 @@ class Process:
         timeout: float | None = None,
         observers: Iterable[Observer] = (),
         progress: bool = False,
+        streams: Iterable[list[Any]] = (),
     ) -> "AbstractAsyncContextManager[Run]":
         """Start to run all tasks in the event loop of the caller, as long as a block lasts.
 
@@ -630,6 +631,7 @@ class Process:
             timeout: As for `execute`.
             observers: As for `execute`.
             progress: As for `execute`.
+            streams: As for `start`.
 
         Returns:
             What `async with` takes, once. Entering it raises what `start` raises.
@@ -649,7 +651,14 @@ class Process:
         from procession._started import StartedHere
 
         make = partial(
-            self._new_run, run_id, journal, observers, progress=progress, allow_changes=allow_changes, timeout=timeout
+            self._new_run,
+            run_id,
+            journal,
+            observers,
+            progress=progress,
+            allow_changes=allow_changes,
+            timeout=timeout,
+            followed=self._definition.maps_among(self.tasks, streams),
         )
         return StartedHere(partial(self._made, make, recorded=journal is not None))
 

@@ -4,14 +4,15 @@ import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from procession._engine.ends import Ends
-from procession._engine.followed import followed, good_elements
+from procession._engine.followed import FollowedElements, followed, good_elements
 from procession._engine.latch import SLICE_S, Latch
 from procession._execution import Execution
-from procession._model.handle import Handle, Owner, index_of, owner_of
+from procession._model.handle import Elements, Handle, Owner, index_of, owner_of
 from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome, Outcomes, at_hand
 from procession._model.progress import Progress
 from procession._model.states import RunStatus, TaskState
@@ -281,8 +282,8 @@ class Run:
             raise self._execution.absent(index)
         return outcome.value
 
-    def stream(self, handle: list[T], /, *, ordered: bool = True) -> Iterator[T]:
-        """Yield the results of a map while the run goes on.
+    def stream(self, handle: list[T], /, *, ordered: bool = True) -> Elements[T]:
+        """Return an iterator over the results of a map while the run goes on; in a coroutine, take them by `async for`.
 
         Each comes as soon as it and those before it have ended. Failed elements are left out; when there are no others,
         what `result()` raises is raised. Leaving the iterator ends only the iteration.
@@ -295,7 +296,7 @@ class Run:
             ordered: Whether the elements come in order. With `False` they come as they end.
 
         Returns:
-            The iterator.
+            The iterator, which is an async iterator as well: `async for element in run.stream(handle)` blocks no loop.
 
         Raises:
             HandleError: `handle` is not the handle of a map of this run's process, or stands for values that are not
@@ -323,7 +324,7 @@ class Run:
                 f"{handle!r} has values that are not kept (keep=False): name it in start(streams=[...]), so that the "
                 "run hands them out"
             )
-        return self._streamed(index, feed)
+        return FollowedElements(partial(self._streamed, index, feed), partial(self._streamed_in_loop, index, feed))
 
     def summary(self, limit: int = 20) -> str:
         """Return a table of how the run went and of its tasks: the failed ones first, then the slowest.
@@ -471,6 +472,23 @@ class Run:
             yield from good_elements(self._run_state.ledger, index)
         self.result()  # raises, unless failures are among the results
 
+    async def _streamed_in_loop(self, index: int, feed: "Feed | None") -> AsyncIterator[Any]:
+        if feed is not None:
+            from procession._loop.followed import followed_in_loop  # asyncio: see `engine_of`
+
+            async for element in followed_in_loop(self._run_state, feed, self._execution.over):
+                yield element
+        async for outcome in self:
+            if outcome.index == index:
+                break
+        if self._run_state.ledger.state(index) == "completed":
+            for element in self._outcome(index).value if feed is None else ():
+                yield element
+            return
+        for element in good_elements(self._run_state.ledger, index) if feed is None else ():
+            yield element
+        await self  # raises, unless failures are among the results
+
     def _wait_for(self, index: int) -> None:
         """Wait until a task has ended, or the run has."""
         ended = Latch()
@@ -501,7 +519,8 @@ class Run:
         if self._run_state.loop_thread == threading.get_ident() and not self._execution.over.is_open:
             raise RuntimeError(
                 f"run {self.id} of process {self.process_name!r} needs the event loop of this thread, so waiting here "
-                "would never end; in a coroutine: `await run`, or `async for outcome in run`"
+                "would never end; in a coroutine: `await run`, `async for outcome in run`, or "
+                "`async for element in run.stream(handle)`"
             )
 
     def _outcome(self, index: int) -> Outcome:

@@ -1,7 +1,7 @@
 """The elements of a map for the caller of a run, while the run goes on."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Generic, TypeVar, cast
 
 from procession._engine.elements import Elements
 from procession._engine.latch import SLICE_S, Latch
@@ -10,6 +10,36 @@ from procession._engine.outlets import Feed
 from procession._engine.run_state import RunState
 from procession._model.outcome import at_hand
 from procession.errors import TaskSkippedError
+
+T = TypeVar("T")
+
+
+class FollowedElements(Generic[T]):
+    """What `run.stream` returns: an iterator and an async iterator. Neither begins before it is used."""
+
+    __slots__ = ("_awaited", "_awaits", "_iterated", "_iterates")
+
+    def __init__(self, iterates: Callable[[], Iterator[T]], awaits: Callable[[], AsyncIterator[T]]) -> None:
+        self._iterates = iterates
+        self._awaits = awaits
+        self._iterated: Iterator[T] | None = None
+        self._awaited: AsyncIterator[T] | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        if self._iterated is None:
+            self._iterated = self._iterates()
+        return next(self._iterated)
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        if self._awaited is None:
+            self._awaited = self._awaits()
+        return await anext(self._awaited)
 
 
 def followed(run_state: RunState, feed: Feed, over: Latch, check: Callable[[], object]) -> Iterator[Any]:

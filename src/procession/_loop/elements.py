@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from procession._engine.elements import Elements, Inputs
 from procession._engine.run_state import RunState
@@ -22,11 +22,14 @@ class AsyncElements(Elements):
     def __aiter__(self) -> "AsyncElements":
         return self
 
+    def __iter__(self) -> NoReturn:
+        raise TypeError("a coroutine gets the elements of a stream by `async for`, as it waits for them; not by `for`")
+
     async def __anext__(self) -> Any:
         while not self.buffer:
             loop = asyncio.get_running_loop()
             due: asyncio.Future[None] = loop.create_future()
-            if not self.refill(partial(_open, loop, threading.get_ident(), due)):
+            if not self.refill(partial(open_in_loop, loop, threading.get_ident(), due)):
                 await self._wait(due)
             elif self.over:
                 raise StopAsyncIteration
@@ -53,7 +56,8 @@ def async_elements_of(run_state: RunState, index: int, slots: Slots) -> Inputs[A
     return inputs
 
 
-def _open(loop: asyncio.AbstractEventLoop, thread: int, due: "asyncio.Future[None]") -> None:
+def open_in_loop(loop: asyncio.AbstractEventLoop, thread: int, due: "asyncio.Future[None]") -> None:
+    """Say in a loop, which runs in the thread of this number, that what was waited for is there. From any thread."""
     if threading.get_ident() == thread:
         _set(due)
     else:

@@ -165,7 +165,7 @@ def check_agreement(known: MutableMapping[str, Limit], limits: Limits, where: st
         other = known.get(limit.name, limit)
         if other.key != limit.key:
             raise ValueError(
-                f"{where}: {limit!r} has the name of another limit of this process, {other!r}. Limits of one name are "
+                f"{where}: {limit!r} has the name of another limit of the same run, {other!r}. Limits of one name are "
                 "one limit: give both the same numbers, or another name"
             )
     for limit in limits:

@@ -153,6 +153,9 @@ class Outcome:
     def value(self) -> Any:
         """The return value of the task.
 
+        After `execute()` a completed task has none: `execute()` has returned the values, and a run that kept them as
+        well would hold them twice as long. A run of `start()` has them all.
+
         Raises:
             ValueUnavailableError: The task has not completed, or its value was handed to the caller of `execute()`.
                 Of a failed task, what the task raised is the cause.

@@ -192,8 +192,9 @@ document.addEventListener("click", (event) => {
 }, true);
 document.addEventListener("dragstart", (event) => event.target.closest?.(".graph-figure") && event.preventDefault());
 
+document.documentElement.classList.add("script");
 // Commands can be copied where a browser lets a page do so.
-document.documentElement.classList.toggle("script", Boolean(navigator.clipboard));
+document.documentElement.classList.toggle("clipboard", Boolean(navigator.clipboard));
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-copy]");
   if (!button) return;
