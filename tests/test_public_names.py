@@ -21,6 +21,7 @@ NAMES = [
     "CurrentTask",
     "DaskClient",
     "DigestError",
+    "Elements",
     "Event",
     "EventName",
     "ExecutorBrokenError",

@@ -1,6 +1,8 @@
 """What the page of a run says of what can be done next, and of when it was last heard of."""
 
 import re
+import subprocess
+import sys
 import shlex
 from html import unescape
 
@@ -24,6 +26,24 @@ def test_a_run_begun_by_the_command_line_is_resumed_by_it(path, opened):
     with begun_by(["procession", "run", "nightly.py:build"]):
         failing(numbers(2), path, "it's <1>")
     assert command_of(opened(path).get("/run/1").text) == f"""procession resume --journal {path} 'it'"'"'s <1>'"""
+
+
+def test_a_run_begun_by_a_script_is_resumed_by_the_command_line(path, opened, tmp_path):
+    """Which runs the script again; not where that had arguments, which are not kept."""
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import sys\n"
+        "from procession import Process\n"
+        "process = Process('job')\n"
+        "process.add_task(int, 'x')\n"
+        f"process.execute(journal={path!r}, run_id=f'run-{{len(sys.argv)}}')\n"
+    )
+    for arguments in [], ["more"]:
+        done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=60)
+        assert "invalid literal" in done.stderr
+    page = opened(path)
+    assert command_of(page.get("/run/1").text) == f"procession resume --journal {path} run-1"
+    assert command_of(page.get("/run/2").text) == f"process.execute(journal={path!r}, run_id='run-2')"
 
 
 def test_a_run_begun_by_a_program_is_executed_again_by_that(path, opened):

@@ -4,14 +4,14 @@ import shlex
 from typing import NamedTuple
 
 from procession.journal import RunInfo
-from procession.journal.origin import resumable
+from procession.journal.origin import resumable, script_of
 
 
 class NextStep(NamedTuple):
     """How a run is gone on with. What does not apply is empty."""
 
     command: str
-    """The command line that resumes it, if that began it."""
+    """The command line that resumes it, if one began it, or a script without arguments did."""
     code: str
     """What else its own program has to execute."""
     rerun: str
@@ -27,7 +27,7 @@ def next_step(info: RunInfo, where: str) -> NextStep | None:
     if failed:
         rerun = shlex.join(["procession", "rerun", "--failed", "--journal", where, info.id])
     if info.status != "completed":
-        if resumable(info.origin.get("argv", [])) is not None:
+        if resumable(info.origin.get("argv", [])) is not None or script_of(info.origin) is not None:
             command = shlex.join(["procession", "resume", "--journal", where, info.id])
         else:
             code = f"process.execute(journal={where!r}, run_id={info.id!r})"
