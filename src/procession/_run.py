@@ -1,7 +1,7 @@
 """A run: one execution of a process, as users meet it. How it is carried out stands in `_execution`."""
 
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -324,7 +324,7 @@ class Run:
                 f"{handle!r} has values that are not kept (keep=False): name it in start(streams=[...]), so that the "
                 "run hands them out"
             )
-        return FollowedElements(partial(self._streamed, index, feed), partial(self._streamed_in_loop, index, feed))
+        return FollowedElements(self._streamed(index, feed), partial(self._streamed_in_loop, index, feed))
 
     def summary(self, limit: int = 20) -> str:
         """Return a table of how the run went and of its tasks: the failed ones first, then the slowest.
@@ -460,7 +460,7 @@ class Run:
             raise HandleError(f"{handle!r} was added after this run of process {shown(self.process_name)!r} began")
         return index
 
-    def _streamed(self, index: int, feed: "Feed | None") -> Iterator[Any]:
+    def _streamed(self, index: int, feed: "Feed | None") -> Generator[Any]:
         if feed is not None:
             yield from followed(self._run_state, feed, self._execution.over, self._check_loop)
         self._wait_for(index)
@@ -472,7 +472,7 @@ class Run:
             yield from good_elements(self._run_state.ledger, index)
         self.result()  # raises, unless failures are among the results
 
-    async def _streamed_in_loop(self, index: int, feed: "Feed | None") -> AsyncIterator[Any]:
+    async def _streamed_in_loop(self, index: int, feed: "Feed | None") -> AsyncGenerator[Any]:
         if feed is not None:
             from procession._loop.followed import followed_in_loop  # asyncio: see `engine_of`
 

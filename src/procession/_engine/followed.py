@@ -1,6 +1,6 @@
 """The elements of a map for the caller of a run, while the run goes on."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from typing import Any, Generic, TypeVar, cast
 
 from procession._engine.elements import Elements
@@ -17,21 +17,22 @@ T = TypeVar("T")
 class FollowedElements(Generic[T]):
     """What `run.stream` returns: an iterator and an async iterator. Neither begins before it is used."""
 
-    __slots__ = ("_awaited", "_awaits", "_iterated", "_iterates")
+    __slots__ = ("_awaited", "_awaits", "_iterated")
 
-    def __init__(self, iterates: Callable[[], Iterator[T]], awaits: Callable[[], AsyncIterator[T]]) -> None:
-        self._iterates = iterates
+    def __init__(self, iterated: Generator[T], awaits: Callable[[], AsyncGenerator[T]]) -> None:
+        self._iterated = iterated
         self._awaits = awaits
-        self._iterated: Iterator[T] | None = None
-        self._awaited: AsyncIterator[T] | None = None
+        self._awaited: AsyncGenerator[T] | None = None
 
     def __iter__(self) -> Iterator[T]:
         return self
 
     def __next__(self) -> T:
-        if self._iterated is None:
-            self._iterated = self._iterates()
         return next(self._iterated)
+
+    def close(self) -> None:
+        """Take nothing more."""
+        self._iterated.close()
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
@@ -40,6 +41,11 @@ class FollowedElements(Generic[T]):
         if self._awaited is None:
             self._awaited = self._awaits()
         return await anext(self._awaited)
+
+    async def aclose(self) -> None:
+        """Take nothing more, in a coroutine."""
+        if self._awaited is not None:
+            await self._awaited.aclose()
 
 
 def followed(run_state: RunState, feed: Feed, over: Latch, check: Callable[[], object]) -> Iterator[Any]:
