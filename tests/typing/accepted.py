@@ -14,6 +14,7 @@ import tenacity
 from procession import (
     Call,
     CurrentTask,
+    Elements,
     EventName,
     ExecutorLike,
     Graph,
@@ -371,7 +372,14 @@ assert_type(piped, list[int])
 assert_type(process.task(written, stream(piped), path="a"), int)
 assert_type(process.task(written_async, stream(piped)), str)
 followed = process.start(streams=[piped])
-assert_type(followed.stream(piped), Iterator[int])
+assert_type(followed.stream(piped), Elements[int])
+assert_type(next(iter(followed.stream(piped))), int)
+
+
+async def taken() -> list[int]:
+    return [length async for length in followed.stream(piped)]
+
+
 assert_type([row for row in followed.stream(piped, ordered=False)], list[int])
 with process.start() as entered:
     assert_type(entered, Run)
