@@ -178,9 +178,11 @@ class Definition:
         Raises for tasks that were moved, for iterators that another run has used up, and for limits of one name that
         differ, where one is of a process among the tasks.
         """
-        limits = dict(self._limits)
-        for nested in self._with_nested() if self._nested else ():
-            check_agreement(limits, tuple(nested._limits.values()), f"process {shown(nested.owner.process_name)!r}")
+        if self._nested:
+            limits: dict[str, Limit] = {}
+            for definition in self._with_nested():  # this one first
+                where = f"process {shown(definition.owner.process_name)!r}"
+                check_agreement(limits, tuple(definition._limits.values()), where)
         for index, call in self._placed.items():
             if index >= len(tasks) or tasks[index] is not call:
                 raise HandleError(

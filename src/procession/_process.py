@@ -593,7 +593,6 @@ class Process:
             JournalError: The journal cannot be read or written; also what else `execute` raises of a journal.
 
         """
-        followed = self._definition.maps_among(self.tasks, streams)
         run = self._new_run(
             run_id,
             journal,
@@ -601,7 +600,7 @@ class Process:
             progress=progress,
             allow_changes=allow_changes,
             timeout=timeout,
-            followed=followed,
+            streams=streams,
         )
         run._execution.start()
         return run
@@ -658,7 +657,7 @@ class Process:
             progress=progress,
             allow_changes=allow_changes,
             timeout=timeout,
-            followed=self._definition.maps_among(self.tasks, streams),
+            streams=streams,
         )
         return StartedHere(partial(self._made, make, recorded=journal is not None))
 
@@ -738,14 +737,15 @@ class Process:
         progress: bool,
         allow_changes: bool,
         timeout: float | None,
-        followed: frozenset[int] = frozenset(),
+        streams: Iterable[list[Any]] = (),
     ) -> "Run":
         # They bring engines, pools and logging along, which a definition does without.
         from procession._execution import Execution, is_being_called
         from procession._run import Run
 
-        # Attributes can be assigned, so they are checked again.
         definition, where = self._definition, f"process {shown(self.name)!r}"
+        followed = definition.maps_among(self.tasks, streams)
+        # Attributes can be assigned, so they are checked again.
         strategy = check_definition(where, self.strategy, self.max_workers, self.on_error, self.executor, self.journal)
         check_execution(where, run_id, journal, allow_changes=allow_changes, progress=progress, timeout=timeout)
         observers = observers_in(where, self.observers) + observers_in(where, observers)

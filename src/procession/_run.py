@@ -2,9 +2,8 @@
 
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
-from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
@@ -324,7 +323,7 @@ class Run:
                 f"{handle!r} has values that are not kept (keep=False): name it in start(streams=[...]), so that the "
                 "run hands them out"
             )
-        return FollowedElements(self._streamed(index, feed), partial(self._streamed_in_loop, index, feed))
+        return FollowedElements(self._streamed(index, feed), self._streamed_in_loop(index, feed))
 
     def summary(self, limit: int = 20) -> str:
         """Return a table of how the run went and of its tasks: the failed ones first, then the slowest.
@@ -476,8 +475,9 @@ class Run:
         if feed is not None:
             from procession._loop.followed import followed_in_loop  # asyncio: see `engine_of`
 
-            async for element in followed_in_loop(self._run_state, feed, self._execution.over):
-                yield element
+            async with aclosing(followed_in_loop(self._run_state, feed, self._execution.over)) as elements:
+                async for element in elements:
+                    yield element
         async for outcome in self:
             if outcome.index == index:
                 break

@@ -17,12 +17,11 @@ T = TypeVar("T")
 class FollowedElements(Generic[T]):
     """What `run.stream` returns: an iterator and an async iterator. Neither begins before it is used."""
 
-    __slots__ = ("_awaited", "_awaits", "_iterated")
+    __slots__ = ("_awaited", "_iterated")
 
-    def __init__(self, iterated: Generator[T], awaits: Callable[[], AsyncGenerator[T]]) -> None:
+    def __init__(self, iterated: Generator[T], awaited: AsyncGenerator[T]) -> None:
         self._iterated = iterated
-        self._awaits = awaits
-        self._awaited: AsyncGenerator[T] | None = None
+        self._awaited = awaited
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -38,14 +37,11 @@ class FollowedElements(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        if self._awaited is None:
-            self._awaited = self._awaits()
         return await anext(self._awaited)
 
     async def aclose(self) -> None:
         """Take nothing more, in a coroutine."""
-        if self._awaited is not None:
-            await self._awaited.aclose()
+        await self._awaited.aclose()
 
 
 def followed(run_state: RunState, feed: Feed, over: Latch, check: Callable[[], object]) -> Iterator[Any]:
@@ -57,11 +53,12 @@ def followed(run_state: RunState, feed: Feed, over: Latch, check: Callable[[], o
     elements.bind(binds=feed.reserved)
     try:
         while True:
+            while elements.buffer:
+                yield elements.hand_out()
             due = Latch()
             if elements.refill(due.open, rests=True):
                 if elements.over or elements.cut:
                     return
-                yield elements.hand_out()
                 continue
             if elements.rest(due):
                 continue

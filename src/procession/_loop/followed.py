@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any
 
@@ -13,19 +13,20 @@ from procession._engine.run_state import RunState
 from procession._loop.elements import open_in_loop
 
 
-async def followed_in_loop(run_state: RunState, feed: Feed, over: Latch) -> AsyncIterator[Any]:
+async def followed_in_loop(run_state: RunState, feed: Feed, over: Latch) -> AsyncGenerator[Any]:
     """Yield the elements that `feed` takes, as `followed` does, without blocking the loop."""
     loop, thread = asyncio.get_running_loop(), threading.get_ident()
     elements = Elements(feed)
     elements.bind(binds=feed.reserved)
     try:
         while True:
+            while elements.buffer:
+                yield elements.hand_out()
             due: asyncio.Future[None] = loop.create_future()
             wake = partial(open_in_loop, loop, thread, due)
             if elements.refill(wake):
                 if elements.over or elements.cut:
                     return
-                yield elements.hand_out()
                 continue
             while not (due.done() or over.is_open or run_state.ledger.halted):
                 await asyncio.wait((due,), timeout=SLICE_S)

@@ -102,11 +102,10 @@ class CrashFile:
 
     def note(self, data: bytes) -> bool:
         """Write a result; return whether there was room for it."""
-        size = len(data)
-        end = self._used + 4 + size
+        end = self._used + _LENGTH.size + len(data)
         if end > _SIZE:
             return False
-        self._map[self._used : end] = _LENGTH.pack(size) + data
+        self._map[self._used : end] = _LENGTH.pack(len(data)) + data
         self._used = end
         _LENGTH.pack_into(self._map, _USED, end)
         return True

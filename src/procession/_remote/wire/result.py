@@ -24,7 +24,6 @@ from procession._remote.wire.serialize import dumps_home, unsendable
 from procession.errors import RemoteError, TransferError
 
 _TEXT_LIMIT = 20_000
-_loads = pickle.loads
 _ADDRESS = re.compile("0x[0-9a-fA-F]+")
 _Data = TypeVar("_Data", bytes, bytes | Packed)
 
@@ -118,7 +117,7 @@ def result_of(data: Result | bytes | Packed, worker: str, shift: float = 0.0) ->
     if isinstance(data, Result):
         return data._replace(start=data.start + shift, end=data.end + shift) if shift else data
     try:
-        returned, value, start, end, attempt, log, encoded = _loads(data) if type(data) is bytes else unpack(data)
+        returned, value, start, end, attempt, log, encoded = unpack(data)
     except Exception as error:
         now = time.perf_counter()  # when it ended cannot be read, either
         return Result(False, _unreadable(error), now, now, worker)
