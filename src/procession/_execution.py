@@ -152,7 +152,14 @@ class Execution:
         """Run all tasks, in this thread as far as their strategy says so. Raises nothing of a task."""
         completed = False
         try:
-            self._drive()
+            try:  # here, as a call may fail before it begins: at the limit of recursion, or with no memory left
+                self._begin()
+                self.engine.drive()
+            except BaseException as error:
+                self.run_state.interrupt(error)
+                raise
+            finally:
+                self._finish()
             completed = self.status == "completed"
         except BaseException as error:
             self.run_state.interrupt(error)
@@ -169,7 +176,20 @@ class Execution:
         """Run all tasks, coroutines in the running loop. Raises nothing of a task."""
         completed = False
         try:
-            await self._drive_async()
+            try:  # as in `drive`
+                from procession._loop.coroutines import drive_async  # asyncio: see `engine_of`
+
+                self._begin()
+                await drive_async(self.engine)
+            except GeneratorExit:
+                self._finish()  # nothing can be awaited any more
+                raise
+            except BaseException as error:
+                if not self.run_state.cancelled:
+                    self.run_state.interrupt(error)
+                await self._finish_async()
+                raise
+            await self._finish_async()
             completed = self.status == "completed"
         except BaseException as error:
             if not self.run_state.cancelled:
@@ -257,32 +277,6 @@ class Execution:
         return absent(self.run_state, self.status, index)
 
     # Begin, drive, finish
-
-    def _drive(self) -> None:
-        try:
-            self._begin()
-            self.engine.drive()
-        except BaseException as error:
-            self.run_state.interrupt(error)
-            raise
-        finally:
-            self._finish()
-
-    async def _drive_async(self) -> None:
-        from procession._loop.coroutines import drive_async  # asyncio: see `engine_of`
-
-        try:
-            self._begin()
-            await drive_async(self.engine)
-        except GeneratorExit:
-            self._finish()  # nothing can be awaited any more
-            raise
-        except BaseException as error:
-            if not self.run_state.cancelled:
-                self.run_state.interrupt(error)
-            await self._finish_async()
-            raise
-        await self._finish_async()
 
     def _begin(self) -> None:
         run_state, parent = self.run_state, self._parent

@@ -10,6 +10,7 @@ from procession._engine.ledger import Ledger
 from procession._engine.run_state import RunState
 from procession._engine.suspension import wake_ready
 from procession._model.handle import Handle, index_of
+from procession._model.outcome import NotKept
 from procession._model.record import place_name
 from procession._model.states import RunStatus
 from procession._model.task import MapFunction, known_length, name_of
@@ -111,6 +112,8 @@ class RunRecording:
         ledger = run_state.ledger
         for source, tasks in _takers(run_state.plan.needs).items():
             if ledger.state(source) != "completed":  # a map that failed, whose good elements somebody has taken
+                continue
+            if isinstance(ledger.values[source], NotKept):
                 continue
             if len(tasks) == 1 or all(ledger.state(task) == "completed" for task in tasks):
                 continue

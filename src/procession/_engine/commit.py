@@ -264,18 +264,22 @@ class GroupCommit(Generic[R]):
             self._commit_group(again=again)
 
     def _commit_group(self, *, again: bool = False) -> None:
-        group = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
-        records = [record for record, _ in group]
+        queue = self._queue
         try:
+            # They stay in the queue until they are committed: an error of any line here, with no memory left or at
+            # Ctrl-C, must not lose one and have later ones committed.
+            group = [queue[place] for place in range(min(GROUP, len(queue)))]
+            records = [record for record, _ in group]
+            took = sum(record.duration for record in records)
             self._write(records, again=True) if again else self._write(records)
+            for _ in group:
+                queue.popleft()
         except BaseException as error:
-            self._queue.extendleft(reversed(group))
             self._error = error
             self._failed(error)
             if not isinstance(error, Exception):
                 raise
         else:
-            took = sum(record.duration for record in records)
             with self._count:
                 self._at_risk -= len(group)
                 self._at_risk_s -= took
@@ -355,12 +359,15 @@ class CommitThread:
         """Start the thread, unless another has; return whether there is one."""
         with self._lock:
             if self._thread is None:
-                thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+                self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
                 try:
-                    thread.start()
+                    self._thread.start()
                 except RuntimeError:
+                    self._thread = None
                     return False
-                self._thread = thread
+                except BaseException:
+                    self._thread = None
+                    raise
         return True
 
     def _serve(self) -> None:

@@ -294,6 +294,7 @@ class ElementCalls:
         """Forget the attempts of an element that has ended; return how many there were."""
         if self._run_state.admission is not None:
             self._run_state.admission.drop((self._state.index, place))  # as for tasks
+        self._held.pop(place, None)  # likewise
         retry = self._retries.pop(place, None)
         if retry is None:
             return 1

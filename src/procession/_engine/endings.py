@@ -39,9 +39,9 @@ def end_unfinished(run: EndingRun, index: int, unfinished: Unfinished, end: floa
 
 def stop_begun(run: EndingRun) -> None:
     """End the tasks that have begun and of which nobody has said how they ended."""
-    ends = run.ledger.ends
+    ends, suspended = run.ledger.ends, run.ledger.suspended
     for index, start in enumerate(run.ledger.starts):
-        if start is not None and ends[index] is None:
+        if start is not None and ends[index] is None and index not in suspended:
             run.raised(index, TaskCancelled("the run was stopped before the task had ended"), in_order=False)
 
 

@@ -10,7 +10,7 @@ A driver owns one of these: the threads (`_engine.map`), the event loop (`_loop.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from operator import length_hint
@@ -20,6 +20,7 @@ from procession._engine.element_batches import Element, ElementBatches, in_words
 from procession._engine.map_shares import MapShares
 from procession._engine.outlets import Feed, Outlet, Results
 from procession._engine.recorded_elements import RecordedElements
+from procession._engine.recording import CallRecording
 from procession._engine.run_deadline import ended_early
 from procession._engine.run_state import RunState
 from procession._engine.streams import WINDOW, window_of
@@ -63,6 +64,7 @@ class MapState:
         "_recorded",
         "_refill",
         "_run_state",
+        "_settling",
         "_skipped",
         "asleep",
         "at_hand",
@@ -133,6 +135,8 @@ class MapState:
         self._closed = False
         """Whether nobody takes the elements any more, nor are they kept."""
         self._errors: dict[int, BaseException] = {}
+        self._settling: set[int] = set()
+        """Elements that are just being settled as returned."""
         self._cut_short = False
         self._elements: Iterator[tuple[Any, ...]] | None = None
         self._refill = 1
@@ -490,16 +494,23 @@ class MapState:
             return self._returned(self.batches, place, value, start, end, attempts)
         run_state, recording, outlet = self._run_state, self._run_state.recording, self.outlet
         self.results[place] = value  # first, as whoever commits the record hands it on
+        self._settling.add(place)
         if recording is not None:
             then = None if outlet is None else partial(outlet.hand_on, place)
             ended = None if alone else end
-            recording.element_returned(self.index, place, digest, value, start, attempts, encoded, then, ended)
+            try:
+                recording.element_returned(self.index, place, digest, value, start, attempts, encoded, then, ended)
+            except Exception:
+                self._settling.discard(place)
+                raise
             run_state.open_elements.pop((self.index, place), None)
         elif outlet is not None:
             outlet.hand_on(place)
         self._attempted(attempts)
         if run_state.verbose:
             run_state.report("element_completed", self.index, attempts, end - start, element=place)
+        if alone:
+            self._settling.discard(place)
         return 1
 
     def _returned(
@@ -508,23 +519,26 @@ class MapState:
         """Settle the elements of a call that returned a list of results."""
         recorder = self._run_state.recorder
         encode, end = (None, end) if recorder is None else (recorder.encode, time.perf_counter())
-        parts = batches.returned(place, value, start, end, encode)
-        return sum(
+        parts = list(batches.returned(place, value, start, end, encode))
+        for part in parts:
             self.returned(
                 part.place, part.digest, part.value, part.start, part.end, attempts, part.encoded, alone=False
             )
-            for part in parts
-        )
+        self._settling.difference_update(part.place for part in parts)
+        return len(parts)
 
     def raised(
         self, place: int, error: BaseException, start: float, attempts: int = 1, args: tuple[Any, ...] = ()
     ) -> int:
         """Settle an element whose call raised. Returns how many elements have failed with that.
 
-        `args` are the arguments of a call that was made, for another one.
+        `args` are the arguments of a call that was made, for another one. Raises the error where it came after the
+        call had returned, and its value may be recorded, or handed on: it is the engine's.
         """
         run_state = self._run_state
         places = (place,) if self.batches is None else self.batches.ended(place)
+        if not self._settling.isdisjoint(places):
+            raise error
         digest = run_state.open_elements.get((self.index, place), b"")
         run_state.element_raised(self.index, places)
         error = ended_early(run_state, error)
@@ -537,9 +551,7 @@ class MapState:
         annotate(error, run_state.process_name, self.index, run_state.name(self.index), attempts, in_words(places))
         stopped = isinstance(error, TaskCancelled) and run_state.ledger.halted
         if run_state.recording is not None and not stopped:
-            for each, begun, over in spans_of(places, start, time.perf_counter()):
-                if self._recorded is None or self._recorded.get(each) is None:
-                    run_state.recording.element_raised(self.index, each, error, begun, attempts, over)
+            self._record_raised(run_state.recording, places, error, start, attempts)
         self._attempted(attempts)
         if stopped:
             self._cut_short = True
@@ -551,6 +563,13 @@ class MapState:
                 if self.outlet is not None:
                     self.outlet.hand_on(~each)
         return len(places)
+
+    def _record_raised(
+        self, recording: CallRecording, places: Sequence[int], error: BaseException, start: float, attempts: int
+    ) -> None:
+        for place, begun, end in spans_of(places, start, time.perf_counter()):
+            if self._recorded is None or self._recorded.get(place) is None:
+                recording.element_raised(self.index, place, error, begun, attempts, end)
 
     def drop(self) -> None:
         """Count an element that was drawn and will not be called: the map cannot complete."""
@@ -644,8 +663,9 @@ class MapState:
 
     @property
     def _is_partial(self) -> bool:
-        """Whether there are elements that have not been called."""
-        return self._cut_short or self._closed or bool(self.window) or not self.exhausted
+        """Whether there are elements that have not been called, or of which nobody knows how they ended."""
+        broken = self._run_state.is_broken
+        return broken or self._cut_short or self._closed or bool(self.window) or not self.exhausted
 
     def _check_whole(self, results: list[Any] | NotKept) -> None:
         """Raise if there are elements that have not been called."""

@@ -58,7 +58,6 @@ class RunState:
 
     __slots__ = (
         "__weakref__",
-        "_broken",
         "_cancelled",
         "_driver",
         "_halted",
@@ -79,6 +78,7 @@ class RunState:
         "edges",
         "epoch",
         "failed_attempts",
+        "is_broken",
         "labels",
         "ledger",
         "logs",
@@ -163,7 +163,7 @@ class RunState:
             NoCommits() if self.recording is None else self.recording.commits
         )
         self.logs = None if self.recording is None else self.recording.logs
-        self._broken = False
+        self.is_broken = False  # whether an engine was hit outside of any call: see break_down
         self._driver: Driver | None = None
         limits = {options.limit for options in plan.options.values()}
         self.admission = admission_of(
@@ -331,7 +331,7 @@ class RunState:
 
     def break_down(self, error: BaseException) -> None:
         """Record what hit the engine outside of any call: it may not know any more how each call ended."""
-        self._broken = True
+        self.is_broken = True
         self.interrupt(error)
 
     def break_down_driver(self, error: BaseException) -> None:
@@ -342,13 +342,13 @@ class RunState:
         """Settle the run, once, when the engine has ended: a task that has not started by now never will."""
         try:
             if self.admission is not None:
-                self.admission.close(broken=self._broken)
+                self.admission.close(broken=self.is_broken)
             if self.calls is not None:
                 self.calls.close()
             if self.streams is not None:
                 self.streams.close()
             self.commits.close()
-            if self._broken:
+            if self.ledger.failure is not None:
                 stop_begun(self)
             fail_unawaited(self)
         finally:

@@ -216,6 +216,8 @@ class StageInLoop:
             if turn is not None:
                 if self._start_element(turn):
                     return True
+                if self._fill_again:  # it has ended: nothing may follow before it is recorded
+                    return False
             elif (not self._in_order or not self._maps) and self._start_task():
                 return True
             else:

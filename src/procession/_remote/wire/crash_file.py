@@ -26,11 +26,12 @@ from contextlib import suppress
 from procession._remote.wire.crash_log import DRAFT_BYTES, CrashLog
 
 _SIZE = 1 << 17
-_HEAD = struct.Struct("=III")
 _LENGTH = struct.Struct("=I")
-_USED = 8
-_RECALLED = _HEAD.size
-_FIRST = _RECALLED + _LENGTH.size
+_pack_length = _LENGTH.pack
+_BATCH, _PART, _USED, _RECALLED = range(4)
+"""The numbers at the head, each of the size of a length."""
+_WIDTH = _LENGTH.size
+_FIRST = 4 * _WIDTH
 _TOKEN_BYTES = 16
 _WHOLE = _SIZE + DRAFT_BYTES + _TOKEN_BYTES
 
@@ -43,6 +44,7 @@ class CrashFile:
         self._descriptor = descriptor
         with open(path, "r+b") as file:  # noqa: PTH123  # a plain name is what travels
             self._map = mmap.mmap(file.fileno(), _WHOLE)
+        self._head = _head_of(self._map)
         self._used = _FIRST
         self.crash_log = CrashLog(self._map, _SIZE)
 
@@ -96,43 +98,41 @@ class CrashFile:
     def begin(self, batch: int, part: int) -> None:
         """Begin anew, for another batch or another part of its report."""
         self.crash_log.clear()
-        self._used = _FIRST
-        _LENGTH.pack_into(self._map, _USED, self._used)
-        _HEAD.pack_into(self._map, 0, batch, part, self._used)
+        head = self._head
+        head[_USED] = self._used = _FIRST
+        head[_BATCH], head[_PART] = batch, part
 
     def note(self, data: bytes) -> bool:
         """Write a result; return whether there was room for it."""
-        end = self._used + _LENGTH.size + len(data)
+        size, used = len(data), self._used
+        end = used + _WIDTH + size
         if end > _SIZE:
             return False
-        self._map[self._used : end] = _LENGTH.pack(len(data)) + data
-        self._used = end
-        _LENGTH.pack_into(self._map, _USED, end)
+        self._map[used:end] = _pack_length(size) + data
+        self._head[_USED] = self._used = end
         return True
 
     def recall(self, batch: int) -> None:
         """Keep other calls of this batch, and of those before, from beginning."""
-        _LENGTH.pack_into(self._map, _RECALLED, batch)
+        self._head[_RECALLED] = batch
 
     def is_recalled(self, batch: int) -> bool:
         """Return whether no other call of this batch may begin."""
-        recalled: int = _LENGTH.unpack_from(self._map, _RECALLED)[0]
-        return recalled >= batch
+        return self._head[_RECALLED] >= batch
 
     @property
     def at(self) -> tuple[int, int]:
         """The batch that was begun last, and the part of its report that is being noted."""
-        batch, part, _ = _HEAD.unpack_from(self._map)
-        return batch, part
+        return self._head[_BATCH], self._head[_PART]
 
     def read(self, batch: int, part: int) -> list[bytes]:
         """Return the results that were noted for this part of the report on this batch."""
         noted: list[bytes] = []
-        found, at, used = _HEAD.unpack_from(self._map)
+        found, at, used = self._head[:_RECALLED].tolist()
         if (found, at) == (batch, part):
             place = _FIRST
             while place < used:
-                start = place + _LENGTH.size
+                start = place + _WIDTH
                 place = start + _LENGTH.unpack_from(self._map, place)[0]
                 noted.append(self._map[start:place])
         return noted
@@ -140,6 +140,7 @@ class CrashFile:
     def part(self) -> None:
         """Note into private memory from now on: for a child that a task has forked, whose results are not asked for."""
         self._map = mmap.mmap(-1, _SIZE + DRAFT_BYTES)
+        self._head = _head_of(self._map)
         self.crash_log = CrashLog(self._map, _SIZE)
 
     def unlink(self) -> None:
@@ -154,12 +155,19 @@ class CrashFile:
 
     def release(self) -> None:
         """Close the memory, in the process that has not made it."""
+        self._head.release()
         self._map.close()
 
     def close(self) -> None:
         """Close the memory and delete the file, in the process that has made it."""
-        self._map.close()
+        self.release()
         self.unlink()  # if that has not been possible yet: on Windows it is not while the file is mapped
+
+
+def _head_of(memory: mmap.mmap) -> "memoryview[int]":
+    """Return the numbers at the head, which are read and written for each call: like that in half the time."""
+    with memoryview(memory) as whole, whole[:_FIRST] as head:
+        return head.cast("I")
 
 
 def _memory() -> tuple[int, str] | None:

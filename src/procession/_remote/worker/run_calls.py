@@ -98,7 +98,7 @@ def run_calls(batch: Batch, note: Note, run_stub: RunStub | None = None) -> Base
     return None
 
 
-def _make_calls(
+def _make_calls(  # noqa: C901, PLR0912, PLR0915 - the hot path
     batch: Batch,
     note: Note,
     run: "RunState | RunStub",
@@ -113,14 +113,16 @@ def _make_calls(
     chained, worker = options.chained, worker_name(here=batch.run_state is not None)
     call_context = CallContext(run, worker)
     pristine = _own_context(base, call_context, batch.within)
-    context = _clean(pristine.copy(), pristine, decimals)
+    context = _fresh(pristine, decimals)
     # What a call has logged goes back with how it ended. In its run's own process it lies there.
     run_stub = run if isinstance(run, RunStub) else None
     logs = None if run_stub is None else run_stub.logs
     halting = run if isinstance(run, RunStub) else run.ledger
+    kills, refusals = options.kills, run.refusals
     start = clock()
     until = start + options.budget
     value: Any = None
+    last: type[object] = type(None)
     for index, element, attempt, timeout, function, args, kwargs in batch.calls:
         if halting.halted or start > until:
             return False
@@ -135,30 +137,49 @@ def _make_calls(
             args, kwargs = with_previous_value(args, kwargs, value)  # noqa: PLW2901
         returned = True
         try:
-            if timeout is None or options.kills:
-                value = awaited(context.run(function, *args, **kwargs))
+            if timeout is None or kills:
+                value = context.run(function, *args, **kwargs)
+                if type(value) is not last:
+                    last = awaited(value).__class__
             else:
                 timed = context.run(TimedCall, run, index, attempt, element)
-                try:
-                    value = awaited(context.run(timed.make, timeout, function, args, kwargs))
-                finally:
-                    batch.hung = timed.hung
+                value = awaited(_made_within(batch, timed, context, timeout, function, args, kwargs))
         except BaseException as error:
             returned, value = False, error
-        if run.refusals and (refusal := run.refusals.pop((index, element), None)) is not None and returned:
+        if refusals and (refusal := refusals.pop((index, element), None)) is not None and returned:
             returned, value = False, refusal
         call_context.over = True
         end = clock()
         log = logs.take((index, element)) if logs else None
         recalled = note(result_from((returned, value, start, end, worker, attempt, log, None)))
-        suspended = isinstance(value, TaskSuspended) and not returned
+        suspended = not returned and isinstance(value, TaskSuspended)
         failed = not (returned or suspended) and (options.stops or not isinstance(value, Exception))
         value = value if chained and returned else None  # an error would keep this frame
         if failed or recalled or (suspended and options.stops):  # in order, the others wait for the suspended one
             return failed
         start = end
-        context = _clean(context, pristine, decimals)
+        try:
+            clean = decimals is None and context == pristine
+        except Exception:  # comparing what a call put into it failed
+            clean = False
+        if not clean:
+            context = _fresh(pristine, decimals)
     return False
+
+
+def _made_within(
+    batch: Batch,
+    timed: TimedCall,
+    context: contextvars.Context,
+    timeout: float,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> object:
+    try:
+        return context.run(timed.make, timeout, function, args, kwargs)
+    finally:
+        batch.hung = timed.hung
 
 
 def _own_context(base: contextvars.Context, call_context: CallContext, within: object) -> contextvars.Context:
@@ -169,20 +190,12 @@ def _own_context(base: contextvars.Context, call_context: CallContext, within: o
     return context
 
 
-def _clean(
-    context: contextvars.Context, pristine: contextvars.Context, decimals: "contextvars.ContextVar[Any] | None"
-) -> contextvars.Context:
-    """Return the context if no call has changed it, else a new copy of what it was."""
-    if decimals is not None:  # which a call may have changed without a trace
-        context = pristine.copy()
+def _fresh(pristine: contextvars.Context, decimals: "contextvars.ContextVar[Any] | None") -> contextvars.Context:
+    """Return a context as it was before any call. Decimals are copied, as a call may change them without a trace."""
+    context = pristine.copy()
+    if decimals is not None:
         context.run(own_decimals, decimals)
-        return context
-    try:
-        if context == pristine:
-            return context
-    except Exception:  # noqa: S110  # comparing what a call put into it failed: it is not the same
-        pass
-    return pristine.copy()
+    return context
 
 
 def worker_name(*, here: bool) -> str:
