@@ -23,7 +23,7 @@ PATIENCE_S = 10
 ROOT = Path(procession.__file__).parent
 MACHINERY = tuple(str(ROOT / room) for room in ("_engine", "_loop", "_remote", "_execution.py", "_executor.py"))
 # Nothing is carried out there that could raise: keywords, names given to what has one already, marks on an object. To
-# leave a lock does not raise, either, and what `__del__` raises is heard by nobody.
+# leave a lock does not raise, either, nor does what sees to its own errors, and what `__del__` raises is heard by nobody.
 _SAFE = re.compile(
     r"""(try|else|finally|pass|continue|break|while\ True)\b
     |(except|with|async\ with|def|async\ def|class|return|raise|global|del|@|\"\"\")
@@ -31,6 +31,7 @@ _SAFE = re.compile(
     |\(\w+(,\ \w+)*\),?\ .*=.*
     |(if|elif|while)\ (not\ )?(self\._)?\w+(\ is\ (not\ )?None)?:$
     |[\w.]+\.release\(\)$
+    |self\._end_call\(.*\)$
     |\w+\.\w+\ =\ (None|True|False)$
     |(\w+\.)*ledger\.(values|starts|ends)\[index\]\ =\ \w+$
     """,

@@ -296,6 +296,54 @@ def _holds(value, fault):
     )
 
 
+RECORDING = (
+    "commit.py",
+    "coordinator.py",
+    "element_calls.py",
+    "map.py",
+    "map_state.py",
+    "outlets.py",
+    "recording.py",
+    "settlement.py",
+)
+"""Where elements and their records are between the call and the journal."""
+
+
+def elements(process):
+    """Maps of plain functions and of coroutine functions, one by one, by two, and with somebody who takes them."""
+    first = process.map(same, [1, 2, 3])
+    process.map(same_async, [4, 5])
+    process.map(drained, [6, 7, 8], batch=2)
+    process.add_task(drained, stream(first))
+    return [[1, 2, 3], [4, 5], [6, 7, 8], [1, 2, 3]]
+
+
+@pytest.mark.timeout(170)
+@pytest.mark.parametrize("where", ["sequential", "parallel", "elsewhere"])
+def test_a_fault_between_a_call_and_its_record_loses_no_element(where, tmp_path, pool):
+    """Whatever such a line raises, the run can be gone on with, and all values are right then."""
+    chance = random.Random(where)
+
+    def make(policy):
+        if where == "elsewhere":
+            process = Process("faulty", "parallel", 2, on_error=policy, executor=pool)
+        else:
+            process = Process("faulty", where, 2, on_error=policy)
+        return process, elements(process)
+
+    process, wanted = make("stop")
+    seen, ending = traced(lambda: process.execute(run_id="run", journal=tmp_path / "undisturbed.db"))
+    assert ending == (wanted, None)
+    places = sorted(place for place in seen if place.path.endswith(RECORDING))
+    for number, place in enumerate(chance.sample(places, 10 * SAMPLE) if SAMPLE else places):
+        process, wanted = make(chance.choice(["stop", "continue", "return"]))
+        path = tmp_path / f"{number}.db"
+        faulty(lambda: process.execute(run_id="run", journal=path), place, chance.randint(1, seen[place]))
+        value, error = ended(lambda: process.execute(run_id="run", journal=path))
+        assert error is None, f"{place}: {error!r}"
+        assert value == wanted, place
+
+
 BETWEEN = ("calls.py", "element_calls.py", "call_attempts.py", "timed_call.py")
 """Where calls lie between what their limits admit and their beginning."""
 
