@@ -1,6 +1,7 @@
 """Large arguments and results of worker processes: each call has its own, and what calls share is sent once."""
 
 import sys
+import weakref
 
 import pytest
 
@@ -30,6 +31,24 @@ def written(monkeypatch):
 
 
 # Arguments
+
+
+def test_few_of_many_large_arguments_are_here_at_a_time(processes):
+    """A lazy map draws the next ones as calls have ended: what was sent is not kept."""
+    drawn, most = [], 0
+
+    def large():
+        nonlocal most
+        for _ in range(60):
+            array = numpy.empty(1 << 19)  # at once: nothing is written
+            drawn.append(weakref.ref(array))
+            most = max(most, sum(one() is not None for one in drawn))
+            yield array
+
+    process = processes()
+    process.map(first, large())
+    assert len(process.execute()[0]) == 60
+    assert most <= 12
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -68,7 +87,7 @@ def test_a_frame_is_copied_once(processes, written):
 @pytest.mark.parametrize("options", [{}, {"retries": 1}])
 def test_what_a_task_writes_into_an_array_is_seen_by_nobody_else(processes, options):
     """Neither by calls in other workers, nor by those that follow in the same worker or batch, nor by the caller."""
-    array = ones()
+    array = numpy.empty(1 << 19)  # at once: nothing is written
     process = processes()
     for number in range(300):
         process.add_task(task(**options)(count_up), array, number)
@@ -111,7 +130,7 @@ def test_other_views_of_one_array_are_not_taken_for_each_other(processes):
 
 def test_one_array_that_stands_twice_in_a_call_is_one_object_there(processes):
     """And two equal arrays are two."""
-    array = ones()
+    array = numpy.empty(1 << 19)  # at once: nothing is written
     process = processes()
     process.add_task(arrays.are_same, array, array)
     process.add_task(arrays.are_same, array, array.copy())
@@ -120,7 +139,7 @@ def test_one_array_that_stands_twice_in_a_call_is_one_object_there(processes):
 
 def test_a_retried_call_gets_the_array_as_it_was(processes, tmp_path):
     """Also where the worker that had written into it has died."""
-    array = ones()
+    array = numpy.empty(1 << 19)  # at once: nothing is written
     process = processes()
     process.add_task(task(retries=2)(arrays.die_before), str(tmp_path / "died"), array)
     assert process.execute() == [(2.0, 2.0)]
@@ -129,7 +148,7 @@ def test_a_retried_call_gets_the_array_as_it_was(processes, tmp_path):
 def test_functions_that_go_by_value_take_arrays_too(processes, written):
     """A lambda has its arguments' memory as any function."""
     pytest.importorskip("cloudpickle")
-    array = ones()
+    array = numpy.empty(1 << 19)  # at once: nothing is written
     process = processes()
     for _ in range(5):
         process.add_task(arrays.unnamed, array)

@@ -276,6 +276,8 @@ class Coordinator:
         self._sent[batch] = sent
         self._note_sent(pending_calls, sent.at)
         sent.call_context.worker = backend.send(batch, self._timeout(pending_calls[0]))
+        if batch.size > MOST_BYTES and pending_calls[0].job is not None:
+            pending_calls[0].job.draw_less()
         if batch.handed_on is not None:
             for pending_call in pending_calls:
                 if pending_call.stays:

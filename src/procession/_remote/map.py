@@ -29,8 +29,9 @@ class RemoteMap:
     """Drives the state of one map. For the coordinator's thread only.
 
     Of a source that may take its time, at most `max(64, 4 * max_workers)` elements, or two batches for each worker, are
-    drawn and have not ended: it may wait for what becomes of those that it has given. Of a source that is at hand, so
-    many may pause between two attempts, and those in the batches that are under way come on top.
+    drawn and have not ended: it may wait for what becomes of those that it has given. Of elements of over a megabyte
+    these are two for each worker. Of a source that is at hand, so many may pause between two attempts, and those in the
+    batches that are under way come on top.
     """
 
     __slots__ = ("_most", "_run_state", "_source", "end", "index", "out", "pausing", "remote_setup", "start", "state")
@@ -84,6 +85,11 @@ class RemoteMap:
                     self.out += 1
                     return place, element, digest
         return None
+
+    def draw_less(self) -> None:
+        """Draw fewer elements ahead from now on, as they are large."""
+        if self.lazy:
+            self._most = min(self._most, 2 * self._run_state.max_workers)
 
     def left(self, workers: int) -> int:
         """Return about how many elements are still to be drawn, where others need not end first."""
