@@ -786,9 +786,9 @@ class Process:
     async def _made(self, make: "Callable[[], Run]", *, recorded: bool) -> "Run":
         """Return a new run without holding up the loop, though its journal may."""
         from procession._execution import is_being_called  # as in _new_run
-        from procession._started import made_aside
+        from procession._started import made_in_thread
 
-        return await made_aside(make) if recorded or self.journal is not None or is_being_called(self) else make()
+        return await made_in_thread(make) if recorded or self.journal is not None or is_being_called(self) else make()
 
     def _note_end(self, completed: bool) -> None:
         self.status = "completed" if completed else "failed"

@@ -41,11 +41,11 @@ class Recorder(Protocol):
 
     @property
     def recorded(self) -> Mapping[int, Recorded]:
-        """What earlier executions recorded of tasks that ended well, by task."""
+        """What earlier executions recorded of tasks that succeeded, by task."""
         ...
 
     def elements(self, index: int) -> Mapping[int, Recorded]:
-        """Return what earlier executions recorded of a map's elements that ended well, by their place."""
+        """Return the elements of a map that earlier executions recorded as completed, by their place."""
         ...
 
     def last_element(self, index: int) -> int:

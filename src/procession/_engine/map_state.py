@@ -123,7 +123,7 @@ class MapState:
         """Where the elements go as they end, if others take them."""
         self._feed: Feed | None = None if streams is None else streams.feed_of(index)
         self.results: Results = [] if self.outlet is None else self.outlet.results
-        """The value of each element that was drawn, `None` until it has ended well."""
+        """The value of each element that was drawn, `None` until it has succeeded."""
         self.asleep = False
         """Whether nothing can be drawn until the driver is woken up."""
         self._skipped: list[int] = []
@@ -194,7 +194,7 @@ class MapState:
         self.at_hand = all(type(iterable) in AT_HAND for iterable in iterables)
         iterators = [iter(iterable) for iterable in iterables]
         if any(iterator is iterable for iterator, iterable in zip(iterators, iterables, strict=True)):
-            self.map_function.spent = True
+            self.map_function.consumed = True
         self._elements = zip(*iterators, strict=True)
         if self._run_state.verbose:
             self._run_state.report("task_started", self.index, 1, None)

@@ -153,13 +153,13 @@ class PlacedMap(MapFunction):
         return type(call)(call.place, partial(call.function, **constants), call.timeout) if constants else call
 
     @property
-    def spent(self) -> bool:  # the original's, which goes through all runs
+    def consumed(self) -> bool:  # the original's, which goes through all runs
         """Whether a run has drawn from an iterator."""
-        return self._original.spent
+        return self._original.consumed
 
-    @spent.setter
-    def spent(self, spent: bool) -> None:
-        self._original.spent = spent
+    @consumed.setter
+    def consumed(self, consumed: bool) -> None:
+        self._original.consumed = consumed
 
 
 class Failure(NamedTuple):

@@ -212,7 +212,7 @@ class RunState:
             self._driver.recruit(count)
 
     def ended(self, index: int) -> None:
-        """Settle a task that has ended well, and recruit workers for the tasks that it made ready, but for one."""
+        """Settle a task that has succeeded, and recruit workers for the tasks that it made ready, but for one."""
         freed = self.ledger.settle(index)
         if freed > 1:
             self.recruit(freed - 1)
@@ -405,7 +405,7 @@ class RunState:
         return self.workers[index] or ""
 
     def lose(self, index: int, error: BaseException) -> None:
-        """Fail a task that has ended well, but whose record could not be committed."""
+        """Fail a task that has succeeded, but whose record could not be committed."""
         self.ledger.fail(index, error)
         self.ledger.ends[index] = time.perf_counter()
         self.notify(index)

@@ -97,7 +97,7 @@ class SideThreads:
             self._jobs.put(None)
 
     def _start(self) -> None:
-        name = f"{self._name}-aside_{len(self._threads)}"
+        name = f"{self._name}-side_{len(self._threads)}"
         thread = threading.Thread(target=_serve, args=(self._jobs,), name=name, daemon=True)
         self._threads.append(thread)
         try:

@@ -324,7 +324,7 @@ def _run(
             _ignore_signals()
     except KeyboardInterrupt as error:
         status = TERMINATED if isinstance(error, _Terminated) else INTERRUPTED
-    except BaseException as error:  # SystemExit too: a task that exits has not ended well
+    except BaseException as error:  # SystemExit too: a task that exits has not succeeded
         said = _is_said(error, began=process.last_run is not earlier)
         if said and isinstance(error, RunCancelledError):  # which log and summary say
             status = CANCELLED
