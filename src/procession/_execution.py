@@ -38,7 +38,8 @@ from procession._plan.plan import Plan
 from procession._recording import recording_of
 from procession.errors import WorkersUnavailableError
 from procession.observe.audience import audience_of
-from procession.observe.log import log_trouble
+from procession.observe.log import log_trouble, texts_wanted
+from procession.observe.stopping import say_stopping
 
 if TYPE_CHECKING:
     from procession._model.where import ExecutorLike
@@ -136,6 +137,8 @@ class Execution:
                 recorder=recorder,
                 deadline=deadline,
                 note_drawn=None if self._recording.watch is None else self._recording.watch.note_drawn,
+                # Progress says it, too; and where the command line shows none, it writes nothing but JSON lines.
+                on_ctrl_c=None if progress or self._parent is not None or texts_wanted() else say_stopping,
             )
             self._begin_limits()
             if self._executors is not None:

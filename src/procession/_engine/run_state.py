@@ -89,6 +89,7 @@ class RunState:
         "nested",
         "nested_runs",
         "note_drawn",
+        "on_ctrl_c",
         "open_elements",
         "plan",
         "process_name",
@@ -121,11 +122,12 @@ class RunState:
         recorder: Recorder | None = None,
         deadline: RunDeadline | None = None,
         note_drawn: Callable[[int, tuple[object, ...]], object] | None = None,
+        on_ctrl_c: "Callable[[RunState], None] | None" = None,
     ) -> None:
         self.plan, self.deadline = plan, deadline
         self.process_name, self.run_id = process_name, run_id
         self.max_workers = max_workers
-        self.tell, self.verbose = tell, verbose
+        self.tell, self.verbose, self.on_ctrl_c = tell, verbose, on_ctrl_c
         self.recorder, self.note_drawn = recorder, note_drawn
         """What is told of each element of a map, with its index, before it is called; `None` in a run without a
         journal."""
@@ -328,6 +330,9 @@ class RunState:
         self._note_halt()
         for cancel_child in list(self.children.values()):
             cancel_child()
+        on_ctrl_c, self.on_ctrl_c = self.on_ctrl_c, None
+        if on_ctrl_c is not None and isinstance(error, KeyboardInterrupt):
+            on_ctrl_c(self)
 
     def break_down(self, error: BaseException) -> None:
         """Record what hit the engine outside of any call: it may not know any more how each call ended."""
