@@ -334,7 +334,7 @@ class CommitThread:
         self._thread: threading.Thread | None = None
 
     def commit(self) -> None:
-        """Have what is queued committed: in this thread where no other one can be started."""
+        """Ask the thread to commit what is queued; if no thread can be started, commit it here."""
         if self._asked or not self._commits.pending:
             return
         if self._thread is None and not self._start():

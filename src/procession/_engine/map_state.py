@@ -157,7 +157,7 @@ class MapState:
         return self.outlet is not None or self._feed is not None
 
     def wake_by(self, wake: Callable[[], object]) -> None:
-        """Have `wake` called when something can be drawn, or called, again, after it could not."""
+        """Set the function to call when the map, which could not continue, has something to draw or call again."""
         if self.outlet is not None:
             self.outlet.wake = wake
         elif self._run_state.recorder is not None:
@@ -637,7 +637,7 @@ class MapState:
             raise suspended_map(waiting)
 
     def _end_outlet(self, outlet: Outlet) -> None:
-        """Have nothing more come from the map; those who take its elements are told whether they had all."""
+        """End the map's output, and tell the tasks that take its elements whether they had all of them."""
         if self.failure is not None or self._is_partial:
             outlet.cut()
         outlet.note_drawn(self.drawn, over=True)
@@ -660,7 +660,7 @@ class MapState:
             self._recorded.check_length(self.drawn)
 
     def _whole(self) -> list[Any] | NotKept:
-        """Return what stands in the results for the map."""
+        """Return the value of the map in the results."""
         results, self.results = self.results, []
         if isinstance(results, list):
             return results

@@ -443,7 +443,7 @@ class RunState:
         return name
 
     def label(self, index: int) -> str | None:
-        """Return what a task's name gives for its arguments; `None` where the name is no template."""
+        """Return the label of a task: its name with its arguments filled in; `None` if the name is no template."""
         return None if self.labels is None else self.labels.of_task(index)
 
     def moment(self, reading: float) -> float:
@@ -464,7 +464,7 @@ class RunState:
         return isinstance(function, MapFunction) and function.batch is not None
 
     def calls_of(self, call_context: CallContext) -> CallsWithin:
-        """Return what makes the calls that the attempt of a call context makes itself."""
+        """Return the object through which an attempt makes recorded calls."""
         calls = call_context.calls
         attempt = call_context.index, call_context.element, call_context.attempt
         if calls is None or calls.attempt != attempt:
@@ -474,7 +474,7 @@ class RunState:
         return calls
 
     def run_calls(self) -> "RunCalls":
-        """Return what the calls share that tasks of this run make themselves."""
+        """Return the state that all recorded calls of this run share."""
         with self._lock:
             if self.calls is None:
                 from procession._engine.calls_of_run import RunCalls

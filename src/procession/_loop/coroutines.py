@@ -72,7 +72,7 @@ class CoroutineEngine:
         self._busy = False
 
     def leave_behind(self) -> None:
-        """Have the interpreter not wait for the workers when it exits: see `ThreadEngine`."""
+        """Keep the interpreter's exit from waiting for the workers: see `ThreadEngine`."""
         self._threads.leave_behind()
 
     def drive(self) -> None:

@@ -53,7 +53,7 @@ def without_head(text: str | None) -> str | None:
 
 
 def head_of(text: str | None) -> Head:
-    """Return what stands in front of a log, from a text that `with_head` has made, or the first characters of one."""
+    """Parse the head of a log that `with_head` has written; the first characters of the text are enough."""
     label: str | None = None
     if text is not None and text.startswith(LABEL_MARK):
         label, _, text = text[1:].partition("\n")

@@ -94,7 +94,7 @@ class MapFunction:
             yield tuple(map(list, zip(*some, strict=True)))
 
     def with_constants(self, constants: dict[str, Any]) -> Callable[..., Any]:
-        """Return what makes the call for an element, with these keyword arguments each time."""
+        """Return the function to call for an element, with these keyword arguments bound to it."""
         return partial(self.called, **constants) if constants else self.called
 
     def __repr__(self) -> str:

@@ -235,7 +235,7 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _rerun(options: argparse.Namespace) -> int:
-    """Have a part of a run forgotten, after saying what that is, and go on with the run."""
+    """Say which part of a run will be called again, forget its results, and resume the run."""
     chosen = chosen_by(options)
     if not chosen:
         tell("procession: name what is called again: --from TASK, --element TASK:N or --failed")

@@ -8,7 +8,7 @@ from procession._model.text import counted
 
 
 def stopping(run_state: RunState, *, by_key: bool) -> str | None:
-    """Return what a stopped run waits for and, if Ctrl-C stopped it, what another one does; `None` for nothing."""
+    """Return a line that says how many tasks a stopped run waits for; `None` if it waits for none."""
     running = len({context.index for context in list(run_state.call_contexts) if context.index >= 0})
     more = " Ctrl-C again leaves now." if by_key else ""
     return f"Stopping: waiting for {counted(running, 'task')}.{more}" if running else None
