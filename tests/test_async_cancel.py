@@ -216,7 +216,7 @@ def test_a_task_may_cancel_its_own_run():
     assert states(process.last_run) == ["cancelled"] * 2
 
 
-def test_a_coroutine_that_ends_well_although_cancelled_has_ended_well():
+def test_a_coroutine_that_succeeds_although_cancelled_has_succeeded():
     """Its value counts."""
     process = Process("stubborn")
 

@@ -36,7 +36,7 @@ def once(function, *, where=lambda: True):
 
 
 def beside():
-    return "aside" in threading.current_thread().name
+    return "-side_" in threading.current_thread().name
 
 
 class LoopWithoutMemory(asyncio.SelectorEventLoop):
@@ -277,7 +277,7 @@ def test_a_sink_that_waits_in_the_only_thread_there_is_ends_the_run(monkeypatch)
     start = threading.Thread.start
 
     def start_one(thread):
-        if "-aside_" in thread.name and not thread.name.endswith("-aside_0"):
+        if "-side_" in thread.name and not thread.name.endswith("-side_0"):
             raise RuntimeError("can't start new thread")
         start(thread)
 

@@ -166,7 +166,7 @@ async def begins_and_waits():
 @every_way
 @every_strategy
 def test_a_recorded_run_of_coroutines_goes_on_where_it_failed(strategy, way, tmp_path, notes):
-    """Tasks and elements that have ended well are not called again, those of a nested process neither."""
+    """Tasks and elements that have succeeded are not called again, those of a nested process neither."""
     inner = Process("inner", "parallel")
     inner.add_task(counts, 2)
 

@@ -125,7 +125,7 @@ def test_a_coroutine_that_is_cancelled_before_it_begins_is_seen_to(mapped):
 @either_way
 @either_kind
 def test_a_coroutine_that_cancels_its_asyncio_task_fails_alone(way, mapped):
-    """As under gather: the others end well."""
+    """As under gather: the others succeed."""
 
     async def selfish(number):
         if number == 1:

@@ -21,7 +21,7 @@ LONG = Retrying(stop=stop_after_attempt(2), wait=wait_fixed(60))
 
 @pytest.fixture(params=["threads", "loop", "executor", "processes"])
 def process(request):
-    """Two tasks, of which the first ends well at its third attempt, and a map of two such elements."""
+    """Two tasks, of which the first succeeds at its third attempt, and a map of two such elements."""
     with ThreadPoolExecutor(2) as pool:
         executor = {"executor": pool, "processes": "processes"}.get(request.param, "threads")
         process = Process("tried", "parallel", 2, executor=executor, on_error="return")

@@ -138,7 +138,7 @@ def test_cancel_twice_is_cancel_once():
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_cancel_after_the_end_changes_nothing(strategy):
-    """Neither of a run that ended well nor of one that failed."""
+    """Neither of a run that succeeded nor of one that failed."""
     process = Process("late", strategy)
     process.add_task(same, 1)
     run = process.start()

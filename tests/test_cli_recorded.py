@@ -103,7 +103,7 @@ def called(done):
 
 
 def test_a_run_is_resumed_as_it_was_begun_from_any_folder(folder, tmp_path_factory):
-    """In its own folder, with its own options; what ended well is not called again."""
+    """In its own folder, with its own options; what succeeded is not called again."""
     begun = procession("run", "pipeline.py:build", "--run-id", "a", "--strategy", "sequential", cwd=folder)
     assert (begun.returncode, called(begun)) == (1, [0, 1, 2, 3])
     (folder / "mended").touch()
@@ -589,7 +589,7 @@ def begin_by_script(folder, *arguments, script=SCRIPT):
 
 
 def test_a_run_begun_by_a_script_is_resumed_by_running_it_again(folder, tmp_path_factory):
-    """From any folder; what ended well is not called again."""
+    """From any folder; what succeeded is not called again."""
     begin_by_script(folder)
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     journal = str(folder / "runs.db")
@@ -606,7 +606,7 @@ def test_a_script_that_does_not_execute_the_run_again_is_told(folder):
     (folder / "program.py").write_text("print('hello')")
     done = procession("resume", "a", cwd=folder)
     assert (done.returncode, done.stdout) == (1, "hello\n")
-    assert "program.py has ended well and has not executed run a again" in done.stderr
+    assert "program.py exited without an error, but did not execute run a again" in done.stderr
     (folder / "program.py").unlink()
     assert "program.py', which is not there" in procession("resume", "a", cwd=folder).stderr.replace("py,", "py',")
 

@@ -243,7 +243,7 @@ def test_what_runs_in_order_runs_in_the_callers_thread(strategy, count):
 
 
 def test_hybrid_waits_for_its_first_half():
-    """Nothing of the second half starts before the first half has ended well."""
+    """Nothing of the second half starts before the first half has succeeded."""
     seen = []
     process = Process("half", "hybrid", 4)
     for number in range(7):

@@ -18,8 +18,8 @@ def halved(number):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_what_ended_well_is_not_called_again(strategy, path):
-    """Executed again after a failure, a run calls what had not ended well, and returns all results."""
+def test_what_succeeded_is_not_called_again(strategy, path):
+    """Executed again after a failure, a run calls what had not succeeded, and returns all results."""
     BROKEN.add(5)
     with pytest.raises(ValueError, match="5 is broken"):
         ten(strategy).execute(run_id="a", journal=path)
@@ -153,7 +153,7 @@ def test_values_flow_from_recorded_tasks(path):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("by_handle", [False, True])
 def test_each_element_of_a_map_is_recorded(strategy, by_handle, path):
-    """A failure among many elements loses none that has ended well."""
+    """A failure among many elements loses none that has succeeded."""
 
     def build():
         process = Process("map", strategy, 3)
@@ -255,7 +255,7 @@ def test_elements_that_are_gone_are_refused(path, executor):
 
 
 def test_a_nested_process_is_recorded_with_the_run_around_it(path):
-    """Its tasks that ended well are not called again either."""
+    """Its tasks that succeeded are not called again either."""
 
     def build():
         inner = ten("parallel", 2)
@@ -279,7 +279,7 @@ def test_a_nested_process_is_recorded_with_the_run_around_it(path):
 
 
 def test_failures_in_results_are_called_again(path):
-    """Under on_error="return", too, what failed has not ended well: tasks and elements."""
+    """Under on_error="return", too, what failed has not succeeded: tasks and elements."""
 
     def build():
         process = ten("parallel", on_error="return")

@@ -169,7 +169,7 @@ class Spec(NamedTuple):
         )
 
     def before(self, index, hands_on):
-        """What must have ended well before a task starts, where elements are handed on, and where they are not."""
+        """What must have succeeded before a task starts, where elements are handed on, and where they are not."""
         if hands_on and self.takes_elements(index):
             return self.before(self.tasks[index].source.index, hands_on)
         return set(range(min(index, self.first))) | refs_of(self.tasks[index])

@@ -83,7 +83,7 @@ def test_the_failure_that_stopped_the_run_is_raised(places):
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_hybrid_starts_nothing_at_once_after_a_failure_in_order(policy):
-    """The second half waits for the first to end well, whatever the policy."""
+    """The second half waits for the first to succeed, whatever the policy."""
     begun = []
     process = Process("halves", "hybrid", 4, on_error=policy)
     process.add_task(begun.append, 0)

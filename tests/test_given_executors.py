@@ -48,7 +48,7 @@ def test_never_more_than_max_workers_are_with_the_executor():
 
 
 def test_in_order_one_after_the_other():
-    """In a stage in order, a task starts after the one before has ended well, on an executor with many workers."""
+    """In a stage in order, a task starts after the one before has succeeded, on an executor with many workers."""
     begun = []
 
     def work(number):

@@ -19,7 +19,7 @@ from procession.journal import Journal, codec, recorder
 
 
 def test_what_is_recorded_is_read_by_another_journal(where):
-    """Values, attempts and durations of tasks that ended well come back; failed ones do not, and elements have their own place."""
+    """Values, attempts and durations of tasks that succeeded come back; failed ones do not, and elements have their own place."""
     with Journal(where) as journal:
         recorder = journal.begin("run", SIX)
         assert (dict(recorder.recorded), recorder.elements(1), recorder.executions) == ({}, {}, 1)

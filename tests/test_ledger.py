@@ -25,7 +25,7 @@ class Rules:
     """Which tasks may start, what stopped the run, and how each task stands when all is over."""
 
     def __init__(self, before, policy, done):
-        self.before = before  # task → every task that must have ended well before it starts
+        self.before = before  # task → every task that must have succeeded before it starts
         self.policy = policy
         self.states = ["completed" if index in done else "waiting" for index in range(len(before))]
         self.failure = None
@@ -69,7 +69,7 @@ class Rules:
         return never if self.states[index] == "waiting" else self.states[index]
 
     def lost(self, index):
-        """Whether something that the task waits for did not end well, or never will."""
+        """Whether something that the task waits for did not succeed, or never will."""
         return any(
             self.states[n] in ("failed", "cancelled", "skipped") or (self.states[n] == "waiting" and self.lost(n))
             for n in self.before[index]
@@ -77,7 +77,7 @@ class Rules:
 
 
 def before_each(needs, strategy):
-    """Say for each task, from the strategy alone, which tasks must have ended well before it starts."""
+    """Say for each task, from the strategy alone, which tasks must have succeeded before it starts."""
     count = len(needs)
     if isinstance(strategy, Parallel):
         first = 0
@@ -101,7 +101,7 @@ class Script(NamedTuple):
     policy: str
     workers: int
     errors: dict  # task → the type of what it raises
-    done: set  # tasks that ended well in an earlier execution
+    done: set  # tasks that succeeded in an earlier execution
     nuisances: dict  # step → what happens from outside at that moment
 
 

@@ -75,7 +75,7 @@ def test_a_map_that_returns_has_the_exceptions_in_their_places(workers):
 
 
 def test_tasks_in_order_do_not_go_on_from_a_map_that_returns_exceptions():
-    """It has not ended well, as no task has that failed."""
+    """It has not succeeded, as no task has that failed."""
     process = Process("map", "hybrid", on_error="return")
     process.map(throw, [KeyError("no")])
     for _ in range(3):

@@ -139,7 +139,7 @@ def test_a_service_that_fails_does_not_make_a_map_draw_its_whole_source(source):
 
 
 def test_in_order_nothing_else_starts_while_a_task_pauses():
-    """The next task starts when the one before has ended well."""
+    """The next task starts when the one before has succeeded."""
     seen = []
 
     @task(retries=SHORT)

@@ -390,6 +390,80 @@ def test_a_run_that_is_cancelled_says_what_it_waits_for(shown, by_key):
     assert stream.getvalue().count("Stopping") == 1
 
 
+INTERRUPTED = """
+import os, signal, sys, time
+from procession import Process, current_task
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def work(until):
+    os.write(1, b"begun\\n")
+    while not (os.path.exists(until) if until else current_task().cancelled):
+        time.sleep(0.01)
+
+if __name__ == "__main__":
+    executor, progress, until = sys.argv[1:]
+    process = Process("stopping", "parallel", 2, executor=executor)
+    for _ in range(3):
+        process.add_task(work, until)
+    try:
+        process.execute(progress=progress == "True")
+    except KeyboardInterrupt:
+        print("left")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+@pytest.mark.parametrize("progress", [False, True])
+def test_ctrl_c_at_a_terminal_says_what_is_waited_for(tmp_path, executor, progress):
+    """Once, whether or not progress is shown; then the running tasks finish, and no other starts."""
+    program, until = tmp_path / "program.py", tmp_path / "until"
+    program.write_text(INTERRUPTED)
+    arguments = [str(program), executor, str(progress), str(until)]
+    script = f"import runpy, sys; sys.argv = {arguments}; runpy.run_path(sys.argv[0], run_name='__main__')"
+    terminal = Terminal(script)
+    terminal.until(lambda rows: sum("begun" in row for row in rows) == 2)
+    os.kill(terminal.child.pid, signal.SIGINT)
+    terminal.until(lambda rows: any("Stopping" in row for row in rows))
+    until.touch()
+    terminal.end()
+    assert terminal.text.count("Stopping") == 1
+    assert "Stopping: waiting for 2 tasks. Ctrl-C again leaves now." in terminal.text
+    assert terminal.text.count("begun") == 2
+    assert "left" in terminal.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_ctrl_c_adds_no_line_to_the_json_of_the_command_line(tmp_path):
+    """Whatever reads standard error there gets JSON lines and nothing else, on a terminal, too."""
+    program = tmp_path / "program.py"
+    program.write_text(INTERRUPTED.partition("if __name__")[0])
+    with program.open("a") as file:
+        file.write("process = Process('stopping', 'parallel', 2)\nprocess.add_task(work, '')\n")
+    command = ["run", f"{program}:process", "--log-format", "json"]
+    terminal = Terminal(f"from procession.cli.main import main; assert main({command}) == 130")
+    terminal.until(lambda rows: "begun" in rows)
+    os.kill(terminal.child.pid, signal.SIGINT)
+    terminal.end()
+    assert "run_cancelled" in terminal.text
+    assert "Stopping" not in terminal.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+def test_ctrl_c_away_from_a_terminal_says_nothing():
+    """Standard error may be a file that something reads."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, "threads", "False", ""],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert [child.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
+    child.send_signal(signal.SIGINT)
+    assert child.communicate(timeout=20) == ("left\n", "")
+
+
 def test_failures_that_the_log_shows_are_not_said_twice(shown, monkeypatch):
     """Where a handler of the program prints the log."""
     monkeypatch.setattr(displays, "_log_is_shown", LOG_IS_SHOWN)

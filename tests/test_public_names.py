@@ -131,6 +131,12 @@ def test_help_on_a_handle_says_what_it_is():
     assert not {"__add__", "__bool__", "__iter__"} & set(dir(procession.Handle))
 
 
+def test_help_on_a_process_speaks_of_names_that_a_user_can_import():
+    """Its signatures name `Strategy` and `Observer`, and not the private modules that these are in."""
+    text = help_on(procession.Process)
+    assert not [line for line in text[2:] if "procession._" in line]
+
+
 @pytest.mark.parametrize("name", DESCRIBED)
 def test_help_says_something_of_every_public_name(name):
     """Each class and function has a docstring of its own that opens with one whole sentence."""

@@ -257,7 +257,7 @@ def test_a_failure_that_cannot_be_raised_again_is_refused_if_the_task_had_gone_o
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_a_task_fails_that_catches_what_refuses_its_call(tmp_path, executor):
-    """Else it would end well with what it makes of that, and be recorded so."""
+    """Else it would succeed with what it makes of that, and be recorded so."""
     step_name = tmp_path / "step"
     process = one(catches_all, step_name, strategy="parallel", executor=executor, max_workers=1)
     step_name.write_text("a")

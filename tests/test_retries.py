@@ -253,7 +253,7 @@ async def lock_of_later(_=None):
 @pytest.mark.parametrize("retries", [2, tenacity.Retrying(stop=tenacity.stop_after_attempt(3))])
 @pytest.mark.parametrize("is_map", [False, True])
 def test_a_value_that_cannot_be_recorded_is_not_tried_again(function, strategy, retries, is_map):
-    """The call has ended well, and would return no other kind of value."""
+    """The call has succeeded, and would return no other kind of value."""
     MADE.clear()
     process = Process("locks", strategy, 2)
     if is_map:

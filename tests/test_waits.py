@@ -406,7 +406,7 @@ def test_a_wait_uses_up_no_attempt(journal):
 @pytest.mark.parametrize("strategy", ["sequential", "parallel"])
 @pytest.mark.parametrize("own", [False, True])
 def test_a_task_that_was_tried_again_waits_too(strategy, own, journal):
-    """By rules of its own or not: it is told of once, and ends well with its answer."""
+    """By rules of its own or not: it is told of once, and succeeds with its answer."""
     told = []
 
     class Told:

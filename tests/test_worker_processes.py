@@ -290,7 +290,7 @@ def test_pipes_that_others_have_made_not_to_wait_are_waited_on(processes, monkey
 
 
 def test_a_run_on_workers_that_failed_goes_on_where_it_was(tmp_path):
-    """What ended well is not called again."""
+    """What succeeded is not called again."""
     process = Process("recorded", "hybrid", 2, executor="processes")
     sheet = str(tmp_path)
     process.add_task(errands.note_and_return, sheet, "first")

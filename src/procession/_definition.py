@@ -190,7 +190,7 @@ class Definition:
                     "leave `tasks` as it is, or make a new process"
                 )
             function = call[0]
-            if isinstance(function, MapFunction) and function.spent:
+            if isinstance(function, MapFunction) and function.consumed:
                 raise ValueError(
                     f"{self.where(index, function)}: the run before has drawn from an iterator that can be drawn only "
                     "once; give map a list, or an iterable that starts afresh"

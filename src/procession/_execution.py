@@ -38,7 +38,8 @@ from procession._plan.plan import Plan
 from procession._recording import recording_of
 from procession.errors import WorkersUnavailableError
 from procession.observe.audience import audience_of
-from procession.observe.log import log_trouble
+from procession.observe.log import log_trouble, texts_wanted
+from procession.observe.stopping import say_stopping
 
 if TYPE_CHECKING:
     from procession._model.where import ExecutorLike
@@ -59,12 +60,12 @@ class Execution:
     __slots__ = (
         "_audience",
         "_cpu",
+        "_cpu_with_children",
         "_executors",
         "_on_end",
         "_parent",
         "_place",
         "_recording",
-        "_spent",
         "_watcher",
         "ended",
         "engine",
@@ -113,7 +114,7 @@ class Execution:
         )
         try:  # at once, as what was begun of the recording has to be ended
             self._cpu = time.process_time()
-            self._spent = sum(os.times()[:4])
+            self._cpu_with_children = sum(os.times()[:4])
             recorder, elsewhere = self._recording.recorder, executor
             # Not where changes are allowed: what follows from a map may hold when that has ended.
             if recorder is None or not recorder.allow_changes:
@@ -136,6 +137,8 @@ class Execution:
                 recorder=recorder,
                 deadline=deadline,
                 note_drawn=None if self._recording.watch is None else self._recording.watch.note_drawn,
+                # Progress says it, too; and where the command line shows none, it writes nothing but JSON lines.
+                on_ctrl_c=None if progress or self._parent is not None or texts_wanted() else say_stopping,
             )
             self._begin_limits()
             if self._executors is not None:
@@ -260,7 +263,7 @@ class Execution:
     @property
     def cores_used(self) -> float | None:
         """How many processors this process and its children kept busy on average, once the run has ended."""
-        return None if self.ended is None else self._spent / self.duration
+        return None if self.ended is None else self._cpu_with_children / self.duration
 
     def check(self) -> None:
         """Raise what ended the run, if anything did."""
@@ -355,7 +358,9 @@ class Execution:
             finally:
                 self._keep_results()
                 self._cpu = time.process_time() - self._cpu
-                self._spent = sum(os.times()[:4]) - self._spent  # with child processes, once they have ended
+                self._cpu_with_children = (
+                    sum(os.times()[:4]) - self._cpu_with_children
+                )  # with child processes, once they have ended
                 self.ended = time.perf_counter()
 
     def _let_go(self, *, completed: bool) -> None:

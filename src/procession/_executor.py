@@ -38,11 +38,11 @@ def engine_of(executor: "ExecutorLike", run_state: RunState) -> Engine:
     if is_dask(executor):
         from procession._remote.backends import dask
 
-        return Coordinator(run_state, lambda run_state: dask.hired(executor, run_state))
+        return Coordinator(run_state, lambda run_state: dask.open_backend(executor, run_state))
     if executor == "ray":
         from procession._remote.backends import ray
 
-        return Coordinator(run_state, ray.hired, aside=not ray.in_task())
+        return Coordinator(run_state, ray.open_backend, own_thread=not ray.in_task())
     if executor == "processes":
         from procession._remote.worker_processes import own_workers
 

@@ -142,7 +142,7 @@ def _say(number: int) -> None:
 
 
 def _redirect(complaints: str) -> None:
-    """Have standard error go to a file, and the rest to nowhere."""
+    """Write standard error to a file, and discard standard output."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)

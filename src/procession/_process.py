@@ -19,7 +19,6 @@ from procession._definition import Definition, is_by_halves
 from procession._model.batched import checked_batch
 from procession._model.handle import Handle
 from procession._model.observer import Observer
-from procession._model.states import OnError, ProcessStatus
 from procession._model.strategy import Strategy, StrategyName, strategy_of
 from procession._model.task import (
     OPTION_NAMES,
@@ -38,6 +37,7 @@ from procession.errors import ProcessRunningError
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from procession._model.states import OnError, ProcessStatus
     from procession._model.where import ExecutorLike
     from procession._plan.fingerprint import Fingerprint
     from procession._run import Run
@@ -58,42 +58,39 @@ _UNSAID: Final = cast("StrategyName", str(b"sequential", "ascii"))
 
 
 class Process:
-    """A named list of tasks and the strategy that says which of them wait for which.
+    """A named list of tasks, and the strategy that says which of them run at the same time.
 
     Args:
-        name: What logs, events, journals and errors call the process.
+        name: The name of the process in logs, events, journals and errors.
         strategy: `"sequential"` (one task after another, in the caller's thread), `"parallel"` (all at once, on at most
-            `max_workers` threads) or `"hybrid"` (the first half in order, then the rest at once); or one of
+            `max_workers` threads), `"hybrid"` (the first half in order, then the rest at once), or one of
             `Sequential()`, `Parallel()`, `Hybrid(first=...)`.
-        max_workers: How many tasks run at the same time, at most: an `int` of at least 1. `None` is
-            `min(32, cores + 4)`, and the number of cores with worker processes.
-        on_error: What a failed task means for the others. `"stop"` starts nothing new and raises the failure.
-            `"continue"` runs whatever does not wait for the failed task, and raises an `ExceptionGroup` of all
-            failures. `"return"` does the same, and returns exceptions in place of results.
-        executor: Where tasks run: `"threads"`; `"processes"` (worker processes, for work that keeps a core busy;
-            functions, arguments and results must be picklable); `"dask"`, a Dask client or the address of its
-            scheduler; `"ray"`; or any `concurrent.futures.Executor`, which stays the caller's. With any but
-            `"threads"`, tasks in order run there, too; those that take `stream(...)` in a stage at once run here.
+        max_workers: How many tasks may run at the same time, at least 1. `None` means `min(32, cores + 4)`, and with
+            worker processes the number of cores.
+        on_error: What happens after a task has failed. `"stop"`: nothing new starts, and the failure is raised.
+            `"continue"`: all tasks that do not wait for the failed one still run, then an `ExceptionGroup` of all
+            failures is raised. `"return"`: the same tasks run, and exceptions are returned in place of results.
+        executor: Where tasks run: `"threads"`, `"processes"` (for work that keeps a core busy; functions, arguments and
+            results must be picklable), `"dask"`, a Dask client or the address of its scheduler, `"ray"`, or any
+            `concurrent.futures.Executor`, which is not shut down. A task of a parallel stage that takes `stream(...)`
+            runs in this program with any of them.
         journal: Where runs are recorded unless `execute` says otherwise: a path for SQLite, a URL for another database,
             or a `procession.journal.Journal`. `None` records nothing.
-        observers: Objects that are told of each event of its runs: see `Observer`.
-        on_end: A function that is called with each run when it has ended, however it ended: completed, failed or
-            cancelled. It is called once, in the thread that ended the run: before `execute` returns or raises, and
-            after `start()` in the thread of the run. What it raises is logged. Meant for notices: `run.summary()`, say.
+        observers: Objects whose `on_event` is called with each event of the runs: see `Observer`.
+        on_end: A function that is called once with each run when it has completed, failed or been cancelled: before
+            `execute` returns or raises, and after `start()` in the thread of the run. What it raises is logged.
 
     Attributes:
         name: The name that was passed.
         strategy: The strategy that was passed, as a name or an object.
-        max_workers: How many tasks run at the same time, at most: the number that was passed or, for `None`, its
-            meaning.
+        max_workers: How many tasks may run at the same time, as a number.
         on_error: The policy that was passed.
         executor: The executor that was passed.
         journal: The journal that was passed, or `None`.
         observers: The observers that were passed, in a list.
         on_end: The function that was passed, or `None`.
-        tasks: The tasks in the order added. Each is a tuple `(callable, args, kwargs)`.
-        status: `"initialized"`, then `"running"`, then `"completed"`, or `"failed"` after an exception or a cancelled
-            run.
+        tasks: The tasks in the order added, each a tuple `(callable, args, kwargs)`.
+        status: `"initialized"`, `"running"`, then `"completed"`, or `"failed"` after any exception or a cancellation.
 
     Raises:
         ValueError: A strategy, policy or executor is unknown, or `max_workers` is below 1.
@@ -135,13 +132,13 @@ class Process:
     def __init__(
         self,
         name: str,
-        strategy: StrategyName | Strategy = _UNSAID,
+        strategy: "StrategyName | Strategy" = _UNSAID,
         max_workers: int | None = None,
         *,
-        on_error: OnError = "stop",
+        on_error: "OnError" = "stop",
         executor: "ExecutorLike" = "threads",
         journal: "Journal | str | os.PathLike[str] | None" = None,
-        observers: Iterable[Observer] = (),
+        observers: "Iterable[Observer]" = (),
         on_end: "Callable[[Run], object] | None" = None,
     ) -> None:
         if not isinstance(name, str):
@@ -174,7 +171,7 @@ class Process:
     # Definition
 
     def add_task(self, callable: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Add a call to make later. Every keyword reaches the callable, whatever its name.
+        """Add a task: a call that `execute` makes later. Every keyword argument is passed on, whatever its name.
 
         A coroutine function is a task like any other: its call is awaited, under every strategy.
 
@@ -215,11 +212,11 @@ class Process:
     @overload
     def task(self, callable: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     def task(self, callable: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Add the same task as `add_task`, and return a handle that stands for the value it will have.
+        """Add a task as `add_task` does, and return a handle that stands for its result.
 
-        As an argument of a later task, or directly inside a list, tuple or dict argument, the handle becomes that
-        value, and the later task waits for this one. To type checkers it is the value already, so that they check
-        the wiring; used as the value before a run, it raises `HandleError`. Raises what `add_task` raises.
+        As an argument of a later task, or directly inside a list, tuple or dict argument, the handle is replaced by
+        the result, and the later task waits for this one. Type checkers take the handle for the result, so they check
+        what is passed on; used as the result outside of a task, it raises `HandleError`. Raises what `add_task` raises.
 
         Args:
             callable: The function to call, by position only.
@@ -227,7 +224,7 @@ class Process:
             **kwargs: Its keyword arguments.
 
         Returns:
-            The handle, typed as the value.
+            The handle, typed as the result.
 
         Example:
             >>> process = Process("sum", strategy="parallel")
@@ -397,24 +394,23 @@ class Process:
     ) -> list[Any]:
         """Add one task that calls `callable` once for each element, and return the handle of the list of results.
 
-        Where tasks run at once, so do the elements, and the options of `callable` hold for each of them. An iterable
-        may be a handle, whose elements are known only when its task has ended. A lazy iterable is drawn by the
-        workers as they go, at most 64 elements ahead. Iterables of unequal length are an error, as in
-        `zip(strict=True)`: at once for sequences, sets and mappings, else when the shortest ends. With an `on_error`
-        other than `"stop"`, the other elements are called after one has failed, too, and then the map has failed; with
-        `"return"`, its list is returned all the same, with exceptions in place of results.
+        In a parallel stage the elements run at the same time, and the options of `callable` hold for each of them. An
+        iterable may be a handle; its elements are known once its task has ended. A lazy iterable is drawn as workers
+        become free, at most 64 elements ahead. Iterables of unequal length are an error, as in `zip(strict=True)`: at
+        once for sequences, sets and mappings, else when the shortest ends. After an element has failed, the other
+        elements are still called unless `on_error` is `"stop"`, and then the map fails; with `"return"`, its list is
+        returned nevertheless, with exceptions in place of results.
 
         Args:
             callable: The function to call for each element.
-            *iterables: At least one iterable, or handle of one; the function takes an argument from each.
-            constants: Keyword arguments of every call, by name. A handle among them stands for the whole value of its
-                task, which is waited for. Elsewhere, a large one is sent to each worker once.
-            batch: How many elements a call gets, at most, where it is to get several: the function is then called with
-                a list from each iterable, and returns an iterable with one result for each element, in their order.
-                Such a call is attempted, timed, limited and fails as one; all else goes by element: results, records,
-                streams, counts. Elements of another map are taken as they end, as many as there are, without waiting
-                for a full batch; so are those of an iterable that takes more than 20 ms for the next one, where
-                a worker is free.
+            *iterables: One or more iterables, or handles of some; the function gets one argument from each.
+            constants: Keyword arguments that are the same for every call. A handle among them stands for the whole
+                value of its task, which is waited for.
+            batch: The number of elements that a call gets, at most: the function is then called with a list from each
+                iterable, and returns an iterable with one result for each element, in order. A batch is retried,
+                timed, limited and fails as one call; results, records and counts are by element. A batch may be
+                smaller: elements of another map are taken as they end, and if an iterable takes more than 20 ms for
+                its next element, a free worker takes what is there.
 
         Returns:
             The handle of the list of results, typed as the list.
@@ -460,40 +456,40 @@ class Process:
         journal: "Journal | str | os.PathLike[str] | None" = None,
         allow_changes: bool = False,
         timeout: float | None = None,
-        observers: Iterable[Observer] = (),
+        observers: "Iterable[Observer]" = (),
         progress: bool = False,
     ) -> list[Any]:
         """Run all tasks and return the list of their results, in the order added.
 
         Args:
-            run_id: The key of the run in the journal. Executed again under the same id, in this interpreter or any
-                other, the process calls only what has not succeeded yet, and returns what was recorded of the rest.
-            journal: Where the run is recorded, in place of the journal of the process: a path, a URL or a `Journal`.
-            allow_changes: Whether to call again what has changed in the definition since the run was recorded, and what
-                follows from it, instead of refusing it. Completed maps that draw from a generator are drawn again.
-            timeout: How long the run may take, in seconds; `None` is without limit. Then it is cancelled, and calls in
-                threads that do not end are left behind, as at the timeout of a task.
-            observers: Objects that are told of each event of this run, besides the observers of the process.
-            progress: Whether to show how far the run has come on the standard error stream: bars on a terminal (with
-                rich, the extra `cli`) and in a notebook, elsewhere a line every few seconds. A run of less than 0.2 s
-                shows nothing.
+            run_id: The key of the run in the journal. Executed again under the same id, from any program, the process
+                calls only the tasks that have not completed, and returns the recorded results of the others.
+            journal: Where the run is recorded, instead of the journal of the process: a path, a URL or a `Journal`.
+            allow_changes: What happens if the definition has changed since the run was recorded. `False` refuses it;
+                `True` calls the changed tasks again, and what follows from them. Completed maps over a generator are
+                then drawn again.
+            timeout: How long the run may take, in seconds; `None` means no limit. A run that takes longer is cancelled,
+                and calls in threads that do not end are left behind, as at the timeout of a task.
+            observers: Objects whose `on_event` is called with each event of this run, besides those of the process.
+            progress: Whether to show progress on standard error: bars on a terminal (with the extra `cli`) and in a
+                notebook, elsewhere a line every few seconds. A run of less than 0.2 s shows nothing.
 
         Returns:
             One result for each task, in the order added, whatever order they ended in; `[]` for no tasks.
 
         Raises:
-            Exception: What the first failing task raised, as it raised it, with a note that says where. With another
-                `on_error` than `"stop"`, see there.
+            Exception: The exception of the first task that failed, with a note that says where. For other policies than
+                `"stop"`, see `on_error`.
             RunTimeoutError: The run took longer than `timeout`.
             ProcessRunningError: The process is running already.
             PlanChangedError: The definition has changed since the run was recorded.
-            RunInUseError: Another execution of the run goes on.
+            RunInUseError: The run is being executed already.
             JournalError: The journal cannot be read or written.
             DigestError: An argument cannot be compared with the recorded one.
             ResultError: A result cannot be recorded, or not be read back.
 
         Warns:
-            RuntimeWarning: It is called in a coroutine, whose loop it would hold up: see `execute_async`.
+            RuntimeWarning: It is called in a coroutine, whose event loop it would block: see `execute_async`.
 
         """
         warn_in_coroutine(self.name)
@@ -516,15 +512,15 @@ class Process:
         journal: "Journal | str | os.PathLike[str] | None" = None,
         allow_changes: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109  # it says what becomes of the run, and not only of the wait
-        observers: Iterable[Observer] = (),
+        observers: "Iterable[Observer]" = (),
         progress: bool = False,
     ) -> list[Any]:
-        """Run all tasks as `execute` does, with coroutines in the running event loop. Nothing else blocks the loop.
+        """Run all tasks as `execute` does, without blocking the running event loop, in which coroutines are awaited.
 
-        Plain functions run in threads, those of a sequential stage too. Where the caller's task is cancelled, so is
-        the run: nothing new starts, coroutines are cancelled, plain functions in flight are waited for, and
-        `CancelledError` leaves when all have ended; a second cancellation leaves at once. Raises what `execute` raises,
-        but `StopIteration`, which Python lets no coroutine raise: there it is the cause of a `RuntimeError`.
+        Plain functions run in threads, those of a sequential stage too. If the caller's asyncio task is cancelled, so
+        is the run: nothing new starts, coroutines are cancelled, running plain functions finish, and then
+        `CancelledError` is raised; a second cancellation raises it at once. Otherwise it raises what `execute` raises,
+        with a `RuntimeError` in place of `StopIteration`, which no coroutine can raise.
 
         Args:
             run_id: As for `execute`.
@@ -564,16 +560,16 @@ class Process:
         journal: "Journal | str | os.PathLike[str] | None" = None,
         allow_changes: bool = False,
         timeout: float | None = None,
-        observers: Iterable[Observer] = (),
+        observers: "Iterable[Observer]" = (),
         progress: bool = False,
         streams: Iterable[list[Any]] = (),
     ) -> "Run":
-        """Start to run all tasks in a thread of their own, and return the run at once.
+        """Start the tasks in the background, and return the run immediately.
 
-        Sequential stages run in that thread, and so does an event loop for coroutines. Call `result()` on the run to
-        wait for its end, or in a coroutine `await` it. `with process.start() as run:` cancels the run, and waits until
-        its running tasks have ended, where the block is left before. An interpreter that exits waits for the run, but
-        starts no threads any more: where the run has no worker yet, its own thread makes all calls, one after another.
+        The run has a thread of its own, in which sequential stages and an event loop for coroutines run. Wait for it by
+        `run.result()`, or in a coroutine by `await run`. If a block `with process.start() as run:` is left early, the
+        run is cancelled, and the block waits until the running tasks have finished. At exit the interpreter waits for
+        the run, but can start no more threads: without a worker yet, the run makes its calls one after another.
 
         Args:
             run_id: As for `execute`.
@@ -582,15 +578,15 @@ class Process:
             timeout: As for `execute`.
             observers: As for `execute`.
             progress: As for `execute`.
-            streams: Handles of the maps whose elements `run.stream` is to give while the run goes on.
+            streams: Handles of the maps whose elements you will take by `run.stream` while the run goes on.
 
         Returns:
-            The run, which goes on.
+            The run in progress.
 
         Raises:
             ProcessRunningError: The process is running already.
             HandleError: One of `streams` is not the handle of a map of this process.
-            JournalError: The journal cannot be read or written; also what else `execute` raises of a journal.
+            JournalError: The journal cannot be read or written; and the other errors of `execute` about journals.
 
         """
         run = self._new_run(
@@ -612,16 +608,16 @@ class Process:
         journal: "Journal | str | os.PathLike[str] | None" = None,
         allow_changes: bool = False,
         timeout: float | None = None,
-        observers: Iterable[Observer] = (),
+        observers: "Iterable[Observer]" = (),
         progress: bool = False,
         streams: Iterable[list[Any]] = (),
     ) -> "AbstractAsyncContextManager[Run]":
-        """Start to run all tasks in the event loop of the caller, as long as a block lasts.
+        """Run all tasks in the event loop of the caller for as long as an `async with` block lasts.
 
-        `async with process.start_async() as run:` begins the run. Its coroutines share the loop with the caller, and so
-        can share clients and connections that belong to a loop; `start()` has a loop of its own in another thread. In
-        the block, `async for outcome in run` follows it and `await run` waits for its results. Where the block is left
-        before the run has ended, the run is cancelled and waited for.
+        `async with process.start_async() as run:` starts the run. Its coroutines share the event loop with the caller,
+        and so can share clients and connections that belong to that loop; `start()` has a loop of its own in another
+        thread. In the block, `async for outcome in run` follows the run, and `await run` waits for its results. If the
+        block is left early, the run is cancelled and waited for.
 
         Args:
             run_id: As for `execute`.
@@ -633,7 +629,7 @@ class Process:
             streams: As for `start`.
 
         Returns:
-            What `async with` takes, once. Entering it raises what `start` raises.
+            A context manager to be entered once, which gives the run. Entering it raises what `start` raises.
 
         Example:
             >>> import asyncio
@@ -663,7 +659,7 @@ class Process:
 
     @property
     def last_run(self) -> "Run | None":
-        """The run that began last; `None` before the first."""
+        """The run that was started last; `None` before the first."""
         return self._last_run
 
     def graph(self) -> "Graph":
@@ -786,9 +782,9 @@ class Process:
     async def _made(self, make: "Callable[[], Run]", *, recorded: bool) -> "Run":
         """Return a new run without holding up the loop, though its journal may."""
         from procession._execution import is_being_called  # as in _new_run
-        from procession._started import made_aside
+        from procession._started import made_in_thread
 
-        return await made_aside(make) if recorded or self.journal is not None or is_being_called(self) else make()
+        return await made_in_thread(make) if recorded or self.journal is not None or is_being_called(self) else make()
 
     def _note_end(self, completed: bool) -> None:
         self.status = "completed" if completed else "failed"

@@ -37,7 +37,7 @@ class StartedHere:
             raise
 
 
-async def made_aside(make: Callable[[], Run]) -> Run:
+async def made_in_thread(make: Callable[[], Run]) -> Run:
     """Return a run that is made in another thread: opening its journal may take long, and must not block the loop."""
 
     def end(run: Run) -> None:  # the caller was cancelled and does not wait any more

@@ -433,7 +433,7 @@ class _Stage:
             return {one for one in Evidence(opened).recorded if (one.run, one.task) not in free}
 
     def _go_on(self, journal: Path, when: str = "") -> int:
-        """Have what a suspended run waits for be there; return how many writes its last execution has made."""
+        """Answer what a suspended run waits for; return how many writes its last execution made."""
         with Journal(journal) as opened:
             waited = let_go_on(opened, self._answers)
         again = sorted(tuple(one) for one in waited & self._given)
@@ -515,7 +515,7 @@ def _main(folder: Path, journal: Path, after: int, way: str) -> int:
 
 
 def _counted(write: _Write, writes: _Writes, last: int) -> _Write:
-    """Return what writes, counts, and dies after the last write, if there is to be one."""
+    """Wrap `write` so that it counts the writes, and kills the interpreter after the one with the number `last`."""
 
     def write_and_count(*args: Any, **kwargs: Any) -> Any:
         written = write(*args, **kwargs)

@@ -122,7 +122,7 @@ class Admission:
         kwargs: Mapping[str, Any],
         hold: Callable[[], Callable[[], object]],
     ) -> Claims | None:
-        """Return what a call takes of its limits, if it may begin now: then `begin` and `end` are to be called.
+        """Claim room for a call under its limits if it may start now; then the caller calls `begin` and `end`.
 
         Else return `None`, after `hold` was called. What `hold` returns is called, in any thread, once the call is
         admitted: then ask again. Raises for a call whose cost is no number, or can never be paid.
@@ -293,7 +293,7 @@ class Admission:
         return self._buckets
 
     def bucket(self, limit: Limit) -> Bucket:
-        """Return what is under way under a limit."""
+        """Return the bucket that counts the calls under a limit."""
         return self._buckets[limit]
 
     @_breaks_down
@@ -326,7 +326,7 @@ class Admission:
         return now - ticket.since
 
     def _claims(self, limits: Limits, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Claims:
-        """Return what a call takes of its limits."""
+        """Return the cost of a call for the bucket of each of its limits."""
         whole = self._whole.get(limits)
         if whole is not None:
             return whole

@@ -17,7 +17,7 @@ _BUCKETS: Final[WeakValueDictionary[LimitKey, Bucket]] = WeakValueDictionary()
 
 
 def bucket_of(limit: Limit) -> Bucket:
-    """Return what is under way under a limit: the same for all limits that allow the same under one name."""
+    """Return the bucket that counts the calls under a limit: one for all limits with the same name and numbers."""
     with lock:
         return _bucket_of(limit)
 

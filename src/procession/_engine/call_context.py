@@ -58,7 +58,7 @@ class CallingRun(Protocol):
         ...
 
     def calls_of(self, call_context: "CallContext") -> "CallsWithin":
-        """Return what makes the calls that the task, or element, of a call context makes by `call` and `map`."""
+        """Return the object that makes what a task, or element, calls by `current_task().call` and `map`."""
         ...
 
 

@@ -223,7 +223,7 @@ class TaskCalls:
         return retry
 
     def _placed(self, call: Call, retry: Retry | None, call_context: CallContext) -> Call:
-        """Return what makes a call in a copy of the context of the first attempt, if that was kept."""
+        """Return a call that runs in a copy of the context of its first attempt, if that was kept."""
         if retry is None or retry.context is None:
             return call
         (function, args, kwargs), context = call, retry.context.copy()
@@ -315,7 +315,7 @@ class TaskCalls:
     # Limits
 
     def _admitted(self, index: int, retry: Retry | None, options: Options, call: Call) -> Claims:
-        """Return what a call takes of its limits; where these hold it back, leave the task until they do not."""
+        """Claim room for a call under its limits; raise if they hold it back, so that the task is left meanwhile."""
         run_state = self.run_state
         admission, ledger = run_state.admission, run_state.ledger
         assert admission is not None

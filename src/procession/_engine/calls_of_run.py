@@ -139,7 +139,7 @@ class RunCalls:
         return name
 
     def recorded(self, index: int, element: int) -> dict[int, CallRecord]:
-        """Return what is recorded of the calls of a task, or of an element, by place."""
+        """Return the records of the calls that a task, or an element, has made itself, by place."""
         place = index, element
         first = place not in self._made
         self._made.add(place)
@@ -178,7 +178,7 @@ class RunCalls:
         self._check()
 
     def commit_later(self, group: Sequence[CallRecord], told: Callable[[BaseException | None], object]) -> None:
-        """Have calls recorded that were made elsewhere, beside this thread.
+        """Commit the records of calls that were made elsewhere, without waiting for the commit.
 
         `told` is called then, in any thread, with what kept them from it.
         """
@@ -198,7 +198,7 @@ class RunCalls:
             told_once()
 
     def admission(self, limits: Limits, index: int, where: str) -> Admission | None:
-        """Return what says when a call under these limits may begin; `None` for no limits."""
+        """Return the admission that says when a call under these limits may start; `None` for no limits."""
         if not limits:
             return None
         held = limits_held(limits, self._options, index)

@@ -41,11 +41,11 @@ class Recorder(Protocol):
 
     @property
     def recorded(self) -> Mapping[int, Recorded]:
-        """What earlier executions recorded of tasks that ended well, by task."""
+        """What earlier executions recorded of tasks that succeeded, by task."""
         ...
 
     def elements(self, index: int) -> Mapping[int, Recorded]:
-        """Return what earlier executions recorded of a map's elements that ended well, by their place."""
+        """Return the elements of a map that earlier executions recorded as completed, by their place."""
         ...
 
     def last_element(self, index: int) -> int:
@@ -338,7 +338,7 @@ class CommitThread:
         self._thread: threading.Thread | None = None
 
     def commit(self) -> None:
-        """Have what is queued committed: in this thread where no other one can be started."""
+        """Ask the thread to commit what is queued; if no thread can be started, commit it here."""
         if self._asked or not self._commits.pending:
             return
         if self._thread is None and not self._start():

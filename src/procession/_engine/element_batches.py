@@ -141,7 +141,7 @@ class ElementBatches:
     def returned(
         self, first: int, value: Any, start: float, end: float, encode: Callable[[Any], bytes] | None
     ) -> Iterator[Part]:
-        """Return what came of each element of a call that returned a list of results.
+        """Return the result of each element of a batched call, from the list that the call returned.
 
         Raises for a result that cannot be recorded, before any part is taken; then the call is to be `ended`.
         """

@@ -79,7 +79,7 @@ class Elements:
         return value
 
     def bind(self, *, binds: bool) -> None:
-        """Have the map wait for elements to be handed out, or not."""
+        """Set whether the map waits for its elements to be taken."""
         self._feed.bind(binds=binds)
 
     def close(self) -> None:
@@ -110,12 +110,12 @@ class Inputs(Generic[E]):
         }
 
     def begin(self, call_context: CallContext | None) -> None:
-        """Have the maps wait for the call, which begins now."""
+        """Note that the call has begun, and let the maps wait for it to take their elements."""
         self._call_context = call_context
         self.bind()
 
     def bind(self, but: Elements | None = None, *, binds: bool = True) -> None:
-        """Have the maps, but for one, wait for the call or not: it cannot go on while it waits for that one."""
+        """Set whether the maps, except `but`, wait for the call: while it waits for `but`, it takes from no other."""
         for _, stream in self.streams:
             if stream is not but:
                 stream.bind(binds=binds)

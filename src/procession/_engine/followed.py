@@ -71,7 +71,7 @@ def followed(run_state: RunState, feed: Feed, over: Latch, check: Callable[[], o
 
 
 def good_elements(ledger: Ledger, index: int) -> Iterator[Any]:
-    """Yield the elements that ended well of a map that has failed, or been skipped, as far as the results have them."""
+    """Yield the elements that succeeded of a map that has failed, or been skipped, as far as the results have them."""
     items = cast("list[Any]", ledger.values[index]) if isinstance(ledger.values[index], list) else []
     error = ledger.errors.get(index)
     failed: set[int] = set()

@@ -34,7 +34,7 @@ def passes_gate(options: Options) -> bool:
 def gated(  # noqa: C901, PLR0915 - the same twice
     function: Callable[..., Any], limits: Limits, admission: Admission | None
 ) -> Callable[..., Any]:
-    """Return what calls a function, or awaits it, if its one limit has room, and else raises `NotBegun`.
+    """Wrap a function so that it is called, or awaited, only if its one limit has room, and else raises `NotBegun`.
 
     Where the service asks for a pause, it raises `PutOff` in place of the function's error.
     """

@@ -18,5 +18,5 @@ class IdleThread:
             pass
 
     def wake(self) -> None:
-        """Have the thread go on."""
+        """Wake the thread."""
         self._asleep.release()

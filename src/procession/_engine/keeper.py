@@ -131,7 +131,7 @@ class Keeper:
             return not self._bucket.in_use
 
     def _exchanged(self, wish: Wish) -> Grant:
-        """Return what the database says, if need be after it was asked several times."""
+        """Return the answer of the database; ask it again while its connection is lost, for a few seconds at most."""
         until, pause = time.monotonic() + _PATIENCE_S, 0.05
         while True:
             try:

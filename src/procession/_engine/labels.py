@@ -66,6 +66,6 @@ class Labels:
 
 
 def labels_of(plan: Plan, ledger: Ledger) -> Labels | None:
-    """Return what makes the labels of a run; `None` where no name is a template."""
+    """Return the labels of a run; `None` if no name is a template."""
     templates = [index for index, options in plan.options.items() if is_template(options.name)]
     return Labels(plan, ledger, templates) if templates else None

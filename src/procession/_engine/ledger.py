@@ -36,7 +36,7 @@ from procession._model.strategy import Stage
 class Ledger:
     """The state of a run of `count` tasks under the failure policy `on_error`; `edges` say what each one waits for.
 
-    Those in `done` have ended well before the run began: they are never ready, and no edge leads from or to them.
+    Those in `done` have succeeded before the run began: they are never ready, and no edge leads from or to them.
     `recall` is asked of each task that is claimed whether it has ended after all: then nobody gets it.
     """
 
@@ -144,7 +144,7 @@ class Ledger:
         return dependent if isinstance(dependent, int) and dependent not in self._waits else None
 
     def settle(self, index: int) -> int:
-        """Record that the task ended well; return how many tasks that waited for it became ready.
+        """Record that the task succeeded; return how many tasks that waited for it became ready.
 
         Those stand last in line. With many chains side by side all of them get on evenly, and none is left for the end,
         when it would have only one worker; with nothing else ready, a chain never leaves its thread.

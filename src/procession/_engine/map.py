@@ -216,7 +216,7 @@ class ThreadMap:
             self._run_state.recruit(1)
 
     def wake(self) -> None:
-        """Have the map go on that was asleep: there is something to draw, or room for it."""
+        """Continue a map that was asleep: there is something to draw, or room for it."""
         self.state.rise()
         if not self.ended:
             self._ask(first=True)
@@ -363,7 +363,7 @@ class ThreadMap:
         context: contextvars.Context,  # noqa: ARG002
         base: contextvars.Context,  # noqa: ARG002
     ) -> bool:
-        """Have the next elements called elsewhere, as many as are to travel together; return whether to go on."""
+        """Submit the next batch of elements to their executor; return whether to continue."""
         state, placed = self.state, self._placed
         assert placed is not None
         if state.stopped or not (state.window or self._drew()):

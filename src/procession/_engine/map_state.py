@@ -125,7 +125,7 @@ class MapState:
         """Where the elements go as they end, if others take them."""
         self._feed: Feed | None = None if streams is None else streams.feed_of(index)
         self.results: Results = [] if self.outlet is None else self.outlet.results
-        """The value of each element that was drawn, `None` until it has ended well."""
+        """The value of each element that was drawn, `None` until it has succeeded."""
         self.asleep = False
         """Whether nothing can be drawn until the driver is woken up."""
         self._skipped: list[int] = []
@@ -161,7 +161,7 @@ class MapState:
         return self.outlet is not None or self._feed is not None
 
     def wake_by(self, wake: Callable[[], object]) -> None:
-        """Have `wake` called when something can be drawn, or called, again, after it could not."""
+        """Set the function to call when the map, which could not continue, has something to draw or call again."""
         if self.outlet is not None:
             self.outlet.wake = wake
         elif self._run_state.recorder is not None:
@@ -198,7 +198,7 @@ class MapState:
         self.at_hand = all(type(iterable) in AT_HAND for iterable in iterables)
         iterators = [iter(iterable) for iterable in iterables]
         if any(iterator is iterable for iterator, iterable in zip(iterators, iterables, strict=True)):
-            self.map_function.spent = True
+            self.map_function.consumed = True
         self._elements = zip(*iterators, strict=True)
         if self._run_state.verbose:
             self._run_state.report("task_started", self.index, 1, None)
@@ -656,7 +656,7 @@ class MapState:
             raise suspended_map(waiting)
 
     def _end_outlet(self, outlet: Outlet) -> None:
-        """Have nothing more come from the map; those who take its elements are told whether they had all."""
+        """End the map's output, and tell the tasks that take its elements whether they had all of them."""
         if self.failure is not None or self._is_partial:
             outlet.cut()
         outlet.note_drawn(self.drawn, over=True)
@@ -680,7 +680,7 @@ class MapState:
             self._recorded.check_length(self.drawn)
 
     def _whole(self) -> list[Any] | NotKept:
-        """Return what stands in the results for the map."""
+        """Return the value of the map in the results."""
         results, self.results = self.results, []
         if isinstance(results, list):
             return results

@@ -89,7 +89,7 @@ class Outlet:
             self.rouse()
 
     def restore(self, values: Sequence[object]) -> None:
-        """Have all elements of a map that was recorded ended."""
+        """Restore the values of a map that is recorded as completed: all of its elements have ended."""
         self.results = dict(enumerate(values))
         self.arrivals.extend(range(len(values)))
         self.note_drawn(len(values), over=True)
@@ -160,7 +160,7 @@ class Outlet:
 
     @breaks_down
     def wake_up(self) -> None:
-        """Have the map drawn from again, as there is room."""
+        """Continue drawing from the map, as there is room for more elements."""
         self.wake()
         if self.reserved is not None:
             with self._lock:
@@ -280,7 +280,7 @@ class Feed:
         return taken
 
     def fall_asleep(self) -> bool:
-        """Have a taker that has rested woken up as others are; return `False` if it can go on now."""
+        """Let a taker that has rested be woken up by its next element; return `False` if it can continue now."""
         try:
             with self._lock:
                 return not self._goes_on(rests=False)
@@ -308,7 +308,7 @@ class Feed:
 
     @breaks_down
     def bind(self, *, binds: bool = True) -> None:
-        """Have the maps wait for this taker from now on, or not any more."""
+        """Set whether the maps wait for this taker."""
         with self._lock:
             self.taker.binds = binds
             woken = [] if binds else self._with_room(at_once=True)
@@ -486,7 +486,7 @@ class Streams:
             return None if self._closed else Feed(self._lock, (self.outlets[index],), ordered=ordered, binds=False)
 
     def _unorder(self, index: int, reserved: Feed) -> None:
-        """Have the caller take elements in any order; maps that nobody else takes in order need not keep to it."""
+        """Let the caller take elements in any order; maps whose order nobody else needs stop keeping it."""
         with self._lock:
             reserved.taker.unorder()
             self._ordered -= {index}

@@ -59,7 +59,7 @@ class Pauses:
         return wake
 
     def look(self, then: Callable[[], object]) -> None:
-        """Have something called in the watcher's thread, if a call pauses."""
+        """Call a function in the watcher's thread, if a call pauses."""
         if self.count and self._watcher is not None:
             self._watcher.at(0.0, then)
 

@@ -148,18 +148,18 @@ class PlacedMap(MapFunction):
         self.function = self.called = self._call = function
 
     def with_constants(self, constants: dict[str, Any]) -> Callable[..., Any]:
-        """Return what has the function called for an element, with these keyword arguments each time."""
+        """Return the function to call for an element on its executor, with these keyword arguments bound to it."""
         call = self._call
         return type(call)(call.place, partial(call.function, **constants), call.timeout) if constants else call
 
     @property
-    def spent(self) -> bool:  # the original's, which goes through all runs
+    def consumed(self) -> bool:  # the original's, which goes through all runs
         """Whether a run has drawn from an iterator."""
-        return self._original.spent
+        return self._original.consumed
 
-    @spent.setter
-    def spent(self, spent: bool) -> None:
-        self._original.spent = spent
+    @consumed.setter
+    def consumed(self, consumed: bool) -> None:
+        self._original.consumed = consumed
 
 
 class Failure(NamedTuple):
@@ -252,7 +252,7 @@ class ElementGroup:
 
 
 def grouped(state: MapState, *, recorded: bool) -> PlacedCall | None:
-    """Return what calls the elements of a map where several may travel together, else `None`."""
+    """Return the function of a map whose elements may be sent in batches, else `None`."""
     options, function = state.options, state.function
     if not isinstance(function, PlacedCall) or function.timeout is not None or (recorded and state.in_order):
         return None

@@ -43,7 +43,7 @@ class Places:
             self.active -= 1
 
     def lend(self, worker: Worker) -> None:
-        """Have a worker go on without a place."""
+        """Take a worker's place away while it waits, for others to use."""
         if worker.has_place:
             worker.has_place = False
             self.displaced += 1
@@ -65,13 +65,13 @@ class Places:
             self.displaced -= 1
 
     def await_place(self, worker: Worker) -> Latch:
-        """Have a worker get the next place that is given away; return what opens then."""
+        """Reserve the next free place for a worker; return a latch that opens when the worker has it."""
         granted = Latch()
         self._returning.append((worker, granted))
         return granted
 
     def give_up(self, worker: Worker) -> None:
-        """Have a worker wait for a place no more, as it was abandoned."""
+        """End the wait of a worker for a place, as it was abandoned."""
         for waiting in list(self._returning):
             if waiting[0] is worker:
                 self._returning.remove(waiting)

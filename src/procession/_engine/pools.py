@@ -9,7 +9,7 @@ from procession.errors import WorkersUnavailableError
 
 
 def forget(thread: threading.Thread) -> None:
-    """Have the interpreter not wait for a thread of a pool when it exits: it was left behind on purpose."""
+    """Keep the interpreter's exit from waiting for a thread of a pool: it was left behind on purpose."""
     _pools()._threads_queues.pop(thread, None)
 
 

@@ -39,7 +39,7 @@ class Recheck:
 
 
 def recheck_of(plan: Plan, recorded: dict[int, Recorded]) -> Recheck | None:
-    """Return what a run has to look at again, and take it out of `recorded`; `None` if there is nothing."""
+    """Take the tasks whose records must be checked again out of `recorded`; `None` if there are none."""
     from procession._plan.fingerprint import draws_unseen  # which the journal has imported
     from procession._plan.shape import following
 

@@ -254,7 +254,7 @@ class RecordedCalls:
         self._forget(place, recorder)
 
     def _ended_by(self, error: E) -> E:
-        """Return what is to be raised, and ends the attempt, also where its code catches it."""
+        """Note an error that fails the attempt even if its code catches it, and return it to be raised."""
         index, element, _ = self.attempt
         self.refusal = self._shared.run.refusals[index, element] = error
         return error
@@ -334,7 +334,7 @@ class RecordedCalls:
         return value
 
     def _attempts(self, begun: Begun, inner: InnerCallContext, call: Call) -> CallAttempts | None:
-        """Return what makes a call with options; `None` where it is to be made as it is."""
+        """Return the attempts of a call whose function has options; `None` if it has none."""
         options = options_of(call[0])
         if not (options.retries or options.limit or options.timeout is not None):
             return None
@@ -436,7 +436,7 @@ def _is_unchanged(call: Call, digest: bytes) -> bool:
 
 
 def _changed(digest: bytes) -> bytes:
-    """Return what is recorded as the digest of arguments that were changed by their call."""
+    """Return the digest to record for a call that has changed its own arguments."""
     return combined(b"changed", digest)
 
 

@@ -32,7 +32,7 @@ class RecordedElements:
         self._moved = {one.digest: one for one in self._recorded.values()} if recorder.allow_changes else {}
 
     def get(self, place: int) -> Recorded | None:
-        """Return what is recorded of an element; of one that has a digest, what still holds."""
+        """Return the record of an element, if there is one and its digest has not changed."""
         return self._recorded.get(place)
 
     def digest(self, place: int, element: tuple[Any, ...]) -> bytes:

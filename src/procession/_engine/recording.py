@@ -51,7 +51,7 @@ class RecordedRun(Protocol):
         ...
 
     def lose(self, index: int, error: BaseException) -> None:
-        """Fail a task that ended well, but could not be recorded."""
+        """Fail a task that succeeded, but could not be recorded."""
         ...
 
 

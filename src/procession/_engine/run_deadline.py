@@ -69,7 +69,7 @@ def within(run: BoundedRun, timeout: float) -> float:
 
 
 def ended_early(run: BoundedRun, error: BaseException) -> BaseException:
-    """Return what a call ended with: where it was given up at the deadline of its run, that it was cancelled."""
+    """Return the error that a call ended with: that it was cancelled, if it was given up at the deadline of its run."""
     deadline = run.deadline
     if deadline is None or not isinstance(error, TaskTimeoutError) or deadline.left > 0:
         return error

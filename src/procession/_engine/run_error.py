@@ -14,7 +14,7 @@ from procession.errors import (
 
 
 def error_of(run_state: RunState, status: RunStatus, *, nested: bool) -> BaseException | None:
-    """Return what ended the run, if anything did. A suspended run that is `nested` has its task suspended."""
+    """Return the exception that a run ended with, if any; that of a suspended `nested` run suspends its task."""
     ledger = run_state.ledger
     if status == "completed":
         return None
@@ -42,7 +42,7 @@ def absent(run_state: RunState, status: RunStatus, index: int) -> Exception:
 
 
 def _cancelled(run_state: RunState) -> Exception:
-    """Return what says how far the run had come, and whether its time was over."""
+    """Return the error of a cancelled run: how far it had come, and whether its timeout cancelled it."""
     ledger, deadline = run_state.ledger, run_state.deadline
     process = f"process {shown(run_state.process_name)!r}"
     ended = sum(end is not None for end in ledger.ends) - len(ledger.stopped)
@@ -68,7 +68,7 @@ def _failures_among(run_state: RunState) -> str:
 
 
 def _suspended(run_state: RunState, *, nested: bool) -> BaseException:
-    """Return what says that the run waits, and for what: to the task that it is, or to its caller."""
+    """Return the exception that tells the caller of a run, or the task that it is, what the run waits for."""
     ledger = run_state.ledger
     waiting = {index: words for index, words in run_state.suspended.items() if ledger.ends[index] is None}
     said = waits_in_words({index: run_state.name(index) for index in waiting}, waiting)

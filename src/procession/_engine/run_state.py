@@ -89,6 +89,7 @@ class RunState:
         "nested",
         "nested_runs",
         "note_drawn",
+        "on_ctrl_c",
         "open_elements",
         "plan",
         "process_name",
@@ -121,11 +122,12 @@ class RunState:
         recorder: Recorder | None = None,
         deadline: RunDeadline | None = None,
         note_drawn: Callable[[int, tuple[object, ...]], object] | None = None,
+        on_ctrl_c: "Callable[[RunState], None] | None" = None,
     ) -> None:
         self.plan, self.deadline = plan, deadline
         self.process_name, self.run_id = process_name, run_id
         self.max_workers = max_workers
-        self.tell, self.verbose = tell, verbose
+        self.tell, self.verbose, self.on_ctrl_c = tell, verbose, on_ctrl_c
         self.recorder, self.note_drawn = recorder, note_drawn
         """What is told of each element of a map, with its index, before it is called; `None` in a run without a
         journal."""
@@ -212,7 +214,7 @@ class RunState:
             self._driver.recruit(count)
 
     def ended(self, index: int) -> None:
-        """Settle a task that has ended well, and recruit workers for the tasks that it made ready, but for one."""
+        """Settle a task that has succeeded, and recruit workers for the tasks that it made ready, but for one."""
         freed = self.ledger.settle(index)
         if freed > 1:
             self.recruit(freed - 1)
@@ -328,6 +330,9 @@ class RunState:
         self._note_halt()
         for cancel_child in list(self.children.values()):
             cancel_child()
+        on_ctrl_c, self.on_ctrl_c = self.on_ctrl_c, None
+        if on_ctrl_c is not None and isinstance(error, KeyboardInterrupt):
+            on_ctrl_c(self)
 
     def break_down(self, error: BaseException) -> None:
         """Record what hit the engine outside of any call: it may not know any more how each call ended."""
@@ -405,7 +410,7 @@ class RunState:
         return self.workers[index] or ""
 
     def lose(self, index: int, error: BaseException) -> None:
-        """Fail a task that has ended well, but whose record could not be committed."""
+        """Fail a task that has succeeded, but whose record could not be committed."""
         self.ledger.fail(index, error)
         self.ledger.ends[index] = time.perf_counter()
         self.notify(index)
@@ -438,7 +443,7 @@ class RunState:
         return name
 
     def label(self, index: int) -> str | None:
-        """Return what a task's name gives for its arguments; `None` where the name is no template."""
+        """Return the label of a task: its name with its arguments filled in; `None` if the name is no template."""
         return None if self.labels is None else self.labels.of_task(index)
 
     def moment(self, reading: float) -> float:
@@ -459,7 +464,7 @@ class RunState:
         return isinstance(function, MapFunction) and function.batch is not None
 
     def calls_of(self, call_context: CallContext) -> CallsWithin:
-        """Return what makes the calls that the attempt of a call context makes itself."""
+        """Return the object through which an attempt makes recorded calls."""
         calls = call_context.calls
         attempt = call_context.index, call_context.element, call_context.attempt
         if calls is None or calls.attempt != attempt:
@@ -469,7 +474,7 @@ class RunState:
         return calls
 
     def run_calls(self) -> "RunCalls":
-        """Return what the calls share that tasks of this run make themselves."""
+        """Return the state that all recorded calls of this run share."""
         with self._lock:
             if self.calls is None:
                 from procession._engine.calls_of_run import RunCalls

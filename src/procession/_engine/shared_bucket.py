@@ -148,7 +148,7 @@ class SharedBucket(Bucket):
         return not untold and self._paused_until is self._pause_told is None
 
     def wish(self, now: float, *, last: bool = False) -> Wish:
-        """Return what the database is to be told and asked. With `last`, what is not used is given back."""
+        """Return the message to the database for the next exchange. With `last`, unused room is given back."""
         self.count_noted(now)
         waiting = [] if last else self._waiting(now)
         if last or now >= self._fresh_until or self.lines or not self._used:

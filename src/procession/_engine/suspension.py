@@ -62,7 +62,7 @@ def suspend(run: SuspendingRun, index: int, signal: TaskSuspended, *, in_order: 
 
 
 def wake_ready(run: SuspendingRun) -> None:
-    """Have tasks and elements of maps called again that were left, and that have to wait no longer.
+    """Make suspended tasks and elements ready again whose wait is over.
 
     So it is in the runs nested in this one that go on. One that was left itself is called again as its task is.
     """
@@ -86,7 +86,7 @@ def wake_ready(run: SuspendingRun) -> None:
 
 
 def waits_in_words(names: Mapping[int, str], suspended: Mapping[int, str]) -> str:
-    """Return what the suspended tasks wait for, as a part of a sentence; `names` are those of the tasks."""
+    """Return the part of a sentence that says what the suspended tasks, with these `names`, wait for."""
     said = [f"task {index} ({shown(names[index])}) {suspended[index]}" for index in sorted(suspended)]
     more = f"; and {len(said) - _SHOWN:,} more" if len(said) > _SHOWN else ""
     return "; ".join(said[:_SHOWN]) + more

@@ -95,7 +95,7 @@ class ThreadEngine:
         self._calls.close()
 
     def leave_behind(self) -> None:
-        """Have the interpreter not wait for the workers when it exits: nobody waits for this run any more."""
+        """Keep the interpreter's exit from waiting for the workers: nobody waits for this run any more."""
         pool = self._pool
         for thread in [] if pool is None else list(pool._threads):
             forget(thread)

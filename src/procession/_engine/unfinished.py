@@ -28,12 +28,12 @@ class NamedRun(Protocol):
 
 
 def skipped_task(run: NamedRun, index: int) -> TaskSkippedError:
-    """Return what stands in the place of a task that takes the elements of a map that failed as a whole."""
+    """Return the error of a task that was skipped, because a map whose elements it takes failed."""
     return TaskSkippedError(f"{_where(run, index)} was skipped, because a map whose elements it takes failed")
 
 
 def skipped_element(run: NamedRun, index: int, element: int) -> TaskSkippedError:
-    """Return what stands in the place of an element that takes one that failed."""
+    """Return the error of an element that was skipped, because an element that it takes failed."""
     return TaskSkippedError(
         f"element {element:,} of {_where(run, index)} was skipped, because an element that it takes failed"
     )

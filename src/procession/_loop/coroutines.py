@@ -3,7 +3,7 @@
 execute ───────▶ drive ────────┬─ only plain functions ──▶ ThreadEngine, from this thread
                                └─ coroutines ────────────▶ a loop of its own ──┐
 execute_async ─▶ drive_async ──┬─ coroutines ────────────▶ the caller's loop ──┴──▶ StageInLoop
-                               └─ only plain functions ──▶ ThreadEngine, from a thread aside
+                               └─ only plain functions ──▶ ThreadEngine, in a side thread
 """
 
 import asyncio
@@ -72,7 +72,7 @@ class CoroutineEngine:
         self._busy = False
 
     def leave_behind(self) -> None:
-        """Have the interpreter not wait for the workers when it exits: see `ThreadEngine`."""
+        """Keep the interpreter's exit from waiting for the workers: see `ThreadEngine`."""
         self._threads.leave_behind()
 
     def drive(self) -> None:
@@ -102,7 +102,7 @@ class CoroutineEngine:
                 self._close()
 
     async def drive_async(self) -> None:
-        """Run every stage in the running loop, and what only needs threads aside: see the function of that name."""
+        """Run every stage in the running loop, stages of plain functions in a side thread: see `drive_async`."""
         run_state = self.run_state
         try:
             for stage, awaited in segments(run_state.plan):

@@ -79,7 +79,7 @@ class SideDraws:
     def draw(
         self, coroutine_map: "CoroutineMap", draw: Callable[[int], bool], most: int
     ) -> "asyncio.Future[bool] | None":
-        """Have a map draw in a side thread; `None` where as many do as may, and it will be told to draw again."""
+        """Draw from a map in a side thread; `None` if no thread is free for that: the map is told when to try again."""
         if self._draws >= self._limit:
             self._waiting.append(coroutine_map)
             return None
@@ -197,7 +197,7 @@ class CoroutineMap:
             self._slots.wake(self, first=first)
 
     def wake(self) -> None:
-        """Have the map go on that was asleep: there is something to draw, or room for it. From any thread."""
+        """Continue a map that was asleep: there is something to draw, or room for it. May be called in any thread."""
         if threading.get_ident() == self._thread:
             self._rise()
         else:
@@ -282,7 +282,7 @@ class CoroutineMap:
     def _begin_group(
         self, placed: AwaitedPlacedCall, first: Element, call_context: CallContext, context: Context
     ) -> bool:
-        """Have the next elements called elsewhere; return `False` where all were recorded, or cannot be called."""
+        """Submit the next elements to their executor; return `False` if all were recorded, or cannot be called."""
         state = self._state
         context.run(CURRENT_CALL.set, call_context)
         group = ElementGroup(state, group_size(placed.place, state, more=1), first)

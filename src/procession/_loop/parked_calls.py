@@ -43,7 +43,7 @@ class ParkedCalls:
         """Calls that wait for nothing but a slot."""
 
     def park(self, call: PendingCall, seconds: float) -> None:
-        """Have another attempt made after a pause."""
+        """Schedule the next attempt of a call after a pause in seconds."""
         if self._run_state.ledger.halted:
             call.give_up()
         else:

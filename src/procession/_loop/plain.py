@@ -57,11 +57,11 @@ class Pauses:
         return len(self._timers) + len(self._held)
 
     def pause(self, seconds: float, resume: Callable[[], object]) -> None:
-        """Have `resume` make a call ready again in so many seconds. From a side thread."""
+        """Schedule `resume`, which makes a call ready again, after a pause in seconds. From a side thread."""
         hand_over(self._loop, self._begin, seconds, resume)
 
     def hold(self, resume: Callable[[], object]) -> Callable[[], object]:
-        """Count a call that is held back; return what calls `resume` to make it ready. From a side thread."""
+        """Count a call that is held back; return a function that calls `resume` in the loop. From a side thread."""
         held = object()
         hand_over(self._loop, self._hold, held)
         return partial(hand_over, self._loop, self._resume, held, resume)

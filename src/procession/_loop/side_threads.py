@@ -97,7 +97,7 @@ class SideThreads:
             self._jobs.put(None)
 
     def _start(self) -> None:
-        name = f"{self._name}-aside_{len(self._threads)}"
+        name = f"{self._name}-side_{len(self._threads)}"
         thread = threading.Thread(target=_serve, args=(self._jobs,), name=name, daemon=True)
         self._threads.append(thread)
         try:
@@ -152,7 +152,7 @@ def _serve(jobs: "SimpleQueue[_Job | None]") -> None:
 
 
 def hand_over(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: Any) -> None:
-    """Have a loop call a function, from another thread; do nothing if the loop is closed, as nobody waits any more.
+    """Schedule a function in a loop, from another thread; do nothing if the loop is closed, as nobody waits any more.
 
     Where that raises, as without any memory left, it is tried until it works: what is not handed over, the loop would
     wait for without end.
@@ -199,7 +199,7 @@ async def shield_once(future: "asyncio.Future[T]", stop: Callable[[], object]) -
 
 
 def _apart_from_scopes() -> AbstractContextManager[object]:
-    """Return what keeps anyio from cancelling again and again what its scope has cancelled once, as it does."""
+    """Return a context in which anyio, which repeats the cancellations of its scopes, does not cancel again."""
     anyio: Any = sys.modules.get("anyio")  # Starlette and FastAPI have imported it
     return nullcontext() if anyio is None else anyio.CancelScope(shield=True)
 

@@ -77,7 +77,7 @@ class Slots:
         self._returning.popleft()
 
     def release(self) -> None:
-        """Have all calls go on from now on: the stage has broken down, and the counts may be wrong."""
+        """Let all calls continue without a slot: the stage has broken down, and the counts may be wrong."""
         self._broken = True
         while self._returning:
             self.give()

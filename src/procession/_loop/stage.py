@@ -465,7 +465,7 @@ class StageInLoop:
     # The journal
 
     def commit(self) -> bool:
-        """Have what was recorded committed: beside this thread or, where no other call may begin before, in it."""
+        """Commit what was recorded: in the commit thread or, if no other call may start before, in this one."""
         if threading.get_ident() != self._thread and (self.run_state.commits.behind or self._in_order):
             self.run_state.commits.flush()
         else:
@@ -473,7 +473,7 @@ class StageInLoop:
         return True
 
     def _commit_beside(self) -> bool:
-        """Have what was recorded committed in another thread; return whether that goes on."""
+        """Ask the commit thread to commit what was recorded; return whether it is still busy."""
         if self._commit_thread is None:
             return False
         self._commit_thread.commit()

@@ -52,7 +52,7 @@ def inside(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def results_of(value: Any, count: int, name: str) -> list[Any]:
-    """Return what a function returned for so many elements as a list of results.
+    """Return the value of a batched call as a list with one result for each of its `count` elements.
 
     Raises `TypeError` for what holds no results in order, and `ValueError` for another number of them.
 

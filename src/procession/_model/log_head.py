@@ -37,7 +37,7 @@ def with_head(label: str | None, failed_attempts: Sequence[FailedAttempt], log: 
     """Return the log of a call with its label and its failed attempts in front, as far as there are any."""
     head = "" if label is None else f"{LABEL_MARK}{label}\n"
     if failed_attempts:
-        import json  # few calls fail before they end well
+        import json  # few calls fail before they succeed
 
         few = [(*(round(time, 6) for time in one[:3]), one.error[:_ERROR]) for one in failed_attempts[:ATTEMPTS]]
         head += f"{_ATTEMPTS}{json.dumps(few)}\n"
@@ -53,7 +53,7 @@ def without_head(text: str | None) -> str | None:
 
 
 def head_of(text: str | None) -> Head:
-    """Return what stands in front of a log, from a text that `with_head` has made, or the first characters of one."""
+    """Parse the head of a log that `with_head` has written; the first characters of the text are enough."""
     label: str | None = None
     if text is not None and text.startswith(LABEL_MARK):
         label, _, text = text[1:].partition("\n")

@@ -59,10 +59,10 @@ class MapFunction:
 
     With `batch`, it calls it with lists of so many elements. Called directly, it returns the list of results, or for a
     coroutine function, a coroutine that returns the list. An element that is drawn from an iterator is gone from it:
-    `spent` is set when a run has drawn from an iterator.
+    `consumed` is set when a run has drawn from an iterator.
     """
 
-    __slots__ = ("batch", "called", "function", "spent")
+    __slots__ = ("batch", "called", "consumed", "function")
 
     def __init__(self, function: Callable[..., Any], batch: int | None = None) -> None:
         self.function = function
@@ -73,7 +73,7 @@ class MapFunction:
         if batch is not None:
             kind = AwaitedBatchFunction if is_coroutine_function(function) else BatchFunction
             self.called = kind(function, name_of(function))
-        self.spent = False
+        self.consumed = False
 
     def __call__(self, *iterables: Iterable[Any], **constants: Any) -> "list[Any] | Coroutine[Any, Any, list[Any]]":
         elements = zip(*iterables, strict=True)
@@ -94,7 +94,7 @@ class MapFunction:
             yield tuple(map(list, zip(*some, strict=True)))
 
     def with_constants(self, constants: dict[str, Any]) -> Callable[..., Any]:
-        """Return what makes the call for an element, with these keyword arguments each time."""
+        """Return the function to call for an element, with these keyword arguments bound to it."""
         return partial(self.called, **constants) if constants else self.called
 
     def __repr__(self) -> str:

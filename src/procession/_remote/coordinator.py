@@ -58,15 +58,18 @@ class _Sent:
 
 
 class Coordinator:
-    """Drives the run state of one run over a backend, which `hire` makes when the run begins.
+    """Drives the run state of one run over a backend, which `open_backend` makes when the run begins.
 
-    `aside` says that it takes a thread of its own where it would else be the main thread.
+    With `own_thread`, a run that is driven from the main thread is coordinated in a thread of its own, so that signals
+    interrupt only a wait.
     """
 
-    def __init__(self, run_state: RunState, hire: Callable[[RunState], Backend], *, aside: bool = True) -> None:
+    def __init__(
+        self, run_state: RunState, open_backend: Callable[[RunState], Backend], *, own_thread: bool = True
+    ) -> None:
         self.run_state = run_state
-        self._hire = hire
-        self._aside = aside
+        self._open_backend = open_backend
+        self._own_thread = own_thread
         self._backend: Backend | None = None
         self._local: LocalBackend | None = None
         self._queue = CallQueue(run_state)
@@ -88,7 +91,7 @@ class Coordinator:
         second `KeyboardInterrupt` at once, with calls still being made.
         """
         run_state = self.run_state
-        if not self._aside or threading.current_thread() is not threading.main_thread():
+        if not self._own_thread or threading.current_thread() is not threading.main_thread():
             self._coordinate()
             return
         over = Latch()
@@ -124,7 +127,7 @@ class Coordinator:
             self._commit_thread.committed = self._wake
         self._queue.on_wake = lambda: None if threading.get_ident() == here else self._wake()
         try:
-            self._backend = self._hire(run_state)
+            self._backend = self._open_backend(run_state)
             for stage in run_state.plan.stages:
                 if not run_state.ledger.well:
                     break

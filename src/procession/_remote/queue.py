@@ -310,7 +310,7 @@ class CallQueue:
         self._left[job.index] = job
 
     def _rise(self, job: RemoteMap) -> None:
-        """Have a map drawn from again. From any thread."""
+        """Note that elements can be drawn from a map again. May be called in any thread."""
         self._risen.append(job)
         self.on_wake()
 

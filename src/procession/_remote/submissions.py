@@ -155,7 +155,7 @@ class Submissions:
             submission.future.set_running_or_notify_cancel()
 
     def wake(self) -> None:
-        """Have the thread look at how its run stands."""
+        """Wake the thread, so that it notices that the run was stopped."""
         with self._lock:
             if self._backend is not None:
                 self._backend.wake()

@@ -77,12 +77,13 @@ class TaskExecutor:
         elif is_dask(executor):
             from procession._remote.backends import dask
 
-            open_backend = partial(dask.hired, executor, run_state)
+            open_backend = partial(dask.open_backend, executor, run_state)
             self._submissions = Submissions(name, open_backend, run_state=run_state, linger_s=inf)
         elif executor == "ray":
             from procession._remote.backends import ray
 
-            self._submissions = Submissions(name, partial(ray.hired, run_state), run_state=run_state, linger_s=inf)
+            open_backend = partial(ray.open_backend, run_state)
+            self._submissions = Submissions(name, open_backend, run_state=run_state, linger_s=inf)
         else:
             self._own = task_workers(name, run_state)
             self._submissions = Submissions(name, partial(opened, self._own, run_state), run_state=run_state)

@@ -239,7 +239,7 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _rerun(options: argparse.Namespace) -> int:
-    """Have a part of a run forgotten, after saying what that is, and go on with the run."""
+    """Say which part of a run will be called again, forget its results, and resume the run."""
     chosen = chosen_by(options)
     if not chosen:
         tell("procession: name what is called again: --from TASK, --element TASK:N or --failed")
@@ -328,7 +328,7 @@ def _run(
             _ignore_signals()
     except KeyboardInterrupt as error:
         status = TERMINATED if isinstance(error, _Terminated) else INTERRUPTED
-    except BaseException as error:  # SystemExit too: a task that exits has not ended well
+    except BaseException as error:  # SystemExit too: a task that exits has not succeeded
         said = _is_said(error, began=process.last_run is not earlier)
         if said and isinstance(error, RunCancelledError):  # which log and summary say
             status = CANCELLED

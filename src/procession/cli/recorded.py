@@ -163,7 +163,7 @@ def answer_run(where: str, run_id: str, name: str, text: str, *, task: int | Non
 
 
 def _wait_line(wait: "WaitInfo") -> str:
-    """Return what a task waits for, in a line."""
+    """Return a line that says what a task waits for."""
     place = f"{wait.task}" if wait.element is None else f"{wait.task}.{wait.element}"
     what = "sleeps" if wait.kind == "sleep" else f"waits for {shown(wait.name)!r}"
     until = "" if wait.due is None else f" until {_moment(wait.due)}"
@@ -211,7 +211,7 @@ def _run_row(info: "RunInfo") -> tuple[str, ...]:
 
 
 def _waits(info: "RunInfo") -> str:
-    """Return what a suspended run waits for, in a few words."""
+    """Return a few words that say what a suspended run waits for."""
     names = [
         "its time" if wait.kind == "sleep" else f"{shown(wait.name)!r}{' (answered)' * wait.answered}"
         for wait in info.waits

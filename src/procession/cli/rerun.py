@@ -37,7 +37,7 @@ def element_of(text: str) -> tuple[int | str, int]:
 
 
 def chosen_by(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what is to be called again, as `Journal.rerun` takes it; empty if nothing is named."""
+    """Return the arguments of `Journal.rerun` for the options of the command; empty if nothing is named."""
     chosen = {"tasks": options.tasks, "elements": options.elements, "failed": options.failed}
     return chosen if any(chosen.values()) else {}
 

@@ -71,7 +71,7 @@ def resume_script(
     if code == 1 and now.status == "suspended" and now.executions > info.executions:
         return SUSPENDED  # the script has not caught what says so
     if code == 0 and now.executions == info.executions:
-        _say(f"{shown(script)} has ended well and has not executed run {shown(info.id)} again")
+        _say(f"{shown(script)} exited without an error, but did not execute run {shown(info.id)} again")
         return 1
     return code
 

@@ -150,7 +150,7 @@ class Reader:
         return self._info(row, run_id, alive=(outer or [row])[-1].is_alive(self.now))
 
     def waits(self, key: int) -> list[WaitInfo]:
-        """Return what the tasks of a run, and of those nested in it, wait for, whether or not the run is suspended."""
+        """Return the waits of the tasks of a run, and of its nested runs, whether or not the run is suspended."""
         return waits_of(self._connection, key, self.run(key).id)
 
     def ready(self, what: Literal["answered", "due"]) -> list[str]:

@@ -106,7 +106,7 @@ class Recorder:
 
     @property
     def recorded(self) -> Mapping[int, Recorded]:
-        """What earlier executions recorded of tasks that ended well, by task.
+        """What earlier executions recorded of tasks that succeeded, by task.
 
         A map's own value is the number of its elements; `None` if an older version recorded it.
         Raises `ResultError` for a value that cannot be read back. Where changes are allowed, a task with such a value,
@@ -115,7 +115,7 @@ class Recorder:
         return self._replay.recorded
 
     def elements(self, index: int) -> dict[int, Recorded]:
-        """Return the recorded elements of a map that ended well in earlier executions, by their place.
+        """Return the recorded elements of a map that succeeded in earlier executions, by their place.
 
         Raises `ResultError` for a value that cannot be read back. Where changes are allowed, it is left out.
         """

@@ -49,7 +49,7 @@ class Replay:
 
     @property
     def recorded(self) -> Mapping[int, Recorded]:
-        """The tasks that ended well, by their place; a task whose value was forgotten is not among them."""
+        """The tasks that succeeded, by their place; a task whose value was forgotten is not among them."""
         if self._recorded is None:
             self._recorded, unreadable = self._read(_TASKS)
             if self._allow_changes:
@@ -57,7 +57,7 @@ class Replay:
         return self._recorded
 
     def elements(self, index: int) -> dict[int, Recorded]:
-        """Return the elements of a map that ended well, by their place, without those that cannot be read back."""
+        """Return the elements of a map that succeeded, by their place, without those that cannot be read back."""
         return self._elements(index)[0]
 
     def last_element(self, index: int) -> int:

@@ -80,7 +80,7 @@ def marked_of(
     *,
     failed: bool,
 ) -> Marked:
-    """Return what of a run is to be called again. Raises `ValueError` for what the run does not have."""
+    """Return the tasks and elements to call again. Raises `ValueError` for one that the run does not have."""
     total = 0 if row.progress is None else row.progress.total
     marked = _unmarked(reader, connection, row.key, row.id, total)
     where = f"run {shown(row.id)!r} of process {shown(row.process)!r}"

@@ -189,7 +189,7 @@ def _family(connection: Connection, key: int, run_id: str) -> Iterator[_Run]:
 
 
 def waits_of(connection: Connection, key: int, run_id: str) -> list[WaitInfo]:
-    """Return what the tasks of a run, and of those nested in it, wait for."""
+    """Return the answers and times that tasks of a run, and of its nested runs, wait for."""
     found: list[WaitInfo] = []
     for one in _family(connection, key, run_id):
         found += _waits_within(connection, one)
@@ -308,7 +308,7 @@ def _why_not(name: str, here: Sequence[_Asked]) -> str:
 
 
 def _instead(asked: Sequence[_Asked]) -> str:
-    """Return what is waited for that can be answered still, as the end of a sentence."""
+    """Return the end of an error message that names the waits that still have no answer."""
     names = [f"{one.name!r} in task {place_name(one.task, one.element)}" for one in asked if one.standing == "open"]
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     return f"; it waits for {', '.join(names[:_NAMED])}{more}" if names else ""

@@ -75,7 +75,7 @@ class Bars:
 
 
 class _Bar:
-    """A bar in the width that is left: blue for what has ended well, red for what failed, dim for what is to come.
+    """A bar in the width that is left: blue for what has succeeded, red for what failed, dim for what is to come.
 
     These are colours of the terminal's own palette, which can be read on light and on dark. Without colours, what is to
     come stays empty. A bar for an unknown number is dim, or empty, as a whole.

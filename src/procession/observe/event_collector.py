@@ -119,9 +119,9 @@ class EventCollector:
         return moment < 0 or (moment & 1 == 1 and moment >> 1 in self._run_state.ledger.errors)
 
     def happened(self) -> int:
-        """Return how many tasks have started, and ended, up to what was seen last; or, if a run ended well, in all."""
+        """Return how many tasks have started, and ended, up to what was seen last; or, if a run succeeded, in all."""
         recorded = self._recorded + len(self._recalled)
-        if self.ended_well:
+        if self.succeeded:
             return 2 * (len(self._run_state.ledger.starts) - recorded)
         return self._starts.filled() + self._ends.filled() - recorded
 
@@ -132,7 +132,7 @@ class EventCollector:
         return () if recheck is None else recheck.recalled
 
     @property
-    def ended_well(self) -> bool:
+    def succeeded(self) -> bool:
         """Whether every task has started and ended, and none has failed."""
         return self._run_state.ledger.over and self._run_state.ledger.well
 

@@ -107,8 +107,8 @@ class Feed:
             self._catch_up(collector, new, began + PATIENCE_S)
             if self._observer.off:
                 return
-        # Where a run has ended well, it is known without a look how much is left, and that there are no failures.
-        left = collector.happened() - self._passed_on - self._skipped if collector.ended_well else 0
+        # Where a run has succeeded, it is known without a look how much is left, and that there are no failures.
+        left = collector.happened() - self._passed_on - self._skipped if collector.succeeded else 0
         if self._affords(left):
             self._catch_up(collector, collector.look(), self._deadline)
         assert self._ended is not None

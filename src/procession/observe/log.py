@@ -60,6 +60,11 @@ def texts_logged() -> Generator[None]:
         _TEXTS.reset(token)
 
 
+def texts_wanted() -> bool:
+    """Return whether the log of a run that begins now has the text of errors: whether the command line reads it."""
+    return _TEXTS.get()
+
+
 def verbose() -> bool:
     """Return whether the start and end of each task is wanted. Asked once a run, for tasks are many."""
     return _LOGGER.isEnabledFor(logging.DEBUG)

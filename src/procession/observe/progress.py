@@ -20,6 +20,7 @@ from procession._model.text import counted, in_a_line, shown
 from procession.observe.log import log_trouble
 from procession.observe.meter import Meter
 from procession.observe.screen import Screen, screen_for
+from procession.observe.stopping import stopping
 
 DELAY_S: Final = 0.2
 PERIOD_S: Final = 0.1
@@ -101,11 +102,9 @@ class Display:
         if self._stopping or not run_state.ledger.cancelled:
             return
         self._stopping = True
-        running = len({context.index for context in list(run_state.call_contexts) if context.index >= 0})
-        if running:
-            by_key = isinstance(run_state.ledger.failure, KeyboardInterrupt)
-            more = " Ctrl-C again leaves now." if by_key else ""
-            screen.say(f"Stopping: waiting for {counted(running, 'task')}.{more}")
+        line = stopping(run_state, by_key=isinstance(run_state.ledger.failure, KeyboardInterrupt))
+        if line is not None:
+            screen.say(line)
 
     def _tell_all(self, screen: Screen, run_state: RunState) -> None:
         """Print what failed since the last time, unless the program shows its log, which has it already."""

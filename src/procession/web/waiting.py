@@ -30,7 +30,7 @@ class Waits(NamedTuple):
 
 
 def waits_of(reader: Reader, key: int, info: RunInfo, definition: Definition, tasks: Sequence[int]) -> dict[int, Waits]:
-    """Return what keeps each of the tasks from beginning: first what failed, then what has not ended."""
+    """Return for each task what keeps it from starting: first tasks that failed, then those that have not ended."""
     shape = definition.shape(reader, key) if tasks else None
     if shape is None:
         return {}

@@ -95,7 +95,7 @@ class DaskBackend:
         """What is waited for: the batch that it tells of, and what the batch came to, which is the same at first."""
         self._done: SimpleQueue[Future | None] = SimpleQueue()
         self._ended: list[tuple[Future, Batch, Future]] = []
-        """What has ended well and is not brought here yet. It takes no place any more."""
+        """What has succeeded and is not brought here yet. It takes no place any more."""
         self._halted = self._cancelled = False
         self._unanswered: float | None = None
         self._lent = False
@@ -130,7 +130,7 @@ class DaskBackend:
 
     @property
     def ahead(self) -> int:
-        """How many batches have ended well on the cluster and are not received yet."""
+        """How many batches have succeeded on the cluster and are not received yet."""
         return len(self._ended)
 
     @property
@@ -332,7 +332,7 @@ class DaskBackend:
         return ExecutorBrokenError(f"the Dask cluster {what}{why}")
 
 
-def hired(where: object, run_state: RunState) -> DaskBackend | LocalBackend:
+def open_backend(where: object, run_state: RunState) -> DaskBackend | LocalBackend:
     """Return a backend on Dask, or one here: for a run inside a task of the cluster that cannot lend its place."""
     backend = DaskBackend(run_state, where)
     try:

@@ -155,7 +155,7 @@ def in_task() -> bool:
     return bool(ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE)
 
 
-def hired(run_state: RunState) -> RayBackend | LocalBackend:
+def open_backend(run_state: RunState) -> RayBackend | LocalBackend:
     """Return a backend on Ray, or one here: for a run inside a task of Ray that cannot lend its place.
 
     Ray lends the place of a task that waits, but only if the task waits in its main thread.

@@ -137,7 +137,7 @@ def _print_whole_lines() -> None:
 
 
 def _set_up(work: Connection, initializer: Sequence[bytes]) -> bool:
-    """Call the initializer; return whether it has ended well. If not, the coordinator is told why."""
+    """Call the initializer; return whether it has succeeded. If not, the coordinator is told why."""
     work.send_bytes(SETTING_UP)
     try:
         function, args = _read(initializer)
