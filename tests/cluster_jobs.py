@@ -171,3 +171,14 @@ def put_off_once(folder, number):
         told.touch()
         raise RetryAfter(0.1)
     return current_task().attempt
+
+
+def chain(number):
+    """Make calls, one after another and several at once."""
+    me = current_task()
+    return [me.call(double, number), *me.map(double, [number, number + 1])]
+
+
+def ask(number):
+    """Wait for an answer."""
+    return number, current_task().wait_for("approval")

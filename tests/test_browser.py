@@ -52,7 +52,7 @@ pytestmark = pytest.mark.skipif(
 
 # Each task of `live` ends when the test sends a line.
 PIPELINE = """
-import logging, sys
+import logging, sys, time
 from procession import Process, TaskLogHandler, current_task, task
 
 logging.getLogger().addHandler(TaskLogHandler())
@@ -103,7 +103,16 @@ def ask(host, what):
     if current_task().attempt == 1:
         raise ConnectionError(f"{host} has refused the connection: " + "x" * 200)
 
+def calls():
+    for _ in range(2):
+        current_task().call(time.sleep, 0.1)
+    try:
+        current_task().call(time.sleep, -1)
+    except ValueError:
+        pass
+
 tried = Process("tried")
+tried.add_task(calls)
 tried.add_task(ask, "https://example.org/" + "path/" * 60, what="all")
 
 evil = Process(HOSTILE, "parallel", 1, on_error="return")
@@ -359,6 +368,23 @@ def test_a_run_is_cancelled_by_the_button(pipeline, open_page, script):
     expect(page.locator("#status")).to_have_text("cancelled")
 
 
+@pytest.mark.parametrize("script", [True, False])
+def test_what_failed_is_called_again_by_the_button(pipeline, open_page, script):
+    """With or without script: the page says what that is, has it forgotten, and shows what goes on with the run."""
+    assert pipeline.run("bad", "today")
+    page = open_page(pipeline.serve() + "/run?id=today", java_script_enabled=script)
+    page.locator("#rerun-failed").click()
+    expect(page.locator("tbody tr")).to_have_count(4)
+    page.get_by_role("button", name="Forget them").click()
+    expect(page.locator("#status")).to_have_text("interrupted")
+    expect(page.locator("#command")).to_contain_text("run_id='today'")
+    expect(page.locator("#why")).to_have_count(0)
+    assert pipeline.run("bad", "today")
+    if not script:
+        page.reload()
+    expect(page.locator("#status")).to_have_text("failed")
+
+
 def test_hostile_names_stay_text(pipeline, open_page):
     """Nothing that a process, a task, a run or an error is called becomes markup or runs."""
     pipeline.run("evil", HOSTILE)
@@ -449,10 +475,10 @@ def test_axe_finds_nothing(pipeline, open_page, scheme):
     bad = page.url
     addresses += [
         bad.removeprefix(base) + rest
-        for rest in ("/graph", "/time", "/compared", "/task/1", "/task/12", "?state=failed")
+        for rest in ("/graph", "/time", "/compared", "/task/1", "/task/12", "?state=failed", "/rerun")
     ]
     page.goto(f"{base}/run?id=tried")
-    addresses += [page.url.removeprefix(base) + rest for rest in ("", "/time", "/task/0")]
+    addresses += [page.url.removeprefix(base) + rest for rest in ("", "/time", "/task/1")]
     found = []
     for address in addresses:
         page.goto(base + address)
@@ -477,8 +503,8 @@ def test_the_page_fits_a_phone(pipeline, open_page):
     page = open_page(base, viewport={"width": 390, "height": 800})
     with Journal(pipeline.where) as journal, journal.reader() as reader:
         tried = f"/run/{reader.key('tried')}"
-    pages = ["/", *(f"/run/1{rest}" for rest in ("", "/task/1", "/graph", "/time", "/compared"))]
-    for address in (*pages, tried, f"{tried}/task/0", f"{tried}/time"):
+    pages = ["/", *(f"/run/1{rest}" for rest in ("", "/task/1", "/graph", "/time", "/compared", "/rerun"))]
+    for address in (*pages, tried, f"{tried}/task/1", f"{tried}/time"):
         page.goto(base + address)
         if page.locator(".late").count():
             expect(page.locator("#time .timeline-narrow svg")).to_be_visible()

@@ -1,6 +1,7 @@
 """Real crashes, at every point where one could matter and at random ones."""
 
 import itertools
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -132,6 +133,7 @@ def test_killed_at_random_instants_nothing_is_lost_or_done_twice(where, tmp_path
     command = [sys.executable, str(ROOT / "benchmarks" / "kill_loop.py"), str(rounds(8)), "--journal", where]
     done = subprocess.run(command, capture_output=True, text=True, timeout=max(160, rounds(0) * 10), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"with [1-9]\d* answers and [1-9]\d* reruns", done.stdout)
     assert "0 recorded calls lost, 0 recorded calls made again, journal corrupt after 0 kills" in done.stdout
 
 

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from procession._engine.admission import Admission
 from procession._engine.call_attempts import AttemptingRun, limits_held
+from procession._engine.calls_made import CallsMade
 from procession._engine.commit import CallRecords, CommitThread, GroupCommit, WaitRecords
 from procession._model.event import EventName
 from procession._model.limit import Limits
+from procession._model.made_calls import MadeCalls
 from procession._model.record import CallRecord
 from procession._model.task import Options
 from procession._model.text import shown
-from procession._plan.identity import qualified
+from procession._plan.identity import called, qualified
 from procession.errors import TaskCancelled
 
 if TYPE_CHECKING:
@@ -112,6 +114,8 @@ class RunCalls:
         self.run = run
         self.is_worker = is_named if is_worker is None else is_worker
         self.recorder = recorder
+        self.made = CallsMade()
+        """What is shown of them."""
         self._options = options
         self._later = later
         self._break_down = break_down
@@ -188,6 +192,8 @@ class RunCalls:
         *others, last = (
             record._replace(element_digest=self.element_digest(record.index, record.element)) for record in group
         )
+        for record in group:
+            self.made.add(_made(record))
         told_once = _Told(self._commits, self._waiting, told)
         self._waiting.add(told_once)
         for record in others:
@@ -266,6 +272,15 @@ def is_named(worker: str) -> bool:
     except RuntimeError:  # no loop runs in this thread
         return False
     return here is not None and bool(here.get_name() == worker)
+
+
+def _made(record: CallRecord) -> MadeCalls:
+    """Return a recorded call as it is shown."""
+    end, failed = record.started_at + record.duration, int(record.state == "failed")
+    place = record.index, record.element, record.call
+    return MadeCalls(
+        *place, called(record.name), record.attempts, record.started_at, end, record.worker, failed, 1, record.duration
+    )
 
 
 class _Told:

@@ -15,18 +15,16 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from types import TracebackType
 from typing import Any, Final, NamedTuple, TypeVar
 
 from procession._engine.call_attempts import CallAttempts
-from procession._engine.call_context import CURRENT_CALL, LONG_S, CallContext, InnerCallContext
-from procession._engine.calls_of_run import CallsRecorder, RunCalls, RunOfCalls
-from procession._engine.decimals import OwnDecimals
+from procession._engine.call_context import LONG_S, CallContext, InnerCallContext
+from procession._engine.calls_of_run import CallsRecorder, RunCalls
+from procession._engine.inside_call import InsideCall
 from procession._engine.recording import error_text
 from procession._engine.suspension import check_wait, is_in_loop, until
 from procession._engine.tracebacks import stripped
 from procession._engine.unawaited import awaited
-from procession._model.event import EventName
 from procession._model.record import WHOLE, CallRecord, WaitKind, WaitRecord
 from procession._model.task import Call, is_coroutine_function, name_of, options_of
 from procession._model.text import shown, sketch
@@ -295,7 +293,7 @@ class RecordedCalls:
         inner = InnerCallContext(call_context, begun.place, call[0], begun.digest)
         start = time.perf_counter()
         try:
-            with _Inside(self._shared.run, inner, call_context, start):
+            with InsideCall(self._shared, inner, call_context, start):
                 attempts = self._attempts(begun, inner, call)
                 value = awaited(call[0](*call[1], **call[2]) if attempts is None else attempts.make())
         except Exception as error:
@@ -316,7 +314,7 @@ class RecordedCalls:
         inner = InnerCallContext(call_context, begun.place, call[0], begun.digest)
         start = time.perf_counter()
         try:
-            with _Inside(self._shared.run, inner, call_context, start):
+            with InsideCall(self._shared, inner, call_context, start):
                 attempts = self._attempts(begun, inner, call)
                 value = await (call[0](*call[1], **call[2]) if attempts is None else attempts.make_in_loop())
         except Exception as error:
@@ -438,43 +436,6 @@ def _is_unchanged(call: Call, digest: bytes) -> bool:
 def _changed(digest: bytes) -> bytes:
     """Return the digest to record for a call that has changed its own arguments."""
     return combined(b"changed", digest)
-
-
-class _Inside:
-    """Has a thread or coroutine be in a call that its task makes itself, and tells of the call's start and end.
-
-    The call has a decimal context of its own, as a task has: what it sets there would not be set when it is recalled.
-    """
-
-    __slots__ = ("_decimals", "_inner", "_outer", "_run", "_start")
-
-    def __init__(self, run: RunOfCalls, inner: InnerCallContext, outer: CallContext, start: float) -> None:
-        self._run = run
-        self._inner = inner
-        self._outer = outer
-        self._start = start
-        self._decimals = OwnDecimals()
-
-    def __enter__(self) -> None:
-        CURRENT_CALL.set(self._inner)
-        self._decimals.__enter__()
-        if self._run.verbose:
-            self._tell("call_started", None, None)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._decimals.__exit__()
-        if self._run.verbose:
-            took = time.perf_counter() - self._start
-            self._tell("call_completed" if error is None else "call_failed", took, error)
-        CURRENT_CALL.set(self._outer)
-
-    def _tell(self, name: EventName, duration: float | None, error: BaseException | None) -> None:
-        inner = self._inner
-        element = None if inner.element == WHOLE else inner.element
-        call = inner.call, inner.callee_name
-        self._run.report(name, inner.index, inner.attempt, duration, error, element, call)
 
 
 def _check_abandoned(call_context: CallContext) -> None:

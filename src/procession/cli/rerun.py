@@ -14,14 +14,6 @@ if TYPE_CHECKING:
 
 _ROWS: Final = 50
 
-_REASONS: Final[dict[str, str]] = {
-    "named": "named",
-    "failed": "failed",
-    "takes": "takes a value of these",
-    "in order": "comes later, and takes no value",
-    "shares": "shares an object with these, which was changed",
-}
-
 
 def task_of(text: str) -> int | str:
     """Return a task as a journal takes it: its place, or its name."""
@@ -57,18 +49,9 @@ def say_again(journal: "Journal", run_id: str, chosen: dict[str, Any], *, dry_ru
 
 
 def _table(run_id: str, forgotten: "Sequence[Forgotten]") -> str:
-    rows = [(_place(one, run_id), _name(one), _REASONS[one.reason]) for one in forgotten[:_ROWS]]
+    from procession.journal.rerun import REASONS, name_of, place_in
+
+    rows = [(place_in(run_id, one), name_of(one), REASONS[one.reason]) for one in forgotten[:_ROWS]]
     head = f"called again in run {shown(run_id)}:\n"
     more = f"\n… and {counted(len(forgotten) - _ROWS, 'other')}" if len(forgotten) > _ROWS else ""
     return head + table(("#", "task", "why"), rows) + more
-
-
-def _name(one: "Forgotten") -> str:
-    return one.name if one.element is None else f"{one.name}, element {one.element}"
-
-
-def _place(one: "Forgotten", run_id: str) -> str:
-    """Return the place as `procession show` names it; of a nested run, with that run's place before it."""
-    nested = one.run.removeprefix(run_id).removeprefix("/")
-    place = f"{one.task}" if one.element is None else f"{one.task}.{one.element}"
-    return f"{nested}/{place}" if nested else place

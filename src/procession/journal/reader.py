@@ -41,7 +41,18 @@ from procession.journal.run_info import (
 )
 from procession.journal.schema import TOP, definitions, is_failed, records, runs
 from procession.journal.task_status import TaskStatus, task_statuses
-from procession.journal.time_usage import Mark, Share, mark_of, marks_query, share_of, shares_query
+from procession.journal.time_usage import (
+    Mark,
+    Share,
+    call_mark_of,
+    call_marks_query,
+    calls_span_of,
+    calls_span_query,
+    mark_of,
+    marks_query,
+    share_of,
+    shares_query,
+)
 from procession.journal.waits import WaitInfo, ready_runs, waits_of
 
 HEAD = 300
@@ -379,6 +390,15 @@ class Reader:
         dialect = self._connection.dialect.name
         query = marks_query(key, maps=maps, begin=begin, cell=cell, dialect=dialect, labels=labels)
         return [mark_of(row) for row in self._all(query)]
+
+    def calls_span(self, key: int, since: float) -> tuple[int, float, float]:
+        """Return how many recorded calls began after `since`, when the first of them began and the last one ended."""
+        return calls_span_of(self._all(calls_span_query(key, since))[0])
+
+    def call_marks(self, key: int, *, begin: float, cell: float) -> list[Mark]:
+        """Return the same as `marks` of the recorded calls that tasks made."""
+        query = call_marks_query(key, begin=begin, cell=cell, dialect=self._connection.dialect.name)
+        return [call_mark_of(row) for row in self._all(query)]
 
     def failures(self, key: int, other: int, limit: int = 50) -> list[Failure]:
         """Return the calls that failed, by place, with how they were in another run."""

@@ -50,6 +50,28 @@ class Forgotten:
     `"in order"`, and takes no value of any task; or it `"shares"` an object with it, which tasks have changed."""
 
 
+REASONS: Final[dict[Reason, str]] = {
+    "named": "named",
+    "failed": "failed",
+    "takes": "takes a value of these",
+    "in order": "comes later, and takes no value",
+    "shares": "shares an object with these, which was changed",
+}
+"""Each reason in words for people."""
+
+
+def place_in(run_id: str, one: Forgotten) -> str:
+    """Return the place as `procession show` names it; of a nested run, with that run's place before it."""
+    nested = one.run.removeprefix(run_id).removeprefix("/")
+    place = place_name(one.task, WHOLE if one.element is None else one.element)
+    return f"{nested}/{place}" if nested else place
+
+
+def name_of(one: Forgotten) -> str:
+    """Return the name as people are told it."""
+    return one.name if one.element is None else f"{one.name}, element {one.element}"
+
+
 @dataclass
 class Marked:
     """What of a run is to be called again."""

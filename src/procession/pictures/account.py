@@ -11,7 +11,18 @@ from procession._model.table import lasting
 from procession._model.text import counted
 from procession.pictures.forecast import Work, forecast, works_of
 from procession.pictures.picture import TIMES, label
-from procession.pictures.schedule import Busy, Lane, Reason, Span, busy_spans, critical_path, idle_of, lanes_of, waste
+from procession.pictures.schedule import (
+    Busy,
+    Lane,
+    Reason,
+    Span,
+    busy_spans,
+    critical_path,
+    idle_of,
+    lanes_of,
+    waste,
+    with_calls,
+)
 
 _SHORT_S = 0.005
 _STEPS = 5
@@ -49,6 +60,7 @@ class Account:
         cores: tuple[float, int] | None = None,
         exact: float = 0.0,
         held_back: Sequence[HeldBack] = (),
+        calls: Sequence[Span] = (),
     ) -> None:
         self.process_name = process_name
         self.status = status
@@ -62,13 +74,16 @@ class Account:
         self.exact = exact
         self.held_back = tuple(held_back)
         self.begun: list[Busy] = busy_spans(spans, duration)
-        self.duration = max([duration, *(busy.end for busy in self.begun)])
+        self.calls: list[Busy] = busy_spans(calls, duration)
+        """The recorded calls, in the order of their starts."""
+        self.duration = max([duration, *(busy.end for some in (self.begun, self.calls) for busy in some)])
         """Seconds."""
 
     @cached_property
     def lanes(self) -> list[Lane]:
         """What each worker did and when: a lane for each worker, or several if it did several things at once."""
-        return lanes_of(self.begun, self.exact)
+        lanes = lanes_of(self.begun, self.exact)
+        return with_calls(lanes, self.calls) if self.calls else lanes
 
     @cached_property
     def work(self) -> float:
@@ -101,12 +116,12 @@ class Account:
         """Why the run is not faster, in a few sentences."""
         head = f"{label(self.process_name, 60)}: {self.status} in {lasting(self.duration)}"
         if not self.work:
-            return [f"{head}. No task has run."]
+            return [f"{head}. No task has run.{self._calls_made()}"]
         reached, ideal = self.speed_up
         workers = counted(self._workers, "worker")
         critical = f"{lasting(self.critical)}, {self.critical / self.duration:.0%} of the run"
         return [
-            f"{head}. Its tasks took {lasting(self.work)} together.{self._counts()}",
+            f"{head}. Its tasks took {lasting(self.work)} together.{self._counts()}{self._calls_made()}",
             f"That is {_times(reached)} times as fast as one after another, of {_times(ideal)} that {workers} allow.",
             f"The critical path takes {critical}: {self._chain()}.",
             *self._idleness(),
@@ -153,6 +168,13 @@ class Account:
             return ""
         called, completed = self.elements
         return f" {completed:,} of {counted(called, 'element')} completed."
+
+    def _calls_made(self) -> str:
+        if not self.calls:
+            return ""
+        count = sum(busy.span.calls for busy in self.calls)
+        took = sum(busy.end - busy.start if busy.span.busy is None else busy.span.busy for busy in self.calls)
+        return f" Tasks made {counted(count, 'recorded call')}, of {lasting(took)} together."
 
     @cached_property
     def _works(self) -> dict[int, Work]:

@@ -6,8 +6,9 @@ from typing import Final
 
 from procession._model.states import TaskState
 from procession._model.table import lasting
+from procession._model.text import counted
 from procession.pictures.account import Account
-from procession.pictures.schedule import states_of
+from procession.pictures.schedule import Span, states_of
 
 WORST: Final[tuple[TaskState, ...]] = ("completed", "running", "cancelled", "failed")
 """The states of calls, the worst last."""
@@ -53,6 +54,10 @@ def _entries(account: Account, *, patterns: bool, critical: bool) -> Iterator[tu
             if patterns and state in PATTERNED:
                 mark += f'<rect width="14" height="10" fill="url(#procession-{state})"/>'
             yield mark, f"{states[state]:,} {state}"
+    made, bad = (sum(count) for count in zip((0, 0), *(_made(busy.span) for busy in account.calls), strict=True))
+    if made:
+        failed = f", {bad:,} failed" if bad else ""
+        yield '<rect class="call" width="14" height="10"/>', f"{counted(made, 'recorded call')}{failed}"
     again = len({(busy.span.index, busy.span.element) for busy in account.begun if busy.span.attempts > 1})
     if again:
         yield '<path class="again" d="M0 0h10l-10 10z"/>', f"{again:,} tried again"
@@ -67,3 +72,8 @@ def _entries(account: Account, *, patterns: bool, critical: bool) -> Iterator[tu
     said = ", ".join(f"{count:,} {_NEVER.get(state, state)}" for state, count in left_out.items())
     if said:
         yield "", f"not shown: {said}"
+
+
+def _made(span: Span) -> tuple[int, int]:
+    """Return how many recorded calls a span is, and how many of them failed."""
+    return span.calls, states_of(span)["failed"]

@@ -7,14 +7,21 @@ spans ──▶ lanes            who was busy with what, side by side where one 
 
 import heapq
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from procession._model.attempt import FailedAttempt
 from procession._model.states import TaskState
 from procession._model.strategy import Stage
+
+CALL_ROWS = 3
+"""Recorded calls of a lane that stand side by side, at most."""
+
+_EXACT_S = 1e-5  # their times are in seconds since the epoch, which are no more exact once they were added up
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,8 @@ class Span:
     """The attempts of a single call that failed and were followed by others, as far as they are known."""
     error: str = ""
     """What an attempt raised that was followed by another one, where the span is that attempt."""
+    call: int | None = None
+    """The place of a recorded call among those of its task, or element, where the span is such a call."""
 
 
 class Busy(NamedTuple):
@@ -79,6 +88,8 @@ class Lane(NamedTuple):
     """The number of the lane among those of the worker, from 0."""
     spans: list[Busy]
     """What the worker did, in the order of time."""
+    calls: Sequence["Lane"] = ()
+    """The recorded calls that were made in it: side by side where a task made several at once."""
 
 
 Reason = Literal["order", "few", "values", "between", "end", "margin"]
@@ -129,6 +140,61 @@ def lanes_of(begun: Sequence[Busy], exact: float = 0.0) -> list[Lane]:
     return [lane for worker in sorted(lanes, key=_natural) for lane in lanes[worker]]
 
 
+def with_calls(lanes: Iterable[Lane], calls: Sequence[Busy]) -> list[Lane]:
+    """Return the lanes with the recorded calls in them; a worker that is known by these alone has a lane, too.
+
+    `calls` are in the order of their starts. At most `CALL_ROWS` of them stand side by side; of more, the others are
+    summed up.
+    """
+    found = {(lane.worker, lane.place): lane for lane in lanes}
+    within = _starts(found.values())
+    made: dict[tuple[str, int], list[Busy]] = {}
+    for busy in calls:
+        worker, span = busy.span.worker or "?", busy.span
+        begun = within.get((worker, span.index, span.element)) or within.get((worker, span.index, None)) or [(0.0, 0)]
+        # In that which began last: an event loop may be in several of one map at once.
+        last = bisect_right(begun, busy.start + _EXACT_S, key=itemgetter(0))
+        made.setdefault((worker, begun[max(0, last - 1)][1]), []).append(busy)
+    for worker, place in made.keys() - found.keys():
+        found[worker, place] = Lane(worker, place, [])
+    ordered = sorted(found.values(), key=lambda lane: (_natural(lane.worker), lane.place))
+    return [lane._replace(calls=_side_by_side(made.get(lane[:2], ()))) for lane in ordered]
+
+
+def _starts(lanes: Iterable[Lane]) -> dict[tuple[str, int, int | None], list[tuple[float, int]]]:
+    """Return when a worker began a task, or element, and in which of its lanes, in order."""
+    starts: dict[tuple[str, int, int | None], list[tuple[float, int]]] = {}
+    for worker, place, spans, _ in lanes:
+        for busy in spans:
+            starts.setdefault((worker, busy.span.index, busy.span.element), []).append((busy.start, place))
+    for begun in starts.values():
+        begun.sort()
+    return starts
+
+
+def _side_by_side(calls: Sequence[Busy]) -> Sequence[Lane]:
+    """Return the rows of the recorded calls of a lane."""
+    rows = lanes_of(calls, _EXACT_S)
+    if len(rows) <= CALL_ROWS:
+        return rows
+    rest = sorted((busy for row in rows[CALL_ROWS - 1 :] for busy in row.spans), key=lambda busy: busy[:2])
+    summed = rest[:1]
+    for busy in rest[1:]:
+        if busy.start < summed[-1].end:
+            summed[-1] = _sum_of(summed[-1], busy)
+        else:
+            summed.append(busy)
+    return [*rows[: CALL_ROWS - 1], rows[CALL_ROWS - 1]._replace(spans=summed)]
+
+
+def _sum_of(one: Busy, other: Busy) -> Busy:
+    failed = sum(states_of(busy.span)["failed"] for busy in (one, other))
+    together = sum(busy.end - busy.start if busy.span.busy is None else busy.span.busy for busy in (one, other))
+    calls = one.span.calls + other.span.calls
+    span = replace(one.span, calls=calls, failed=failed, busy=together, state="completed", call=None)
+    return Busy(one.start, max(one.end, other.end), span)
+
+
 def _natural(worker: str) -> list[tuple[int, int, str]]:
     """Order numbers in names as numbers: worker 2 before worker 10."""
     return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d{1,18})", worker)]
@@ -139,6 +205,8 @@ def idle_of(lanes: Iterable[Lane], duration: float) -> dict[str, float]:
     by_worker: dict[str, list[Busy]] = {}
     for lane in lanes:
         by_worker.setdefault(lane.worker, []).extend(lane.spans)
+        for row in lane.calls:  # of a task that was left, or cut off, they are all there is
+            by_worker[lane.worker] += row.spans
     idle: dict[str, float] = {}
     for worker, spans in by_worker.items():
         busy, until = 0.0, 0.0

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from procession._model.attempt import FailedAttempt
+from procession._model.made_calls import MadeCalls
 from procession._model.map_share import MapShare
 from procession._model.outcome import Outcome
 from procession._model.printable import printable
+from procession._model.record import WHOLE
 from procession._model.table import lasting
 from procession._model.text import shown
 from procession.pictures.account import Account
@@ -72,6 +74,27 @@ def spans_of(
     return spans
 
 
+def spans_of_calls(made: Iterable[MadeCalls], epoch: float) -> list[Span]:
+    """Return the spans of calls that tasks made themselves; `epoch` is when the run began, in seconds since 1970."""
+    return [
+        Span(
+            one.task,
+            one.name,
+            "failed" if one.failed == one.calls else "completed",
+            one.attempts,
+            max(0.0, one.start - epoch),
+            one.end - one.start,
+            one.worker,
+            failed=one.failed if one.calls > 1 else 0,
+            busy=one.busy,
+            element=None if one.element == WHOLE else one.element,
+            calls=one.calls,
+            call=one.call if one.calls == 1 else None,
+        )
+        for one in made
+    ]
+
+
 class Timeline(Account, Picture):
     """Which worker made which call when in one run. `str()` of it says why the run is not faster.
 
@@ -90,6 +113,7 @@ class Timeline(Account, Picture):
         cores: How many cores the process and its child processes kept busy, and how many there are, if known.
         exact: How far the times of spans may be off, in seconds.
         held_back: What limits have held back.
+        calls: The recorded calls that tasks made, or sums of them: drawn below their tasks, whose time includes them.
 
     Example:
         >>> from procession.pictures import Span

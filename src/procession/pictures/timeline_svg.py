@@ -11,16 +11,19 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
-from typing import Final, Literal, NamedTuple
+from itertools import accumulate, islice
+from typing import Final, Literal
 
 from procession._model.columns import columns
 from procession._model.states import TaskState
 from procession._model.table import lasting
 from procession._model.text import counted
+from procession.pictures import call_rows
 from procession.pictures.account import Account
+from procession.pictures.bars import NARROW, Bar, bars_of
 from procession.pictures.legend import PATTERNED, WORST, legend_of
 from procession.pictures.picture import MONO, TIMES, Style, label, part_of, sheet, svg_of, text
-from procession.pictures.schedule import Busy, Lane, Span, load, states_of
+from procession.pictures.schedule import Busy, Span, load, states_of
 
 LIMIT = 1200
 """Bars and blocks that a whole picture has at most, or somewhat more."""
@@ -49,7 +52,6 @@ _RIGHT = 64
 _CHARACTER = 7.3
 _LETTER = 6.4
 _LINE = 18
-_NARROW = 2.0
 _ROOM = 34
 
 _STEPS = (0.25, 0.5, 0.75)
@@ -80,6 +82,7 @@ STYLE: Style = {
     ".stripe": {"stroke": "paper", "stroke-width": "2"},
     ".again": {"fill": "amber", "stroke": "panel", "pointer-events": "none"},
     ".critical": {"fill": "ink"},
+    **call_rows.STYLE,
     "a:hover rect": {"opacity": "0.75"},
 }
 
@@ -100,19 +103,6 @@ Link = Callable[[Span, bool], str]
 """Returns the address that a span leads to; the flag says whether it stands for others, too."""
 
 
-class Bar(NamedTuple):
-    """One rectangle in a lane: a call, or several that are too short to be drawn apart."""
-
-    start: float
-    end: float
-    spans: list[Busy]
-
-    @property
-    def calls(self) -> int:
-        """How many calls, or workers' shares of a map, the rectangle stands for."""
-        return sum(span.calls for _, _, span in self.spans)
-
-
 def svg_of_timeline(account: Account) -> str:
     """Return the timeline of a run as a whole picture."""
     return _Whole(account).svg()
@@ -128,34 +118,6 @@ def part_of_timeline(account: Account, title: str, link: Link, *, critical: bool
     chart = Chart(account, 6, limit, PART_LANES, "call", width=_PHONE if narrow else _WIDTH, link=link)
     body = [*chart.body(), *(chart.critical() if critical else ()), *chart.legend(critical=critical)]
     return part_of(_KIND, (0, 0, chart.width, chart.bottom), title, body)
-
-
-def bars_of(lanes: Sequence[Lane], scale: float, limit: int = LIMIT) -> list[list[Bar]]:
-    """Return the bars of each lane, at `scale` pixels a second: about `limit` of them in all."""
-    cell = _NARROW
-    while True:
-        bars = [list(_folded(lane.spans, scale, cell)) for lane in lanes]
-        if sum(map(len, bars)) <= limit or cell > _WIDTH:
-            return bars
-        cell *= 1.5
-
-
-def _folded(spans: Sequence[Busy], scale: float, cell: float) -> Iterator[Bar]:
-    pending: list[Busy] = []
-    place = -1
-    for busy in spans:
-        narrow = (busy.end - busy.start) * scale < cell and busy.span.state != "running"
-        here = int(busy.start * scale / cell)
-        if pending and (not narrow or here != place):
-            yield Bar(pending[0].start, pending[-1].end, pending)
-            pending = []
-        if narrow:
-            pending.append(busy)
-            place = here
-        else:
-            yield Bar(busy.start, busy.end, [busy])
-    if pending:
-        yield Bar(pending[0].start, pending[-1].end, pending)
 
 
 class Chart:
@@ -196,7 +158,10 @@ class Chart:
         self.load_top = top + (_NAMED if self.over else 0)
         self.pitch = _LANE + _GAP + (_NAMED if self.over else 0)
         self.top = self.load_top + _LOAD + (30 if len(account.stages) > 1 else 14) + (_NAMED if self.over else 0)
-        self.axis = self.top + self.pitch * len(self.lanes) + ((_LOAD + _GAP) if self.others else 0)
+        heights = (self.pitch + call_rows.height_of(len(lane.calls)) for lane in self.lanes)
+        self.tops = list(accumulate(heights, initial=self.top))
+        """Where each lane begins, and after the last one, where they end."""
+        self.axis = self.tops[-1] + ((_LOAD + _GAP) if self.others else 0)
         self.axis -= _NAMED if self.over else 0
         self.attempts = limit // 2
         """How many more attempts may be drawn apart."""
@@ -253,8 +218,8 @@ class Chart:
         count = Counter[str]()
         for _, _, span in account.begun:
             count[span.worker or "?"] += span.calls
-        for place, (lane, bars) in enumerate(zip(self.lanes, bars_of(self.lanes, self.scale, self.limit), strict=True)):
-            y = self.top + place * self.pitch
+        rows = iter(bars_of([row for lane in self.lanes for row in lane.calls], self.scale, self.limit // 2))
+        for lane, y, bars in zip(self.lanes, self.tops, bars_of(self.lanes, self.scale, self.limit), strict=False):
             whole = f'x="{self.left:.1f}" y="{y}" width="{self.right - self.left:.1f}" height="{_LANE}"'
             yield f'<rect class="lane" {whole}/>'
             if not lane.place:
@@ -273,6 +238,9 @@ class Chart:
                 )
             for bar in bars:
                 yield from self._bar(bar, y)
+            for place, row in enumerate(islice(rows, len(lane.calls))):
+                below = y + _LANE + _GAP + place * call_rows.PITCH
+                yield from call_rows.drawn_calls(row, below, self.x, self.link)
         if self.others:
             y = self.axis - _GAP
             spans = [busy for lane in self.others for busy in lane.spans]
@@ -324,7 +292,7 @@ class Chart:
         element = "" if span.element is None else f", element {span.element}"
         title = f"{text(span.name)}, task {span.index}{element}{between}{how}{parts}{tries}{error}"
         title += f"\nfrom {lasting(start)}"
-        kind = f"{'bar ' if width > _NARROW + 1 else ''}{state}"
+        kind = f"{'bar ' if width > NARROW + 1 else ''}{state}"
         corner = ' rx="2"' if width > 6 else ""  # noqa: PLR2004
         marks = [f'class="{kind}" {place}{corner}']
         if state == "completed" and span.failed:
@@ -411,11 +379,11 @@ class Chart:
         on_path = [
             [(self.x(busy.start), self.x(busy.end)) for busy in lane.spans if id(busy) in wanted] for lane in self.lanes
         ]
-        gap = _NARROW
+        gap = NARROW
         while sum(map(len, lines := [_joined(ranges, gap) for ranges in on_path])) > self.limit and gap < _WIDTH:
             gap *= 1.5
-        for place, ranges in enumerate(lines):
-            y = self.top + place * self.pitch + _LANE + 1
+        for top, ranges in zip(self.tops, lines, strict=False):
+            y = top + _LANE + 1
             for x, end in ranges:
                 yield (
                     f'<rect class="critical" x="{x:.1f}" y="{y}" width="{max(1.0, end - x):.1f}" height="2.5">'
@@ -452,7 +420,7 @@ class _Whole(Chart):
                 for place, line in enumerate(self.said)
             ),
         ]
-        if account.begun:
+        if account.begun or account.calls:
             body += [*self.body(), *self.critical()]
         body += self.legend()
         return svg_of(_KIND, _WIDTH, self.bottom, f"Timeline of {account.process_name}", body, STYLE)

@@ -24,7 +24,7 @@ from procession.errors import JournalError, RunUnknownError
 from procession.journal import Journal, Reader, RunInfo
 from procession.pictures.cards import GRAPH_SHEET
 from procession.pictures.timeline_svg import TIMELINE_SHEET
-from procession.web import formatting, query_params
+from procession.web import formatting, query_params, rerun
 from procession.web.guard import Guard
 from procession.web.live import STREAMS, Live, Topic
 from procession.web.pages import Context, Pages
@@ -61,6 +61,8 @@ def application(journal: Journal, key: str, names: Iterable[str] = LOCAL, *, any
             Route("/run/{key}/task/{task}/{element}", site.page("task.html", site.task)),
             Route("/run/{key}/cancel", site.cancel, methods=["POST"]),
             Route("/run/{key}/answer", site.answer, methods=["POST"]),
+            Route("/run/{key}/rerun", site.page("rerun.html", site.of_run(site.asked_again))),
+            Route("/run/{key}/rerun", site.call_again, methods=["POST"]),
             Route("/events", site.events),
             Route("/static/{name}", site.static),
         ],
@@ -175,6 +177,19 @@ class _Site:
         )
         return RedirectResponse(f"/run/{key}", 303)
 
+    def asked_again(self, reader: Reader, request: Request, key: int) -> Context:
+        """Show which part of a run would be called again, before it is forgotten."""
+        run_id = rerun.run_id_of(reader, key)
+        asked = rerun.asked(self.journal, run_id, rerun.chosen_by(request.query_params))
+        return {"key": key, "run": reader.run(key), "outer": [], "asked": asked}
+
+    async def call_again(self, request: Request) -> Response:
+        """Forget a part of a run, so that it is called again when the run goes on."""
+        fields = await self._fields(request)
+        key = query_params.path_number(request, "key")
+        await run_in_threadpool(self._call_again, key, rerun.chosen_by(fields), fields.get("seen", ""))
+        return RedirectResponse(f"/run/{key}#next", 303)
+
     async def _fields(self, request: Request) -> dict[str, str]:
         """Return the fields of a form of ours; a form that is not is refused."""
         body = b""
@@ -198,6 +213,11 @@ class _Site:
             raise HTTPException(409, "a run inside another one is cancelled with that")
         if not self.journal.cancel(run_id):
             raise HTTPException(409, "nobody executes the run any more")
+
+    def _call_again(self, key: int, chosen: rerun.Chosen, seen: str) -> None:
+        with self.journal.reader() as reader:
+            run_id = rerun.run_id_of(reader, key)
+        rerun.forget(self.journal, run_id, chosen, seen)
 
     def _answer(self, run_id: str, name: str, text: str, task: int, element: int | None) -> None:
         try:

@@ -245,15 +245,19 @@ class Pages:
         since = 0.0 if info.executions == 1 else info.started_at - 1.0
         shares = reader.shares(key, maps=definition.maps, since=since)
         going = [_going(one, reader.now) for one in _running(reader, key, info)]
-        if not shares and not going:
+        made, *made_in = reader.calls_span(key, since)
+        if not shares and not going and not made:
             return {"shares": [], "drawn": None}
-        times = [(one.begin, one.end) for one in shares] + [(one.begin, one.end) for one in going]
+        times = [(one.begin, one.end) for some in (shares, going) for one in some] + ([made_in] if made else [])
         begin, end = min(begin for begin, _ in times), max(end for _, end in times)
         shape = definition.shape(reader, key) if reader.ended(key) <= EXACT else None
-        cell = _NONE_S if shape else max(end - begin, 1e-6) / CELLS
+        cell = max(end - begin, 1e-6) / CELLS
+        recorded = reader.call_marks(key, begin=begin, cell=_NONE_S if made <= EXACT else cell) if made else []
+        cell = _NONE_S if shape else cell
         marks = [*reader.marks(key, maps=definition.maps, begin=begin, cell=cell, labels=definition.labels), *going]
         status = "cancelled" if info.status == "interrupted" else info.status
-        return {"shares": shares, "drawn": timeline_of(marks, begin, end, key, shape=shape, status=status)}
+        drawn = timeline_of(marks, begin, end, key, shape=shape, status=status, recorded=recorded)
+        return {"shares": shares, "drawn": drawn}
 
 
 class Done(NamedTuple):

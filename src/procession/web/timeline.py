@@ -41,20 +41,26 @@ def timeline_of(
     *,
     shape: Shape | None = None,
     status: RunStatus = "running",
+    recorded: Iterable[Mark] = (),
 ) -> Drawn:
     """Return the pictures of what workers did between two times in the run of a key.
 
-    A mark of no calls is a call that has not ended. `shape` is given where the marks are single calls.
+    A mark of no calls is a call that has not ended. `shape` is given where the marks are single calls. `recorded` are
+    the calls that tasks made themselves.
     """
     spans = [_span(mark, begin, shape) for mark in marks]
+    inner = [_span(mark, begin, None) for mark in recorded]
     calls = sum(span.calls for span in spans if span.state != "running")
     failed = sum(span.failed if span.calls > 1 else span.state == "failed" for span in spans)
-    names = {span.worker for span in spans}
+    names = {span.worker for some in (spans, inner) for span in some}
     duration = max(end - begin, 1e-9)
     stages, needs = (shape.stages, shape.needs) if shape else ((), None)
-    account = Account("", status, duration, spans, max_workers=0, stages=stages, needs=needs, exact=_EXACT_S)
+    account = Account(
+        "", status, duration, spans, max_workers=0, stages=stages, needs=needs, exact=_EXACT_S, calls=inner
+    )
     by = f"by {counted(len(names), 'worker')} in {lasting(account.duration)}"
-    title = f"Timeline: {counted(calls, 'call')}, {failed:,} failed, {by}"
+    within = f", {counted(sum(span.calls for span in inner), 'recorded call')}" if inner else ""
+    title = f"Timeline: {counted(calls, 'call')}, {failed:,} failed{within}, {by}"
 
     def link(span: Span, several: bool) -> str:
         element = "" if span.element is None or several else f"/{span.element}"
@@ -85,4 +91,5 @@ def _span(mark: Mark, begin: float, shape: Shape | None) -> Span:
         calls=max(1, mark.calls),
         elements=1 if shape and mark.element is not None else None,
         failed_attempts=mark.head.failed_attempts,
+        call=mark.call,
     )

@@ -1,0 +1,75 @@
+"""Which calls the tasks of a run have made themselves, for its timeline.
+
+A task may make any number of them. So once there are many, those that are too short to be told apart in a picture of
+the whole run are summed up, and there are never more than about `LIMIT`.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from procession._model.made_calls import MadeCalls
+
+LIMIT: Final = 2_000
+"""Calls, or sums of them, that are kept."""
+
+
+class CallsMade:
+    """The calls that the tasks of a run have made themselves and that have ended."""
+
+    __slots__ = ("_cell", "_full", "_lock", "_made")
+
+    def __init__(self) -> None:
+        self._made: list[MadeCalls] = []
+        self._lock = threading.Lock()
+        self._full = LIMIT
+        """How many there may be before they are summed up anew."""
+        self._cell = 0.0
+        """Calls that are shorter than so many seconds are summed up."""
+
+    def add(self, made: MadeCalls) -> None:
+        """Add a call that has ended."""
+        self._made.append(made)
+        if len(self._made) > self._full:
+            with self._lock:
+                if len(self._made) > self._full:
+                    self._sum_up()
+
+    def read(self) -> list[MadeCalls]:
+        """Return what there is by now."""
+        return self._made.copy()
+
+    def _sum_up(self) -> None:
+        made = self._made.copy()  # others may add to it meanwhile
+        count = len(made)
+        begin, end = min(one.start for one in made), max(one.end for one in made)
+        made.sort(key=lambda one: (one.worker, one.start))
+        self._cell = max(self._cell, (end - begin) / LIMIT)
+        while len(summed := list(_summed(made, begin, self._cell))) > LIMIT // 2 and self._cell <= end - begin:
+            self._cell *= 2
+        self._full = max(LIMIT, 2 * len(summed))  # more than that where there were more workers
+        self._made[:count] = summed
+
+
+def _summed(made: Sequence[MadeCalls], begin: float, cell: float) -> Iterator[MadeCalls]:
+    """Yield calls, ordered by workers and starts, with those of one worker summed up that begin in one cell."""
+    last, here = made[0], _place(made[0], begin, cell)
+    for one in made[1:]:
+        place = _place(one, begin, cell)
+        if here is None or place != here or one.worker != last.worker:
+            yield last
+            last, here = one, place
+        else:
+            last = last._replace(
+                attempts=max(last.attempts, one.attempts),
+                end=max(last.end, one.end),
+                failed=last.failed + one.failed,
+                calls=last.calls + one.calls,
+                busy=last.busy + one.busy,
+            )
+    yield last
+
+
+def _place(made: MadeCalls, begin: float, cell: float) -> int | None:
+    """Return the cell that a short call begins in, or `None` for one that stands by itself."""
+    return int((made.start - begin) / cell) if made.end - made.start < cell else None
