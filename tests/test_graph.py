@@ -234,17 +234,49 @@ def test_cards_do_not_overlap():
     for number in range(8):
         process.add_task(named(f"sink {number}"), values[number], values[number - 3])
     process.add_task(named("all"), values)
-    tree = ElementTree.fromstring(process.graph().svg())
+    assert len(boxes_of(process.graph())) == 17
+
+
+def boxes_of(graph):
+    """Return left, top, width and height of each card; none lies on another one or leaves the picture."""
+    tree = ElementTree.fromstring(graph.svg())
     boxes = []
     for card in tree.iter(f"{SVG}rect"):
         if (card.get("class") or "").split()[:1] == ["card"]:
             boxes.append([float(card.get(key)) for key in ("x", "y", "width", "height")])
-    assert len(boxes) == 17
     for place, (x, y, width, height) in enumerate(boxes):
         assert 0 < x < x + width < float(tree.get("width"))
         assert 0 < y < y + height < float(tree.get("height"))
         for x_, y_, width_, height_ in boxes[place + 1 :]:
             assert x + width <= x_ or x_ + width_ <= x or y + height <= y_ or y_ + height_ <= y
+    return boxes
+
+
+@pytest.mark.parametrize("kind", ["values", "in order", "with one value for several"])
+def test_a_long_chain_stands_in_columns(kind):
+    """Sixty tasks with names of their own fit a window, and no line between them runs through a card."""
+    process = Process("chain", "sequential" if kind == "in order" else "parallel")
+    first = value = process.task(named("configuration"))
+    for number in range(1, 60):
+        taken = [] if kind == "in order" else [value]
+        if kind == "with one value for several" and number % 7 == 0:
+            taken.append(first)
+        value = process.task(named(f"step_{number}_of_the_chain"), *taken)
+    tree = ElementTree.fromstring(process.graph().svg())
+    assert float(tree.get("width")) < 1100
+    assert float(tree.get("height")) < 1300
+    boxes = boxes_of(process.graph())
+    assert len({left for left, *_ in boxes}) > 2
+    columns = [[box[1] for box in boxes if box[0] == left] for left in sorted({left for left, *_ in boxes})]
+    assert [top for tops in columns for top in tops] == [top for _, top, *_ in boxes], "each goes on where one ended"
+    paths = [path.get("d") for path in tree.iter(f"{SVG}path") if path.get("class") in ("value", "order")]
+    assert len(paths) == 59 + 8 * (kind == "with one value for several")
+    for path in paths:
+        points = [(float(x), float(y)) for x, y in re.findall(r"([\d.]+) ([\d.]+)(?=[A-Z]|$)", path)]
+        for (x, y), (x_, y_) in pairwise(points):
+            for left, top, width, height in boxes:
+                outside = max(x, x_) <= left or min(x, x_) >= left + width
+                assert outside or max(y, y_) <= top or min(y, y_) >= top + height
 
 
 def test_a_value_that_passes_tasks_in_order_is_drawn_beside_them():

@@ -3,10 +3,12 @@
 import re
 import sqlite3
 
+import pytest
+
 from labelled_tasks import fetch
 from procession import Process, task
 from procession.journal import Journal, Mark
-from procession.pictures.fold import CROWD
+from procession.pictures.fold import APART, CROWD
 from procession.pictures.timeline_svg import PART_LIMIT as LIMIT
 from procession.pictures.timeline_svg import TIMELINE_SHEET
 from procession.web.timeline import timeline_of as drawn
@@ -237,12 +239,47 @@ def test_the_graph_of_many_is_folded_and_says_how_many_failed(path, opened):
         ("double #205: not started", "/run/1/task/205"),
         ("len #400: not started", "/run/1/task/400"),
     ]
-    BROKEN.update(range(20))
-    process = numbers(200, on_error="return")
-    process.execute(journal=path, run_id="more")
-    assert nodes_of(opened(path).get("/run/2/graph").text) == [
-        ("work \N{MULTIPLICATION SIGN} 200: 20 failed, 180 completed", "/run/2?from=0#tasks"),
+
+
+def test_the_graph_never_folds_what_failed_into_what_did_not(path, opened):
+    """The first failed tasks have a card each, the others share one, and a sentence says how many, with a link to them."""
+    BROKEN.update(range(0, 200, 2))
+    numbers(200, on_error="return").execute(journal=path, run_id="run")
+    page = opened(path)
+    text = page.get("/run/1/graph").text
+    alone = [(f"work #{place}: failed", f"/run/1/task/{place}") for place in range(0, 2 * APART, 2)]
+    times = "\N{MULTIPLICATION SIGN}"
+    assert sorted(nodes_of(text)) == sorted(
+        [
+            *alone,
+            (f"work {times} 100: 100 completed", "/run/1?from=1#tasks"),
+            (f"work {times} 88: 88 failed", "/run/1?state=failed&from=24#tasks"),
+        ]
+    )
+    assert "88 more tasks failed than have cards of their own" in text
+    assert [row.split()[0] for row in rows_of(page.get("/run/1?state=failed&from=24").text)] == [
+        str(place) for place in range(24, 200, 2)
     ]
+
+
+@pytest.mark.parametrize("names", [2, CROWD, 2 * CROWD])
+def test_failed_tasks_keep_their_cards_however_many_names_and_tasks_there_are(path, opened, names):
+    """Where there is no room for all of their surroundings, fewer have a card of their own, and none is hidden."""
+    process = Process("many", "parallel", 2, on_error="return")
+    BROKEN.update(range(40))
+    for number in range(300):
+        value = process.task(task(name=f"load {number % names}")(work), number)
+        process.add_task(double, process.task(task(name=f"parse {number % names}")(double), value))
+    process.execute(journal=path, run_id="run")
+    text = opened(path).get("/run/1/graph").text
+    said = [name for name, _ in nodes_of(text)]
+    assert len(said) <= CROWD + APART
+    failed = [name for name in said if "failed" in name]
+    assert not any("completed" in name for name in failed)
+    counts = [
+        int(re.search(r"(\d+) failed", name)[1]) if " failed" in name and "#" not in name else 1 for name in failed
+    ]
+    assert sum(counts) == 40
 
 
 def test_the_graph_shows_what_runs_now(path, opened, going, comes_true):

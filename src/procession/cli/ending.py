@@ -4,18 +4,25 @@ import os
 import re
 import shlex
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from heapq import nlargest
+from itertools import islice
 from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
-from procession import Outcome, Run
+from procession import JournalError, Outcome, Run, RunUnknownError
+from procession._model.label import is_template
 from procession._model.secret import masked
 from procession._model.table import lasting, table
 from procession._model.text import in_a_line, shown
 from procession.cli.demo import demo_target
 from procession.cli.recorded import DEFAULT_JOURNAL
 from procession.cli.terminal import tell
+
+if TYPE_CHECKING:
+    from procession.journal import Journal
 
 _KINDS: Final = 5
 """Kinds of failures that are shown, at most."""
@@ -29,6 +36,9 @@ _ELEMENT: Final = re.compile(r", element (\d+), attempt \d+$")
 
 Kind = tuple[str, str, int]
 """What like failures have in common: their type, and the file and line of the user's code that raised them."""
+
+Label = Callable[[int, int], str | None]
+"""Returns the label of an element, by the places of task and element, if it is known."""
 
 
 def tell_error(error: BaseException) -> None:
@@ -44,23 +54,23 @@ def tell_error(error: BaseException) -> None:
         tell(f"… and {len(kinds) - _KINDS:,} more kinds of failures\n")
 
 
-def tell_end(run: Run, journal: str | None) -> None:
+def tell_end(run: Run, journal: "Journal | None", address: str | None) -> None:
     """Print how a run went. Of one with failures: these by kind, the slowest tasks, and the command that shows more.
 
-    `journal` is the address of the journal that the run is recorded in, as far as it was passed.
+    `journal` is the journal that the run is recorded in, `address` its address as far as it was passed.
     """
     if not run.progress.failed:
         tell(run.summary())
         return
     tell(run.summary(0).partition("\n")[0])
     outcomes = list(run.outcomes)
-    _tell_kinds(outcomes)
+    _tell_kinds(outcomes, None if journal is None else partial(_label, journal, run.id))
     ended = [outcome for outcome in outcomes if outcome.duration is not None]
     if len(ended) > 1:
         slowest = nlargest(_SLOW, ended, key=lambda outcome: outcome.duration or 0.0)
         tell(table(("slowest", "state", "took"), map(_row, slowest), right={"took"}))
-    if journal is not None:
-        where = "" if journal == DEFAULT_JOURNAL else f" --journal {shlex.quote(masked(journal))}"
+    if address is not None:
+        where = "" if address == DEFAULT_JOURNAL else f" --journal {shlex.quote(masked(address))}"
         tell(f"→ procession show {shlex.quote(run.id)} --failed{where}")
 
 
@@ -85,18 +95,19 @@ def _traceback_of(error: BaseException) -> str:
     return "".join(without_ours(error).format()).rstrip()
 
 
-def _tell_kinds(outcomes: list[Outcome]) -> None:
+def _tell_kinds(outcomes: list[Outcome], label: Label | None) -> None:
     found: dict[Kind, list[tuple[Outcome, BaseException]]] = {}
     for outcome in outcomes:
         if outcome.error is not None:
             for error in _failures(outcome.error):
                 found.setdefault(_kind(error), []).append((outcome, error))
     for alike in nlargest(_KINDS, found.values(), key=len):
-        places = list(dict.fromkeys(_place(outcome, error) for outcome, error in alike))
+        places = {_place(outcome, error): outcome for outcome, error in alike}
+        said = [_named(place, outcome, label) for place, outcome in islice(places.items(), _PLACES)]
         more = f" and {len(places) - _PLACES:,} more" if len(places) > _PLACES else ""
         times = f" × {len(alike):,}" if len(alike) > 1 else ""
-        name, colon, said = in_a_line(alike[0][1]).partition(": ")
-        tell(f"{name}{times} in {', '.join(places[:_PLACES])}{more}{colon}{said}")
+        name, colon, message = in_a_line(alike[0][1]).partition(": ")
+        tell(f"{name}{times} in {', '.join(said)}{more}{colon}{message}")
     if len(found) > _KINDS:
         tell(f"… and {len(found) - _KINDS:,} more kinds of failures")
 
@@ -126,12 +137,28 @@ def _is_ours(filename: str) -> bool:
     return filename.startswith((_HERE, _IMPORT)) and filename != _DEMO
 
 
-def _place(outcome: Outcome, error: BaseException) -> str:
+def _place(outcome: Outcome, error: BaseException) -> tuple[int, int | None]:
+    """Return the place of the task, and of the element of it that failed, if it is a map."""
     start = f", task {outcome.index} ("
     notes = (note for note in getattr(error, "__notes__", ()) if isinstance(note, str) and start in note)
     element = next((match[1] for note in notes if (match := _ELEMENT.search(note))), None)
-    place = f"task {outcome.index}" if element is None else f"task {outcome.index}.{element}"
-    return f"{place} ({shown(outcome.label or outcome.name, 40)})"
+    return outcome.index, None if element is None else int(element)
+
+
+def _named(place: tuple[int, int | None], outcome: Outcome, label: Label | None) -> str:
+    task, element = place
+    if element is None:
+        return f"task {task} ({shown(outcome.label or outcome.name, 40)})"
+    name = label(task, element) if label is not None and is_template(outcome.name) else None
+    return f"task {task}.{element} ({shown(name or outcome.name, 40)})"
+
+
+def _label(journal: "Journal", run_id: str, task: int, element: int) -> str | None:
+    """Return the label that an element was recorded with."""
+    with suppress(JournalError, RunUnknownError), journal.reader() as reader:
+        found = reader.task(reader.key(run_id), task, element)
+        return None if found is None else found.label
+    return None
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:

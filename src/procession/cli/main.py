@@ -218,7 +218,7 @@ def _configured_and_run(options: argparse.Namespace, journal: "Journal | None", 
             process, options.run_id, journal, allow_changes=options.allow_changes, as_json=as_json
         )
         if run is not None and not as_json:
-            tell_end(run, options.journal)
+            tell_end(run, journal, options.journal)
     if options.command == "demo" and results:
         say(str(results[-1]))
         if run is not None and not as_json:

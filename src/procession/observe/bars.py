@@ -17,6 +17,14 @@ from procession.observe.meter import Reading, clock, pace
 _LINES: Final = 6
 _COLUMNS: Final = 40
 
+_LABEL: Final = 10
+_BAR: Final = 10
+"""Columns for the name of a part, and for its bar, at least."""
+_PACE: Final = 7
+_LEFT: Final = 9
+"""Columns for rate and time left, at least, so that the bars do not change their length all the time."""
+_GAPS: Final = 5
+
 
 def bars_on(stream: TextIO) -> "Bars | None":
     """Return bars for a terminal; `None` where it is too simple or too small, or its bottom taken."""
@@ -53,25 +61,38 @@ class Bars:
         self._footer.close(self._drawn(final, now, self._console.width))
 
     def _drawn(self, readings: Sequence[Reading], now: float, columns: int) -> list[str]:
+        figures = [_figures(reading, now) for reading in readings]
+        count, told, pace_, left = (max(map(len, column)) for column in zip(*figures, strict=True))
+        told = min(told, columns // 4)
+        pace_, left = max(pace_, _PACE), max(left, _LEFT)
+        room = columns - (count + told + pace_ + left) - _GAPS - _BAR
+        if room < _LABEL:  # it is the count that matters most
+            room, pace_ = room + pace_, 0
         rows = Table.grid(padding=(0, 1), expand=True)
-        rows.add_column(no_wrap=True, max_width=max(10, columns // 3))
+        rows.add_column(no_wrap=True, max_width=max(_LABEL, min(room, columns // 3)))
         rows.add_column(ratio=1)
-        for width in 0, 0, 7, 9:  # so that the bars do not change their length all the time
-            rows.add_column(no_wrap=True, justify="right", min_width=width)
-        for label, ended, failed, total, rate, left, held_back in readings:
-            over = total is not None and ended >= total
-            rows.add_row(
-                Text(label),
-                _Bar(ended, failed, total),
-                Text(f"{ended:,}" if total is None else f"{ended:,}/{total:,}"),
-                Text(f"{failed:,} failed" if failed else held_back, style="red" if failed else "yellow"),
-                Text("" if over or rate is None else pace(rate)),
-                Text(clock(now) if over or left is None else f"{clock(left)} left"),
-            )
+        for width in count, told, pace_, left:
+            rows.add_column(no_wrap=True, justify="right", width=width)
+        for reading, (counted, *said) in zip(readings, figures, strict=True):
+            style = "red" if reading.failed else "yellow"
+            bar = _Bar(reading.ended, reading.failed, reading.total)
+            rows.add_row(Text(reading.label), bar, Text(counted), Text(said[0], style=style), *map(Text, said[1:]))
         self._console.width = columns
         with self._console.capture() as captured:
             self._console.print(rows)
         return captured.get().splitlines()
+
+
+def _figures(reading: Reading, now: float) -> tuple[str, str, str, str]:
+    """Return how far a part has come, what is wrong with it, its rate, and the time left, or that it took."""
+    _, ended, failed, total, rate, left, held_back = reading
+    over = total is not None and ended >= total
+    return (
+        f"{ended:,}" if total is None else f"{ended:,}/{total:,}",
+        f"{failed:,} failed" if failed else held_back,
+        "" if over or rate is None else pace(rate),
+        clock(now) if over or left is None else f"{clock(left)} left",
+    )
 
 
 class _Bar:

@@ -1,11 +1,12 @@
 """The picture of an outline: a box for each stage, a card for each node, a line for each edge."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from math import inf
 from typing import NamedTuple
 
 from procession._model.columns import columns
-from procession.pictures.layout import Layout, Point, arranged, bends, beside, ranked
+from procession.pictures.layout import Columns, Layout, Point, arranged, bends, beside, in_columns, ranked
 from procession.pictures.nodes import Edge, Outline, places_said, stage_said, tag_of
 from procession.pictures.picture import MONO, Style, label, part_of, sheet, svg_of, text
 
@@ -21,6 +22,12 @@ _ALONG, _ACROSS = 64, 14
 _BELOW = 22
 _BETWEEN = 76
 _WIDE = 1000
+_DEEP = 12
+"""Ranks of a column, at least, where there are several."""
+_TURN, _LANE = 14, 5
+"""How far lines from one column to the next keep from the cards, and from each other."""
+_LANES = 12
+"""Such lines side by side, at most."""
 _GRID = 4
 
 _STYLE: Style = {
@@ -95,6 +102,19 @@ def part_of_graph(outline: Outline, statuses: Sequence[NodeStatus], begun: str, 
     return part_of(_KIND, box, f"Graph of process {outline.name}", drawing.body())
 
 
+class _Laid(NamedTuple):
+    """How the nodes of a stage lie that wait for others, or others for them."""
+
+    layout: Layout
+    starts: list[tuple[float, float]]
+    """Where each rank begins across, and its top; or its left, and where it begins across."""
+    ranks: dict[int, int]
+    columns: Columns | None
+    """`None` where ranks follow each other to the right, and not downwards."""
+    begins: list[float]
+    """The left side of each column."""
+
+
 class _Drawing:
     """The making of one picture: where everything goes, then what it looks like."""
 
@@ -108,8 +128,7 @@ class _Drawing:
         """Node → left, top, width."""
         self.stages: list[tuple[float, float, float]] = []
         """Stage → left, width, height."""
-        self.downwards: list[bool] = []
-        self.layouts: list[tuple[Layout, list[float], dict[int, int]]] = []
+        self.layouts: list[_Laid] = []
         left = float(_MARGIN)
         for place in range(len(outline.stages)):
             width, height = self._placed(place, left)
@@ -145,33 +164,23 @@ class _Drawing:
             widths[rank] = max(widths[rank], self._width(number))
         heading = 6.4 * len(stage_said(outline.stages[place]))
         downwards = not outline.stages[place].at_once or sum(widths) + _ALONG * (deep - 1) > _WIDE
-        self.downwards.append(downwards)
         x, y = left + _PAD, float(_TOP + _HEADER)
         if downwards:
             widest = max([*widths, heading] if len(ranks) == deep else widths)
-            sizes = dict.fromkeys(ranks, widest)
-            layout = (
-                beside(ranks, widest, inside, gap=_ACROSS)
-                if len(ranks) == deep
-                else arranged(ranks, sizes, inside, gap=_ACROSS, anchors={})
-            )
-            starts = [y + rank * (_HEIGHT + _BELOW) for rank in range(deep)]
-            for number, rank in ranks.items():
-                self.corners[number] = (x + layout.across[number] - widest / 2, starts[rank], widest)
-            width, height = layout.size, deep * (_HEIGHT + _BELOW) - _BELOW if deep else 0.0
+            width, height = self._place_downwards(ranks, widest, inside, x, y)
         else:
             anchors = {source: self.corners[source][1] for source, _ in into}
             sizes = dict.fromkeys(ranks, float(_HEIGHT))
             layout = arranged(ranks, sizes, inside + into, gap=_ACROSS, anchors=anchors)
-            starts = [x + sum(widths[:rank]) + _ALONG * rank for rank in range(deep)]
+            starts = [(x + sum(widths[:rank]) + _ALONG * rank, y) for rank in range(deep)]
             for number, rank in ranks.items():
-                self.corners[number] = (starts[rank], y + layout.across[number] - _HEIGHT / 2, widths[rank])
+                self.corners[number] = (starts[rank][0], y + layout.across[number] - _HEIGHT / 2, widths[rank])
             width, height = sum(widths) + _ALONG * max(0, deep - 1), layout.size
-        self.layouts.append((layout, starts, ranks))
+            self.layouts.append(_Laid(layout, starts, ranks, None, []))
         if alone:
             top = height + _HEIGHT if wired else 0.0
             room = max(map(self._width, alone))
-            across = max(1, min(_GRID, -(-len(alone) // 4)))
+            across = max(1, min(_GRID, -(-len(alone) // 4), int(_WIDE // (room + _ACROSS))))
             for place_, number in enumerate(alone):
                 row, column = divmod(place_, across)
                 self.corners[number] = (x + column * (room + _ACROSS), y + top + row * (_HEIGHT + _ACROSS), room)
@@ -180,6 +189,31 @@ class _Drawing:
             width = max(width, across * (room + _ACROSS) - _ACROSS)
             height = top + rows * (_HEIGHT + _ACROSS) - _ACROSS
         return max(width, heading) + 2 * _PAD, height + _HEADER + _PAD
+
+    def _place_downwards(
+        self, ranks: dict[int, int], widest: float, inside: Sequence[tuple[int, int]], x: float, y: float
+    ) -> tuple[float, float]:
+        """Place nodes below those they wait for: in several columns, if there are many ranks and room for it."""
+        deep = max(ranks.values(), default=-1) + 1
+        if len(ranks) == deep:
+            layout = beside(ranks, widest, inside, gap=_ACROSS)
+        else:
+            layout = arranged(ranks, dict.fromkeys(ranks, widest), inside, gap=_ACROSS, anchors={})
+        columns = _fitting(layout, ranks, widest, inside)
+        sides, turning = _sides(layout, ranks, widest, columns), _turning(columns)
+        begins = [x]
+        for left, right in sides[:-1]:
+            begins.append(begins[-1] + right - left + turning + _TURN)
+        starts: list[tuple[float, float]] = []
+        for rank in range(deep):
+            column, row = divmod(rank, columns.ranks)
+            starts.append((begins[column] - sides[column][0], y + turning + row * (_HEIGHT + _BELOW)))
+        for number, rank in ranks.items():
+            left, top = starts[rank]
+            self.corners[number] = (left + layout.across[number] - widest / 2, top, widest)
+        self.layouts.append(_Laid(layout, starts, ranks, columns, begins))
+        height = min(deep, columns.ranks) * (_HEIGHT + _BELOW) - _BELOW + 2 * turning if deep else 0.0
+        return _wide(sides, turning), height
 
     def _width(self, number: int) -> float:
         node = self.outline.nodes[number]
@@ -293,35 +327,83 @@ class _Drawing:
         nodes = self.outline.nodes
         place = nodes[edge.target].stage
         outside = nodes[edge.source].stage != place
-        downwards = self.downwards[place] and not outside
+        laid = self.layouts[place]
+        downwards = laid.columns is not None and not outside
         left, top, width = self.corners[edge.source]
         below = 4 if len(nodes[edge.source].tasks) > 1 or nodes[edge.source].kind == "map" else 0
         points = (
             [(left + width / 2, top + _HEIGHT + below)] if downwards else [(left + width + below, top + _HEIGHT / 2)]
         )
-        layout, starts, ranks = self.layouts[place]
-        if not (outside and self.downwards[place]):
-            for point in bends((edge.source, edge.target), ranks):
-                points += self._bend(point, place, layout, starts)
+        if downwards or laid.columns is None:
+            for point in bends((edge.source, edge.target), laid.ranks):
+                points += self._bend(point, laid, points[-1])
         left, top, width = self.corners[edge.target]
-        points.append((left + width / 2, top) if downwards else (left, top + _HEIGHT / 2))
+        if downwards:
+            end = (left + width / 2, top)
+            points += [*_turn(laid, edge.source, laid.ranks[edge.target], points[-1], end), end]
+        else:
+            points.append((left, top + _HEIGHT / 2))
         return points, downwards
 
-    def _bend(self, point: Point, place: int, layout: Layout, starts: Sequence[float]) -> list[tuple[float, float]]:
+    def _bend(self, point: Point, laid: _Laid, before: tuple[float, float]) -> list[tuple[float, float]]:
+        """Return the way from the point before, on the edge, past a rank."""
         assert isinstance(point, tuple)
-        rank = point[1]
-        if self.downwards[place]:
-            x = self.stages[place][0] + _PAD + layout.across[point]
-            return [(x, starts[rank]), (x, starts[rank] + _HEIGHT)]
-        y = _TOP + _HEADER + layout.across[point]
-        width = max((self.corners[n][2] for n in layout.rows[rank] if isinstance(n, int)), default=0.0)
-        return [(starts[rank], y), (starts[rank] + width, y)]
+        source, rank = point
+        left, top = laid.starts[rank]
+        if laid.columns is not None:
+            x = left + laid.layout.across[point]
+            return [*_turn(laid, source, rank, before, (x, top)), (x, top), (x, top + _HEIGHT)]
+        y = top + laid.layout.across[point]
+        width = max((self.corners[n][2] for n in laid.layout.rows[rank] if isinstance(n, int)), default=0.0)
+        return [(left, y), (left + width, y)]
+
+
+def _fitting(layout: Layout, ranks: Mapping[int, int], widest: float, edges: Sequence[tuple[int, int]]) -> Columns:
+    """Return as many columns as there is room for, of so many ranks each that several are worth it."""
+    for most in range(len(layout.rows) // _DEEP, 1, -1):
+        columns = in_columns(ranks, edges, most)
+        wide = _wide(_sides(layout, ranks, widest, columns), _turning(columns))
+        if wide <= _WIDE and columns.busiest <= _LANES:
+            return columns
+    return in_columns(ranks, edges, 1)
+
+
+def _sides(layout: Layout, ranks: Mapping[int, int], widest: float, columns: Columns) -> list[tuple[float, float]]:
+    """Return how far each column extends to the left and right."""
+    sides = [(inf, -inf)] * columns.number
+    for point, middle in layout.across.items():
+        rank, half = (ranks[point], widest / 2) if isinstance(point, int) else (point[1], 0.0)
+        left, right = sides[rank // columns.ranks]
+        sides[rank // columns.ranks] = min(left, middle - half), max(right, middle + half)
+    return sides if ranks else [(0.0, 0.0)]
+
+
+def _turning(columns: Columns) -> float:
+    """Return how far from the cards the furthest line keeps that leads from one column to the next."""
+    return float(_TURN + _LANE * columns.busiest) if columns.number > 1 else 0.0
+
+
+def _wide(sides: Sequence[tuple[float, float]], turning: float) -> float:
+    return sum(right - left for left, right in sides) + (turning + _TURN) * (len(sides) - 1)
+
+
+def _turn(
+    laid: _Laid, source: int, rank: int, before: tuple[float, float], after: tuple[float, float]
+) -> list[tuple[float, float]]:
+    """Return the way of an edge to a rank that begins a column: from below the one before to above this one."""
+    if laid.columns is None or rank % laid.columns.ranks or not rank:
+        return []
+    column = rank // laid.columns.ranks
+    keep = _TURN + _LANE * laid.columns.lanes[source, column]
+    low, high = laid.starts[rank - 1][1] + _HEIGHT + keep, laid.starts[rank][1] - keep
+    between = laid.begins[column] - keep
+    return [(before[0], low), (between, low), (between, high), (after[0], high)]
 
 
 def _curve(points: Sequence[tuple[float, float]], *, downwards: bool) -> str:
     path = "M{:.1f} {:.1f}".format(*points[0])
     for (x, y), (x_, y_) in pairwise(points):
-        if (x == x_) if downwards else (y == y_):
+        if y == y_ or (downwards and x == x_):
             path += f"L{x_:.1f} {y_:.1f}"
         elif downwards:
             half = (y + y_) / 2

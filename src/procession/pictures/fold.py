@@ -2,7 +2,7 @@
 
 A picture of few tasks shows each. Of more, those that look the same share a node: the same name, waiting for nodes
 that look the same, and waited for by such. If that is not enough, names no longer matter; and if that is not enough
-either, each stage becomes a few layers of tasks that wait for the ones before.
+either, each stage becomes a few layers of tasks that wait for the ones before. What failed is never among what did not.
 
     load ─┬─▶ parse 1 ──▶ check 1 ──┬─▶ report
           ⋮                         ⋮               ═══▶   load ──▶ parse, 99 of them ──▶ check, 99 of them ──▶ report
@@ -26,6 +26,9 @@ CROWD = 72
 LAYERS = 12
 """No stage is made of more layers when all else fails."""
 
+APART = 12
+"""Failed tasks, at most, that are shown one by one; further ones share nodes with one another."""
+
 Needs = Mapping[int, tuple[int, ...]]
 
 
@@ -41,27 +44,38 @@ class Folded(NamedTuple):
 
 
 def fold(
-    looks: Sequence[Hashable], stages: Sequence[Stage], needs: Needs, apart: AbstractSet[int] = frozenset()
+    looks: Sequence[Hashable], stages: Sequence[Stage], needs: Needs, failed: AbstractSet[int] = frozenset()
 ) -> Folded:
-    """Return which tasks share a node. `looks` says what each task looks like by itself, `apart` which few share none.
+    """Return which tasks share a node. `looks` says what each task looks like by itself.
+
+    Tasks that `failed` share no node with others: the first few of them, as far as there is room, have one each.
 
     >>> stages = (Stage(0, 51, at_once=True),)
     >>> needs = {index: (0,) for index in range(1, 50)} | {50: tuple(range(1, 50))}
     >>> [len(group) for group in fold(["load"] + ["parse"] * 49 + ["sum"], stages, needs).groups]
     [1, 49, 1]
+    >>> [len(group) for group in fold(["load"] + ["parse"] * 49 + ["sum"], stages, needs, {7}).groups]
+    [1, 48, 1, 1]
     """
     if len(looks) <= SEVERAL:
         return Folded([[index] for index in range(len(looks))], in_layers=False, rows={})
+    first = sorted(failed)[:APART]
+    # What tells failed tasks apart, the preferred way first: each of the first few has a mark of its own, some, none.
+    marks = [
+        dict.fromkeys(failed, -1) | {place: place for place in first[:few]}
+        for few in ((APART, APART // 3, 0) if failed else (0,))
+    ]
     for plain in looks, [None] * len(looks):
-        looking = [(look, place if place in apart else None) for place, look in enumerate(plain)] if apart else plain
-        rows = _rows(looking, stages, needs)
-        colours = _alike(looking, stages, needs, rows)
-        if colours is not None:
-            return Folded(_grouped(colours), in_layers=False, rows=rows)
-    colours = _layers(len(looks), stages, needs)
-    for number, place in enumerate(sorted(apart), start=max(colours) + 1):
-        colours[place] = number
-    return Folded(_grouped(colours), in_layers=True, rows={})
+        for mark in marks:
+            looking = [(look, mark.get(place)) for place, look in enumerate(plain)] if mark else plain
+            rows = _rows(looking, stages, needs)
+            colours = _alike(looking, stages, needs, rows)
+            if colours is not None:
+                return Folded(_grouped(colours), in_layers=False, rows=rows)
+    layers = list[Hashable](_layers(len(looks), stages, needs))
+    for place, own in marks[0].items():
+        layers[place] = ("failed", layers[place] if own < 0 else ("alone", own))
+    return Folded(_grouped(layers), in_layers=True, rows={})
 
 
 def _rows(looks: Sequence[Hashable], stages: Sequence[Stage], needs: Needs) -> dict[int, int]:
@@ -170,8 +184,8 @@ def _layers(total: int, stages: Sequence[Stage], needs: Needs) -> list[int]:
     return colours
 
 
-def _grouped(colours: Sequence[int]) -> list[list[int]]:
-    groups: dict[int, list[int]] = {}
+def _grouped(colours: Sequence[Hashable]) -> list[list[int]]:
+    groups: dict[Hashable, list[int]] = {}
     for index, colour in enumerate(colours):
         groups.setdefault(colour, []).append(index)
     return list(groups.values())

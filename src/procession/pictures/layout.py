@@ -55,6 +55,36 @@ def bends(edge: tuple[int, int], ranks: Mapping[int, int]) -> list[Point]:
     return [(source, rank) for rank in range(ranks.get(source, -1) + 1, ranks[target])]
 
 
+class Columns(NamedTuple):
+    """How the ranks of a deep graph stand in columns, of which each goes on at the top where the one before ends."""
+
+    number: int
+    ranks: int
+    """Of each column but the last."""
+    lanes: dict[tuple[int, int], int]
+    """Node and column → the lane in which the edges of the node come to that column from the one before."""
+
+    @property
+    def busiest(self) -> int:
+        """Lanes between two columns, at most."""
+        return max(self.lanes.values(), default=-1) + 1
+
+
+def in_columns(ranks: Mapping[int, int], edges: Iterable[tuple[int, int]], most: int) -> Columns:
+    """Return how the ranks stand in columns of the same number of ranks, `most` columns at most.
+
+    >>> in_columns({0: 0, 1: 1, 2: 2}, [(0, 1), (0, 2), (1, 2)], 2)
+    Columns(number=2, ranks=2, lanes={(0, 1): 0, (1, 1): 1})
+    """
+    deep = max(ranks.values(), default=0) + 1
+    each = -(-deep // most)
+    lanes: dict[tuple[int, int], int] = {}
+    for source, target in edges:
+        for column in range(ranks[source] // each + 1, ranks[target] // each + 1):
+            lanes.setdefault((source, column), sum(known == column for _, known in lanes))
+    return Columns(-(-deep // each), each, lanes)
+
+
 def arranged(
     ranks: Mapping[int, int],
     sizes: Mapping[int, float],

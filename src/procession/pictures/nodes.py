@@ -46,8 +46,10 @@ class Outline:
     edges: tuple[Edge, ...]
 
 
-def outline_of(process_name: str, names: Sequence[str], shape: Shape, apart: AbstractSet[int] = frozenset()) -> Outline:
-    """Return the outline of a process of this shape, whose tasks have these names; those `apart` have their own nodes.
+def outline_of(
+    process_name: str, names: Sequence[str], shape: Shape, failed: AbstractSet[int] = frozenset()
+) -> Outline:
+    """Return the outline of a process of this shape, whose tasks have these names; `failed` share nodes with no others.
 
     >>> outline = outline_of("sum", ["int", "int", "sum"], Shape((Stage(0, 3, at_once=True),), {2: (0, 1)}, {}))
     >>> [node.name for node in outline.nodes], [(edge.source, edge.target) for edge in outline.edges]
@@ -55,7 +57,7 @@ def outline_of(process_name: str, names: Sequence[str], shape: Shape, apart: Abs
     """
     stages, needs, kinds, _ = shape
     looks: list[tuple[str, Kind]] = [(name, kinds.get(index, "task")) for index, name in enumerate(names)]
-    folded = fold(looks, stages, needs, apart)
+    folded = fold(looks, stages, needs, failed)
     stage_of = [place for place, stage in enumerate(stages) for _ in range(stage.start, stage.stop)]
     nodes = [_node(group, looks, stage_of[group[0]]) for group in folded.groups]
     for number, node in enumerate(nodes):

@@ -57,17 +57,17 @@ class Definition:
         """Return whether a task may be a map."""
         return self.origin(place).startswith("map of ")
 
-    def outline(self, reader: Reader, key: int, apart: AbstractSet[int]) -> Outline | None:
-        """Return the outline of the graph, in which tasks `apart` have nodes of their own; `None` if there is none.
+    def outline(self, reader: Reader, key: int, failed: AbstractSet[int]) -> Outline | None:
+        """Return the outline of the graph, in which `failed` tasks share nodes with no others; `None` if there is none.
 
-        Takes a while the first time, and when other tasks are to be apart.
+        Takes a while the first time, and when more tasks have failed.
         """
         self._shape = self._shape or reader.shape(key)
         if self._shape is None:
             return None
-        if self._outline is None or self._outline[0] != apart:
+        if self._outline is None or self._outline[0] != failed:
             names = [self.names[which] for which in self._which]
-            self._outline = apart, outline_of(self.fingerprint.process_name, names, self._shape, apart)
+            self._outline = failed, outline_of(self.fingerprint.process_name, names, self._shape, failed)
         return self._outline[1]
 
     def shape(self, reader: Reader, key: int) -> Shape | None:

@@ -43,6 +43,11 @@ def _node_status(node: Node, key: int, states: bytearray, elements: Mapping[int,
     for task in node.tasks:
         counts[states[task]] += 1
     first = node.tasks[0]
-    address = f"/run/{key}/task/{first}" if len(node.tasks) == 1 else f"/run/{key}?from={first}#tasks"
+    if len(node.tasks) == 1:
+        address = f"/run/{key}/task/{first}"
+    elif counts[_FAILED]:  # and so all of them
+        address = f"/run/{key}?state=failed&from={first}#tasks"
+    else:
+        address = f"/run/{key}?from={first}#tasks"
     calls = elements.get(first, (0, 0)) if len(node.tasks) == 1 else (0, 0)
     return NodeStatus(counts[_ENDED] + counts[_FAILED], counts[_FAILED], counts[_BEGUN], address, *calls)

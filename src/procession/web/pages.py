@@ -38,9 +38,6 @@ COUNTED = 20_000
 With more tasks, the run itself reports how far it is.
 """
 
-APART = 8
-"""Failed tasks, at most, that the graph shows one by one, however many look like them."""
-
 VALUE = 5_000
 """Bytes of a recorded value, at most, that are shown."""
 
@@ -170,13 +167,12 @@ class Pages:
 
     def graph(self, reader: Reader, key: int, info: RunInfo) -> Context:
         """Return which tasks of a run wait for which, and how they stand."""
-        failed = reader.failed_tasks(key, APART + 1)
-        apart = failed if len(failed) <= APART else set[int]()
+        ends = dict(reader.ends(key))
+        failed = {task for task, is_failed in ends.items() if is_failed}
         definition = self._definition(reader, key, info)
-        outline = definition.outline(reader, key, apart)
+        outline = definition.outline(reader, key, failed)
         if outline is None:
             return {"graph": None}
-        ends = dict(reader.ends(key))
         maybe_begun = [one.task for one in info.running]
         over = info.status != "running"
         if over:  # what has parts may have begun, too
@@ -188,7 +184,9 @@ class Pages:
         labels = {one.task: one.label for one in labelled if one.label is not None}
         maps = [node.tasks[0] for node in outline.nodes if node.kind == "map" and ends.get(node.tasks[0])]
         elements = reader.elements(key, maps)
-        return {"graph": graph_of(renamed(outline, labels), key, ends.items(), begun, elements, over=over)}
+        together = sum(len(node.tasks) for node in outline.nodes if len(node.tasks) > 1 and node.tasks[0] in failed)
+        graph = graph_of(renamed(outline, labels), key, ends.items(), begun, elements, over=over)
+        return {"graph": graph, "failed_together": together}
 
     def time(self, reader: Reader, key: int, info: RunInfo) -> Context:
         """Return where the time of a run went: in proportion to the run, so it is kept for a while."""

@@ -192,6 +192,12 @@ document.addEventListener("click", (event) => {
 }, true);
 document.addEventListener("dragstart", (event) => event.target.closest?.(".graph-figure") && event.preventDefault());
 
+// What does not fit where it stands is told whole to whoever points at it.
+document.addEventListener("mouseover", ({ target }) => {
+  const place = target.closest?.(".cut, .name");
+  if (place && !place.title && place.scrollWidth > place.clientWidth) place.title = place.textContent.trim();
+});
+
 document.documentElement.classList.add("script");
 // Commands can be copied where a browser lets a page do so.
 document.documentElement.classList.toggle("clipboard", Boolean(navigator.clipboard));
