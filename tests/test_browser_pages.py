@@ -28,7 +28,7 @@ ADDRESSES = {
     "/run/{key}/graph": [f"/run/{{{run}}}/graph" for run in ("bad", "inside", "chain", "live")],
     "/run/{key}/time": [f"/run/{{{run}}}/time" for run in ("bad", "killed", "chain", "live")],
     "/run/{key}/compared": ["/run/{bad}/compared", "/run/{good}/compared", "/run/{bad}/compared?with={chain}"],
-    "/run/{key}/rerun": ["/run/{bad}/rerun", "/run/{bad}/rerun?from=2", "/run/{bad}/rerun?from=2&element=0"],
+    "/run/{key}/rerun": ["/run/{bad}/rerun", "/run/{bad}/rerun?task=2", "/run/{bad}/rerun?task=2&element=0"],
     "/run/{key}/task/{task}": [
         *(f"/run/{{bad}}/task/{task}" for task in (0, 1, 2, 3, 4, 5, 7)),
         "/run/{bad}/task/2?q=nothing",
@@ -65,7 +65,7 @@ SHORTENED_AND_NOT_TOLD = """() => {
     for (let text; (text = texts.nextNode()); ) {
         const place = text.parentElement, said = text.data.trim();
         // Sentences on the time abridge names that its table has whole; what lets the pointer through lies on what is told.
-        if (!said.includes("…") || place.closest("title, pre, summary.button, .told, .verdict")) continue;
+        if (!said.includes("…") || place.closest("title, pre, .button, .told, .verdict")) continue;
         if (getComputedStyle(place).pointerEvents === "none") continue;
         if (!told(place, said)) found.push(`${place.outerHTML.slice(0, 80)}: ${said}`);
     }
