@@ -20,7 +20,8 @@ from pathlib import Path
 
 import psutil
 
-from procession import Process, current_task, stream, task
+from procession import Process, RunSuspendedError, current_task, stream, task
+from procession.journal import Journal, schema
 
 CALLS = "STRESS_CALLS"
 KINDS = ["in order", "threads", "coroutines", "worker processes", "a pipeline"]
@@ -85,6 +86,20 @@ def agent(run, index):
     return [me.call(abs, -1), *me.map(abs, [-2, 3])]
 
 
+def patient(index):
+    """Make a call, wait for an answer, make a call, sleep for a day, and make a call."""
+    me = current_task()
+    found = [me.call(element, "a/calls", index, 0), me.wait_for("go"), me.call(element, "a/calls", index, 1)]
+    me.sleep(86_400)
+    return [*found, me.call(element, "a/calls", index, 2)]
+
+
+def asking(index, number):
+    """Make a call, and wait for an answer, as an element of a map."""
+    me = current_task()
+    return [me.call(element, "a/calls", index, number), me.wait_for("approval", timeout=86_400)]
+
+
 def pipeline(run, elements, size, hunger):
     """Return a process whose elements go from coroutines to worker processes and threads, and to a task as they end."""
     process = Process("a pipeline", "parallel", 3)
@@ -123,13 +138,34 @@ def part(kind, run, elements=12, size=0, hunger=0):
 
 
 def everything():
-    """Return a process of all kinds at once, with a retry, and a task that waits for one of the kinds."""
+    """Return a process of all kinds at once, with a retry, a task that takes the value of a kind, and some that wait."""
     process = Process("everything", "parallel", 4)
     handles = [process.task(part(kind, f"a/{index}")) for index, kind in enumerate(KINDS)]
     process.add_task(task(retries=2)(partial(fails_first, "a", RETRIED)))
     parts = process.task(len, handles[1])
     process.task(partial(call, "a", RETRIED + 2), parts)
+    process.add_task(patient, PATIENT)
+    process.map(partial(asking, ASKING), range(2))
     return process
+
+
+def execute_everything(journal):
+    """Execute `everything` until it has completed: where it waits, what it waits for is given."""
+    while True:
+        try:
+            return everything().execute(run_id="a", journal=journal)
+        except RunSuspendedError:
+            let_go_on(journal)
+
+
+def let_go_on(journal):
+    """Give the run its answers, and let its sleeps be over."""
+    with Journal(journal) as opened:
+        for one in opened.run("a").waits:
+            if one.kind == "answer" and not one.answered:
+                opened.answer("a", one.name, "yes", task=one.task, element=one.element)
+        with opened.database.writing() as connection:
+            connection.execute(schema.waits.update().where(schema.waits.c.kind == "sleep").values(due=1.0))
 
 
 def part_results(kind, elements=12, size=0, hunger=0):
@@ -143,7 +179,16 @@ def part_results(kind, elements=12, size=0, hunger=0):
 
 RETRIED = len(KINDS)
 """The place in `everything` of the task that fails at first."""
-EVERYTHING = [*map(part_results, KINDS), "at last", 8, [RETRIED + 2, 8]]
+PATIENT, ASKING = RETRIED + 3, RETRIED + 4
+"""The places of the tasks that wait."""
+EVERYTHING = [
+    *map(part_results, KINDS),
+    "at last",
+    8,
+    [RETRIED + 2, 8],
+    [0, "yes", 1, 2],
+    [[0, "yes"], [1, "yes"]],
+]
 
 in_order, threads, coroutines, processes, stages = (partial(part, kind, "a") for kind in KINDS)
 TARGETS = ["in_order", "threads", "coroutines", "processes", "stages"]
@@ -197,4 +242,4 @@ def left_of(calls):
 
 if __name__ == "__main__":
     _, journal, results = sys.argv
-    Path(results).write_text(json.dumps(everything().execute(run_id="a", journal=journal)))
+    Path(results).write_text(json.dumps(execute_everything(journal)))

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -17,10 +17,18 @@ import pytest
 import errands
 import stressed
 from marks import linux, posix
-from procession import Process, TaskSkippedError, TaskTimeoutError, WorkerDiedError, WorkersUnavailableError, task
+from procession import (
+    Process,
+    RunUnknownError,
+    TaskSkippedError,
+    TaskTimeoutError,
+    WorkerDiedError,
+    WorkersUnavailableError,
+    task,
+)
 from procession.journal import Journal
 from procession.testing import recorded_calls
-from stressed import EVERYTHING, RETRIED, called, left_of, started, wait_for_calls
+from stressed import ASKING, EVERYTHING, PATIENT, RETRIED, called, left_of, let_go_on, started, wait_for_calls
 
 MOST_CALLS = 110
 
@@ -31,11 +39,28 @@ def recorded_in(journal):
         return set()
     with Journal(journal) as opened:
         try:
-            return recorded_calls(opened)
+            return recorded_calls(opened) | made_within(opened)
         except Exception as error:
             if "there is no journal" in str(error):
                 return set()
             raise
+
+
+def made_within(opened):
+    """Return the calls that the tasks that wait have recorded themselves."""
+    with suppress(RunUnknownError):
+        made = [one for task in (PATIENT, ASKING) for one in opened.calls("a", task)]
+        return {("a/calls", one.task, one.call if one.element is None else one.element) for one in made}
+    return set()
+
+
+def call_again(chance, journal):
+    """Forget a part of a run, if there is anything of it; and give it some of its answers."""
+    with Journal(journal) as opened, suppress(RunUnknownError):
+        opened.rerun("a", tasks=[chance.choice([0, 1, RETRIED, PATIENT, ASKING])])
+    if chance.random() < 0.5:
+        with suppress(RunUnknownError):
+            let_go_on(journal)
 
 
 def intact(journal):
@@ -55,7 +80,7 @@ def test_a_program_of_everything_that_is_killed_at_any_instant_loses_nothing_rec
 ):
     """Alone or with its whole group: no recorded call is made again, no worker is left, and the results come out right.
 
-    One round is one kill. Where a program is killed so often that it never gets through, it is let go at last.
+    Now and then, a part of the run is forgotten between two kills, and is all that may be called again. One round is one kill. Where a program is killed so often that it never gets through, it is let go at last.
     """
     chance, kills, runs = random.Random(7), 0, 0
     script, total = stressed.__file__, rounds(3)
@@ -90,6 +115,9 @@ def test_a_program_of_everything_that_is_killed_at_any_instant_loses_nothing_rec
             recorded = now
             if popen.returncode == 0:
                 break
+            if recorded and chance.random() < 0.4:
+                call_again(chance, journal)
+                recorded = recorded_in(journal)
         assert json.loads(results.read_text()) == EVERYTHING, f"after kill {kills}"
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith("procession-")] == []
 

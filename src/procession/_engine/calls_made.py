@@ -45,7 +45,7 @@ class CallsMade:
         begin, end = min(one.start for one in made), max(one.end for one in made)
         made.sort(key=lambda one: (one.worker, one.start))
         self._cell = max(self._cell, (end - begin) / LIMIT)
-        while len(summed := list(_summed(made, begin, self._cell))) > LIMIT // 2 and self._cell <= end - begin:
+        while len(summed := list(_summed(made, begin, self._cell))) > LIMIT // 4 and self._cell <= end - begin:
             self._cell *= 2
         self._full = max(LIMIT, 2 * len(summed))  # more than that where there were more workers
         self._made[:count] = summed
@@ -53,21 +53,27 @@ class CallsMade:
 
 def _summed(made: Sequence[MadeCalls], begin: float, cell: float) -> Iterator[MadeCalls]:
     """Yield calls, ordered by workers and starts, with those of one worker summed up that begin in one cell."""
-    last, here = made[0], _place(made[0], begin, cell)
+    together, here = [made[0]], _place(made[0], begin, cell)
     for one in made[1:]:
         place = _place(one, begin, cell)
-        if here is None or place != here or one.worker != last.worker:
-            yield last
-            last, here = one, place
+        if place is not None and place == here and one.worker == together[0].worker:
+            together.append(one)
         else:
-            last = last._replace(
-                attempts=max(last.attempts, one.attempts),
-                end=max(last.end, one.end),
-                failed=last.failed + one.failed,
-                calls=last.calls + one.calls,
-                busy=last.busy + one.busy,
-            )
-    yield last
+            yield _sum(together)
+            together, here = [one], place
+    yield _sum(together)
+
+
+def _sum(made: Sequence[MadeCalls]) -> MadeCalls:
+    if len(made) == 1:
+        return made[0]
+    return made[0]._replace(
+        attempts=max(one.attempts for one in made),
+        end=max(one.end for one in made),
+        failed=sum(one.failed for one in made),
+        calls=sum(one.calls for one in made),
+        busy=sum(one.busy for one in made),
+    )
 
 
 def _place(made: MadeCalls, begin: float, cell: float) -> int | None:
