@@ -170,7 +170,7 @@ class RunUnknownError(ProcessionError, LookupError):
 
 
 class TaskSkippedError(ProcessionError, RuntimeError):
-    """The task never started, because a task before it failed. With `on_error="return"` it stands in the results."""
+    """The task never started, because a task before it failed; `on_error="return"` returns it in place of a result."""
 
 
 class TaskTimeoutError(ProcessionError, TimeoutError):

@@ -385,7 +385,7 @@ def current_task() -> CurrentTask:
     """Return the task that the calling code is part of.
 
     Returns:
-        The task, as it can be asked for its name, its attempt, and whether it should stop.
+        The task: its name, its attempt, whether it should stop, and what it can call, wait for and record.
 
     Raises:
         RuntimeError: The calling code is not part of a task.

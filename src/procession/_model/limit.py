@@ -13,9 +13,9 @@ LimitKey = tuple[str, int | None, float | None, float, str | None]
 
 
 class Limit:
-    """How many calls of a service, or of anything else that is scarce, may be under way or begin within a while.
+    """A limit on how many calls may be under way at the same time, or may start within a span of time.
 
-    A limit goes with the tasks that it holds for: `@task(limit=api)`, or several, `@task(limit=(api, gpu))`. A call
+    A limit is given to the tasks that it holds for: `@task(limit=api)`, or several, `@task(limit=(api, gpu))`. A call
     that a limit holds back takes no worker: other tasks go on, and it begins once all of its limits have room for it at
     the same time. Calls are admitted in the order of their places in the process: a call never overtakes another that
     waits for the same limit, however little it costs. Each attempt of a task is admitted anew. Waiting for a

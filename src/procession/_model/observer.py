@@ -13,7 +13,7 @@ class Observer(Protocol):
     slow observer holds up neither tasks nor other observers. The events of a run come in order: its start first and its
     end last, the start of a task before its end and after the end of every task that it waits for, and all others by
     time. An observer that cannot keep up misses starts and ends of tasks, and the `dropped` of its last event counts
-    them. Exceptions of an observer are logged; after three of them it is told nothing more in that run.
+    them. Exceptions of an observer are logged; after three of them it gets no more events of that run.
 
     A class with the attribute `immediate = True` is told of each event where and when it happens: in the worker's
     thread, in the context (`contextvars`) in which the task then runs. This holds up the tasks and is meant for

@@ -77,7 +77,7 @@ class Outcome:
     Attributes:
         index (int): The place of the task in its process, from 0.
         name (str): The name of the task.
-        label (str | None): What the name gives for the arguments of the task, if it is a template such as
+        label (str | None): The name with the arguments of the task filled in, if it is a template such as
             `"fetch {url}"`; `None` if it is none, or the arguments are not known.
         state (TaskState): How the task stands. Between two attempts it is `"waiting"`, as before the first one.
         error (BaseException | None): The exception that the task ended with, if it failed.

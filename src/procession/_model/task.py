@@ -178,8 +178,8 @@ def task(
         limit (Limit | tuple[Limit, ...] | None): The limit that holds for the calls, or several, which then all have to
             have room for a call; `None`, the default, for no limit.
         keep (bool): Whether the values of the task, or of the elements of a map, stay for the results of the run, as
-            they do by default. With `keep=False` each is let go when the last task that takes it has it, and in the
-            results stands a `NotKept`, which says how many there were.
+            they do by default. With `keep=False` each is released once the last task that takes it has received it,
+            and the results have a `NotKept` in its place, which says how many values there were.
         executor (Executor | Literal["processes"] | None): Where the calls are made: `"processes"` for worker processes
             that the run has for all tasks that say so, or a `WorkerProcesses` or any other
             `concurrent.futures.Executor`; `None`, the default, for where the process makes its calls. It is for plain

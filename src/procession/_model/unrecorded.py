@@ -12,7 +12,7 @@ _MARKED: Final[dict[int, "ref[object]"]] = {}
 
 
 def unrecorded(value: T) -> T:
-    """Mark an object as no part of a definition, and return it: a client, a connection, a lock that tasks share.
+    """Leave an object, such as a client, a connection or a lock, out of what a recorded run compares, and return it.
 
     The run of a process that takes it as an argument can be recorded, though nobody could tell whether the object is
     the same when the run goes on: its fingerprint leaves the object out. Tasks get the object itself. It stays marked

@@ -145,10 +145,10 @@ class Journal:
         return recorder
 
     def runs(self, limit: int = 50, offset: int = 0, *, within: str | None = None) -> list[RunInfo]:
-        """Return how runs stand, the newest first.
+        """Return the runs of the journal, the newest first.
 
         Args:
-            limit: How many runs to return at most.
+            limit: The number of runs to return, at most.
             offset: How many of the newest runs to leave out.
             within: The id of a run: return the runs nested in it. By default, runs that are not nested are returned.
 
@@ -161,7 +161,7 @@ class Journal:
             return [found.run for found in reader.runs(parent=parent, limit=limit, offset=offset)]
 
     def run(self, run_id: str) -> RunInfo:
-        """Return how a run stands.
+        """Return one run: how it stands, and what is recorded of it.
 
         Args:
             run_id: The run's id; of a nested run, `run/task`, `run/task.element`, or with `#call` behind it.
@@ -182,11 +182,11 @@ class Journal:
         task: int | None = None,
         state: Literal["completed", "failed"] | None = None,
     ) -> list[TaskInfo]:
-        """Return how the tasks of a run ended, by place. Tasks that have not ended are left out.
+        """Return the tasks of a run that have ended, in the order of their places.
 
         Args:
             run_id: The run's id; of a nested run, `run/task`, `run/task.element`, or with `#call` behind it.
-            limit: How many tasks to return at most.
+            limit: The number of tasks to return, at most.
             offset: How many tasks to leave out at the beginning.
             task: The place of a map: return its elements instead of tasks.
             state: Return only tasks that have `"completed"`, or only tasks that have `"failed"`.
@@ -203,13 +203,13 @@ class Journal:
             return reader.tasks(key, task=task, state=state, limit=limit, offset=offset, whole=True)
 
     def calls(self, run_id: str, task: int, element: int | None = None, limit: int = 100) -> list[CallInfo]:
-        """Return how the calls ended that a task made itself, by `current_task().call` and `.map`, by place.
+        """Return the recorded calls that a task made itself, by `current_task().call` and `.map`, in order.
 
         Args:
             run_id: The run's id.
             task: The place of the task.
             element: The place of an element, where the task is a map; by default, all calls of the task are returned.
-            limit: How many calls to return at most.
+            limit: The number of calls to return, at most.
 
         Raises:
             RunUnknownError: The journal has no run of that id.

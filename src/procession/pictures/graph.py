@@ -17,8 +17,11 @@ class Graph(Outline, Picture):
     It shows every task of a small process. Of a large one, tasks that look the same share a node: `nodes` says which.
 
     Example:
-        >>> from procession._model.strategy import Stage
-        >>> print(graph_of("sum", ["int", "int", "sum"], Shape((Stage(0, 3, at_once=True),), {2: (0, 1)}, {})))
+        >>> from procession import Process
+        >>> process = Process("sum", strategy="parallel")
+        >>> one, two = process.task(int, "1"), process.task(int, "2")
+        >>> process.add_task(sum, [one, two])
+        >>> print(process.graph())
         flowchart LR
             accTitle: process sum
             subgraph stage0["3 tasks, at once"]
