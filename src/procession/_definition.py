@@ -127,6 +127,15 @@ class Definition:
                 )
         return handles
 
+    def check_takers(self, index: int, call: Call, handles: list[Handle]) -> None:
+        """Raise `TypeError` for a function that cannot take a stream as it is given one. May run code of the user."""
+        if isinstance(call[0], MapFunction) or not any(isinstance(handle, Stream) for handle in handles):
+            return
+        from procession._plan.takers import objection  # imports inspect, which takes long
+
+        if (words := objection(call)) is not None:
+            raise TypeError(f"{self.where(index, call[0])}: {words}")
+
     def check_limits(self, index: int, function: Callable[..., Any], options: Options) -> None:
         """Raise for a limit that has the name of another limit of this process and allows something else."""
         if options.limit:
