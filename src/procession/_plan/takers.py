@@ -23,7 +23,6 @@ _GIVEN: Final[dict[frozenset[str], type]] = {_BY_FOR: type(iter(())), _BY_ASYNC_
 """Types of iterators such as streams are."""
 _ANYTHING: Final[tuple[Any, ...]] = (Any, typing.Protocol)
 """Base classes of types that objects may be of which are no instances of them."""
-_OPEN: Final = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 def objection(call: Call) -> str | None:
@@ -55,7 +54,7 @@ def objection(call: Call) -> str | None:
     wanted = _BY_ASYNC_FOR if is_coroutine_function(function) else _BY_FOR
     for name, value in given.items():
         parameter = known.parameters[name]
-        if isinstance(value, Stream) and parameter.kind not in _OPEN:
+        if isinstance(value, Stream):  # that of *args would be in a tuple, of **kwargs in a dict
             annotation = _resolved(parameter.annotation, code)
             if _excludes(annotation, wanted):
                 return _words(parameter, annotation, value, wanted)
