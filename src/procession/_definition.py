@@ -142,7 +142,7 @@ class Definition:
             check_agreement(self._limits, options.limit, self.where(index, function))
 
     def check_streams(self, index: int, call: Call, options: Options, handles: list[Handle]) -> None:
-        """Raise for a stream that a map takes, and for retries of a task whose elements would be gone by then."""
+        """Raise for a stream that a map takes, or a task that may be called in another process."""
         function = call[0]
         for handle in handles:
             if not isinstance(handle, Stream):
@@ -157,11 +157,6 @@ class Definition:
                 raise HandleError(
                     f"{self.where(index, function)}: a map takes the handle itself, and begins with each element as "
                     f"soon as that has ended; leave stream(...) out around {handle!r}"
-                )
-            if options.retries and not self.options.get(index_of(handle), PLAIN).keep:
-                raise ValueError(
-                    f"{self.where(index, function)}: it may be retried, and would get nothing then of {handle!r}, "
-                    "whose values are not kept (keep=False)"
                 )
 
     # Tasks that are added, and their plan

@@ -44,8 +44,8 @@ class Recorder(Protocol):
         """What earlier executions recorded of tasks that ended well, by task."""
         ...
 
-    def elements(self, index: int) -> Mapping[int, Recorded]:
-        """Return what earlier executions recorded of a map's elements that ended well, by their place."""
+    def elements(self, index: int, places: range | None = None) -> Mapping[int, Recorded]:
+        """Return what is recorded of a map's elements that ended well, by their place; of all, or of those there."""
         ...
 
     def last_element(self, index: int) -> int:
