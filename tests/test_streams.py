@@ -764,13 +764,6 @@ def test_what_is_no_stream_is_refused_at_once():
         list(stream(doubled))
 
 
-def test_a_sink_of_unkept_values_has_no_retries():
-    """There would be nothing left for a second attempt."""
-    process = Process("bad", "parallel")
-    with pytest.raises(ValueError, match="retried"):
-        process.task(task(retries=1)(listed), stream(process.map(task(keep=False)(twice), [1])))
-
-
 def test_unkept_elements_for_a_task_that_begins_too_late_are_refused():
     """It takes the value of another task that needs all of them first."""
     process = Process("bad", "parallel")

@@ -127,13 +127,22 @@ class Definition:
                 )
         return handles
 
+    def check_takers(self, index: int, call: Call, handles: list[Handle]) -> None:
+        """Raise `TypeError` for a function that cannot take a stream as it is given one. May run code of the user."""
+        if isinstance(call[0], MapFunction) or not any(isinstance(handle, Stream) for handle in handles):
+            return
+        from procession._plan.takers import objection  # imports inspect, which takes long
+
+        if (words := objection(call)) is not None:
+            raise TypeError(f"{self.where(index, call[0])}: {words}")
+
     def check_limits(self, index: int, function: Callable[..., Any], options: Options) -> None:
         """Raise for a limit that has the name of another limit of this process and allows something else."""
         if options.limit:
             check_agreement(self._limits, options.limit, self.where(index, function))
 
     def check_streams(self, index: int, call: Call, options: Options, handles: list[Handle]) -> None:
-        """Raise for a stream that a map takes, and for retries of a task whose elements would be gone by then."""
+        """Raise for a stream that a map takes, or a task that may be called in another process."""
         function = call[0]
         for handle in handles:
             if not isinstance(handle, Stream):
@@ -148,11 +157,6 @@ class Definition:
                 raise HandleError(
                     f"{self.where(index, function)}: a map takes the handle itself, and begins with each element as "
                     f"soon as that has ended; leave stream(...) out around {handle!r}"
-                )
-            if options.retries and not self.options.get(index_of(handle), PLAIN).keep:
-                raise ValueError(
-                    f"{self.where(index, function)}: it may be retried, and would get nothing then of {handle!r}, "
-                    "whose values are not kept (keep=False)"
                 )
 
     # Tasks that are added, and their plan

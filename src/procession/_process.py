@@ -181,7 +181,8 @@ class Process:
             **kwargs: Its keyword arguments, likewise.
 
         Raises:
-            TypeError: The callable cannot be called, or is an async generator function.
+            TypeError: The callable cannot be called, is an async generator function, or plainly cannot take a stream
+                that is among its arguments.
             HandleError: A handle is of another process, or deeper inside an argument than `task` says.
             NestingError: The process would contain itself.
             ProcessRunningError: The process is running.
@@ -711,6 +712,8 @@ class Process:
         """Add a task that has, or may have, more to it than a call; return its handle."""
         definition = self._definition
         handles = definition.handles(len(self.tasks), call)
+        if handles:
+            definition.check_takers(len(self.tasks), call, handles)
         with self._lock:
             self._check_not_running("adding a task to it")
             definition.check_limits(len(self.tasks), call[0], options)

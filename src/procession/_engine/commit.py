@@ -44,8 +44,8 @@ class Recorder(Protocol):
         """What earlier executions recorded of tasks that succeeded, by task."""
         ...
 
-    def elements(self, index: int) -> Mapping[int, Recorded]:
-        """Return the elements of a map that earlier executions recorded as completed, by their place."""
+    def elements(self, index: int, places: range | None = None) -> Mapping[int, Recorded]:
+        """Return the elements of a map that are recorded as completed, by their place; all, or those of `places`."""
         ...
 
     def last_element(self, index: int) -> int:

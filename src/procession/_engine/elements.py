@@ -1,7 +1,7 @@
 """What a function gets for the streams among its arguments: iterators over the elements of maps that go on."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -12,13 +12,17 @@ from procession._engine.outlets import Feed
 from procession._engine.run_state import RunState
 from procession._engine.streams import WINDOW
 from procession._engine.unfinished import Unfinished, skipped_task
-from procession.errors import TaskCancelled
+from procession._model.text import shown
+from procession.errors import TaskCancelled, ValueUnavailableError
 
 _TOGETHER = 16
 """How many elements are counted as handed out together: each by itself, it would take the lock of the run."""
 
 _REST_S = 0.001
 """How long a thread that waits for elements leaves them to gather. To wake it costs as much as some 50 of them."""
+
+ReadBack = Callable[[range], Iterable[Any]]
+"""Returns the elements at these places of a map that are recorded, without those that have failed."""
 
 Lend = Callable[[Callable[[], object]], object]
 """Makes a call that waits, and has another worker make calls meanwhile."""
@@ -27,10 +31,15 @@ Lend = Callable[[Callable[[], object]], object]
 class Elements:
     """The elements of a map that are to be handed out, in order."""
 
-    __slots__ = ("_feed", "_handed_out", "buffer", "cut", "over")
+    __slots__ = ("_feed", "_handed_out", "_read_back", "buffer", "cut", "earlier", "over", "read")
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, read_back: ReadBack | None = None) -> None:
         self._feed = feed
+        self._read_back = read_back
+        self.earlier = range(feed.start_over() if feed.goes_on else 0)
+        """The places of elements that an earlier call has taken, and that are still to be read back."""
+        self.read: deque[Any] = deque()
+        """Elements that were read back and not handed out."""
         self.buffer: deque[tuple[int, Any]] = deque()
         """Elements that were taken and not handed out."""
         self._handed_out: list[int] = []
@@ -62,6 +71,12 @@ class Elements:
                 return self.over or self.cut
         return True
 
+    def read_back(self) -> None:
+        """Read some of the earlier elements back, which may take a while. Raises where they are not recorded."""
+        assert self._read_back is not None
+        self.read.extend(self._read_back(self.earlier[:WINDOW]))
+        self.earlier = self.earlier[WINDOW:]
+
     def rest(self, due: Latch) -> bool:
         """Leave elements a while to gather, after `refill` with `rests`; return whether to look again now."""
         return due.wait(_REST_S) or not self._feed.fall_asleep()
@@ -83,10 +98,12 @@ class Elements:
         self._feed.bind(binds=binds)
 
     def close(self) -> None:
-        """Take nothing more."""
-        self.over = True
+        """Take nothing more. Where another call of the task goes on with the feed, that is left open."""
+        self.over, self.earlier = True, range(0)
         self.buffer.clear()
-        self._feed.close()
+        self.read.clear()
+        if not self._feed.goes_on:
+            self._feed.close()
 
 
 E = TypeVar("E", bound=Elements)
@@ -167,6 +184,11 @@ class ElementIterator(Elements):
 
     def __next__(self) -> Any:
         while not self.buffer:
+            if self.read:
+                return self.read.popleft()
+            if self.earlier:
+                self.read_back()
+                continue
             due = Latch()
             if not self.refill(due.open, rests=True):
                 self._wait(due)
@@ -191,10 +213,24 @@ class ElementIterator(Elements):
             pass
 
 
+def read_back(run_state: RunState, index: int, source: int, places: range) -> Iterable[Any]:
+    """Return elements of a map that a task has taken before, from the journal, without those that have failed."""
+    if run_state.recorder is None:
+        raise ValueUnavailableError(
+            f"task {index} ({shown(run_state.name(index))}) is called again, and elements that it has taken of task "
+            f"{source} ({shown(run_state.name(source))}) are gone: its values are not kept (keep=False), nor is there "
+            "a journal to read them back from"
+        )
+    return [one.value for one in run_state.recorder.elements(source, places).values()]
+
+
 def iterators_of(run_state: RunState, index: int) -> Inputs[ElementIterator]:
     """Return the streams of a task that is to be called in a thread."""
     assert run_state.streams is not None
-    iterators = [(source, ElementIterator(feed)) for source, feed in run_state.streams.open(index)]
+    iterators = [
+        (source, ElementIterator(feed, partial(read_back, run_state, index, source)))
+        for source, feed in run_state.streams.open(index)
+    ]
     inputs = Inputs(run_state, index, iterators)
     for _, iterator in iterators:
         iterator.inputs = inputs

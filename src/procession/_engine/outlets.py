@@ -223,7 +223,7 @@ class Outlet:
 class Feed:
     """Takes elements, each with what stands at its place in every column: the values of a map, or a list."""
 
-    __slots__ = ("_columns", "_lock", "_outlets", "_own", "reserved", "taker", "wake")
+    __slots__ = ("_columns", "_lock", "_outlets", "_own", "goes_on", "reserved", "taker", "wake")
 
     def __init__(
         self,
@@ -234,7 +234,10 @@ class Feed:
         binds: bool,
         own: Outlet | None = None,
         reserved: bool = False,
+        goes_on: bool = False,
     ) -> None:
+        self.goes_on = goes_on
+        """Whether a task that is called again takes the rest from here, as what it has taken is not kept."""
         self.reserved = reserved
         """Whether it was there before the run began, for the caller, so that the map may wait for it."""
         self._lock = lock
@@ -314,6 +317,12 @@ class Feed:
             woken = [] if binds else self._with_room(at_once=True)
         for outlet in woken:
             outlet.wake_up()
+
+    def start_over(self) -> int:
+        """Count all that earlier calls of a task have taken; return how many elements these are."""
+        place = self.taker.start_over()
+        self._wake_sources()
+        return place
 
     @breaks_down
     def close(self) -> None:
@@ -446,7 +455,16 @@ class Streams:
                 self.feeds[index] = [(taken[0], self._feed_of_map(index, binds=len(binds) == len(taken)))]
             else:
                 self.feeds[index] = [
-                    (source, Feed(self._lock, (self.outlets[source],), ordered=True, binds=source in binds))
+                    (
+                        source,
+                        Feed(
+                            self._lock,
+                            (self.outlets[source],),
+                            ordered=True,
+                            binds=source in binds,
+                            goes_on=self.outlets[source].source.history is None,
+                        ),
+                    )
                     for source in streams_in(plan.calls[index])
                     if source in taken
                 ]
@@ -499,18 +517,24 @@ class Streams:
 
     def fail(self, index: int) -> None:
         """Take note that a task has failed: it takes nothing more, and what it has not handed on will never come."""
-        for _, feed in self.feeds.get(index, ()):
-            feed.close()
+        self.end_taking(index)
         outlet = self.outlets.get(index)
         if outlet is not None and outlet.source.length is None:
             outlet.cut()
 
+    def end_taking(self, index: int) -> None:
+        """Take note that a task takes nothing more."""
+        for _, feed in self.feeds.get(index, ()):
+            feed.close()
+
+    def has_lost(self, index: int) -> bool:
+        """Return whether a task has ended taking elements that are not kept: their map may have been cancelled then."""
+        return any(feed.goes_on and feed.taker.closed for _, feed in self.feeds.get(index, ()))
+
     def open(self, index: int) -> list[tuple[int, Feed]]:
         """Return the feeds of a task that is to be called: those that were there from the start, or new ones."""
-        feeds = self.feeds[index]
-        if any(feed.taker.closed for _, feed in feeds):
-            anew = [(source, self.follow(source)) for source, _ in feeds]
-            feeds = self.feeds[index] = [(source, feed) for source, feed in anew if feed is not None]
+        anew = [(source, self.follow(source) if feed.taker.closed else feed) for source, feed in self.feeds[index]]
+        feeds = self.feeds[index] = [(source, feed) for source, feed in anew if feed is not None]
         return feeds
 
     @property

@@ -218,6 +218,8 @@ class RunState:
         freed = self.ledger.settle(index)
         if freed > 1:
             self.recruit(freed - 1)
+        if self.streams is not None:
+            self.streams.end_taking(index)
         if self.unkept is not None:
             self.unkept.ended(index)
         if self._watchers:
@@ -239,6 +241,8 @@ class RunState:
             self.recorded[index] = self.recheck.kept[index]
             self._committed(index, value, end)
             return
+        if self.streams is not None:
+            self.streams.end_taking(index)
         # The elements of a map are recorded by themselves, and the map has their number.
         is_map = isinstance(self.plan.calls[index][0], MapFunction)
         recording.record(
@@ -292,6 +296,8 @@ class RunState:
         now = time.perf_counter() if end is None else end
         start = self.ledger.starts[index]
         if isinstance(error, TaskSuspended) and self.recorder is not None:
+            if self.streams is not None:
+                self.streams.end_taking(index)  # first, as it may be woken at once
             suspend(self, index, error, in_order=in_order)
             self._note_halt()
             return

@@ -226,6 +226,12 @@ class Taker:
             self._make_ready(self._next)
             self._next += 1
 
+    def start_over(self) -> int:
+        """Count all that was taken; return how many elements these are. For one that takes them in order."""
+        place = self._next - len(self._ready)
+        self.count(range(self.taken, place))
+        return place
+
     @property
     def ready(self) -> bool:
         """Whether anything may be taken now."""

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from procession._engine.commit import Recorder
 from procession._engine.ledger import Ledger
+from procession._engine.outlets import Streams
 from procession._engine.suspended_elements import SuspendedElements
 from procession._model.event import EventName
 from procession._model.record import WHOLE
@@ -36,6 +37,7 @@ class SuspendingRun(Protocol):
     plan: Plan
     ledger: Ledger
     recorder: Recorder | None
+    streams: Streams | None
     suspended: dict[int, str]
     suspended_elements: dict[int, SuspendedElements]
     attempts: dict[int | tuple[int, int], int]
@@ -64,13 +66,16 @@ def suspend(run: SuspendingRun, index: int, signal: TaskSuspended, *, in_order: 
 def wake_ready(run: SuspendingRun) -> None:
     """Make suspended tasks and elements ready again whose wait is over.
 
-    So it is in the runs nested in this one that go on. One that was left itself is called again as its task is.
+    So it is in the runs nested in this one that go on. One that was left itself is called again as its task is. A task
+    that takes elements that are not kept is called again by the next execution: their map was cancelled as it was left.
     """
     if run.recorder is None or run.ledger.halted:
         return
     for nested in list(run.nested_runs.values()):
         wake_ready(nested)
     left, maps = set(run.ledger.asleep()), {index: some for index, some in list(run.suspended_elements.items()) if some}
+    if run.streams is not None:
+        left = {index for index in left if not run.streams.has_lost(index)}
     if not (left or maps):
         return
     ready: dict[int, list[int]] = {}

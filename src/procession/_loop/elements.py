@@ -5,9 +5,9 @@ import threading
 from functools import partial
 from typing import Any, NoReturn
 
-from procession._engine.elements import Elements, Inputs
+from procession._engine.elements import Elements, Inputs, read_back
 from procession._engine.run_state import RunState
-from procession._loop.side_threads import hand_over
+from procession._loop.side_threads import hand_over, in_thread
 from procession._loop.slots import Slots
 
 
@@ -27,6 +27,11 @@ class AsyncElements(Elements):
 
     async def __anext__(self) -> Any:
         while not self.buffer:
+            if self.read:
+                return self.read.popleft()
+            if self.earlier:
+                await in_thread(self.read_back)
+                continue
             loop = asyncio.get_running_loop()
             due: asyncio.Future[None] = loop.create_future()
             if not self.refill(partial(open_in_loop, loop, threading.get_ident(), due)):
@@ -49,7 +54,10 @@ class AsyncElements(Elements):
 def async_elements_of(run_state: RunState, index: int, slots: Slots) -> Inputs[AsyncElements]:
     """Return the streams of a task that is to be called in the loop."""
     assert run_state.streams is not None
-    streams = [(source, AsyncElements(feed)) for source, feed in run_state.streams.open(index)]
+    streams = [
+        (source, AsyncElements(feed, partial(read_back, run_state, index, source)))
+        for source, feed in run_state.streams.open(index)
+    ]
     inputs = Inputs(run_state, index, streams)
     for _, stream in streams:
         stream.inputs, stream.slots = inputs, slots

@@ -11,6 +11,7 @@ from procession._loop.attempt import PendingCall
 from procession._loop.elements import AsyncElements, async_elements_of
 from procession._loop.slots import Slots
 from procession._model.task import PLAIN
+from procession._plan.pipelines import streams_in
 from procession.errors import TaskCancelled
 
 
@@ -71,7 +72,7 @@ class CoroutineTasks:
 
     def open_again(self, call: PendingCall, call_context: CallContext) -> None:
         """Give another attempt the streams from their beginning."""
-        if not call.put_off and call.index in self._run_state.plan.streams:
+        if streams_in(self._run_state.plan.calls[call.index]):
             (_, call.args, call.kwargs), _ = self._run_state.call(
                 call.index, self._open_streams(call.index, call_context)
             )

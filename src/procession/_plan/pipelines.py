@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from typing import Final, cast
 
 from procession._model.handle import Handle, Stream, index_of
-from procession._model.task import Call, MapFunction, name_of
+from procession._model.task import PLAIN, Call, MapFunction, name_of
 from procession._model.text import shown
 from procession._plan.plan import Plan
 
@@ -61,6 +61,21 @@ def pipelined(plan: Plan, followed: AbstractSet[int] = frozenset()) -> Plan:
     at_once = [range(stage.start, stage.stop) for stage in plan.stages if stage.at_once]
     followed, unkept = ({i for i in some if any(i in stage for stage in at_once)} for some in (followed, unkept))
     return plan._replace(outlets=unkept.union(followed, *streams.values()), followed=followed)
+
+
+def refuse_retries(plan: Plan) -> None:
+    """Raise for a task of a run without a journal that may be retried, and whose elements would be gone by then."""
+    for index, taken in plan.streams.items():
+        if plan.is_map(index) or not plan.options.get(index, PLAIN).retries:
+            continue
+        for source in taken:
+            if not (plan.options.get(source, PLAIN).keep or plan.unkept.get(source)):
+                raise ValueError(
+                    f"task {index} ({shown(name_of(plan.calls[index][0]))}) may be retried, and would get nothing then "
+                    f"of the elements of task {source} ({shown(name_of(plan.calls[source][0]))}), whose values are not "
+                    "kept (keep=False): execute the process with a journal, from which they are read back, keep the "
+                    "values, or leave the retries out"
+                )
 
 
 def goes_by_element(plan: Plan) -> bool:

@@ -16,6 +16,7 @@ from itertools import count, islice
 
 from procession._engine.run_state import RunState
 from procession._model.task import PLAIN, Call, MapFunction, is_process
+from procession._plan.pipelines import streams_in
 from procession._plan.wiring import bound
 from procession._remote.map import RemoteMap
 from procession._remote.pending_call import PendingCall, PlainCalls
@@ -123,6 +124,12 @@ class CallQueue:
         for pending_call in pending_calls if self._run_state.admission is not None else ():
             self.end(pending_call)
         self._back.extendleft(reversed(pending_calls))
+
+    def open_streams(self, pending_call: PendingCall) -> None:
+        """Give another attempt the streams among the arguments of its task from their beginning."""
+        index = pending_call.index
+        if pending_call.job is None and streams_in(self._run_state.plan.calls[index]):
+            pending_call.call = self._called(index, self._run_state.call(index)[0])
 
     def retry(self, pending_call: PendingCall, seconds: float) -> None:
         """Keep a call until its next attempt is due."""

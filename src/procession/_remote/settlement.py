@@ -103,6 +103,7 @@ class Settlement:
         error = self._queue.end(pending_call, result.error)
         if isinstance(error, PutOff):
             pending_call.last = result._replace(value=error.error, encoded=None, attempt=pending_call.attempt)
+            self._queue.open_streams(pending_call)
             self._queue.give_back([pending_call])
             return None
         return result if error is result.error else result._replace(value=error)
@@ -150,6 +151,7 @@ class Settlement:
         pending_call.attempt += 1
         self._run_state.failed_attempts.begin(pending_call.index, pending_call.element)
         pending_call.alone = True
+        self._queue.open_streams(pending_call)
         self._queue.give_back([pending_call])
 
     def _end(self, pending_call: PendingCall, result: Result) -> None:

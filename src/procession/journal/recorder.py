@@ -114,12 +114,12 @@ class Recorder:
         """
         return self._replay.recorded
 
-    def elements(self, index: int) -> dict[int, Recorded]:
-        """Return the recorded elements of a map that succeeded in earlier executions, by their place.
+    def elements(self, index: int, places: range | None = None) -> dict[int, Recorded]:
+        """Return the elements of a map that are recorded as completed, by their place; all, or those of `places`.
 
         Raises `ResultError` for a value that cannot be read back. Where changes are allowed, it is left out.
         """
-        return self._replay.elements(index)
+        return self._replay.elements(index, places)
 
     def last_element(self, index: int) -> int:
         """Return the place of the last element of a map that an earlier execution recorded, -1 if there is none."""

@@ -29,6 +29,13 @@ _ELEMENTS = Prepared(
 )
 
 
+_SOME_ELEMENTS = Prepared(
+    _RECORDED.add_columns(_c.element.label("place"))
+    .where(_c.task == bindparam("task"), _c.element >= bindparam("start"), _c.element < bindparam("stop"))
+    .order_by(_c.element)
+)
+
+
 class Replay:
     """The records of one run that an execution finds when it begins.
 
@@ -56,9 +63,14 @@ class Replay:
                 self._forget_unreadable(self._recorded, unreadable)
         return self._recorded
 
-    def elements(self, index: int) -> dict[int, Recorded]:
-        """Return the elements of a map that succeeded, by their place, without those that cannot be read back."""
-        return self._elements(index)[0]
+    def elements(self, index: int, places: range | None = None) -> dict[int, Recorded]:
+        """Return the elements of a map that succeeded, by their place, without those that cannot be read back.
+
+        Of all, or only of those `places`, among which may be some of this execution.
+        """
+        if places is None:
+            return self._elements(index)[0]
+        return self._read(_SOME_ELEMENTS, task=index, start=places.start, stop=places.stop)[0]
 
     def last_element(self, index: int) -> int:
         """Return the place of the last element of a map that is recorded, -1 if there is none."""
