@@ -1,5 +1,6 @@
 """Elements go from map to map, and to who iterates over them, wherever their calls are made: see `barriers`."""
 
+import itertools
 import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -13,6 +14,8 @@ from errands import called, noted
 from placed_jobs import fetched, parsed
 from procession import Limit, NotKept, Process, WorkerProcesses, current_task, stream, task
 from single_tasks import no_backoff
+
+WINDOW, TOGETHER = 64, 16
 
 MADE = {
     "worker processes": lambda: WorkerProcesses(2),
@@ -108,6 +111,56 @@ def test_elements_come_in_order_through_all_stages(process_of, function):
     ended = process.map(quick, process.map(function, range(500)))
     process.task(list, stream(ended))
     assert process.execute() == [list(range(500))] * 3
+
+
+def test_no_more_than_a_window_is_drawn_and_not_handed_on(process_of):
+    """However quick the calls are; and all is drawn in the end."""
+    drawn = []
+
+    def numbers():
+        for number in range(300):
+            drawn.append(number)
+            yield number
+
+    def take(elements):
+        ahead = [len(drawn) - taken for taken, _ in enumerate(elements, start=1)]
+        return max(ahead), len(ahead)
+
+    process = process_of()
+    process.task(take, stream(process.map(task(keep=False)(quick), numbers())))
+    ahead, taken = process.execute()[1]
+    assert taken == 300
+    assert ahead <= WINDOW + TOGETHER  # the last ones that were taken are counted together
+
+
+def test_an_early_return_cancels_what_feeds_only_that_task(process_of):
+    """Of a source without an end, through two stages; what is kept goes on."""
+    process = process_of()
+    endless = process.map(task(keep=False)(quick), itertools.count())
+    process.task(two, stream(process.map(task(keep=False)(quick), endless)))
+    kept = process.map(quick, range(200))
+    process.task(two, stream(kept))
+    first, second, taken, all_of_them, taken_of_kept = process.execute()
+    assert taken == taken_of_kept == [0, 1]
+    assert all_of_them == list(range(200))
+    assert isinstance(first, NotKept)
+    assert isinstance(second, NotKept)
+    run = process.last_run
+    assert [outcome.state for outcome in run.outcomes] == ["cancelled", "cancelled", *["completed"] * 3]
+    assert run.progress == (first.count + second.count + 202, 0, first.count + second.count + 202)
+
+
+def two(elements):
+    return [next(elements), next(elements)]
+
+
+def test_a_task_that_is_tried_again_reads_back_what_is_not_kept(process_of, tmp_path):
+    """It has all elements once more, and none is called again."""
+    process = process_of(journal=tmp_path / "runs.db")
+    begun = process.map(task(keep=False)(partial(noted_and_same, tmp_path)), range(20))
+    process.task(task(retries=no_backoff(2))(partial(fail_first, tmp_path)), stream(begun))
+    assert process.execute(run_id="run")[1] == list(range(20))
+    assert called(tmp_path) == 20
 
 
 @pytest.mark.parametrize("on_error", ["stop", "continue", "return"])

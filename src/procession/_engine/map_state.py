@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from operator import length_hint
@@ -57,6 +58,7 @@ class MapState:
         "_closed",
         "_cut_short",
         "_drawing",
+        "_dropped",
         "_elements",
         "_errors",
         "_feed",
@@ -134,6 +136,8 @@ class MapState:
         """The elements that were left, as they wait."""
         self._closed = False
         """Whether nobody takes the elements any more, nor are they kept."""
+        self._dropped: list[int] = []
+        """How many elements were drawn and not called, as nobody took them any more, a number for each call."""
         self._errors: dict[int, BaseException] = {}
         self._settling: set[int] = set()
         """Elements that are just being settled as returned."""
@@ -387,10 +391,16 @@ class MapState:
     def _close(self) -> None:
         """Draw nothing more, and begin nothing more: nobody takes it."""
         self._closed = True
-        self.drawn -= len(self.window) if self.batches is None else sum(len(args[0]) for _, args in self.window)
-        self.window.clear()
         self.exhausted = True
+        self._drop_window()
         self._close_feed()
+
+    def _drop_window(self) -> None:
+        """Take out of the window what nobody will call. Others may claim from it meanwhile, and draw."""
+        with suppress(IndexError):
+            while True:
+                _, args = self.window.popleft()
+                self._dropped.append(1 if self.batches is None else len(args[0]))
 
     def _make_room(self, length: int) -> None:
         results = self.results
@@ -604,7 +614,7 @@ class MapState:
     def total(self) -> int | None:
         """How many elements there are; `None` as long as nobody knows."""
         if self.exhausted:
-            return self.drawn
+            return self.drawn - sum(self._dropped)
         return self.length if self.drawn <= self.length > 0 else None
 
     # The end
@@ -657,6 +667,8 @@ class MapState:
 
     def _end_outlet(self, outlet: Outlet) -> None:
         """End the map's output, and tell the tasks that take its elements whether they had all of them."""
+        if self._closed:
+            self._drop_window()  # which somebody was about to fill as it was closed
         if self.failure is not None or self._is_partial:
             outlet.cut()
         outlet.note_drawn(self.drawn, over=True)
@@ -684,7 +696,7 @@ class MapState:
         results, self.results = self.results, []
         if isinstance(results, list):
             return results
-        return NotKept(self.drawn - len(self._skipped) - len(self._errors))
+        return NotKept(self.drawn - sum(self._dropped) - len(self._skipped) - len(self._errors))
 
     def _fail_unawaited(self) -> None:
         """Fail elements that returned a coroutine. Checked at the end: to check each value would slow calls down."""

@@ -73,7 +73,7 @@ def progress_of(ledger: Ledger, maps: Mapping[int, Part]) -> Progress:
     """Return how far a run has come, each map counted as its elements."""
     count = len(ledger.ends)
     # Counting takes 14 ns a task, which at the end of a run of trivial ones is too much.
-    left = 0 if ledger.over and ledger.well else ledger.ends.count(None) + len(ledger.stopped)
+    left = len(ledger.stopped) + (0 if ledger.over and ledger.well else ledger.ends.count(None))
     parts = {index: part.progress for index, part in list(maps.items())}
     return with_parts(ledger, Progress(count - left, len(ledger.errors), count), parts)
 

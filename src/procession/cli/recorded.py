@@ -116,8 +116,12 @@ def _print_tasks(reader: "Reader", key: int, info: "RunInfo", limit: int) -> Non
     for call in calls[:limit]:
         inside.setdefault(call.task, []).append(_call_row(call, info.started_at))
     rows: list[tuple[str, ...]] = []
-    for one in reader.statuses(key, info, range(count)):
-        waits = str(one.task), one.label or definition.called(one.task), one.state
+    statuses = reader.statuses(key, info, range(count))
+    elements = reader.elements(key, [one.task for one in statuses if one.state == "cancelled"])
+    for one in statuses:
+        waits: tuple[str, ...] = str(one.task), one.label or definition.called(one.task), one.state
+        if one.task in elements:
+            waits = *waits, *[""] * 3, f"after {counted(elements[one.task][0], 'element')}"
         rows += [waits if one.ended is None else _task_row(one.ended, info.started_at), *inside.get(one.task, ())]
     _print_table(rows, definition.tasks - count)
     if len(calls) > limit:

@@ -17,10 +17,13 @@ _ROUNDING_S = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """How a task stands. `ended` says how it ended, if it has, `since` when it began, if it runs (as `started_at`)."""
+    """How a task stands. `ended` says how it ended, if it has, `since` when it began, if it runs (as `started_at`).
+
+    A map of a completed run is `"cancelled"` if only a part of its elements was called, as nobody took others.
+    """
 
     task: int
-    state: Literal["completed", "failed", "running", "waiting", "interrupted", "not started", "suspended"]
+    state: Literal["completed", "failed", "running", "waiting", "interrupted", "not started", "suspended", "cancelled"]
     ended: TaskInfo | None = None
     since: float | None = None
     label: str | None = None
@@ -47,6 +50,7 @@ def task_statuses(
             partly=task in partly,
             pausing=task in pausing,
             waits=task in waiting,
+            whole=info.status == "completed" and not (info.progress is None or info.progress.failed),
         )
         for task in tasks
     ]
@@ -61,17 +65,21 @@ def _task_status(
     partly: bool,
     pausing: bool = False,
     waits: bool = False,
+    whole: bool = False,
 ) -> TaskStatus:
     """Return how a task stands: from its record, and from what its run has reported if that says that it runs.
 
     `goes_on` says whether the run does, `partly` whether the journal has a part of the task, `pausing` whether it is
-    between two attempts, `waits` whether the run is suspended, as the task waits.
+    between two attempts, `waits` whether the run is suspended, as the task waits, `whole` whether the run has completed
+    and nothing has failed.
     """
     # What has failed before is called again.
     if ended is not None and (running is None or running.started_at < ended.started_at + _ROUNDING_S):
         return TaskStatus(task, ended.state, ended, label=ended.label)
     if waits:
         return TaskStatus(task, "suspended")
+    if whole and partly:
+        return TaskStatus(task, "cancelled")
     if running is None:
         return TaskStatus(task, "waiting" if goes_on else "interrupted" if partly else "not started")
     if goes_on and pausing:

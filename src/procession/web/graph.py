@@ -32,6 +32,8 @@ def graph_of(
     for one in begun:
         if one.state in ("running", "interrupted"):
             states[one.task] = _BEGUN
+        elif one.state == "cancelled":
+            states[one.task] = _ENDED
     statuses = [_node_status(node, key, states, elements) for node in outline.nodes]
     words = ("interrupted", "not started") if over else ("running", "waiting")
     picture = part_of_graph(outline, statuses, *words)

@@ -18,6 +18,7 @@ _HOW = {
     "waiting": "which waits, too",
     "interrupted": "which was interrupted",
     "not started": "which was not started",
+    "cancelled": "which was cancelled",
 }
 
 
