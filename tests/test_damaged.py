@@ -14,6 +14,7 @@ from procession.cli.main import IN_USE, main
 from procession.journal import Journal, database
 
 MARKS = "\x1b]0;title\x07\u202e"
+HELD = {"ended": 1, "failed": 0, "total": 1, "held_back": [["api", 1, 1, 0.5]]}
 
 
 def fail(text):
@@ -78,6 +79,11 @@ OF_RUN = [
     ("progress", [json.dumps({"ended": MARKS, "failed": 0, "total": 1, "running": []})], "progress.ended"),
     ("progress", ['{"ended": 1e400, "failed": 0, "total": 1}', '{"ended": true, "failed": 0, "total": 1}'], "progress"),
     ("progress", ['{"ended": 1, "failed": 0, "total": NaN}', '{"ended": 1, "failed": 0}'], "progress"),
+    ("progress", [json.dumps({"ended": 1, "failed": 0, "total": 1, "held_tasks": [[[0, 1]]]})], "progress.held_tasks"),
+    ("progress", [json.dumps({**HELD, "held_tasks": 7})], "progress.held_tasks"),
+    ("progress", [json.dumps({**HELD, "held_tasks": [[[0, 1, 2]]]})], "progress.held_tasks"),
+    ("progress", [json.dumps({**HELD, "held_tasks": [[[0, MARKS]]]})], "progress.held_tasks"),
+    ("progress", [json.dumps({**HELD, "held_tasks": [[[0, 1]] * 101]})], "progress.held_tasks"),
     ("progress", [json.dumps({"ended": 1, "failed": 0, "total": 1, "running": 7})], "progress.running"),
     ("progress", [json.dumps({"ended": 1, "failed": 0, "total": 1, "running": [[1, 2]]})], "progress.running"),
     ("progress", [json.dumps({"ended": 1, "failed": 0, "total": 1, "running": [[1, 2, 3, "x"]]})], "progress.running"),

@@ -15,7 +15,7 @@ from procession.observe.meter import Meter, told
 from procession.pictures.schedule import Span
 from procession.pictures.timeline import Timeline
 from test_otel import Traced
-from web_pages import opened  # noqa: F401
+from web_pages import opened, rows_of
 
 NAMES = map("seen {}".format, count())
 
@@ -185,11 +185,69 @@ def test_the_journal_and_the_page_say_it(tmp_path, comes_true, opened):
         assert comes_true(lambda: [one.waiting for one in journal.runs()[0].held_back] == [2])
         page = opened(path).get("/run/1").text
         assert f'<dt>Held back</dt><dd>2<span class="faint"> by <bdi>{name}</bdi>' in page
+        (row,) = rows_of(page[page.index('id="all"') :])
+        assert row.endswith(f"some calls held back by {name}")
+        assert f"Some of its calls are held back by <bdi>{name}</bdi>." in opened(path).get("/run/1/task/0").text
         go.set()
         run.result(20)
         (one,) = journal.runs()[0].held_back
         assert (one.limit, one.waiting, one.calls) == (name, 0, 2)
         assert one.seconds > 0
+
+
+def test_the_page_says_which_tasks_a_limit_holds_back(opened, tmp_path, comes_true):
+    """In the rows and on the pages of those that wait, and no longer afterwards."""
+    path = tmp_path / "runs.db"
+    go, begun = threading.Event(), threading.Event()
+    process = Process("held", "parallel", 6)
+    name = next(NAMES)
+    call = task(limit=Limit(name, at_once=1), name="call")(Calls(begun, go))
+    process.add_task(call, 0)
+    process.add_task(abs, -1)
+    process.add_task(call, 2)
+    process.add_task(call, 3)
+    process.add_task(call, 4)
+    run = process.start(run_id="a", journal=path)
+    assert begun.wait(20)
+    with Journal(path) as journal:
+        assert comes_true(lambda: [one.waiting for one in journal.runs()[0].held_back] == [3])
+        (one,) = journal.runs()[0].held_back
+        waiting = {place for places in one.tasks for place in places}
+        assert len(waiting) == 3 and waiting < {0, 2, 3, 4}
+        page = opened(path)
+        rows = rows_of(page.get("/run/1").text)
+        assert {place for place, row in enumerate(rows) if f"held back by {name}" in row} == waiting
+        assert f"It is held back by <bdi>{name}</bdi>." in page.get(f"/run/1/task/{max(waiting)}").text
+        assert "held back by" not in page.get("/run/1/task/1").text
+        go.set()
+        run.result(20)
+        assert journal.runs()[0].held_back[0].tasks == ()
+        assert not any("held back" in row for row in rows_of(page.get("/run/1").text))
+
+
+def test_very_many_tasks_that_are_held_back_are_few_ranges(tmp_path, comes_true):
+    """A heartbeat stays small, whatever waits; tasks that lie side by side are one range."""
+    path = tmp_path / "runs.db"
+    go, begun = threading.Event(), threading.Event()
+    process = Process("held", "parallel", 2)
+    call = task(limit=Limit(next(NAMES), at_once=1), name="call")(Calls(begun, go))
+    for _ in range(3000):
+        process.add_task(call, 0)
+    for _ in range(500):
+        process.add_task(call, 0)
+        process.add_task(abs, -1)
+    run = process.start(run_id="a", journal=path)
+    assert begun.wait(20)
+    with Journal(path) as journal:
+        assert comes_true(lambda: [one.waiting for one in journal.runs()[0].held_back] == [3499])
+        (one,) = journal.runs()[0].held_back
+        assert one.tasks[0] in (range(1, 3001), range(3000))
+        assert len(one.tasks) == 100
+        with journal.database.reading() as connection:
+            (said,) = connection.exec_driver_sql("SELECT progress FROM procession_runs").one()
+        assert len(said) < 5_000
+        go.set()
+        run.result(50)
 
 
 class Calls:

@@ -59,7 +59,7 @@ class RunRecording:
                 lambda: self._snapshot(run_state),
                 run_state.cancel,
                 run_state.interrupt,
-                lambda: [] if run_state.admission is None else run_state.admission.held_back,
+                lambda: [] if run_state.admission is None else run_state.admission.held_tasks(),
                 lambda: wake_ready(run_state),
             )
 

@@ -24,13 +24,18 @@ from procession._engine.bucket import Beginning, Bucket, Claims, Line, Place, Ti
 from procession._engine.callbacks import breaks_down
 from procession._engine.holding import Holding
 from procession._engine.latch import SLICE_S, Latch
-from procession._model.held_back import HeldBack
+from procession._model.held_back import HeldBack, in_ranges
 from procession._model.limit import Limit, Limits, checked_cost, checked_seconds
 from procession._model.outcome import Away
 from procession.errors import RetryAfter
 
 if TYPE_CHECKING:
     from procession._model.task import Call
+
+_TOLD = 10_000
+"""Calls that wait and are looked at to say of which tasks they are, at most."""
+_RANGES = 100
+"""Ranges of tasks that are named for each limit, at most."""
 
 
 class Leaves(Protocol):
@@ -279,6 +284,14 @@ class Admission:
         now = self.clock()
         with buckets.lock:
             return [holding.told(name, now) for name, holding in self._holding.items()]
+
+    def held_tasks(self) -> list[HeldBack]:
+        """Return what each limit holds back, with the tasks: as many as are found in a moment, those of old first."""
+        tasks: dict[str, set[int]] = {}
+        for ticket in list(self._tickets.values())[:_TOLD]:
+            if not ticket.admitted:
+                tasks.setdefault(ticket.limit, set()).add(ticket.place[0])
+        return [one._replace(tasks=in_ranges(tasks.get(one.limit, ()))[:_RANGES]) for one in self.held_back]
 
     @property
     def pause(self) -> float | None:

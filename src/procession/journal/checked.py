@@ -7,6 +7,7 @@ that does no harm, and the error of its run or task begins by saying which it wa
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeVar, cast, get_args
 
 from sqlalchemy import ColumnElement, Row, func, type_coerce
@@ -25,6 +26,7 @@ NAME_LIMIT: Final = 100_000
 _COUNT_LIMIT: Final = 2**53
 _TIME_LIMIT: Final = 250_000_000_000.0  # the year 9892
 _RUNNING_LIMIT: Final = 10_000
+_HELD_LIMIT: Final = 100
 
 T = TypeVar("T")
 Status = Literal["running", "completed", "failed", "cancelled", "suspended", "interrupted"]
@@ -167,16 +169,30 @@ class Checked:
         limits = _list(said.get("held_back", []))
         if limits is None or len(limits) > _RUNNING_LIMIT:
             return self._instead("progress.held_back", said.get("held_back"), ())
-        return tuple(map(self._held_back, limits))
+        tasks = _list(said.get("held_tasks", []))
+        if tasks is None or len(tasks) > min(len(limits), _HELD_LIMIT):
+            tasks = self._instead("progress.held_tasks", said.get("held_tasks"), list[object]())
+        return tuple(self._held_back(*each) for each in zip_longest(limits, tasks))
 
-    def _held_back(self, said: object) -> HeldBack:
+    def _held_back(self, said: object, tasks: object) -> HeldBack:
         limit, waiting, calls, seconds = _list(said, 4) or self._instead("progress.held_back", said, ["?", 0, 0, 0.0])
         return HeldBack(
             self.text("progress.held_back.limit", limit),
             self.count("progress.held_back.waiting", waiting),
             self.count("progress.held_back.calls", calls),
             self.number("progress.held_back.seconds", seconds),
+            () if tasks is None else tuple(map(self._range, self._ranges(tasks))),
         )
+
+    def _ranges(self, said: object) -> list[object]:
+        ranges = _list(said)
+        if ranges is None or len(ranges) > _HELD_LIMIT:
+            return self._instead("progress.held_tasks", said, [])
+        return ranges
+
+    def _range(self, said: object) -> range:
+        begin, end = _list(said, 2) or self._instead("progress.held_tasks", said, [0, 0])
+        return range(self.count("progress.held_tasks", begin), self.count("progress.held_tasks", end))
 
     def origin(self, value: object) -> Mapping[str, Any]:
         """Return how a run was begun."""

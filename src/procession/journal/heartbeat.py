@@ -227,7 +227,12 @@ forks.before_each(_end_before_fork)
 
 def text_of(snapshot: Snapshot, held_back: Sequence[HeldBack] = ()) -> str:
     """Return a snapshot, and what limits hold back, as the journal keeps it."""
-    limits = {"held_back": held_back[:LIMITS]} if held_back else {}
+    held_back = held_back[:LIMITS]
+    limits = {"held_back": [one[:4] for one in held_back]} if held_back else {}
+    ranges = [[(places.start, places.stop) for places in one.tasks] for one in held_back]
+    tasks = {"held_tasks": ranges} if any(ranges) else {}
     labels = {"labels": dict(snapshot.labels)} if snapshot.labels else {}
     pausing = {"pausing": snapshot.pausing} if snapshot.pausing else {}
-    return json.dumps({**snapshot.progress._asdict(), "running": snapshot.running, **pausing, **labels, **limits})
+    return json.dumps(
+        {**snapshot.progress._asdict(), "running": snapshot.running, **pausing, **labels, **limits, **tasks}
+    )

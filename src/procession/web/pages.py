@@ -141,7 +141,7 @@ class Pages:
             status = reader.status(key, info, task)
             begun = status.pausing or status.state not in ("waiting", "not started")
             waits = {} if begun else waits_of(reader, key, info, definition, [task])
-            row = row_of(definition, status, waits.get(task))
+            row = row_of(definition, info, status, waits.get(task))
         else:
             ended = reader.task(key, task, element)
             if ended is None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from procession.journal import Reader, RunInfo, Running, TaskInfo, TaskStatus
 from procession.web.definitions import Definition
 from procession.web.query_params import Wanted
-from procession.web.waiting import Waits, waits_of
+from procession.web.waiting import Waits, held_back_by, waits_of
 
 TASKS = 100
 """Rows of a table, at most."""
@@ -35,6 +35,8 @@ class Row(NamedTuple):
     """What it waits for, or waited for when the run ended, as far as is known."""
     pausing: bool = False
     """Whether it waits for its next attempt."""
+    held_by: str | None = None
+    """The name of the limit that holds it back, or some of its elements."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,13 @@ class Table:
     total: int | None = None
 
 
-def row_of(definition: Definition, one: TaskStatus, waits: Waits | None = None) -> Row:
+def row_of(definition: Definition, info: RunInfo, one: TaskStatus, waits: Waits | None = None) -> Row:
     """Return the row of a task that stands like that."""
+    held_by = held_back_by(info, one.task) if one.ended is None else None
     name = one.label or (definition.name(one.task) if one.ended is None else one.ended.name)
-    return Row(one.task, name, definition.origin(one.task), one.state, one.ended, one.since, waits, one.pausing)
+    return Row(
+        one.task, name, definition.origin(one.task), one.state, one.ended, one.since, waits, one.pausing, held_by
+    )
 
 
 def tasks_of(
@@ -175,4 +180,4 @@ class _Tasks:
         statuses = list(statuses)
         begun_not = [one.task for one in statuses if one.state in ("waiting", "not started") and not one.pausing]
         waits = waits_of(self.reader, self.key, self.info, self.definition, begun_not)
-        return [row_of(self.definition, one, waits.get(one.task)) for one in statuses]
+        return [row_of(self.definition, self.info, one, waits.get(one.task)) for one in statuses]

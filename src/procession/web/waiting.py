@@ -54,3 +54,10 @@ def waits_of(reader: Reader, key: int, info: RunInfo, definition: Definition, ta
                 found[task] = Waits(need, _HOW[states[need]])
                 break
     return found
+
+
+def held_back_by(info: RunInfo, task: int) -> str | None:
+    """Return the name of the limit that holds a task of a run back now, or elements of it, if that is known."""
+    if info.status != "running":
+        return None
+    return next((one.limit for one in info.held_back if any(task in places for places in one.tasks)), None)
