@@ -271,7 +271,7 @@ def _resumed(
     if command is None:
         begin()
         began = shlex.join(argv)
-        tell(f"procession: run {shown(info.id)} was not begun by `procession run`, but by: {shown(began)}")
+        tell(f"procession: run {shown(info.id)} was not started by `procession run`, but by: {shown(began)}")
         tell(f"execute it again from there, with run_id={shown(info.id)!r}")
         return 0 if reruns else FAILED
     try:

@@ -72,7 +72,7 @@ def command_parser() -> Parser:
     """Return the parser of all command lines."""
     parser = Parser(
         prog="procession",
-        description="Run a process: in order, all at once, or one half in order and the other at once.",
+        description="Run a process: in order, all at once, or the first half in order and the rest at once.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -132,14 +132,12 @@ def command_parser() -> Parser:
     )
     which = resume.add_mutually_exclusive_group(required=True)
     which.add_argument("run", metavar="RUN", nargs="?", help="the run's id")
+    which.add_argument("--interrupted", action="store_true", help="all runs whose process was killed before they ended")
     which.add_argument(
-        "--interrupted", action="store_true", help="all runs that nobody executes and that have recorded no end"
+        "--answered", action="store_true", help="all suspended runs with a task whose answer has been given"
     )
     which.add_argument(
-        "--answered", action="store_true", help="all suspended runs of which a task has been given what it waits for"
-    )
-    which.add_argument(
-        "--due", action="store_true", help="all suspended runs of which a task has slept or waited for long enough"
+        "--due", action="store_true", help="all suspended runs with a task whose sleep or timeout is over"
     )
     _add_allow_changes(resume)
     rerun = _add_rerun(commands.add_parser)
@@ -147,13 +145,13 @@ def command_parser() -> Parser:
         command.add_argument(
             "--yes",
             action="store_true",
-            help="run what the journal says without asking, though you may not have begun it",
+            help="do not ask, even if it is not known that you began the run",
         )
     runs = commands.add_parser("runs", help="list the runs of a journal", description="List runs, the newest first.")
     runs.add_argument("--limit", type=_at_least_one, default=20, metavar="N", help="how many (default: 20)")
     runs.add_argument("--json", action="store_true", help="as JSON, with all that is known of each run")
     show = commands.add_parser("show", help="show one run of a journal", description="Show a run and its tasks.")
-    show.add_argument("run", metavar="RUN", help="the run's id; of one nested in it: RUN/TASK")
+    show.add_argument("run", metavar="RUN", help="the run's id, or RUN/TASK for a nested run")
     show.add_argument(
         "--failed", action="store_true", help="only what failed, elements of maps too, with tracebacks and logs"
     )
@@ -180,8 +178,8 @@ def command_parser() -> Parser:
         _add_journal(command, DEFAULT_JOURNAL, f"the journal (default: {DEFAULT_JOURNAL})")
     completion = commands.add_parser(
         "completion",
-        help="print what completes command lines in a shell",
-        description="Print what completes command lines in a shell, to be loaded there: "
+        help="print the completion script of a shell",
+        description="Print the script that completes command lines in a shell; load it there: "
         'eval "$(procession completion bash)", the same with zsh, or procession completion fish | source.',
     )
     completion.add_argument("shell", choices=SHELLS, help="the shell")
@@ -245,7 +243,7 @@ def _add_allow_changes(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--allow-changes",
         action="store_true",
-        help="go on though the process has changed; unchanged tasks keep their recorded results",
+        help="resume although the process has changed; unchanged tasks keep their recorded results",
     )
 
 
