@@ -17,7 +17,7 @@ NO_PAGES = {"/run", "/events", "/static/{name}"}
 """What answers with something else than a page."""
 
 ADDRESSES = {
-    "/": ["/", "/?status=failed", "/?q=nothing", "/?process=killed"],
+    "/": ["/", "/?status=failed", "/?q=nothing", "/?process=killed", "/nowhere"],
     "/run/{key}": [
         *(f"/run/{{{run}}}" for run in ("good", "bad", "inside", "killed", "suspended", "chain", "live")),
         "/run/{bad}?state=failed",
@@ -95,12 +95,17 @@ def open_page(browser, pipeline):
 
 
 @pytest.fixture(scope="module")
-def addresses(pipeline):
-    """The addresses of every page."""
+def keys(pipeline):
+    """The keys of the runs."""
     with Journal(pipeline.where) as journal, journal.reader() as reader:
         keys = {found.run.id: found.key for found in reader.runs(limit=20)}
-        keys["inside"] = reader.runs(parent=keys["bad"], limit=1)[0].key
-    return [address.format_map(keys) for several in ADDRESSES.values() for address in several] + ["/nowhere"]
+        return {**keys, "inside": reader.runs(parent=keys["bad"], limit=1)[0].key}
+
+
+@pytest.fixture(params=ADDRESSES)
+def addresses(request, keys):
+    """The addresses that are opened of one route."""
+    return [address.format_map(keys) for address in ADDRESSES[request.param]]
 
 
 def test_every_page_is_among_those_that_are_looked_at(tmp_path):
