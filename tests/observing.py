@@ -41,4 +41,4 @@ def kept():
 @pytest.fixture
 def told(caplog):
     """Return a function that gives what was logged under a name."""
-    return lambda name: [record for record in caplog.records if getattr(record, "event", None) == name]
+    return lambda name: [record for record in caplog.records if record.getMessage() == name]

@@ -116,7 +116,7 @@ def test_json_is_one_object_a_line_and_nothing_else(run):
     done = run("pipeline.py:good", "--log-format", "json")
     assert done.returncode == 0
     records = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [(record["level"], record["logger"], record.get("event", record["message"])) for record in records] == [
+    assert [(record["level"], record["logger"], record["message"]) for record in records] == [
         ("INFO", "procession", "run_started"),
         ("INFO", "app", "working\nERROR forged"),
         ("WARNING", "app", "careful \x1b[31m"),
@@ -130,8 +130,7 @@ def test_json_is_one_object_a_line_and_nothing_else(run):
     failed = run("pipeline.py:bad", "--log-format", "json")
     assert failed.returncode == 1
     records = [json.loads(line) for line in failed.stderr.splitlines()]
-    told = [record.get("event", record["message"]) for record in records]
-    assert told == ["run_started", "task_failed", "run_failed", "execute_raised"]
+    assert [record["message"] for record in records] == ["run_started", "task_failed", "run_failed", "execute_raised"]
     assert "in throw" in records[-1]["exc_info"]
     assert "_engine" not in records[-1]["exc_info"]
 
@@ -216,7 +215,6 @@ def test_what_is_said_of_observers_is_readable():
             "name": "procession",
             "levelname": "WARNING",
             "msg": "events_dropped",
-            "event": "events_dropped",
             "process_name": "slow",
             "run_id": "a",
             "observer": "Printer",

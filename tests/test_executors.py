@@ -228,7 +228,7 @@ def test_every_start_and_end_is_logged_in_order(executor, caplog):
         process.add_task(same, 0)
     process.execute()
     for index in range(20):
-        told = [record.event for record in caplog.records if getattr(record, "index", None) == index]
+        told = [record.message for record in caplog.records if getattr(record, "index", None) == index]
         assert told == ["task_started", "task_completed"]
 
 

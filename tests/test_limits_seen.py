@@ -105,7 +105,7 @@ def test_the_log_says_it_at_the_level_debug(caplog):
         run = held.start()
         held.go.set()
         run.result(20)
-    records = [record for record in caplog.records if record.event == "task_held_back"]
+    records = [record for record in caplog.records if record.message == "task_held_back"]
     assert len(records) == 4
     assert {record.limit for record in records} == {held.limit.name}
     assert all(record.duration_s > 0 and record.levelno == logging.DEBUG for record in records)

@@ -231,4 +231,4 @@ def test_the_log_stays_silent_about_observers_that_behave(caplog, kept):
     process = Process("quiet", observers=[kept])
     process.add_task(same, 1)
     process.execute()
-    assert [record.event for record in caplog.records] == ["run_started", "run_completed"]
+    assert [record.getMessage() for record in caplog.records] == ["run_started", "run_completed"]

@@ -56,7 +56,7 @@ def test_what_it_raises_is_logged_and_changes_nothing(caplog):
     process = Process("told", on_end=broken)
     process.add_task(abs, -1)
     assert process.execute() == [1]
-    assert [record.event for record in caplog.records] == ["on_end_failed"]
+    assert [record.getMessage() for record in caplog.records] == ["on_end_failed"]
     assert caplog.records[0].exc_info[1].args == ("no mail",)
 
 

@@ -388,7 +388,7 @@ def test_failures_that_the_log_shows_are_not_said_twice(shown, monkeypatch):
     finally:
         logging.getLogger("procession").removeHandler(handler)
     assert "task_failed" in shown.getvalue()
-    assert shown.getvalue().count("KeyError") == 1
+    assert "KeyError" not in shown.getvalue()
 
 
 def test_without_rich_a_terminal_gets_lines(shown, monkeypatch):
@@ -421,7 +421,7 @@ def test_a_stream_that_fails_harms_no_run(shown, caplog):
     process.add_task(len, "abc")
     process.add_task(monkey.wait, 50)
     assert process.execute(progress=True) == [3, True]
-    assert [record.event for record in caplog.records] == ["observer_failed"]
+    assert [record.getMessage() for record in caplog.records] == ["observer_failed"]
 
 
 def test_a_stopped_terminal_holds_up_the_end_of_a_run_for_a_moment_only(shown, monkeypatch):

@@ -151,9 +151,9 @@ def test_calls_are_logged_and_without_arguments(caplog):
     caplog.set_level(logging.DEBUG, "procession")
     agents().execute()
     said = [
-        (record.event, record.index, getattr(record, "element", None), record.call, record.call_name)
+        (record.message, record.index, getattr(record, "element", None), record.call, record.call_name)
         for record in caplog.records
-        if record.event.startswith("call_")
+        if record.message.startswith("call_")
     ]
     assert [one for one in said if one[1] == 1] == [
         ("call_started", 1, None, 0, "ask"),

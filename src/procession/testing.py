@@ -482,8 +482,8 @@ class _Calls(logging.Handler):
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def emit(self, record: logging.LogRecord) -> None:
-        fields = vars(record)
-        if fields.get("event") in ("task_started", "element_started", "call_started"):
+        if record.getMessage() in ("task_started", "element_started", "call_started"):
+            fields = vars(record)
             place = fields["index"], fields.get("element", WHOLE), fields.get("call", WHOLE)
             line = json.dumps([fields["run_id"], *place])
             os.write(self._file, f"{line}\n".encode())

@@ -115,10 +115,10 @@ class TextFormatter(logging.Formatter):
         return "\n".join([line, *(f"    {shown(part, _LINE)}" for part in text.splitlines())])
 
     def _said(self, record: logging.LogRecord) -> str:
-        if record.name != "procession" or not hasattr(record, "event"):
+        if record.name != "procession" or not hasattr(record, "process_name"):
             return f"{record.name}: {record.getMessage()}"
         fields = vars(record)
-        parts = [str(fields["event"]).replace("_", " ")]
+        parts = [record.getMessage().replace("_", " ")]
         if "task_name" in fields:
             element = f", element {fields['element']}" if "element" in fields else ""
             parts.append(f"task {fields['index']} ({fields['task_name']}){element}")

@@ -1,12 +1,10 @@
 """Events as records of the standard library's logger `procession`.
 
-The message begins with the event's name and says in one line what happened where:
-`task_failed: process 'etl', task 3 (fetch), element 7, attempt 2, 0.512 s: ConnectionError`. Its parts are attributes
-of the record, too: `event`, `process_name`, `run_id`, and for a task `task_name`, `index`, `attempt`, `duration_s`,
-`error_type`, `element` for one of a map, `limit` for a call that a limit held back, and `call` and `call_name` for a
-call that a task makes itself. No record holds an argument, a value or the text of a task's error; only the command
-line, which shows that text in any case, asks for it. What goes wrong with an observer is told here too:
-`observer_failed`, with its traceback.
+The message is the event's name; the fields are attributes of the record: `process_name`, `run_id`, and for a task
+`task_name`, `index`, `attempt`, `duration_s`, `error_type`, `element` for one of a map, `limit` for a call that a limit
+held back, and `call` and `call_name` for a call that a task makes itself. No record holds an argument, a value or the
+text of a task's error; only the command line, which shows that text in any case, asks for it. What goes wrong with an
+observer is told here too: `observer_failed`, with its traceback.
 The root of the library has a `NullHandler`: nothing is shown until an application asks for it.
 """
 
@@ -108,44 +106,12 @@ def log_trouble(name: str, event: Event, observer: str, **more: object) -> None:
     _emit(logging.WARNING, name, fields, error if isinstance(error, BaseException) else None)
 
 
-_PARTS: Final = {
-    "process_name": ": process '%s'",
-    "task_name": ", task %d (%s)",
-    "element": ", element %d",
-    "call_name": ", call %d (%s)",
-    "attempt": ", attempt %d",
-    "limit": ", limit '%s'",
-    "observer": ", observer %s",
-    "dropped": ", %d events",
-    "duration_s": ", %.3f s",
-    "error_type": ": %s",
-}
-"""What each field adds to the message."""
-_NUMBERS: Final = {"task_name": "index", "call_name": "call"}
-"""The fields that stand in front of these."""
-
-
-def _message(name: str, fields: dict[str, object]) -> tuple[str, tuple[object, ...]]:
-    """Return the message of an event, and its arguments: formatted by handlers only, and the same for all its kind."""
-    text, values = name, list[object]()
-    for field, part in _PARTS.items():
-        value = fields.get(field)
-        if value is None:
-            continue
-        text += part
-        if field in _NUMBERS:
-            values.append(fields[_NUMBERS[field]])
-        values.append(fields.get("error", value) if field == "error_type" else value)
-    return text, tuple(values)
-
-
 def _emit(level: int, name: str, fields: dict[str, object], error: BaseException | None = None) -> None:
     trace = None if error is None else (type(error), error, error.__traceback__)
-    text, values = _message(name, fields)
     try:
-        record = _LOGGER.makeRecord(_LOGGER.name, level, __file__, 0, text, values, trace, log.__name__)
+        record = _LOGGER.makeRecord(_LOGGER.name, level, __file__, 0, name, (), trace, log.__name__)
         # Not as `extra`, which refuses a record whose factory has given it a field of the same name.
-        record.__dict__.update(fields, event=name)
+        record.__dict__.update(fields)
         _LOGGER.handle(record)
     except Exception:
         # Past logging's own guard: a filter, say, or a handler that overrides too much. Told as logging tells it.
