@@ -47,6 +47,7 @@ EACH = 8
 """How many workers each stage has, where the calls take a while."""
 NAP_S, BUSY_S = 0.001, 0.002
 PIECE = 1000
+FILES, FILE_BYTES = 20, 40_000_000
 
 Pipeline = Callable[[Callable[[int], int], int, int], Iterator[int]]
 
@@ -129,10 +130,48 @@ def other_first(pipeline: Pipeline, n: int) -> float:
 # Memory
 
 
-def memory(n: int) -> float:
-    """Return how many bytes a program of its own has in RAM, at most, that hands so many elements on."""
-    done = subprocess.run([sys.executable, __file__, "--memory", str(n)], stdout=subprocess.PIPE, check=True)
+def memory(of: str, n: int) -> float:
+    """Return how many bytes a program of its own has in RAM, at most, that does what one of `TAKING` does."""
+    done = subprocess.run([sys.executable, __file__, "--memory", of, str(n)], stdout=subprocess.PIPE, check=True)
     return float(done.stdout)
+
+
+def hand_on(n: int) -> None:
+    """Hand so many elements on through three stages."""
+    chained(same, n, WORKERS, Sink().total).execute()
+
+
+def cleaned(data: bytes) -> bytes:
+    """Return the data with another byte in place of each zero."""
+    return data.replace(b"\0", b"1")
+
+
+def sum_up(n: int, *, keep: bool) -> None:
+    """Load so many files, clean what is in them, and sum it up, by two workers."""
+    with TemporaryDirectory() as folder:
+        paths = [Path(folder) / str(number) for number in range(n)]
+        for path in paths:
+            with path.open("wb") as file:
+                file.truncate(FILE_BYTES)
+        process = Process("files", "parallel", 2)
+        load, clean = task(keep=keep)(Path.read_bytes), task(keep=keep)(cleaned)
+        process.map(len, process.map(clean, process.map(load, paths)))
+        if process.execute()[-1] != [FILE_BYTES] * n:
+            raise AssertionError("wrong results")
+
+
+def count_lines(n: int) -> None:
+    """Count the words of so many lines in one stage, and write them in another."""
+    LongFile(n).timed(count_by_line)()
+
+
+TAKING: dict[str, Callable[[int], None]] = {
+    "elements": hand_on,
+    "files": partial(sum_up, keep=False),
+    "files that are kept": partial(sum_up, keep=True),
+    "lines": count_lines,
+}
+"""What memory is measured of, by name, each for so many things."""
 
 
 # Coroutines
@@ -334,7 +373,10 @@ def works(n: int) -> list[Work]:
             f"memory that {n:,} elements through three stages take",
             1,
             "MB",
-            {"procession": lambda: memory(n), f"procession, {tenth:,} elements": lambda: memory(tenth)},
+            {
+                "procession": lambda: memory("elements", n),
+                f"procession, {tenth:,} elements": lambda: memory("elements", tenth),
+            },
             {f"at most 1.1 times that of {tenth:,}": ratio_at_most(1.1, f"procession, {tenth:,} elements")},
         ),
         Work(
@@ -406,12 +448,29 @@ def works(n: int) -> list[Work]:
             },
             {},
         ),
+        Work(
+            f"memory that {10 * n:,} lines take, counted in one stage and written in another",
+            1,
+            "MB",
+            {"procession": lambda: memory("lines", 10 * n), f"procession, {n:,} lines": lambda: memory("lines", n)},
+            {f"at most 1.1 times that of {n:,}": ratio_at_most(1.1, f"procession, {n:,} lines")},
+        ),
+        Work(
+            f"memory that {FILES} files of {FILE_BYTES // 10**6} MB take, loaded, cleaned and summed up by 2 workers",
+            1,
+            "MB",
+            {
+                "procession, `keep=False`": lambda: memory("files", FILES),
+                "procession, values kept": lambda: memory("files that are kept", FILES),
+            },
+            {"at most a quarter of values kept": ratio_at_most(0.25, "procession, values kept")},
+        ),
     ]
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--memory"]:
-        chained(same, int(sys.argv[2]), WORKERS, Sink().total).execute()
+        TAKING[sys.argv[2]](int(sys.argv[3]))
         print(most_bytes())
     else:
         compare("streams", "benchmarks-streams.md", __doc__, works, 1_000_000, rounds=5)

@@ -324,41 +324,39 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 @pytest.mark.parametrize("progress", [False, True])
-def test_ctrl_c_at_a_terminal_says_what_is_waited_for(tmp_path, executor, progress):
+def test_ctrl_c_at_a_terminal_says_what_is_waited_for(tmp_path, terminal, executor, progress):
     """Once, whether or not progress is shown; then the running tasks finish, and no other starts."""
     program, until = tmp_path / "program.py", tmp_path / "until"
     program.write_text(INTERRUPTED)
     arguments = [str(program), executor, str(progress), str(until)]
     script = f"import runpy, sys; sys.argv = {arguments}; runpy.run_path(sys.argv[0], run_name='__main__')"
-    terminal = Terminal(script)
-    terminal.until(lambda rows: sum("begun" in row for row in rows) == 2)
-    os.kill(terminal.child.pid, signal.SIGINT)
-    terminal.until(lambda rows: any("Stopping" in row for row in rows))
+    shown = terminal(script)
+    shown.until(lambda rows: sum("begun" in row for row in rows) == 2)
+    os.kill(shown.child.pid, signal.SIGINT)
+    shown.until(lambda rows: any("Stopping" in row for row in rows))
     until.touch()
-    terminal.end()
-    assert terminal.text.count("Stopping") == 1
-    assert "Stopping: waiting for 2 tasks. Ctrl-C again leaves now." in terminal.text
-    assert terminal.text.count("begun") == 2
-    assert "left" in terminal.text
+    shown.end()
+    assert shown.text.count("Stopping") == 1
+    assert "Stopping: waiting for 2 tasks. Ctrl-C again leaves now." in shown.text
+    assert shown.text.count("begun") == 2
+    assert "left" in shown.text
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
-def test_ctrl_c_adds_no_line_to_the_json_of_the_command_line(tmp_path):
+def test_ctrl_c_adds_no_line_to_the_json_of_the_command_line(tmp_path, terminal):
     """Whatever reads standard error there gets JSON lines and nothing else, on a terminal, too."""
     program = tmp_path / "program.py"
     program.write_text(INTERRUPTED.partition("if __name__")[0])
     with program.open("a") as file:
         file.write("process = Process('stopping', 'parallel', 2)\nprocess.add_task(work, '')\n")
     command = ["run", f"{program}:process", "--log-format", "json"]
-    terminal = Terminal(f"from procession.cli.main import main; assert main({command}) == 130")
-    terminal.until(lambda rows: "begun" in rows)
-    os.kill(terminal.child.pid, signal.SIGINT)
-    terminal.end()
-    assert "run_cancelled" in terminal.text
-    assert "Stopping" not in terminal.text
+    shown = terminal(f"from procession.cli.main import main; assert main({command}) == 130")
+    shown.until(lambda rows: "begun" in rows)
+    os.kill(shown.child.pid, signal.SIGINT)
+    shown.end()
+    assert "run_cancelled" in shown.text
+    assert "Stopping" not in shown.text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")

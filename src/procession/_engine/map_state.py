@@ -139,8 +139,7 @@ class MapState:
         self._dropped: list[int] = []
         """How many elements were drawn and not called, as nobody took them any more, a number for each call."""
         self._errors: dict[int, BaseException] = {}
-        self._settling: set[int] = set()
-        """Elements that are just being settled as returned."""
+        self._settling: set[int] = set()  # elements that are just being settled as returned
         self._cut_short = False
         self._elements: Iterator[tuple[Any, ...]] | None = None
         self._refill = 1
