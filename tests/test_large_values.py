@@ -87,7 +87,7 @@ def test_a_frame_is_copied_once(processes, written):
 @pytest.mark.parametrize("options", [{}, {"retries": 1}])
 def test_what_a_task_writes_into_an_array_is_seen_by_nobody_else(processes, options):
     """Neither by calls in other workers, nor by those that follow in the same worker or batch, nor by the caller."""
-    array = numpy.empty(1 << 19)  # at once: nothing is written
+    array = ones()
     process = processes()
     for number in range(300):
         process.add_task(task(**options)(count_up), array, number)
@@ -130,7 +130,7 @@ def test_other_views_of_one_array_are_not_taken_for_each_other(processes):
 
 def test_one_array_that_stands_twice_in_a_call_is_one_object_there(processes):
     """And two equal arrays are two."""
-    array = numpy.empty(1 << 19)  # at once: nothing is written
+    array = ones()
     process = processes()
     process.add_task(arrays.are_same, array, array)
     process.add_task(arrays.are_same, array, array.copy())
@@ -139,7 +139,7 @@ def test_one_array_that_stands_twice_in_a_call_is_one_object_there(processes):
 
 def test_a_retried_call_gets_the_array_as_it_was(processes, tmp_path):
     """Also where the worker that had written into it has died."""
-    array = numpy.empty(1 << 19)  # at once: nothing is written
+    array = ones()
     process = processes()
     process.add_task(task(retries=2)(arrays.die_before), str(tmp_path / "died"), array)
     assert process.execute() == [(2.0, 2.0)]
@@ -148,7 +148,7 @@ def test_a_retried_call_gets_the_array_as_it_was(processes, tmp_path):
 def test_functions_that_go_by_value_take_arrays_too(processes, written):
     """A lambda has its arguments' memory as any function."""
     pytest.importorskip("cloudpickle")
-    array = numpy.empty(1 << 19)  # at once: nothing is written
+    array = ones()
     process = processes()
     for _ in range(5):
         process.add_task(arrays.unnamed, array)

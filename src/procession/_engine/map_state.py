@@ -509,7 +509,7 @@ class MapState:
             ended = None if alone else end
             try:
                 recording.element_returned(self.index, place, digest, value, start, attempts, encoded, then, ended)
-            except Exception:
+            except (Exception, TaskSuspended):
                 self._settling.discard(place)
                 raise
             run_state.open_elements.pop((self.index, place), None)
