@@ -284,6 +284,20 @@ def test_what_becomes_ready_stands_last_in_line():
     assert drawn(ledger) == [0, 1, 2, 3, 4, 5, 6]
 
 
+def test_what_takes_values_that_are_released_stands_first_in_line():
+    """So that they are: each chain goes on before another one begins.
+
+    0 ──▶ 3 ──▶ 6
+    1 ──▶ 4 ──▶ 7
+    2 ──▶ 5
+    └───────▶ 8
+    """
+    edges = {3: (0,), 4: (1,), 5: (2,), 6: (3,), 7: (4,), 8: (2,)}
+    ledger = Ledger(9, edges, "stop", first={3, 4, 5, 6, 7})
+    ledger.open(Stage(0, 9, at_once=True))
+    assert drawn(ledger) == [0, 3, 6, 1, 4, 7, 2, 5, 8]
+
+
 @pytest.mark.parametrize("halt", ["cancel", "interrupt", "fail"])
 def test_a_stage_does_not_open_once_halted(halt):
     """Who stops a run between two stages, or before the first, stops it for good."""

@@ -113,6 +113,31 @@ def test_an_element_is_free_once_its_call_has_ended():
     assert len(alive) == 0
 
 
+@pytest.mark.parametrize("kind", ["threads", "coroutines"])
+def test_chains_of_tasks_hold_only_the_values_that_are_under_way(kind):
+    """What is not kept is taken, and let go, before another chain begins."""
+    alive, most = weakref.WeakSet(), 0
+
+    def load(_):
+        nonlocal most
+        value = Big()
+        alive.add(value)
+        most = max(most, len(alive))
+        return value
+
+    async def load_async(number):
+        return load(number)
+
+    process = Process("chains", "parallel", 2)
+    step = load_async if kind == "coroutines" else load
+    for number in range(20):
+        loaded = process.task(task(keep=False)(step), number)
+        cleaned = process.task(task(keep=False)(step), loaded)
+        process.add_task(id, cleaned)
+    process.execute()
+    assert most <= 8
+
+
 # Arguments
 
 

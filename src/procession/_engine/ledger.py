@@ -27,7 +27,7 @@ not catch comes after it, and then both who appended and who claims see the halt
 
 import threading
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 
 from procession._model.states import OnError, TaskState
 from procession._model.strategy import Stage
@@ -36,6 +36,7 @@ from procession._model.strategy import Stage
 class Ledger:
     """The state of a run of `count` tasks under the failure policy `on_error`; `edges` say what each one waits for.
 
+    Those in `first` stand first in line once they are ready: they take values that are not kept.
     Those in `done` have succeeded before the run began: they are never ready, and no edge leads from or to them.
     `recall` is asked of each task that is claimed whether it has ended after all: then nobody gets it.
     """
@@ -44,6 +45,7 @@ class Ledger:
         "_dependents",
         "_done",
         "_edges",
+        "_first",
         "_lock",
         "_waits",
         "cancelled",
@@ -69,6 +71,7 @@ class Ledger:
         on_error: OnError,
         *,
         done: Container[int] = (),
+        first: Collection[int] = (),
         recall: Callable[[int], bool] | None = None,
     ) -> None:
         self.ready: deque[int] = deque() if recall is None else _Recalling(recall)
@@ -87,6 +90,7 @@ class Ledger:
         self.over = False
         self._edges = edges
         self._done = done
+        self._first = first
         self.on_error = on_error
         self._lock = threading.Lock()
         # A task that waits for n > 1 others has a list of n marks, the first one True. Each of the n pops one when
@@ -147,7 +151,8 @@ class Ledger:
         """Record that the task succeeded; return how many tasks that waited for it became ready.
 
         Those stand last in line. With many chains side by side all of them get on evenly, and none is left for the end,
-        when it would have only one worker; with nothing else ready, a chain never leaves its thread.
+        when it would have only one worker; with nothing else ready, a chain never leaves its thread. But those in
+        `first` stand first: the sooner they have ended, the fewer of these values there are.
         """
         dependents = self._dependents.get(index)
         if dependents is None:
@@ -158,14 +163,17 @@ class Ledger:
                 return 0
             if self.halted:
                 return 0
-            self.ready.append(dependents)
+            (self.ready.appendleft if dependents in self._first else self.ready.append)(dependents)
             freed = 1
         else:
             last = [dependent for dependent in dependents if dependent not in waits or waits[dependent].pop()]
             if self.halted:
                 return 0
-            self.ready.extend(last)
             freed = len(last)
+            if self._first:
+                self.ready.extendleft(dependent for dependent in reversed(last) if dependent in self._first)
+                last = [dependent for dependent in last if dependent not in self._first]
+            self.ready.extend(last)
         if self.halted:  # since the look above: see the module's docstring
             self.ready.clear()
             return 0

@@ -137,7 +137,9 @@ class RunState:
         count = len(plan.calls)
         self.edges = edges = edges_left(plan.edges, self.recorded)
         recall = None if self.recheck is None else partial(recall_kept, self)
-        self.ledger = Ledger(count, edges, on_error, done=self.recorded, recall=recall)
+        self.ledger = Ledger(
+            count, edges, on_error, done=self.recorded, first=set[int]().union(*plan.unkept.values()), recall=recall
+        )
         self.labels = labels_of(plan, self.ledger)
         self.attempts: dict[int | tuple[int, int], int] = {}
         self.failed_attempts = FailedAttempts(elements=recorder is not None)
