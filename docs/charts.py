@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 DOCS = Path(__file__).parent
-_KINDS = ("real-work", "features", "durable", "executors", "clusters")
+_KINDS = ("real-work", "streams", "features", "durable", "limits", "executors", "clusters")
 PAGES = ("benchmarks", *(f"benchmarks-{kind}" for kind in _KINDS))
 
 _WIDTH, _MARGIN, _ROW, _LINE, _BAR = 380, 6, 31, 17, 8
