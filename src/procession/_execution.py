@@ -360,9 +360,8 @@ class Execution:
             finally:
                 self._keep_results()
                 self._cpu = time.process_time() - self._cpu
-                self._cpu_with_children = (
-                    sum(os.times()[:4]) - self._cpu_with_children
-                )  # with child processes, once they have ended
+                # Child processes count once they have ended.
+                self._cpu_with_children = sum(os.times()[:4]) - self._cpu_with_children
                 self.ended = time.perf_counter()
 
     def _let_go(self, *, completed: bool) -> None:

@@ -362,11 +362,10 @@ class CommitThread:
                 self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
                 try:
                     self._thread.start()
-                except RuntimeError:
+                except BaseException as error:
                     self._thread = None
-                    return False
-                except BaseException:
-                    self._thread = None
+                    if isinstance(error, RuntimeError):  # no thread can be started
+                        return False
                     raise
         return True
 
