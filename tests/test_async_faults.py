@@ -11,6 +11,7 @@ from faults import MemoryGone, ended
 from procession import Process, WorkersUnavailableError, stream, task
 from procession._engine.calls import TaskCalls
 from procession._engine.map_state import MapState
+from procession._engine.window import Window
 from procession._engine.run_state import RunState
 from procession._loop.parked_calls import ParkedCalls
 from procession._loop.plain import PlainCalls
@@ -99,13 +100,13 @@ def test_a_plain_task_that_has_ended_is_not_made_again_for_an_error_that_is_not_
 def test_an_element_ends_once_though_the_look_at_its_map_raises(monkeypatch, way, options, at):
     looks = []
 
-    def nothing_left(state):
-        looks.append(state)
+    def nothing_left(window):
+        looks.append(window)
         if len(looks) == at:
             raise MemoryGone
-        return state.stopped or (state.exhausted and not state.window)
+        return window.stopped or (window.exhausted and not window.elements)
 
-    monkeypatch.setattr(MapState, "nothing_left", property(nothing_left))
+    monkeypatch.setattr(Window, "nothing_left", property(nothing_left))
     process = Process("looked at", "parallel", 2, on_error="return")
     process.map(task(**options)(later) if options else later, [1, 2, 3])
     process.add_task(later, 4)

@@ -300,11 +300,13 @@ RECORDING = (
     "commit.py",
     "coordinator.py",
     "element_calls.py",
+    "element_ends.py",
     "map.py",
     "map_state.py",
     "outlets.py",
     "recording.py",
     "settlement.py",
+    "window.py",
 )
 """Where elements and their records are between the call and the journal."""
 

@@ -45,7 +45,7 @@ async def awaited(folder, number):
 @pytest.mark.parametrize("executor", ["threads", "processes", "executor"])
 @pytest.mark.parametrize("strategy", ["sequential", "parallel"])
 def test_the_end_of_an_element_is_told_while_its_map_goes_on(strategy, executor, recorded, tmp_path):
-    """A taker can go on from each element: `MapState.returned` is passed by all that somebody waits for."""
+    """A taker can go on from each element: `ElementEnds.returned` is passed by all that somebody waits for."""
     with ThreadPoolExecutor(2) as pool:
         process = Process("told", strategy, 2, executor=pool if executor == "executor" else executor)
         process.map(last_when_told_of_the_first, [tmp_path] * (LAST + 1), range(LAST + 1))

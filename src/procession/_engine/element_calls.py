@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from procession._engine.admission import Admitted, PutOff, await_admission
 from procession._engine.call_context import CallContext
+from procession._engine.element_batches import Element
 from procession._engine.gate import NotBegun
-from procession._engine.map_state import Element, MapState
+from procession._engine.map_state import MapState
 from procession._engine.retry import Abandoned, GiveUp, Held, Late, Retry
 from procession._engine.run_deadline import within
 from procession._engine.run_state import RunState
@@ -95,7 +96,7 @@ class ElementCalls:
                     raise GiveUp(value)
                 start = retry.start
             try:
-                count = state.returned(place, digest, value, start, time.perf_counter(), own.attempt)
+                count = state.ends.returned(place, digest, value, start, time.perf_counter(), own.attempt)
             except Exception as error:  # as for a task
                 raise GiveUp(error) from None
         except Abandoned:
@@ -111,7 +112,7 @@ class ElementCalls:
         if retry is not None:
             retry.check()
             return Held(retry.digest, start=retry.start)
-        digest = self._state.digest(*element)
+        digest = self._state.begin(*element)
         if digest is not None and not isinstance(self._state.options.retries, int):
             self._retry(element, digest, start)  # such rules see each attempt, the first one too
         return None if digest is None else Held(digest)
@@ -148,7 +149,7 @@ class ElementCalls:
         try:
             if self._workers.alone:
                 self._held[place] = held  # while it waits, in case nothing may begin any more
-                claims = await_admission(admission, where, limits, args, {}, lambda: state.stopped)
+                claims = await_admission(admission, where, limits, args, {}, lambda: state.window.stopped)
             else:
                 claims = admission.ask(where, limits, args, {}, hold)
         except Exception as error:  # its cost is no number
@@ -258,7 +259,7 @@ class ElementCalls:
             if returned:
                 try:
                     value = awaited(value)
-                    count = state.returned(place, digest, value, retry.start, time.perf_counter(), retry.made)
+                    count = state.ends.returned(place, digest, value, retry.start, time.perf_counter(), retry.made)
                 except BaseException as failure:  # it cannot be recorded
                     value = failure
                 else:

@@ -51,6 +51,7 @@ class ThreadMap:
         others: "Mapping[int, ThreadMap]",
     ) -> None:
         self.state = MapState(run_state, index, map_function, options, in_order=in_order)
+        self._window = self.state.window
         self._others = others
         self._run_state = run_state
         self._workers = workers
@@ -114,11 +115,15 @@ class ThreadMap:
     @property
     def _sleeps(self) -> bool:
         """Whether there is nothing to join for: as often, where a worker that was asked to was not needed any more."""
-        state = self.state
-        if not state.asleep:
+        if not self._window.asleep:
             return False
         self._asked = False  # before it is looked again: who wakes the map asks for a worker after that
-        return state.asleep and not (state.stopped or self._calls.again or state.window or self._calls.paused)
+        return self._window.asleep and not (self._goes_on or self._calls.paused)
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether there is something to do though nothing can be drawn: elements to call, or a map to end."""
+        return bool(self._window.stopped or self._calls.again or self._window.elements)
 
     def _come(self) -> bool:
         """Return whether the map could be begun. Raises `LeaveTask` where there is nothing to join."""
@@ -144,7 +149,7 @@ class ThreadMap:
                 # All elements have begun, so there is nothing to join: the workers that are still here end the map.
                 raise LeaveTask
             self._active += 1
-        if state.window:
+        if self._window.elements:
             self.ask()
         return True
 
@@ -153,14 +158,14 @@ class ThreadMap:
         with self._lock:
             self._active -= 1
             if self._active:
-                left = bool(self.state.streamed and self.state.window)
-            elif self.state.asleep and not (self.state.stopped or self._calls.again or self.state.window):
+                left = bool(self.state.streamed and self._window.elements)
+            elif self._window.asleep and not self._goes_on:
                 raise LeaveTask  # whoever hands elements on, or takes them, has the map go on
             else:
                 left = not self._nothing_left
             if self._active and not left:
                 raise LeaveTask
-            if not left and self._calls.paused and not self.state.stopped:
+            if not left and self._calls.paused and not self._window.stopped:
                 raise LeaveTask
             self.ended = not left
         if left:
@@ -194,12 +199,12 @@ class ThreadMap:
     @property
     def _callers(self) -> int:
         """How many workers are here, but for one whom a source keeps waiting."""
-        return self._active - self.state.keeps_waiting
+        return self._active - self._window.keeps_waiting
 
     @property
     def _nothing_left(self) -> bool:
         """Whether no element is left to begin, now."""
-        return self.state.stopped or (self.state.nothing_left and not self._calls.again)
+        return self._window.stopped or (self._window.nothing_left and not self._calls.again)
 
     def ask(self) -> None:
         """Ask for one more worker, unless another that was asked has not come yet.
@@ -217,18 +222,18 @@ class ThreadMap:
 
     def wake(self) -> None:
         """Continue a map that was asleep: there is something to draw, or room for it."""
-        self.state.rise()
+        self._window.rise()
         if not self.ended:
             self._ask(first=True)
 
     def _drew(self) -> bool:
         """Draw, and return whether there is anything in the window."""
-        if self.state.stopped:
+        if self._window.stopped:
             return False  # of a source without an end there would always be something
-        drawn = self.state.drawn  # looked at first: what others draw from now on counts
+        drawn = self._window.drawn  # looked at first: what others draw from now on counts
         # This worker makes no call now.
         out = self._active - 1 + self._travelling + self._calls.paused + len(self._calls.again)
-        there = self.state.draw(self.state.most - out, self.ask, since=drawn)
+        there = self.state.draw(self._window.most - out, self.ask, since=drawn)
         if there:
             self.ask()
         elif self.state.batches is not None and self.state.batches.gathering:
@@ -249,7 +254,7 @@ class ThreadMap:
         The hot path, laid out as in `ThreadEngine`.
         """
         state, clock, ledger = self.state, time.perf_counter, self._run_state.ledger
-        claim, function, results = state.window.popleft, self._function, state.results
+        claim, function, results = self._window.elements.popleft, self._function, state.ends.results
         longest, place, element = share.longest[1], -1, ()
         began = start = now = clock()
         try:
@@ -300,7 +305,7 @@ class ThreadMap:
         where there is one worker for all.
         """
         state, clock, ledger, outlet = self.state, time.perf_counter, self._run_state.ledger, self.state.outlet
-        claim, function, results = state.window.popleft, self._function, state.results
+        claim, function, results = self._window.elements.popleft, self._function, state.ends.results
         arrive = None if outlet is None else outlet.arrivals.append
         longest, place, last = share.longest[1], -1, type(None)
         element: tuple[Any, ...] = ()
@@ -364,9 +369,9 @@ class ThreadMap:
         base: contextvars.Context,  # noqa: ARG002
     ) -> bool:
         """Submit the next batch of elements to their executor; return whether to continue."""
-        state, placed = self.state, self._placed
+        state, window, placed = self.state, self._window, self._placed
         assert placed is not None
-        if state.stopped or not (state.window or self._drew()):
+        if window.stopped or not (window.elements or self._drew()):
             return bool(self._calls.again)
         group = ElementGroup(state, group_size(placed.place, state))
         more = max(len(group) - 1, 0)
@@ -407,10 +412,10 @@ class ThreadMap:
         try:
             element, late = self._calls.again.popleft()
         except IndexError:
-            if not state.window and not self._drew():
+            if not self._window.elements and not self._drew():
                 return False
             try:
-                element = state.pop()
+                element = self._window.pop()
             except IndexError:
                 return True  # another worker was faster
         own = call_context if run_state.recorder is None else call_context.own(state.index, element[0])

@@ -15,9 +15,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from procession._engine.call_context import CURRENT_CALL
+from procession._engine.element_batches import Element
 from procession._engine.gate import NotBegun
 from procession._engine.latch import Latch
-from procession._engine.map_state import Element, MapState
+from procession._engine.map_state import MapState
 from procession._engine.retry import GiveUp
 from procession._model.task import Call, MapFunction, name_of
 from procession.errors import TaskCancelled, TaskTimeoutError, TransferError
@@ -190,7 +191,7 @@ class ElementGroup:
         self._taken: list[Element] = [] if first is None else [first]
         with suppress(IndexError):
             while len(self._taken) < size:
-                self._taken.append(state.pop())
+                self._taken.append(state.window.pop())
 
     def __len__(self) -> int:
         return len(self._taken) + len(self._elements)
@@ -201,7 +202,7 @@ class ElementGroup:
         for element in taken:
             start = perf_counter()
             try:
-                digest = state.digest(*element)
+                digest = state.begin(*element)
             except BaseException as error:
                 self.failed.append(Failure(element, error, b"", start, start))
                 continue
@@ -236,7 +237,7 @@ class ElementGroup:
             error: BaseException = ended.value
             if ended.returned:
                 try:
-                    count = state.returned(place, digest, ended.value, ended.start, ended.end)
+                    count = state.ends.returned(place, digest, ended.value, ended.start, ended.end)
                 except BaseException as failure:  # it cannot be recorded
                     error = GiveUp(failure)  # neither could what another attempt returns
                 else:
@@ -264,5 +265,6 @@ def group_size(place: Place, state: MapState, more: int = 0) -> int:
 
     As long as there will be others, one group is for each worker, and two lie ready.
     """
-    left, workers = len(state.window) + more, place.workers
-    return place.size(left if state.exhausted else max(left, 2 * workers * state.most // (workers + 2)))
+    window, workers = state.window, place.workers
+    left = len(window.elements) + more
+    return place.size(left if window.exhausted else max(left, 2 * workers * window.most // (workers + 2)))

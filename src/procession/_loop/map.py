@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from procession._engine.call_context import CURRENT_CALL, CallContext
 from procession._engine.callbacks import breaks_down
+from procession._engine.element_batches import Element
 from procession._engine.gate import gated, passes_gate
-from procession._engine.map_state import QUICK_S, Element, MapState
+from procession._engine.map_state import MapState
 from procession._engine.placed import ElementGroup, Submitted, group_size, grouped
 from procession._engine.run_state import RunState
 from procession._engine.unawaited import awaited
+from procession._engine.window import QUICK_S
 from procession._loop.attempt import PendingCall, starting
 from procession._loop.parked_calls import ParkedCalls
 from procession._loop.placed import AwaitedPlacedCall
@@ -114,6 +116,7 @@ class CoroutineMap:
         "_state",
         "_thread",
         "_waits_to_draw",
+        "_window",
         "listed",
         "over",
     )
@@ -123,7 +126,8 @@ class CoroutineMap:
         options = state.options
         self._slots = slots
         self._state = state
-        self._bound = state.most
+        self._window = state.window
+        self._bound = self._window.most
         closely = run_state.verbose or run_state.recorder is not None or run_state.decimals is not None
         self._plain = passes_gate(options) and not (closely or state.batches is not None)
         self._function = gated(state.function, options.limit if self._plain else (), run_state.admission)
@@ -185,15 +189,15 @@ class CoroutineMap:
     @breaks_down
     def look(self, *, first: bool = False) -> None:
         """See whether the map is over, and else to it that it goes on: `first` of all where others hand elements on."""
-        state = self._state
-        if not (self.over or self._out or state.window or state.nothing_left or self._waits):
+        window = self._window
+        if not (self.over or self._out or window.elements or window.nothing_left or self._waits):
             self._draw(self._bound)
         if self.over or self._drawing is not None:
             return
-        if not self._out and state.nothing_left:
+        if not self._out and window.nothing_left:
             self.over = True
             self._slots.finish_map(self)
-        elif state.window or (0 < self._out < self._bound and not state.exhausted and not self._waits):
+        elif window.elements or (0 < self._out < self._bound and not window.exhausted and not self._waits):
             self._slots.wake(self, first=first)
 
     def wake(self) -> None:
@@ -205,13 +209,13 @@ class CoroutineMap:
 
     @breaks_down
     def _rise(self) -> None:
-        self._state.rise()
+        self._window.rise()
         self.look(first=True)
 
     @property
     def _waits(self) -> bool:
         """Whether drawing has to wait: for a thread, or for other maps and those who take the elements of this one."""
-        return self._waits_to_draw or self._state.asleep
+        return self._waits_to_draw or self._window.asleep
 
     @breaks_down
     def draw_again(self) -> None:
@@ -239,18 +243,17 @@ class CoroutineMap:
     # Elements
 
     def _next(self) -> Element | None:
-        state = self._state
-        if state.failure is not None or self._ledger.halted:
+        window = self._window
+        if self._state.failure is not None or self._ledger.halted:
             return None
-        window = state.window
-        if window:
-            return state.pop()
+        if window.elements:
+            return window.pop()
         # With an empty window, what is drawn and has not ended is what is out.
         room = self._bound - self._out
-        if room <= 0 or state.exhausted or self._drawing is not None or self._waits:
+        if room <= 0 or window.exhausted or self._drawing is not None or self._waits:
             return None
         self._draw(room)
-        return state.pop() if window else None
+        return window.pop() if window.elements else None
 
     def _begin(self, worker: str, place: int, element: tuple[Any, ...]) -> bool:
         """Call an element; return `False` for one that was recorded, or cannot be called."""
@@ -267,7 +270,7 @@ class CoroutineMap:
         start = time.perf_counter()
         try:
             context.run(CURRENT_CALL.set, call_context)
-            digest = context.run(state.digest, place, element)
+            digest = context.run(state.begin, place, element)
         except BaseException as error:
             self._share(worker).count(state.raised(place, error, start), failed=True)
             return False
@@ -339,9 +342,9 @@ class CoroutineMap:
                 value = await self._function(*element)
                 end = clock()
                 if state.outlet is None:
-                    state.results[place] = value
+                    state.ends.results[place] = value
                 else:
-                    state.results[place] = awaited(value)
+                    state.ends.results[place] = awaited(value)
                     state.outlet.hand_on(place)
                 del value
             except BaseException as error:
@@ -404,7 +407,7 @@ class CoroutineMap:
     def returned(self, call: PendingCall, value: object) -> None:
         """Settle an element whose call returned. Raises for a value that cannot be recorded."""
         end = time.perf_counter()
-        count = self._state.returned(call.element, call.digest, value, call.start, end, call.made)
+        count = self._state.ends.returned(call.element, call.digest, value, call.start, end, call.made)
         self._end_call(call, end, count, failed=False)
 
     def raised(self, call: PendingCall, error: BaseException) -> None:
@@ -429,7 +432,7 @@ class CoroutineMap:
         state = self._state
         if self._drawing is not None:
             return
-        if state.at_hand:
+        if self._window.at_hand:
             state.draw(most)
             return
         try:
@@ -468,5 +471,5 @@ class CoroutineMap:
         # after these sees all.
         if self._state.batches is not None or self._drew_at is None or time.perf_counter() - self._drew_at < QUICK_S:
             self._peek_later()
-        if self._state.peek():
+        if self._window.peek():
             self._slots.wake(self)

@@ -11,9 +11,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from procession._engine.call_context import CURRENT_CALL, CallContext
-from procession._engine.map_state import QUICK_S, Element, MapState
+from procession._engine.element_batches import Element
+from procession._engine.map_state import MapState
 from procession._engine.run_state import RunState
 from procession._engine.streams import WINDOW
+from procession._engine.window import QUICK_S
 from procession._model.map_share import MapShare
 from procession._model.progress import Progress
 from procession._model.remote_setup import REMOTE_SETUP
@@ -34,13 +36,26 @@ class RemoteMap:
     batches that are under way come on top.
     """
 
-    __slots__ = ("_most", "_run_state", "_source", "end", "index", "out", "pausing", "remote_setup", "start", "state")
+    __slots__ = (
+        "_most",
+        "_run_state",
+        "_source",
+        "_window",
+        "end",
+        "index",
+        "out",
+        "pausing",
+        "remote_setup",
+        "start",
+        "state",
+    )
 
     def __init__(
         self, run_state: RunState, index: int, map_function: MapFunction, options: Options, *, in_order: bool
     ) -> None:
         self.index = index
         self.state = MapState(run_state, index, map_function, options, in_order=in_order)
+        self._window = self.state.window
         self.out = 0
         """How many elements were handed out and have not ended."""
         self.pausing = 0
@@ -50,7 +65,7 @@ class RemoteMap:
         self.end = time.perf_counter()
         """When the last call ended."""
         self._run_state = run_state
-        self._most = self.state.most
+        self._most = self._window.most
         self._source: _Source | None = None
         context = contextvars.copy_context()
         context.run(self.state.open, self.end)
@@ -59,7 +74,7 @@ class RemoteMap:
     @property
     def lazy(self) -> bool:
         """Whether its elements may be a while in coming."""
-        return not self.state.at_hand
+        return not self._window.at_hand
 
     @property
     def progress(self) -> Progress:
@@ -69,14 +84,14 @@ class RemoteMap:
     @property
     def total(self) -> int | None:
         """How many elements there are; `None` as long as nobody knows."""
-        return self.state.total
+        return self._window.total
 
     def draw(self) -> tuple[int, tuple[object, ...], bytes] | None:
         """Return the next element to call, with its place and digest, or `None` if there is none for now."""
         while self.pausing < self._most and (drawn := self._next()) is not None:
             place, element = drawn
             try:
-                digest = self.state.digest(place, element)
+                digest = self.state.begin(place, element)
             except Exception as error:  # it has none, or is not the one that was recorded
                 count = self.state.raised(place, error, time.perf_counter())
                 self.state.shares.join(threading.current_thread().name).count(count, failed=True)
@@ -93,18 +108,18 @@ class RemoteMap:
 
     def left(self, workers: int) -> int:
         """Return about how many elements are still to be drawn, where others need not end first."""
-        if self.state.nothing_left or self._is_full:
+        if self._window.nothing_left or self._is_full:
             return 0
         if self.lazy:
             return WINDOW * workers
         # That there is no more is found out by drawing, too.
-        left = -((self.state.drawn - self.state.length) // self.state.size)
-        return max(left + len(self.state.window), 1)
+        left = -((self._window.drawn - self._window.length) // self._window.size)
+        return max(left + len(self._window.elements), 1)
 
     @property
     def near(self) -> int:
         """About how many elements could be called now."""
-        return min(self.left(1), max(len(self.state.window), 1)) if self.lazy else self.left(1)
+        return min(self.left(1), max(len(self._window.elements), 1)) if self.lazy else self.left(1)
 
     def ended(self, start: float, end: float) -> None:
         """Count an element whose call has ended, well or not, and keep when it began and ended."""
@@ -141,20 +156,20 @@ class RemoteMap:
         """Whether some elements have to end before another one may be drawn."""
         if not self.lazy:
             return self.pausing >= self._most
-        return not self.state.window and self.out >= self._most
+        return not self._window.elements and self.out >= self._most
 
     def _next(self) -> Element | None:
         """Return an element that is there; where that may take its time, see to it that there will be others."""
-        state = self.state
+        window = self._window
         if not self.lazy:
-            return state.claim()
+            return self.state.claim()
         for asked in False, True:
-            if state.stopped:
+            if window.stopped:
                 return None
-            state.peek()
+            window.peek()
             with suppress(IndexError):
-                return state.pop()
-            if asked or state.exhausted or self._is_full:
+                return window.pop()
+            if asked or window.exhausted or self._is_full:
                 return None
             if self._source is None:
                 self._source = self._open_source()

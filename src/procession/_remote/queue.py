@@ -308,7 +308,7 @@ class CallQueue:
                 function = job.state.map_function.called
                 call = self._called(job.index, (function, element, job.state.constants))
                 return PendingCall.of(job, place, call, digest, stays=self._stays(function))
-            if job.state.nothing_left:
+            if job.state.window.nothing_left:
                 self._maps.remove(job)
         return None
 

@@ -178,7 +178,7 @@ class Settlement:
         run_state, index, start = self._run_state, pending_call.index, pending_call.start
         assert start is not None
         if pending_call.job is not None:
-            return pending_call.job.state.returned(
+            return pending_call.job.state.ends.returned(
                 pending_call.element,
                 pending_call.digest,
                 result.value,
@@ -241,7 +241,7 @@ class Settlement:
     def conclude_maps(self) -> bool:
         """End the maps whose calls have all ended; return whether there were any."""
         run_state = self._run_state
-        done = [job for job in self._queue.open if not job.out and job.state.nothing_left]
+        done = [job for job in self._queue.open if not job.out and job.state.window.nothing_left]
         for job in done:
             self._queue.open.discard(job)
             if job.start is not None:  # as its first call did, and not when it was opened
