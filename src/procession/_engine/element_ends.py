@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from procession._engine.element_batches import ElementBatches, spans_of
+from procession._engine.element_batches import Element, ElementBatches, spans_of
 from procession._engine.map_shares import MapShares
 from procession._engine.recorded_elements import RecordedElements
 from procession._engine.run_state import RunState
@@ -72,6 +72,11 @@ class ElementEnds:
         results = self.results
         if isinstance(results, list) and len(results) < length:
             results += [None] * (length - len(results))
+
+    def make_room_for(self, elements: Sequence[Element]) -> None:
+        """Do the same for elements that came in any order; those that failed have complemented places."""
+        if isinstance(self.results, list):
+            self.make_room(max(max(place, ~place) for place, _ in elements) + 1)
 
     # Without a call
 

@@ -280,13 +280,13 @@ class Window:
             if self._outlet is not None:
                 if self._cut_short:
                     self._outlet.cut()
-                self.note_drawn()
+                self._outlet.note_drawn(self.drawn, over=self.exhausted)
                 wanted = 0 if self.exhausted else self._bounded(self._outlet, wanted)
         return bool(self.elements)
 
     def _take(self, elements: list[Element]) -> None:
         """Keep elements that were handed on; those that failed have complemented places, and are skipped."""
-        self._ends.make_room(max(max(place, ~place) for place, _ in elements) + 1)
+        self._ends.make_room_for(elements)
         self.drawn += len(elements)
         failed = [~place for place, _ in elements if place < 0]
         self._put([element for element in elements if element[0] >= 0] if failed else elements)
