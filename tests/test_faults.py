@@ -301,10 +301,12 @@ RECORDING = (
     "coordinator.py",
     "element_calls.py",
     "element_ends.py",
+    "feed.py",
     "map.py",
     "map_state.py",
-    "outlets.py",
+    "outlet.py",
     "recording.py",
+    "run_streams.py",
     "settlement.py",
     "window.py",
 )

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pipelines import maps_in_order, pipelines
 from procession._engine.elements import Elements
-from procession._engine.outlets import Feed, Outlet
+from procession._engine.feed import Feed
+from procession._engine.outlet import Outlet
 from procession._engine.streams import Source
 
 COUNT = 20

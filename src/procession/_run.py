@@ -24,7 +24,7 @@ from procession.errors import HandleError
 if TYPE_CHECKING:
     from typing import Self
 
-    from procession._engine.outlets import Feed
+    from procession._engine.feed import Feed
     from procession._model.stack import Stacks
     from procession.observe.summary import Summary
     from procession.pictures.timeline import Timeline

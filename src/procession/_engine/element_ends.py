@@ -22,7 +22,7 @@ from procession._model.outcome import NotKept
 from procession.errors import TaskSuspended
 
 if TYPE_CHECKING:
-    from procession._engine.outlets import Outlet, Results
+    from procession._engine.outlet import Outlet, Results
 
 
 class ElementEnds:

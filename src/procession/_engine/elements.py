@@ -7,8 +7,8 @@ from typing import Any, Generic, TypeVar
 
 from procession._engine.call_context import CallContext
 from procession._engine.callbacks import breaks_down
+from procession._engine.feed import Feed
 from procession._engine.latch import SLICE_S, Latch
-from procession._engine.outlets import Feed
 from procession._engine.run_state import RunState
 from procession._engine.streams import WINDOW
 from procession._engine.unfinished import Unfinished, skipped_task

@@ -4,9 +4,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from typing import Any, Generic, TypeVar, cast
 
 from procession._engine.elements import Elements
+from procession._engine.feed import Feed
 from procession._engine.latch import SLICE_S, Latch
 from procession._engine.ledger import Ledger
-from procession._engine.outlets import Feed
 from procession._engine.run_state import RunState
 from procession._model.outcome import at_hand
 from procession.errors import TaskSkippedError

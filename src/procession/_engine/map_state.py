@@ -16,7 +16,7 @@ from typing import Any
 from procession._engine.element_batches import Element, ElementBatches, in_words
 from procession._engine.element_ends import ElementEnds
 from procession._engine.map_shares import MapShares
-from procession._engine.outlets import Outlet
+from procession._engine.outlet import Outlet
 from procession._engine.recorded_elements import RecordedElements
 from procession._engine.run_deadline import ended_early
 from procession._engine.run_state import RunState

@@ -5,9 +5,9 @@ from typing import Protocol
 
 from procession._engine.commit import Recorder
 from procession._engine.ledger import Ledger
-from procession._engine.outlets import Streams
 from procession._engine.recheck import Recheck
 from procession._engine.run_progress import Ended, Part
+from procession._engine.run_streams import Streams
 from procession._model.progress import Progress
 from procession._model.record import Recorded
 from procession._model.task import MapFunction

@@ -24,12 +24,12 @@ from procession._engine.failed_attempts import FailedAttempts
 from procession._engine.labels import labels_of
 from procession._engine.latch import Latch
 from procession._engine.ledger import Ledger
-from procession._engine.outlets import Streams
 from procession._engine.recheck import recheck_of
 from procession._engine.recording import CallRecording
 from procession._engine.restored import edges_left, recall_kept, restore_all
 from procession._engine.run_deadline import RunDeadline, ended_early
 from procession._engine.run_progress import Ended, Part, progress_of, snapshot_of
+from procession._engine.run_streams import Streams
 from procession._engine.suspended_elements import SuspendedElements
 from procession._engine.suspension import suspend
 from procession._engine.tracebacks import annotate, stripped

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from procession._engine.commit import Recorder
 from procession._engine.ledger import Ledger
-from procession._engine.outlets import Streams
+from procession._engine.run_streams import Streams
 from procession._engine.suspended_elements import SuspendedElements
 from procession._model.event import EventName
 from procession._model.record import WHOLE

@@ -18,8 +18,9 @@ from typing import Any
 
 from procession._engine.element_batches import Element, ElementBatches
 from procession._engine.element_ends import ElementEnds
+from procession._engine.feed import Feed
 from procession._engine.map_shares import MapShares
-from procession._engine.outlets import Feed, Outlet
+from procession._engine.outlet import Outlet
 from procession._engine.run_state import RunState
 from procession._engine.streams import WINDOW, window_of
 from procession._plan.pipelines import AT_HAND

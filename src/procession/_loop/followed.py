@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from procession._engine.elements import Elements
+from procession._engine.feed import Feed
 from procession._engine.latch import SLICE_S, Latch
-from procession._engine.outlets import Feed
 from procession._engine.run_state import RunState
 from procession._loop.elements import open_in_loop
 
