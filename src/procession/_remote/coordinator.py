@@ -291,7 +291,11 @@ class Coordinator:
     def _calls(self, pending_calls: Sequence[PendingCall]) -> list[Call]:
         if isinstance(pending_calls, PlainCalls):
             calls = self.run_state.plan.calls
-            return [(index, WHOLE, 1, None, *calls[index]) for index in pending_calls.indexes]
+            return [
+                (index, WHOLE, 1, None, function, args, kwargs)
+                for index in pending_calls.indexes
+                for function, args, kwargs in (calls[index],)
+            ]
         return [
             (
                 pending_call.index,

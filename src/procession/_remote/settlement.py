@@ -19,7 +19,7 @@ from procession._remote.pending_call import PendingCall, PlainCalls
 from procession._remote.queue import CallQueue
 from procession._remote.wire.handed_on import HandedOn
 from procession._remote.wire.packed import Packed
-from procession._remote.wire.result import Result, result_of
+from procession._remote.wire.result import Result, fields_of, result_of
 from procession.errors import TaskCancelled, TaskSuspended, TaskTimeoutError, TransferError
 
 
@@ -60,19 +60,19 @@ class Settlement:
         starts, workers, finished = run_state.ledger.starts, run_state.workers, run_state.finished
         self._map_shares.pop(worker, None)
         for place, (index, data) in enumerate(zip(calls.indexes, ended, strict=False)):
-            result = result_of(data, worker, shift)
-            returned, value, start, end, _, _, log, encoded = result
-            if not returned:
-                self.settle(calls[place], result)
-                continue
+            returned, value, start, end, _, log, encoded = fields_of(data, shift)
+            start, end, error = start + shift, end + shift, None if returned else value
             if log is not None:
                 run_state.logged((index, WHOLE), log)
-            starts[index] = start
-            workers[index] = worker
-            try:
-                finished(index, value, end, encoded)
-            except BaseException as error:  # it cannot be recorded
-                self.settle(calls[place], result._replace(returned=False, value=error, log=None, encoded=None))
+            if returned:
+                starts[index] = start
+                workers[index] = worker
+                try:
+                    finished(index, value, end, encoded)
+                except BaseException as failure:  # it cannot be recorded
+                    error = failure
+            if error is not None:
+                self.settle(calls[place], Result(False, error, start, end, worker))
 
     def settle(self, pending_call: PendingCall, result: Result) -> None:
         """Go on from an attempt that has ended."""
