@@ -127,9 +127,9 @@ class Definition:
                 )
         return handles
 
-    def check_takers(self, index: int, call: Call, handles: list[Handle]) -> None:
+    def check_takers(self, index: int, call: Call) -> None:
         """Raise `TypeError` for a function that cannot take a stream as it is given one. May run code of the user."""
-        if isinstance(call[0], MapFunction) or not any(isinstance(handle, Stream) for handle in handles):
+        if isinstance(call[0], MapFunction):
             return
         from procession._plan.takers import objection  # imports inspect, which takes long
 
@@ -141,33 +141,30 @@ class Definition:
         if options.limit:
             check_agreement(self._limits, options.limit, self.where(index, function))
 
-    def check_streams(self, index: int, call: Call, options: Options, handles: list[Handle]) -> None:
-        """Raise for a stream that a map takes, or a task that may be called in another process."""
-        function = call[0]
-        for handle in handles:
-            if not isinstance(handle, Stream):
-                continue
-            if options.executor is not None:
-                raise HandleError(
-                    f"{self.where(index, function)}: with an executor of its own it may be called in another process, "
-                    f"and elements come only to where the run is: leave task(executor=...) out, or take {handle!r} in "
-                    "another task"
-                )
-            if isinstance(function, MapFunction):
-                raise HandleError(
-                    f"{self.where(index, function)}: a map takes the handle itself, and begins with each element as "
-                    f"soon as that has ended; leave stream(...) out around {handle!r}"
-                )
+    def check_streams(self, index: int, function: Callable[..., Any], options: Options, stream: Stream) -> None:
+        """Raise for a map that takes a stream, or a task that does and may be called in another process."""
+        if options.executor is not None:
+            raise HandleError(
+                f"{self.where(index, function)}: with an executor of its own it may be called in another process, "
+                f"and elements come only to where the run is: leave task(executor=...) out, or take {stream!r} in "
+                "another task"
+            )
+        if isinstance(function, MapFunction):
+            raise HandleError(
+                f"{self.where(index, function)}: a map takes the handle itself, and begins with each element as "
+                f"soon as that has ended; leave stream(...) out around {stream!r}"
+            )
 
     # Tasks that are added, and their plan
 
     def add(self, index: int, call: Call, options: Options, handles: list[Handle], *, handled: bool) -> None:
         """Note what there is to a task besides its call; `handled` says whether it has a handle of its own."""
         function = call[0]
-        inside = _definition_in(function)
-        if inside is not None:
+        if function is not self.plain and (inside := _definition_in(function)) is not None:
             self._nested.append(inside)
-        if handles:
+        if len(handles) == 1:
+            self.needs[index] = (index_of(handles[0]),)
+        elif handles:
             self.needs[index] = tuple(dict.fromkeys(map(index_of, handles)))
         if options is not PLAIN or isinstance(function, MapFunction):
             self.options[index] = options

@@ -17,7 +17,7 @@ from procession._arguments import (
 from procession._blocking import warn_in_coroutine
 from procession._definition import Definition, is_by_halves
 from procession._model.batched import checked_batch
-from procession._model.handle import Handle
+from procession._model.handle import Handle, Stream
 from procession._model.observer import Observer
 from procession._model.strategy import Strategy, StrategyName, strategy_of
 from procession._model.task import (
@@ -712,12 +712,14 @@ class Process:
         """Add a task that has, or may have, more to it than a call; return its handle."""
         definition = self._definition
         handles = definition.handles(len(self.tasks), call)
-        if handles:
-            definition.check_takers(len(self.tasks), call, handles)
+        streams = [handle for handle in handles if type(handle) is Stream]
+        if streams:
+            definition.check_takers(len(self.tasks), call)
         with self._lock:
             self._check_not_running("adding a task to it")
             definition.check_limits(len(self.tasks), call[0], options)
-            definition.check_streams(len(self.tasks), call, options, handles)
+            if streams:
+                definition.check_streams(len(self.tasks), call[0], options, streams[0])
             index = len(self.tasks)
             self.tasks.append(call)
             while self.tasks[index] is not call:  # add_task appends plain calls without the lock

@@ -6,7 +6,7 @@
                   failed ──▶ run state, or paused ──Watcher──▶ ready again
 
 A plain task is in the list as it is, and so is one with retries: until it fails, they cost nothing. What has more to it
-is in the list as `call`, which finds out from the context which task it is to make.
+is in the list as a method, which finds out from the context which task it is to make.
 """
 
 import contextvars
@@ -58,19 +58,21 @@ class TaskCalls:
     def _prepared(self) -> list[Call]:
         """Return the calls that workers make: those of the plan, or `call` where there is more to a task."""
         plan = self.run_state.plan
+        special = self._special
         if self.run_state.verbose or self.run_state.decimals is not None:
-            return [self._special] * len(plan.calls)
+            return [special] * len(plan.calls)
         if not plan.needs and not plan.options:
             return plan.calls
         prepared = gated_calls(self.run_state)
+        taking: Call = self._call_with_values, (), {}
         for index in plan.needs:
-            prepared[index] = self._special
+            prepared[index] = special if index in plan.options or index in plan.streams else taking
         last, passes = PLAIN, True
         for index, options in plan.options.items():
             if options is not last:  # the same ones over and over are looked at once
                 last, passes = options, passes_gate(options)
             if not passes or isinstance(plan.calls[index][0], MapFunction):
-                prepared[index] = self._special
+                prepared[index] = special
         return prepared
 
     @property
@@ -110,6 +112,11 @@ class TaskCalls:
             took = time.perf_counter() - (run_state.ledger.starts[index] or 0.0)
             run_state.report("task_completed", index, run_state.attempts.get(index, 1), took)
         return value
+
+    def _call_with_values(self) -> Any:
+        """Make the call of a task that takes values of others, and has nothing else to it."""
+        (function, args, kwargs), _ = self.run_state.call(CURRENT_CALL.get().index)
+        return function(*args, **kwargs)
 
     def _attempted(self, index: int, call: Call, options: Options, call_context: CallContext) -> Any:
         """Make an attempt; return the value that stands."""

@@ -25,15 +25,16 @@ def pipelined(plan: Plan, followed: AbstractSet[int] = frozenset()) -> Plan:
 
     >>> from procession._model.handle import Owner
     >>> from procession._model.strategy import Parallel
+    >>> from procession._model.task import PLAIN
     >>> from procession._plan.plan import plan_of
     >>> first, second = (MapFunction(len), (["a"],), {}), (MapFunction(abs), (Handle(Owner("p"), 0, len),), {})
-    >>> plan = plan_of([first, second], Parallel(), options={}, needs={1: (0,)}, handled={0})
+    >>> plan = plan_of([first, second], Parallel(), options={0: PLAIN, 1: PLAIN}, needs={1: (0,)}, handled={0})
     >>> plan.edges, pipelined(plan).edges, pipelined(plan).streams
     ({1: (0,)}, {}, {1: (0,)})
     """
     if not (plan.edges or plan.unkept or followed):
         return plan
-    maps = {index for index, call in enumerate(plan.calls if plan.edges else ()) if isinstance(call[0], MapFunction)}
+    maps = set(filter(plan.is_map, plan.options))
     candidates = {
         index: taken
         for index, needs in plan.edges.items()
