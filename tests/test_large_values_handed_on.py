@@ -11,6 +11,7 @@ if sys.platform == "win32":
 import arrays
 from arrays import Counted, append, count_up, counted, numbered, objects, pairs, total
 from procession import Process, task
+from procession._remote.wire import handed_on
 from procession._remote.wire.memory_file import MemoryFile
 from procession.journal import Journal
 
@@ -68,6 +69,17 @@ def test_a_value_goes_on_without_being_pickled_again(processes, never_pickled, h
     if not how:  # else the elements are digested, which pickles them, too
         process.map(pairs, many)
     assert process.execute(**how)[2:] == [2800, [500, 600, 700]][: 1 if how else 2]
+
+
+def test_elements_go_on_without_being_pickled_again_however_many(processes, never_pickled, monkeypatch):
+    """The bytes of each are let go once the map after it has it, so that there is always room for the next ones."""
+    monkeypatch.setattr(handed_on, "_MOST_BYTES", 500_000)  # those of a fifth of them, and of all in a window
+    process = processes()
+    many = process.map(counted, [500] * 400)
+    process.map(pairs, many, many)
+    more = process.map(pairs, many)
+    process.task(sum, more)
+    assert process.execute()[1:] == [[1_000] * 400, [500] * 400, 200_000]
 
 
 def test_each_task_has_a_copy_of_a_value(processes, how):

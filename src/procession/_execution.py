@@ -33,7 +33,7 @@ from procession._model.record import WHOLE
 from procession._model.states import OnError, RunStatus
 from procession._model.task import MapFunction, callee_of
 from procession._model.text import shown
-from procession._plan.pipelines import goes_by_element, pipelined, refuse_retries
+from procession._plan.pipelines import elements_come_here, pipelined, refuse_retries
 from procession._plan.plan import Plan
 from procession._recording import recording_of
 from procession.errors import WorkersUnavailableError
@@ -118,11 +118,11 @@ class Execution:
             recorder, elsewhere = self._recording.recorder, executor
             # Not where changes are allowed: what follows from a map may hold when that has ended.
             if recorder is None or not recorder.allow_changes:
-                streamed = pipelined(plan, followed)
+                plan = pipelined(plan, followed)
                 if recorder is None:
-                    refuse_retries(streamed)
-                if executor == "threads" or goes_by_element(streamed):
-                    plan, executor = streamed, "threads"  # elements go on here, wherever calls are made
+                    refuse_retries(plan)
+                if elements_come_here(plan):
+                    executor = "threads"
             if deadline is not None and not ends_workers(executor):
                 plan = bounded(plan, deadline)
             if executor == "threads":

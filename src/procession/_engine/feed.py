@@ -50,6 +50,11 @@ class Feed:
         taker = self.taker
         return taker.ready or taker.over or taker.cut or taker.uneven or taker.closed
 
+    @property
+    def arrived(self) -> int:
+        """About how many elements may be taken."""
+        return self.taker.arrived + max(len(outlet.arrivals) for outlet in self._outlets)
+
     def take(self, most: int, *, counted: bool = True, rests: bool = False) -> list[tuple[int, tuple[Any, ...]]]:
         """Return up to `most` elements: their places and values. Failed ones have no values, and complemented places.
 

@@ -54,7 +54,7 @@ def followed(run_state: RunState, feed: Feed, over: Latch, check: Callable[[], o
     try:
         while True:
             while elements.buffer:
-                yield elements.hand_out()
+                yield at_hand(elements.hand_out())
             due = Latch()
             if elements.refill(due.open, rests=True):
                 if elements.over or elements.cut:

@@ -238,6 +238,11 @@ class Taker:
         return bool(self._ready) or (bool(self._ahead) and not self._is_far(self._ahead[0]))
 
     @property
+    def arrived(self) -> int:
+        """How many elements all sources have handed on, and were not taken."""
+        return len(self._ready) + len(self._ahead)
+
+    @property
     def held_up(self) -> bool:
         """Whether all that has ended lies too far ahead."""
         return bool(self._ahead) and not self.ready

@@ -11,6 +11,7 @@ from procession._engine.feed import Feed
 from procession._engine.latch import SLICE_S, Latch
 from procession._engine.run_state import RunState
 from procession._loop.elements import open_in_loop
+from procession._model.outcome import at_hand
 
 
 async def followed_in_loop(run_state: RunState, feed: Feed, over: Latch) -> AsyncGenerator[Any]:
@@ -21,7 +22,7 @@ async def followed_in_loop(run_state: RunState, feed: Feed, over: Latch) -> Asyn
     try:
         while True:
             while elements.buffer:
-                yield elements.hand_out()
+                yield at_hand(elements.hand_out())
             due: asyncio.Future[None] = loop.create_future()
             wake = partial(open_in_loop, loop, thread, due)
             if elements.refill(wake):

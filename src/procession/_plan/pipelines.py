@@ -79,8 +79,12 @@ def refuse_retries(plan: Plan) -> None:
                 )
 
 
-def goes_by_element(plan: Plan) -> bool:
-    """Return whether elements have to go on one by one, and not only may: some are not kept, or are iterated over."""
+def elements_come_here(plan: Plan) -> bool:
+    """Return whether elements have to come to the process of the run, wherever calls are made.
+
+    So it is where a task or the caller iterates over some, or some are let go once they are taken. Others go from one
+    map to the next wherever their calls are made.
+    """
     return (
         bool(plan.followed)
         or any(index in plan.unkept for index in plan.outlets)

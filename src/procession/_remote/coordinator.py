@@ -171,8 +171,8 @@ class Coordinator:
                 continue
             if self._commit_thread is not None:
                 self._commit_thread.commit()
-            if busy or committing or run_state.admission is not None:
-                self._receive(busy or [backend])
+            if busy or committing or run_state.admission is not None or run_state.streams is not None:
+                self._receive(busy or [backend])  # which can be woken
             else:
                 run_state.wait_halted(self._pause())
 

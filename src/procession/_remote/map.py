@@ -77,6 +77,11 @@ class RemoteMap:
         return not self._window.at_hand
 
     @property
+    def sleeps(self) -> bool:
+        """Whether nothing can be drawn until others hand elements on, or take some of this map, which wakes it."""
+        return self._window.asleep and not self.lazy
+
+    @property
     def progress(self) -> Progress:
         """How far the map has come, in elements."""
         return self.state.progress
@@ -108,13 +113,18 @@ class RemoteMap:
 
     def left(self, workers: int) -> int:
         """Return about how many elements are still to be drawn, where others need not end first."""
-        if self._window.nothing_left or self._is_full:
+        window = self._window
+        if window.nothing_left or self._is_full:
             return 0
+        if window.asleep:
+            return len(window.elements)
         if self.lazy:
             return WINDOW * workers
         # That there is no more is found out by drawing, too.
-        left = -((self._window.drawn - self._window.length) // self._window.size)
-        return max(left + len(self._window.elements), 1)
+        left = -((window.drawn - window.length) // window.size) if window.feed is None else window.feed.arrived
+        if self.state.outlet is not None:
+            left = min(left, self._most - self.out)
+        return max(left + len(window.elements), 1)
 
     @property
     def near(self) -> int:
@@ -169,7 +179,7 @@ class RemoteMap:
             window.peek()
             with suppress(IndexError):
                 return window.pop()
-            if asked or window.exhausted or self._is_full:
+            if asked or window.exhausted or window.asleep or self._is_full:
                 return None
             if self._source is None:
                 self._source = self._open_source()

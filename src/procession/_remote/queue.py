@@ -8,6 +8,7 @@ what is ready in the ledger ──────┘
 import heapq
 import threading
 import time
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -32,8 +33,16 @@ class CallQueue:
         self._back: deque[PendingCall] = deque()
         self._later: list[tuple[float, int, PendingCall]] = []
         self._number = count()
-        self._maps: deque[RemoteMap] = deque()
-        """Open maps that have elements to draw."""
+        self._maps: list[RemoteMap] = []
+        """Open maps that have elements to draw, as they are asked for these: by `_ranks`."""
+        self._ranks: dict[int, tuple[int, int]] = {}
+        """For each map that was opened: in order, but of maps that hand elements on to others, the last is first."""
+        self._takers: set[int] = set()
+        """Maps that take elements of open ones, and have not begun."""
+        self._takers_of: dict[int, list[int]] = {}
+        for taker, sources in run_state.plan.streams.items():
+            for source in sources:
+                self._takers_of.setdefault(source, []).append(taker)
         self.open: set[RemoteMap] = set()
         self._left: dict[int, RemoteMap] = {}
         """Maps that were left, as elements of them wait."""
@@ -73,7 +82,7 @@ class CallQueue:
     @property
     def is_hungry(self) -> bool:
         """Whether there is a map whose next element may come at any moment, or take a while."""
-        return any(job.lazy for job in self._maps)
+        return any(job.lazy and not job.state.window.asleep for job in self._maps)
 
     def count(self) -> int:
         """Return about how many calls there are to send, elements that are not drawn yet included."""
@@ -140,7 +149,9 @@ class CallQueue:
     def wake(self) -> None:
         """See which maps have elements again, and which of the calls that are held back are the first to be sent."""
         while self._risen:
-            self._draw_from(self._risen.popleft())
+            job = self._risen.popleft()
+            job.state.window.rise()
+            self._draw_from(job)
         if self._run_state.admission is None:
             return
         self._run_state.admission.look()
@@ -283,9 +294,10 @@ class CallQueue:
         if self._back:
             return self._back.popleft()
         while True:
-            pending_call = self._from_maps()
-            if pending_call is not None or (self.in_order and self.open):
-                return pending_call
+            if not (self._takers and self._bring_forward()):
+                pending_call = self._from_maps()
+                if pending_call is not None or (self.in_order and self.open):
+                    return pending_call
             try:
                 index = self._run_state.ledger.ready.popleft()
             except IndexError:
@@ -300,6 +312,20 @@ class CallQueue:
                 return PendingCall(index, self._called(index, call), options, stays=self._stays(function))
             self._open(index, function)
 
+    def _bring_forward(self) -> bool:
+        """Put maps first in line that take elements of open ones; return whether there were any to begin."""
+        ledger, edges = self._run_state.ledger, self._run_state.plan.edges
+        self._takers -= ledger.skipped
+        found = False
+        for index in list(self._takers):
+            if all(ledger.ends[need] is not None for need in edges.get(index, ())):
+                with suppress(ValueError):  # what it waits for is not committed yet
+                    ledger.ready.remove(index)
+                    ledger.put_back(index)
+                    self._takers.discard(index)
+                    found = True
+        return found
+
     def _from_maps(self) -> PendingCall | None:
         for job in list(self._maps):
             drawn = job.draw()
@@ -308,7 +334,7 @@ class CallQueue:
                 function = job.state.map_function.called
                 call = self._called(job.index, (function, element, job.state.constants))
                 return PendingCall.of(job, place, call, digest, stays=self._stays(function))
-            if job.state.window.nothing_left:
+            if job.state.window.nothing_left or job.sleeps:
                 self._maps.remove(job)
         return None
 
@@ -323,7 +349,7 @@ class CallQueue:
 
     def _draw_from(self, job: RemoteMap) -> None:
         if job in self.open and job not in self._maps:
-            self._maps.append(job)
+            insort(self._maps, job, key=lambda job: self._ranks[job.index])
 
     def _open(self, index: int, map_function: MapFunction) -> None:
         run_state = self._run_state
@@ -343,6 +369,10 @@ class CallQueue:
             run_state.raised(index, error, in_order=self.in_order)
             return
         run_state.maps[index] = job
+        sources = [self._ranks[source] for source in run_state.plan.streams.get(index, ()) if source in self._ranks]
+        self._ranks[index] = min(sources)[0] if sources else len(self._ranks), -index
+        self._takers.discard(index)
+        self._takers.update(taker for taker in self._takers_of.get(index, ()) if taker not in self._ranks)
         job.state.wake_by(partial(self._rise, job))
         self.open.add(job)
         self._draw_from(job)

@@ -8,13 +8,13 @@ results of a batch ──▶ Settlement ──▶ RunState: finished, raised
 import threading
 import time
 from collections.abc import Sequence
+from itertools import chain
 
 from procession._engine.admission import PutOff
 from procession._engine.run_state import RunState
 from procession._model.map_share import MapShare
 from procession._model.record import WHOLE
 from procession._model.remote_setup import REMOTE_SETUP
-from procession._remote.map import RemoteMap
 from procession._remote.pending_call import PendingCall, PlainCalls
 from procession._remote.queue import CallQueue
 from procession._remote.wire.handed_on import HandedOn
@@ -29,7 +29,7 @@ class Settlement:
     def __init__(self, run_state: RunState, queue: CallQueue) -> None:
         self._run_state = run_state
         self._queue = queue
-        self.handed_on = HandedOn(run_state.plan.needs)
+        self.handed_on = HandedOn(run_state.plan.needs, run_state.plan.streams)
         self._map_shares: dict[str, MapShare] = {}
         """By worker: the stretch of time that it is on a map, until it does something else."""
 
@@ -171,7 +171,7 @@ class Settlement:
         if result.error is not None:
             self._fail(pending_call, result)
         elif pending_call.job is not None:
-            self._element_ended(pending_call.job, pending_call.start, result, count, failed=False)
+            self._element_ended(pending_call, pending_call.start, result, count, failed=False)
 
     def _record(self, pending_call: PendingCall, result: Result) -> int:
         """Take note of what a call returned; return how many elements it had. Raises if that cannot be recorded."""
@@ -201,7 +201,7 @@ class Settlement:
             start = result.end if pending_call.start is None else pending_call.start
             place, args = pending_call.element, pending_call.call[1]
             count = pending_call.job.state.raised(place, error, start, pending_call.attempt, args)
-            self._element_ended(pending_call.job, start, result, count, failed=True)
+            self._element_ended(pending_call, start, result, count, failed=True)
             return
         run_state.ledger.starts[index] = pending_call.start
         run_state.workers[index] = result.worker
@@ -262,7 +262,14 @@ class Settlement:
             job.close()
             self._run_state.raised(job.index, ended_before(job.index), in_order=self._queue.in_order)
 
-    def _element_ended(self, job: RemoteMap, start: float | None, result: Result, count: int, *, failed: bool) -> None:
+    def _element_ended(
+        self, pending_call: PendingCall, start: float | None, result: Result, count: int, *, failed: bool
+    ) -> None:
+        job = pending_call.job
+        assert job is not None
+        if job.index in self._run_state.plan.streams:
+            args = pending_call.call[1]
+            self.handed_on.elements_taken(chain.from_iterable(args) if _stands_for_several(pending_call) else args)
         share = self._map_shares.get(result.worker)
         if share is None or share.task != job.index:
             self._map_shares[result.worker] = share = job.share(result.worker, result.end, result.end)

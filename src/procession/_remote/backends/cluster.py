@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from procession._engine.run_state import RunState
 from procession._model.outcome import Away
+from procession._plan.pipelines import elements_come_here
 from procession._remote.wire.batch import Report
 from procession._remote.wire.result import result_of
 from procession._remote.wire.serialize import Call, by_value, encode_calls, may_share
@@ -28,9 +29,9 @@ SMALL_BYTES = 64 * 1024
 def small_bytes(run_state: RunState) -> float:
     """Return up to how many bytes a value comes with the report.
 
-    In a recorded run every value has to come here, and in one whose elements go from map to map.
+    In a recorded run every value has to come here, and in one whose elements are taken here.
     """
-    comes = run_state.recorder is not None or run_state.streams is not None
+    comes = run_state.recorder is not None or elements_come_here(run_state.plan)
     return float("inf") if comes else SMALL_BYTES
 
 

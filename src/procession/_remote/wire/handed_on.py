@@ -8,7 +8,7 @@ So the coordinator does not pickle them again, and what lies in memory of its ow
 
 import pickle
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from procession._remote.wire.packed import Packed, Place, unpack
@@ -25,12 +25,19 @@ class HandedOn:
     """The values of one run that a task which is not sent yet will take.
 
     They are found by identity, as they are kept themselves. They go on as they came, whatever is done to them here.
+    `streams` are the maps that take elements of others one by one.
     """
 
-    def __init__(self, needs: Mapping[int, Sequence[int]]) -> None:
+    def __init__(self, needs: Mapping[int, Sequence[int]], streams: Mapping[int, Sequence[int]]) -> None:
         self._needs = needs
+        self._streams = streams
         self._takers: Counter[int] | None = None
+        """How many tasks will take the value of each task as a whole."""
+        self._by_element: Counter[int] = Counter()
+        """How many maps take each element of a map one by one."""
         self._kept: dict[int, tuple[object, bytes | Packed, int]] = {}
+        self._left: dict[int, int] = {}
+        """By identity, how many elements of maps will still take a value that nobody takes within a whole list."""
         self._bytes = self._files = 0
 
     def keep(self, index: int, value: object, data: object) -> None:
@@ -41,11 +48,16 @@ class HandedOn:
         if (files == 0 and size < _WORTH_BYTES) or id(value) in self._kept:
             return
         if self._takers is None:
+            self._by_element.update(source for sources in self._streams.values() for source in sources)
             self._takers = Counter(need for needed in self._needs.values() for need in needed)
-        if self._takers[index] and self._bytes + size <= _MOST_BYTES and self._files + files <= _MOST_FILES:
+            self._takers -= self._by_element
+        whole, by_element = self._takers[index], self._by_element[index]
+        if (whole or by_element) and self._bytes + size <= _MOST_BYTES and self._files + files <= _MOST_FILES:
             self._kept[id(value)] = value, data, index
             self._bytes += size
             self._files += files
+            if not whole:
+                self._left[id(value)] = by_element
 
     def taken(self, taker: int) -> None:
         """Take note that a task was sent: let go of values that no other one will take."""
@@ -58,6 +70,18 @@ class HandedOn:
                 over.add(need)
         self._drop(over)
 
+    def elements_taken(self, values: Iterable[object]) -> None:
+        """Take note that a call has ended that took these elements of maps: let go as above.
+
+        It may have been sent more than once.
+        """
+        for value in values if self._left else ():
+            left = self._left.get(id(value), 0) - 1
+            if left == 0:
+                self._let_go(id(value))
+            elif left > 0:
+                self._left[id(value)] = left
+
     def forget(self, taker: int) -> None:
         """Forget the values that a task takes which is called in this process: it may change them."""
         self._drop(set(self._needs.get(taker, ())))
@@ -65,6 +89,7 @@ class HandedOn:
     def close(self) -> None:
         """Let go of all values: the run is over."""
         self._kept.clear()
+        self._left.clear()
 
     def within(self, calls: Sequence[Call], snapshots: Snapshots | None) -> Sequence[Call]:
         """Return calls with what stands for kept values in their places: directly in the arguments, or one level deep.
@@ -76,12 +101,16 @@ class HandedOn:
         return [self._filled(call, snapshots) if call[0] in self._needs else call for call in calls]
 
     def _drop(self, indexes: set[int]) -> None:
-        for key, (_, data, index) in list(self._kept.items()) if indexes else ():
+        for key, (_, _, index) in list(self._kept.items()) if indexes else ():
             if index in indexes:
-                del self._kept[key]
-                size, files = _sizes(data)
-                self._bytes -= size
-                self._files -= files
+                self._let_go(key)
+
+    def _let_go(self, key: int) -> None:
+        _, data, _ = self._kept.pop(key)
+        self._left.pop(key, None)
+        size, files = _sizes(data)
+        self._bytes -= size
+        self._files -= files
 
     def _filled(self, call: Call, snapshots: Snapshots | None) -> Call:
         seen: dict[int, object] = {}  # one object stays one
