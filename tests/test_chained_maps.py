@@ -145,33 +145,26 @@ def attend_and_add(meetings, value, *, more):
     return attend(meetings, value) + more
 
 
-def test_the_first_map_runs_no_further_ahead_than_a_window(quick_process_of):
-    """While the second one is held up, at most 64 of its elements are drawn, so a generator is not exhausted."""
-    drawn = []
-
-    def numbers():
-        for number in range(300):
-            drawn.append(number)
-            yield number
-            if number == 0:
-                attend([begun])
-
+@pytest.mark.parametrize("how", ["of a list", "of a generator", "with a constant"])
+def test_the_first_map_runs_no_further_ahead_than_a_window(quick_process_of, how, tmp_path):
+    """When the only worker makes the first call of the second map, it has made at most 64 of the first."""
     with hall() as at:
-        begun = at("first call of the second map", 2)
-        process = quick_process_of(2)
-        process.map(partial(looked, at("look", 2), begun), process.map(quick, numbers()))
+        look = at("test and second map", 2)
+        process = quick_process_of(1)
+        constants = {"constants": {"more": process.task(quick, 0)}} if how == "with a constant" else {}
+        numbers = iter(range(300)) if how == "of a generator" else range(300)
+        begun = process.map(partial(noted_and_same, tmp_path), numbers)
+        process.map(attend_and_return, [[look, look], *[[]] * 299], begun, **constants)
         run = process.start()
-        attend([at("look", 2)])
-        # The calls of the second map stand still until now: all of its workers wait, or have nothing that may be drawn.
-        assert len(drawn) <= 64
-        attend([at("look", 2)])
-        assert run.result()[1] == list(range(300))
+        attend([look])
+        assert 0 < called(tmp_path) <= 64
+        attend([look])
+        assert run.result()[-1] == list(range(300))
 
 
-def looked(look, begun, number):
-    if number == 0:
-        attend([begun, look, look])
-    return number
+def attend_and_return(meetings, number, *, more=0):
+    attend(meetings)
+    return number + more
 
 
 # What it comes to
