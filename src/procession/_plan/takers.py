@@ -16,7 +16,8 @@ from procession._model.text import shown
 from procession._plan.wiring import ListedElements
 
 _BY_FOR: Final = frozenset({"__iter__", "__next__", "__getitem__"})
-_BY_ASYNC_FOR: Final = frozenset({"__aiter__", "__anext__"})
+_BY_ASYNC_FOR: Final = _BY_FOR | {"__aiter__", "__anext__"}
+"""A coroutine function may iterate by `async for` over what it calls an `Iterable`."""
 _SINGLE: Final = (str, bytes, bytearray, memoryview)
 """Types that can be iterated over, and are single values to whoever annotates a parameter with them."""
 _GIVEN: Final[dict[frozenset[str], type]] = {_BY_FOR: type(iter(())), _BY_ASYNC_FOR: ListedElements}
