@@ -46,3 +46,12 @@ def tell(path, folder):
     found = approve(1, folder)
     Path(path).touch()
     return found
+
+
+def sign(number):
+    """Wait for a signature where the number ends with 7."""
+    return number, current_task().wait_for("signature") if number % 50 == 7 else None
+
+
+async def sign_later(number):
+    return sign(number)

@@ -19,6 +19,10 @@ class Driver(Protocol):
         """React to a halt: nothing new may start in this run."""
         ...
 
+    def look(self) -> None:
+        """See whether anything is left to do in the stage."""
+        ...
+
     def at(self, seconds: float, then: Callable[[], object]) -> None:
         """Call `then` in so many seconds."""
         ...

@@ -11,6 +11,7 @@ from procession._engine.feed import Feed
 from procession._engine.latch import SLICE_S, Latch
 from procession._engine.run_state import RunState
 from procession._engine.streams import WINDOW
+from procession._engine.suspension import suspended_taker
 from procession._engine.unfinished import Unfinished, skipped_task
 from procession._model.text import shown
 from procession.errors import TaskCancelled, ValueUnavailableError
@@ -47,7 +48,12 @@ class Elements:
         self.over = False
         """Whether there are no others."""
         self.cut = False
-        """Whether the map has failed as a whole, so that elements are missing."""
+        """Whether elements are missing: the map has failed as a whole, or `waits`."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether elements are missing as they wait."""
+        return self._feed.taker.waits
 
     def refill(self, wake: Callable[[], object], *, rests: bool = False) -> bool:
         """Take what is there; return `False` where it has to be waited for: then `wake` is called once it is there.
@@ -150,8 +156,11 @@ class Inputs(Generic[E]):
 
     def check(self) -> None:
         """Raise if the call cannot have had all elements, or is not to go on."""
-        if any(stream.cut for _, stream in self.streams):
+        cut = [stream for _, stream in self.streams if stream.cut]
+        if cut:
             self.check_goes_on()
+            if all(stream.waits for stream in cut):
+                raise suspended_taker()
             raise Unfinished("skipped", skipped_task(self._run_state, self._index))
 
     @property
@@ -164,6 +173,10 @@ class Inputs(Generic[E]):
         """Whether the call is to wait for nothing more."""
         abandoned = self._call_context is not None and self._call_context.abandoned
         return abandoned or self._closed or self._run_state.ledger.halted
+
+    def look(self) -> None:
+        """See whether the stage goes on, as the call waits."""
+        self._run_state.look()
 
     def check_goes_on(self) -> None:
         """Raise if the call is to wait for nothing more."""
@@ -209,6 +222,7 @@ class ElementIterator(Elements):
     def _wait_in_place(self, due: Latch) -> None:
         if self.rest(due):
             return
+        self.inputs.look()
         while not (due.wait(SLICE_S) or self.inputs.stopped):
             pass
 

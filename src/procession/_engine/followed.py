@@ -62,6 +62,7 @@ def followed(run_state: RunState, feed: Feed, over: Latch, check: Callable[[], o
                 continue
             if elements.rest(due):
                 continue
+            run_state.look()
             while not (due.wait(SLICE_S) or over.is_open or run_state.ledger.halted):
                 check()
             if not due.is_open and not elements.refill(due.open):

@@ -22,7 +22,7 @@ from procession._engine.run_deadline import ended_early
 from procession._engine.run_state import RunState
 from procession._engine.streams import WINDOW
 from procession._engine.suspended_elements import SuspendedElements
-from procession._engine.suspension import suspended_map
+from procession._engine.suspension import suspended_map, suspended_taker
 from procession._engine.tracebacks import annotate, stripped
 from procession._engine.unawaited import unawaited, unawaited_in
 from procession._engine.unfinished import Unfinished, skipped_task
@@ -100,7 +100,7 @@ class MapState:
         """Set the function to call when the map, which could not continue, has something to draw or call again."""
         if self.outlet is not None:
             self.outlet.wake = wake
-        elif self._run_state.recorder is not None:
+        if self._run_state.recorder is not None:
             self.suspended.wake_map = wake
             self._run_state.suspended_elements[self.index] = self.suspended
         if self.window.feed is not None:
@@ -176,6 +176,8 @@ class MapState:
         if digest is None:
             digest = self.ends.recall(place, element)
         else:
+            if self.outlet is not None:
+                self.outlet.hold_back(-1)
             run_state.open_elements[self.index, place] = digest
         if digest is not None and run_state.verbose:
             run_state.report("element_started", self.index, 1, None, element=place)
@@ -199,8 +201,8 @@ class MapState:
         BaseException.with_traceback(error, stripped(error.__traceback__))
         if isinstance(error, TaskSuspended) and run_state.recorder is not None:
             self.suspended.suspend((place, args), digest, str(error))
-            if self.outlet is not None:  # those who take the elements would go on without this one
-                self.outlet.cut()
+            if self.outlet is not None:
+                self.outlet.hold_back(1)
             return 0
         annotate(error, run_state.process_name, self.index, run_state.name(self.index), attempts, in_words(places))
         stopped = isinstance(error, TaskCancelled) and run_state.ledger.halted
@@ -246,12 +248,7 @@ class MapState:
 
     def conclude(self) -> list[Any] | NotKept:
         """Return the results, or raise the failure of the map, or that it is left, as elements of it wait."""
-        if self.outlet is None:
-            self._fail_unawaited()
-        else:
-            self._end_outlet(self.outlet)
-        self.window.close_feed()
-        self._check_left()
+        self._end()
         self.window.let_go()
         run_state, ends = self._run_state, self.ends
         results, errors = ends.take(self.window.called)
@@ -275,6 +272,17 @@ class MapState:
         finally:
             del failure, errors
 
+    def _end(self) -> None:
+        """End what the map takes and hands on. Raises if it is left: elements, or some that it takes, wait."""
+        if self.outlet is None:
+            self._fail_unawaited()
+        left = self._left()
+        if self.outlet is not None:
+            self._end_outlet(self.outlet, waits=left is not None)
+        self.window.close_feed()
+        if left is not None:
+            raise left
+
     def _fail_unawaited(self) -> None:
         """Fail elements that returned a coroutine. Checked at the end: to check each value would slow calls down."""
         results = self.ends.results
@@ -282,21 +290,30 @@ class MapState:
             error, results[place] = unawaited(results[place]), None
             self.raised(place, error, self.began or 0.0)
 
-    def _end_outlet(self, outlet: Outlet) -> None:
+    def _end_outlet(self, outlet: Outlet, *, waits: bool) -> None:
         """End the map's output, and tell the tasks that take its elements whether they had all of them."""
         self.window.end()
         if self.failure is not None or self._is_partial:
-            outlet.cut()
+            outlet.cut(waits=waits)
         outlet.note_drawn(self.window.drawn, over=True)
 
-    def _check_left(self) -> None:
-        """Raise if the map is left, as elements of it wait and the others have ended."""
-        waiting = self.suspended.leave() if self.suspended else None
-        if not waiting or self.failure is not None or self._is_partial:
-            return
-        if not self.ends.any_failed or self._run_state.ledger.on_error == "return":
+    def _left(self) -> TaskSuspended | None:
+        """Return the signal by which the map is left; `None` if it has ended, or a failure outranks that."""
+        waiting = self.suspended.leave() if self.suspended else {}
+        if not (waiting or self._is_behind) or self.failure is not None:
+            return None
+        partial, ledger = self._is_partial, self._run_state.ledger
+        stopped = partial and (ledger.halted or self._run_state.is_broken)
+        if stopped or (self.ends.any_failed and ledger.on_error != "return"):
+            return None
+        if not partial:
             self.ends.check_length(self.window.drawn)
-            raise suspended_map(waiting)
+        return suspended_map(waiting) if waiting else suspended_taker()
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether elements that the map takes have not come, as they wait."""
+        return self.window.feed is not None and self.window.feed.taker.waits
 
     @property
     def _is_partial(self) -> bool:
@@ -310,6 +327,8 @@ class MapState:
             raise Unfinished("cancelled", results)
         if self._is_partial:
             if feed is not None and feed.taker.cut and not halted:
+                if self._is_behind:
+                    return  # elements have failed: see `_left`
                 raise Unfinished("skipped", skipped_task(self._run_state, self.index))
             raise TaskCancelled(f"a map was stopped after {self.window.drawn} elements")
         self.ends.check_length(self.window.drawn)

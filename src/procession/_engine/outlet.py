@@ -193,11 +193,22 @@ class Outlet:
                 feed.wake()
 
     @breaks_down
-    def cut(self) -> None:
-        """Take note that the map has failed as a whole: what has not ended never will."""
+    def cut(self, *, waits: bool = False) -> None:
+        """Take note that what has not ended will not: the map has failed as a whole, or `waits`."""
+        source = self.source
         with self._lock:
-            self.source.cut = True
+            source.waits = waits and (source.waits or not source.cut)
+            source.cut = True
         self.rouse()
+
+    @breaks_down
+    def hold_back(self, count: int) -> None:
+        """Take note that an element more waits, or, with -1, one less."""
+        with self._lock:
+            self.source.waiting += count
+            has_room = self.has_room_again(at_once=True)
+        if has_room:
+            self.wake_up()
 
     @breaks_down
     def wake_up(self) -> None:

@@ -105,6 +105,7 @@ class RunState:
         "tell",
         "unkept",
         "verbose",
+        "waking",
         "whereabouts",
         "workers",
     )
@@ -186,7 +187,7 @@ class RunState:
         self.attentive: list[object] = [attended for attended in (edges, self.unkept) if attended]
         self._halted = Latch()
         self._cancelled = Latch()
-        self._lock = threading.Lock()
+        self._lock, self.waking = threading.Lock(), threading.Lock()  # the second: while it is looked what is answered
         restore_all(self)
 
     # For engines: how calls end
@@ -257,6 +258,11 @@ class RunState:
             encoded=None if is_map else encoded,
             then=partial(self._committed, index, value, end),
         )
+
+    def look(self) -> None:
+        """See whether anything is left to do, as somebody waits for elements."""
+        if self._driver is not None and self.suspended_elements:
+            self._driver.look()
 
     def commit(self) -> bool:
         """Commit what was recorded so far, as suits the engine; return whether the calling worker may go on."""

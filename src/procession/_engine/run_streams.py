@@ -117,6 +117,28 @@ class Streams:
         """Return whether a task has ended taking elements that are not kept: their map may have been cancelled then."""
         return any(feed.goes_on and feed.taker.closed for _, feed in self.feeds.get(index, ()))
 
+    def leave(self, index: int) -> bool:
+        """Cut off a map of which elements wait, until the run goes on; return whether it had not been cut off."""
+        outlet = self.outlets.get(index)
+        if outlet is None or outlet.source.cut:
+            return False
+        outlet.cut(waits=True)
+        return True
+
+    def is_cut(self, index: int) -> bool:
+        """Return whether those who take the elements of a map have been told that no other one will come."""
+        outlet = self.outlets.get(index)
+        return outlet is not None and outlet.source.cut
+
+    def are_asleep(self, calls: int) -> bool:
+        """Return whether so many calls of tasks are asleep in their streams, and the caller of the run if it is one."""
+        tasks = [feed for index, feeds in self.feeds.items() if not self._plan.is_map(index) for _, feed in feeds]
+        with self._lock:
+            outlets = self.outlets.values()
+            asleep = {feed for outlet in outlets for feed in outlet.asleep}
+            waited_for = {outlet.reserved for outlet in outlets if outlet.waits_for_caller}
+            return waited_for <= asleep and len(asleep.intersection(tasks)) == calls
+
     def open(self, index: int) -> list[tuple[int, Feed]]:
         """Return the feeds of a task that is to be called: those that were there from the start, or new ones."""
         anew = [(source, self.follow(source) if feed.taker.closed else feed) for source, feed in self.feeds[index]]

@@ -48,6 +48,8 @@ class Source:
         "in_order",
         "length",
         "takers",
+        "waiting",
+        "waits",
         "window",
     )
 
@@ -62,7 +64,11 @@ class Source:
         self.length: int | None = None
         """How many elements there are in all, once that is known."""
         self.cut = False
-        """Whether the map has failed as a whole: no other element will end."""
+        """Whether no other element will end: the map has failed as a whole, or `waits`."""
+        self.waits = False
+        """Whether what is missing will come when the run goes on: elements wait, here or where these come from."""
+        self.waiting = 0
+        """How many elements were drawn and left, as they wait. They take no room."""
         self.takers: dict[Taker, int] = {}
         """Those who take its elements, each with the bit by which it knows this source."""
         self.history: list[int] | None = [] if kept else None
@@ -84,7 +90,7 @@ class Source:
             first = self.fed_by.first_ahead
             return self.window if first is None else below - first
         taken = [taker.taken for taker in self.takers if taker.binds]
-        return self._for_batches(self.window - (self.drawn - min(taken))) if taken else None
+        return self._for_batches(self.window - (self.drawn - self.waiting - min(taken))) if taken else None
 
     def _for_batches(self, room: int) -> int:
         return room if room >= self._batch else 0
@@ -264,8 +270,14 @@ class Taker:
 
     @property
     def cut(self) -> bool:
-        """Whether what is still missing will never come: a source has failed as a whole."""
+        """Whether what is still missing will not come: a source has failed as a whole, or waits."""
         return not (self._ready or self._ahead) and any(source.cut for source in self.sources)
+
+    @property
+    def waits(self) -> bool:
+        """Whether that is so as elements wait, and for nothing else."""
+        cut = [source for source in self.sources if source.cut]
+        return bool(cut) and all(source.waits for source in cut)
 
     @property
     def uneven(self) -> bool:

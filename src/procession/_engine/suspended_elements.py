@@ -39,6 +39,11 @@ class SuspendedElements:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
+    @property
+    def is_woken(self) -> bool:
+        """Whether some of them are in the window."""
+        return bool(self._woken)
+
     def suspend(self, element: Element, digest: bytes, why: str) -> None:
         """Keep an element that was left, as it waits."""
         with self._lock:
@@ -51,8 +56,8 @@ class SuspendedElements:
             waiting = self._waiting.pop(place, None)
         return None if waiting is None else waiting.digest
 
-    def wake(self, places: Iterable[int], resume: Callable[[], bool] | None) -> None:
-        """Put elements that wait into the window, and have the map go on.
+    def wake(self, places: Iterable[int], resume: Callable[[], bool] | None) -> bool:
+        """Put elements that wait into the window, and have the map go on; return whether there are any.
 
         `resume` makes the task of the map ready again, unless something speaks against that; `None` if the task has not
         been left, as far as is known.
@@ -60,15 +65,16 @@ class SuspendedElements:
         with self._lock:
             woken = [place for place in places if place in self._waiting and place not in self._woken]
             if not woken or self._is_left != (resume is not None):  # it is being left right now
-                return
+                return False
             if resume is not None:
                 if not resume():
-                    return
+                    return False
                 self._is_left, self._goes_on = False, True
             self._woken.update(woken)
             self._window.extend(self._waiting[place].element for place in woken)
         if resume is None:
             self.wake_map()
+        return True
 
     def leave(self) -> dict[int, str]:
         """Take note that nothing else of the map is left; return what elements wait for, by place.

@@ -2,6 +2,7 @@
 
 a task raises TaskSuspended ──suspend──▶ the ledger: others go on as far as they can
 the journal's thread ──wake_ready──▶ what it waits for is there: ready again
+nothing else is left ──look_again──▶ the same once more; else those who take elements that wait are left, too
 
 Of a map, an element is left and called again by itself (`suspended_elements`); the task is left once all else of it has
 ended.
@@ -9,8 +10,9 @@ ended.
 
 import math
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, Protocol
 
@@ -41,6 +43,7 @@ class SuspendingRun(Protocol):
     suspended: dict[int, str]
     suspended_elements: dict[int, SuspendedElements]
     attempts: dict[int | tuple[int, int], int]
+    waking: threading.Lock
 
     @property
     def nested_runs(self) -> "Mapping[str, SuspendingRun]":
@@ -68,26 +71,73 @@ def wake_ready(run: SuspendingRun) -> None:
 
     So it is in the runs nested in this one that go on. One that was left itself is called again as its task is. A task
     that takes elements that are not kept is called again by the next execution: their map was cancelled as it was left.
+    So are the elements of a map that was cut off from those who take them.
     """
     if run.recorder is None or run.ledger.halted:
         return
     for nested in list(run.nested_runs.values()):
         wake_ready(nested)
-    left, maps = set(run.ledger.asleep()), {index: some for index, some in list(run.suspended_elements.items()) if some}
+    with run.waking:
+        _wake_ready(run, run.recorder)
+
+
+def _wake_ready(run: SuspendingRun, recorder: Recorder) -> bool:
+    """Make ready again what waits no longer; return whether there is any."""
+    left, maps = set(run.ledger.asleep()), _waiting_maps(run)
     if run.streams is not None:
-        left = {index for index in left if not run.streams.has_lost(index)}
+        left = {index for index in left if not (run.streams.has_lost(index) or run.streams.is_cut(index))}
+        maps = {index: elements for index, elements in maps.items() if not run.streams.is_cut(index)}
     if not (left or maps):
-        return
+        return False
     ready: dict[int, list[int]] = {}
-    for index, element in run.recorder.waits.ready():
+    for index, element in recorder.waits.ready():
         ready.setdefault(index, []).append(element)
+    goes_on = False
     for index, elements in ready.items():
         resume = partial(run.ledger.wake, index) if index in left else None
         if index in maps:
-            maps[index].wake(elements, resume)
-        elif resume is not None and WHOLE in elements:
-            resume()
+            woken = maps[index].wake(elements, resume)
+        else:
+            woken = resume is not None and WHOLE in elements and resume()
+        goes_on = goes_on or woken
         run.recruit(1)
+    return goes_on
+
+
+def _waiting_maps(run: SuspendingRun) -> dict[int, SuspendedElements]:
+    return {index: elements for index, elements in list(run.suspended_elements.items()) if elements}
+
+
+def may_go_on(run: SuspendingRun) -> bool:
+    """Return whether anything waits in a run that is not halted."""
+    is_open = run.recorder is not None and not run.ledger.halted
+    return is_open and (run.ledger.is_suspended or bool(_waiting_maps(run)))
+
+
+def is_stuck(run: SuspendingRun, calls: int) -> bool:
+    """Return whether so many calls wait for elements, with all else, that can only come when others wait no longer."""
+    streams = run.streams
+    if streams is None or run.ledger.halted:
+        return False
+    return any(not streams.is_cut(index) for index in _waiting_maps(run)) and streams.are_asleep(calls)
+
+
+def look_again(run: SuspendingRun, is_idle: Callable[[], bool] = lambda: True) -> bool:
+    """Return whether a stage in which nothing was left to do goes on: something has just been answered, or is due.
+
+    Where nothing is, those are told who take elements of maps of which some wait, so that they end, too. `is_idle` says
+    whether still nothing is left to do: others may have looked meanwhile.
+    """
+    with run.waking:
+        if run.recorder is None or run.ledger.halted:
+            return False
+        maps = _waiting_maps(run)
+        if run.ledger.ready or any(elements.is_woken for elements in maps.values()) or not is_idle():
+            return True
+        if _wake_ready(run, run.recorder):
+            return True
+        left = [index for index in maps if run.streams is not None and run.streams.leave(index)]
+        return bool(left)
 
 
 def waits_in_words(names: Mapping[int, str], suspended: Mapping[int, str]) -> str:
@@ -102,6 +152,11 @@ def suspended_map(elements: Mapping[int, str]) -> TaskSuspended:
     place = min(elements)
     more = f" (and {len(elements) - 1:,} more)" if len(elements) > 1 else ""
     return TaskSuspended(f"element {place} {elements[place]}{more}")
+
+
+def suspended_taker() -> TaskSuspended:
+    """Return the signal of a task that takes elements of maps, and that is left, as some of them wait."""
+    return TaskSuspended("takes elements of which some wait")
 
 
 def check_wait(name: object, timeout: object) -> None:

@@ -29,6 +29,7 @@ from procession._engine.places import Places
 from procession._engine.pools import forget, no_workers
 from procession._engine.retry import Abandoned, GiveUp
 from procession._engine.run_state import RunState
+from procession._engine.suspension import is_stuck, look_again, may_go_on
 from procession._engine.worker import Worker
 from procession._engine.workers import GiveWay, LeaveTask
 from procession._model.strategy import Stage
@@ -65,6 +66,8 @@ class ThreadEngine:
         """How many places no thread has taken yet: of those that were started or woken for them, any may."""
         self._left_behind: set[threading.Thread] = set()
         self._in_order = True
+        self._is_over = False
+        """Whether nothing that waits in the stage has been answered, where nothing else is left to do."""
         self._maps = ThreadMaps(run_state)
         self._interruption: BaseException | None = None
         name = f"procession-{shown(run_state.process_name, 40)}-watcher"
@@ -140,8 +143,13 @@ class ThreadEngine:
         self._vacant = Latch()
         self._opening, self._ticket = True, [True]
         try:
-            recruit = partial(self._recruit_from_daemon, min(ready, self.run_state.max_workers))
-            self._vacant.wait_through(self._interrupted, recruit)
+            begin = partial(self._recruit_from_daemon, min(ready, self.run_state.max_workers))
+            self._vacant.wait_through(self._interrupted, begin)
+            while self._interruption is None and not self._alone and may_go_on(self.run_state):
+                self._vacant = Latch()
+                self._vacant.wait_through(self._interrupted, self._look_again)
+                if self._is_over:
+                    break
             if self._interruption is not None:
                 self.run_state.break_down(self._interruption)
         finally:
@@ -213,6 +221,17 @@ class ThreadEngine:
             self.run_state.interrupt(error)
         if opening:
             self._end_opening()
+        else:
+            self.look()
+
+    def _look_again(self) -> None:
+        """See whether the stage, in which nothing was left to do, goes on: what waits may be answered, or be due."""
+        self._is_over = not look_again(self.run_state, self._looks_idle)
+        self.look()
+
+    def _looks_idle(self) -> bool:
+        with self._lock:
+            return self._is_idle
 
     def _end_opening(self) -> None:
         with self._lock:
@@ -230,10 +249,16 @@ class ThreadEngine:
 
     def _note_vacancy(self) -> None:
         """End the stage if its last worker has left. With the lock held."""
-        pauses = self._pauses.count and not self.run_state.ledger.halted
-        if self._places.active or self._places.displaced or self._opening or pauses or self.run_state.waits_for_caller:
-            return
-        self._vacant.open()
+        if self._is_idle:
+            self._vacant.open()
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether nothing is left to do, unless an answer comes. With the lock held."""
+        places, run_state = self._places, self.run_state
+        if places.active or self._opening or (self._pauses.count and not run_state.ledger.halted):
+            return False
+        return not (places.displaced or run_state.waits_for_caller) or is_stuck(run_state, places.displaced)
 
     def recruit(self, count: int) -> None:
         """Start up to `count` more workers, while there is something ready for them and room among `max_workers`."""
@@ -357,6 +382,10 @@ class ThreadEngine:
     def _look(self) -> None:
         if self.run_state.admission is not None and self.run_state.ledger.halted:
             self.run_state.admission.drop_all()
+        self.look()
+
+    def look(self) -> None:
+        """See whether anything is left to do in the stage."""
         with self._lock:
             self._note_vacancy()
 

@@ -280,7 +280,7 @@ class Window:
                 break
             if self._outlet is not None:
                 if self._cut_short:
-                    self._outlet.cut()
+                    self._outlet.cut(waits=taker.waits)
                 self._outlet.note_drawn(self.drawn, over=self.exhausted)
                 wanted = 0 if self.exhausted else self._bounded(self._outlet, wanted)
         return bool(self.elements)

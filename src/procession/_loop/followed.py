@@ -29,6 +29,7 @@ async def followed_in_loop(run_state: RunState, feed: Feed, over: Latch) -> Asyn
                 if elements.over or elements.cut:
                     return
                 continue
+            run_state.look()
             while not (due.done() or over.is_open or run_state.ledger.halted):
                 await asyncio.wait((due,), timeout=SLICE_S)
             if not due.done() and not elements.refill(wake):

@@ -153,6 +153,12 @@ class CoroutineMap:
         """The place of the map's task in its process."""
         return self._state.index
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether an element is under way, or may be begun or drawn now."""
+        window, draws = self._state.window, self._drawing is not None or self._waits_to_draw
+        return draws or not window.asleep or bool(self._out or window.elements)
+
     def open(self, start: float) -> None:
         """Begin to iterate over what the map was given. Raises for what cannot be iterated."""
         try:

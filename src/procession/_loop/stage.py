@@ -23,6 +23,7 @@ from procession._engine.commit import CommitThread
 from procession._engine.gate import gated_calls
 from procession._engine.map_state import MapState
 from procession._engine.run_state import RunState
+from procession._engine.suspension import is_stuck, look_again, may_go_on
 from procession._loop.attempt import PendingCall, simple_tasks, starting
 from procession._loop.map import CoroutineMap, SideDraws
 from procession._loop.parked_calls import ParkedCalls
@@ -100,6 +101,10 @@ class StageInLoop:
                 run_state.ledger.open(self._stage)
                 self.fill()
                 await shield_once(self._vacant, run_state.cancel)
+                while not self._broken and may_go_on(run_state) and await self._looks_again():
+                    self._vacant = self._loop.create_future()
+                    self.fill()
+                    await shield_once(self._vacant, run_state.cancel)
             except Exception as error:
                 self.break_down(error)
             if self._broken:
@@ -121,6 +126,26 @@ class StageInLoop:
         return bool(
             self._slots.busy or self.parked.waiting or self._pauses or self._maps or self.run_state.waits_for_caller
         )
+
+    async def _looks_again(self) -> bool:
+        """Return whether the stage goes on: something that waits has just been answered, or is due."""
+        try:
+            looked = self._side_threads.call(look_again, self.run_state)
+        except WorkersUnavailableError:
+            return look_again(self.run_state)
+        return await shield_once(looked, self.run_state.cancel)
+
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether all that goes on waits for elements that can only come when others wait no longer."""
+        slots, parked = self._slots, self.parked
+        if slots.used or slots.wanted or parked.waiting or parked.due or self._pauses:
+            return False
+        return is_stuck(self.run_state, slots.lent) and not any(each.is_busy for each in self._maps)
+
+    def look(self) -> None:
+        """See whether anything is left to do in the stage. From any thread."""
+        self.recruit(0)
 
     def break_down(self, error: BaseException) -> None:
         """End the stage with an error that is not from any call, once all that runs has ended. From any thread."""
@@ -170,7 +195,7 @@ class StageInLoop:
                     self._start_all()
             finally:
                 self._filling = False
-            busy = self.busy or committing or self._batch_follows or self._commit_beside()
+            busy = (self.busy and not self._is_stuck) or committing or self._batch_follows or self._commit_beside()
             if not busy and not self._vacant.done():
                 self._vacant.set_result(None)
         except BaseException as error:

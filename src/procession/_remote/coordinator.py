@@ -20,6 +20,7 @@ from procession._engine.commit import AT_RISK, AT_RISK_S, CommitThread
 from procession._engine.latch import SLICE_S, Latch
 from procession._engine.run_deadline import within
 from procession._engine.run_state import RunState
+from procession._engine.suspension import look_again, may_go_on
 from procession._engine.task_logs import wanted_logs
 from procession._model.record import WHOLE
 from procession._model.strategy import Stage
@@ -166,6 +167,8 @@ class Coordinator:
             busy = [some for some in self._backends() if some.busy]
             if not busy and queue.is_empty:
                 if not committing:
+                    if may_go_on(run_state) and look_again(run_state):
+                        continue
                     return
                 run_state.commits.flush()  # there is nothing else to do, and no time goes into waking another thread
                 continue
