@@ -179,6 +179,15 @@ def chain(number):
     return [me.call(double, number), *me.map(double, [number, number + 1])]
 
 
+def make_do(number):
+    """Go on with something else where a call or a wait is refused."""
+    me = current_task()
+    try:
+        return me.call(double, number)
+    except RuntimeError:
+        return "a fallback"
+
+
 def ask(number):
     """Wait for an answer."""
     return number, current_task().wait_for("approval")

@@ -77,6 +77,36 @@ def test_in_an_executor_recorded_calls_are_refused(journal):
             process.execute(run_id="a", journal=journal)
 
 
+def make_do(number):
+    try:
+        return current_task().call(double, number)
+    except RuntimeError:
+        return "a fallback"
+
+
+@pytest.mark.parametrize("options", [{}, {"retries": 1}, {"timeout": 30}], ids=["plain", "retried", "timed"])
+@pytest.mark.parametrize("over", [None, [1, 2]], ids=["a task", "elements"])
+@pytest.mark.parametrize("placed", [False, True])
+def test_in_an_executor_a_task_that_catches_the_refusal_fails_with_it(placed, over, options, journal):
+    """It is not recorded with what it made of that; without a journal it makes the call."""
+    with ProcessPoolExecutor(1) as pool:
+        process = Process("pool", "parallel", 2, on_error="continue", executor="threads" if placed else pool)
+        function = task(executor=pool, **options)(make_do) if placed else task(**options)(make_do)
+        if over is None:
+            process.add_task(function, 3)
+        else:
+            process.map(function, over)
+        assert process.execute() == [6 if over is None else [2, 4]]
+        with pytest.raises(ExceptionGroup) as caught:
+            process.execute(run_id="a", journal=journal)
+    assert all("cannot be recorded" in str(one) for one in leaves(caught.value))
+    assert journal.run("a").status == "failed"
+
+
+def leaves(error):
+    return [leaf for one in error.exceptions for leaf in (leaves(one) if isinstance(one, ExceptionGroup) else [one])]
+
+
 def chain_in_pool():
     value = 1
     for _ in range(4):

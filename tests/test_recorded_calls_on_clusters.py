@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster_jobs import ask, chain, double
+from cluster_jobs import ask, chain, double, make_do
 from clusters import dask_here, ray_here
 from procession import Process
 from procession.journal import Journal
@@ -55,7 +55,7 @@ def test_without_a_journal_calls_are_just_made(cluster):
 
 
 @pytest.mark.parametrize("over", [None, [3]], ids=["a task", "an element"])
-@pytest.mark.parametrize("function", [chain, ask])
+@pytest.mark.parametrize("function", [chain, ask, make_do])
 def test_in_a_recorded_run_calls_and_waits_are_refused_plainly(cluster, function, over, where):
     """The error names the process and the task, and says where such tasks run; nothing of the call is recorded."""
     process = on(cluster, function, over=over)

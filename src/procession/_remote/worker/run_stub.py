@@ -97,11 +97,13 @@ class RunStub:
         from procession._remote.wire.call_requests import LinkedRecorder
 
         if self.is_recorded and self.link is None:
-            raise RuntimeError(
+            error = RuntimeError(
                 f"process {shown(self.process_name)!r}, task {call_context.index} ({shown(self.name(0))}): a call "
                 "cannot be recorded, nor can the task wait, from where it runs, as the journal is out of reach there. "
                 'Tasks that make recorded calls or wait run with executor="threads" or "processes"'
             )
+            self.refusals[call_context.index, call_context.element] = error  # if the task catches it
+            raise error
         if self._calls is None:
             recorder = None
             if self.is_recorded and self.link is not None:
