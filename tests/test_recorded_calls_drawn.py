@@ -102,6 +102,58 @@ def test_the_calls_of_a_task_stand_below_it(made_by, recorded, path):
     assert "Tasks made 4 recorded calls, of " in str(timeline)
 
 
+BEGUN, GATE = threading.Event(), threading.Event()
+
+
+def ask_long(question):
+    BEGUN.set()
+    assert GATE.wait(20)
+    return question
+
+
+async def ask_long_later(question):
+    return await asyncio.to_thread(ask_long, question)
+
+
+def patient():
+    me = current_task()
+    return me.call(ask, 1), me.call(ask_long, 2)
+
+
+async def async_patient():
+    me = current_task()
+    return await me.call(ask_later, 1), await me.call(ask_long_later, 2)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("made_by", [patient, async_patient])
+def test_a_call_that_goes_on_is_drawn_as_going_on(made_by, recorded, path):
+    """With an open end, in the picture, the trace and the words; and as ended once it has."""
+    BEGUN.clear()
+    GATE.clear()
+    process = Process("agents", "parallel", 2)
+    process.add_task(made_by)
+    run = process.start(**({"journal": path, "run_id": "a"} if recorded else {}))
+    try:
+        assert BEGUN.wait(20)
+        timeline = run.timeline()
+    finally:
+        GATE.set()
+    assert run.wait(20)
+    calls = [(busy.span.call, busy.span.state, busy.span.duration is None) for busy in timeline.calls]
+    assert calls == [(0, "completed", False), (1, "running", True)]
+    [(kind, said)] = [(kind, said) for kind, said in marks(timeline) if "ask_long" in said]
+    assert kind == "call running"
+    assert "recorded call 1 of task 0\nrunning for " in said
+    assert "1 of them going on" in timeline.svg()
+    assert "Tasks made 2 recorded calls, 1 of which goes on, of " in str(timeline)
+    assert any(
+        event["name"].endswith("(running)") and "call" in event["args"] for event in timeline.trace()["traceEvents"]
+    )
+    assert [busy.span.state for busy in run.timeline().calls] == ["completed", "completed"]
+    assert "going on" not in run.timeline().svg()
+
+
 def test_calls_from_worker_processes_and_of_elements_are_drawn(path):
     """Those from worker processes in a recorded run: the program that runs it knows them by their records."""
     process = Process("agents", "parallel", 1, executor="processes")

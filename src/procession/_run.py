@@ -369,6 +369,7 @@ class Run:
         from procession.pictures.timeline import Timeline, spans_of, spans_of_calls  # pictures are drawn by few
 
         run_state, cores = self._run_state, self._execution.cores_used
+        made = None if run_state.calls is None else run_state.calls.made
         return Timeline(
             self.process_name,
             self.status,
@@ -380,7 +381,7 @@ class Run:
             cpu=self._execution.cpu,
             cores=None if cores is None else (cores, usable_cores()),
             held_back=() if run_state.admission is None else run_state.admission.held_back,
-            calls=() if run_state.calls is None else spans_of_calls(run_state.calls.made.read(), run_state.epoch),
+            calls=() if made is None else spans_of_calls(made.read(), made.read_under_way(), run_state.epoch),
         )
 
     def stacks(self) -> "Stacks":

@@ -6,7 +6,7 @@ the whole run are summed up, and there are never more than about `LIMIT`.
 
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from procession._model.made_calls import MadeCalls
 
@@ -14,10 +14,18 @@ LIMIT: Final = 2_000
 """Calls, or sums of them, that are kept."""
 
 
-class CallsMade:
-    """The calls that the tasks of a run have made themselves and that have ended."""
+class CallUnderWay(Protocol):
+    """A call that goes on."""
 
-    __slots__ = ("_cell", "_full", "_lock", "_made")
+    def so_far(self) -> MadeCalls:
+        """Return the call as if it ended now."""
+        ...
+
+
+class CallsMade:
+    """The calls that the tasks of a run have made themselves and that have ended, and those that go on."""
+
+    __slots__ = ("_cell", "_full", "_lock", "_made", "under_way")
 
     def __init__(self) -> None:
         self._made: list[MadeCalls] = []
@@ -26,6 +34,8 @@ class CallsMade:
         """How many there may be before they are summed up anew."""
         self._cell = 0.0
         """Calls that are shorter than so many seconds are summed up."""
+        self.under_way: set[CallUnderWay] = set()
+        """The calls that have begun and not ended."""
 
     def add(self, made: MadeCalls) -> None:
         """Add a call that has ended."""
@@ -38,6 +48,10 @@ class CallsMade:
     def read(self) -> list[MadeCalls]:
         """Return what there is by now."""
         return self._made.copy()
+
+    def read_under_way(self) -> list[MadeCalls]:
+        """Return the calls that go on, as far as they have come."""
+        return [call.so_far() for call in self.under_way.copy()]
 
     def _sum_up(self) -> None:
         made = self._made.copy()  # others may add to it meanwhile

@@ -32,11 +32,13 @@ class InsideCall:
         self._decimals.__enter__()
         if self._run.verbose:
             self._tell("call_started", None, None)
+        self._made.under_way.add(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._decimals.__exit__()
+        self._made.under_way.discard(self)
         took = time.perf_counter() - self._start
         # What was cut off has not ended, and what was given up is none of the task's any more.
         if (error is None or isinstance(error, Exception)) and not self._outer.abandoned:
@@ -44,6 +46,10 @@ class InsideCall:
         if self._run.verbose:
             self._tell("call_completed" if error is None else "call_failed", took, error)
         CURRENT_CALL.set(self._outer)
+
+    def so_far(self) -> MadeCalls:
+        """Return the call as if it ended now."""
+        return self._as_made(time.perf_counter() - self._start, failed=False)
 
     def _as_made(self, took: float, *, failed: bool) -> MadeCalls:
         inner, start = self._inner, self._run.moment(self._start)

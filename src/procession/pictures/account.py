@@ -174,7 +174,9 @@ class Account:
             return ""
         count = sum(busy.span.calls for busy in self.calls)
         took = sum(busy.end - busy.start if busy.span.busy is None else busy.span.busy for busy in self.calls)
-        return f" Tasks made {counted(count, 'recorded call')}, of {lasting(took)} together."
+        going_on = sum(busy.span.state == "running" for busy in self.calls)
+        so_far = f", {going_on:,} of which {'goes' if going_on == 1 else 'go'} on" if going_on else ""
+        return f" Tasks made {counted(count, 'recorded call')}{so_far}, of {lasting(took)} together."
 
     @cached_property
     def _works(self) -> dict[int, Work]:

@@ -23,6 +23,7 @@ _CHARACTER: Final = 7.3
 STYLE: Style = {
     ".call": {"fill": "sky", "stroke": "panel", "stroke-width": "1"},
     ".call.failed": {"fill": "red"},
+    ".call.running": {"stroke": "blue", "stroke-width": "1.5", "stroke-dasharray": "3 2"},
     ".named": {"font-family": MONO, "font-size": "12px", "fill": "ink", "pointer-events": "none"},
     ".named.failed": {"fill": "paper"},
 }
@@ -46,8 +47,9 @@ def drawn_calls(
         span = bar.spans[0].span
         states = _states(bar)
         all_failed = " failed" if states["failed"] == bar.calls else ""
+        goes_on = " running" if span.state == "running" and bar.calls == 1 else ""
         title = _several(bar, states) if bar.calls > 1 else _single(bar)
-        marks = [f'class="call{all_failed}" {_place(left, y, width)}']
+        marks = [f'class="call{all_failed}{goes_on}" {_place(left, y, width)}']
         if states["failed"] and not all_failed:
             part = max(2.0, width * states["failed"] / bar.calls)
             marks.append(f'class="call failed" {_place(left + max(0.0, width - part), y, part)}')
@@ -74,10 +76,9 @@ def _single(bar: Bar) -> str:
     element = "" if span.element is None else f", element {span.element}"
     place = "recorded call" if span.call is None else f"recorded call {span.call}"
     tries = f", {span.attempts} attempts" if span.attempts > 1 else ""
-    return (
-        f"{text(span.name)}, {place} of task {span.index}{element}\n"
-        f"{span.state}, {lasting(end - start)}{tries}\nfrom {lasting(start)}"
-    )
+    took = lasting(end - start)
+    how = f"running for {took} so far" if span.state == "running" else f"{span.state}, {took}"
+    return f"{text(span.name)}, {place} of task {span.index}{element}\n{how}{tries}\nfrom {lasting(start)}"
 
 
 def _several(bar: Bar, states: Counter[TaskState]) -> str:

@@ -54,10 +54,7 @@ def _entries(account: Account, *, patterns: bool, critical: bool) -> Iterator[tu
             if patterns and state in PATTERNED:
                 mark += f'<rect width="14" height="10" fill="url(#procession-{state})"/>'
             yield mark, f"{states[state]:,} {state}"
-    made, bad = (sum(count) for count in zip((0, 0), *(_made(busy.span) for busy in account.calls), strict=True))
-    if made:
-        failed = f", {bad:,} failed" if bad else ""
-        yield '<rect class="call" width="14" height="10"/>', f"{counted(made, 'recorded call')}{failed}"
+    yield from _calls(account)
     again = len({(busy.span.index, busy.span.element) for busy in account.begun if busy.span.attempts > 1})
     if again:
         yield '<path class="again" d="M0 0h10l-10 10z"/>', f"{again:,} tried again"
@@ -72,6 +69,17 @@ def _entries(account: Account, *, patterns: bool, critical: bool) -> Iterator[tu
     said = ", ".join(f"{count:,} {_NEVER.get(state, state)}" for state, count in left_out.items())
     if said:
         yield "", f"not shown: {said}"
+
+
+def _calls(account: Account) -> Iterator[tuple[str, str]]:
+    """Yield the marks of the recorded calls, and what they say."""
+    made, bad = (sum(count) for count in zip((0, 0), *(_made(busy.span) for busy in account.calls), strict=True))
+    if made:
+        failed = f", {bad:,} failed" if bad else ""
+        yield '<rect class="call" width="14" height="10"/>', f"{counted(made, 'recorded call')}{failed}"
+    going_on = sum(busy.span.state == "running" for busy in account.calls)
+    if going_on:
+        yield '<rect class="call running" width="14" height="10"/>', f"{going_on:,} of them going on"
 
 
 def _made(span: Span) -> tuple[int, int]:

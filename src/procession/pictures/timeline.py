@@ -74,8 +74,16 @@ def spans_of(
     return spans
 
 
-def spans_of_calls(made: Iterable[MadeCalls], epoch: float) -> list[Span]:
-    """Return the spans of calls that tasks made themselves; `epoch` is when the run began, in seconds since 1970."""
+def spans_of_calls(made: Iterable[MadeCalls], under_way: Iterable[MadeCalls], epoch: float) -> list[Span]:
+    """Return the spans of calls that tasks made themselves, and of those that go on.
+
+    `epoch` is when the run began, in seconds since 1970.
+    """
+    going_on = [replace(span, state="running", duration=None) for span in _spans_of_made(under_way, epoch)]
+    return [*_spans_of_made(made, epoch), *going_on]
+
+
+def _spans_of_made(made: Iterable[MadeCalls], epoch: float) -> list[Span]:
     return [
         Span(
             one.task,
