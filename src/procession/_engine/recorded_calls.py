@@ -29,7 +29,7 @@ from procession._model.record import WHOLE, CallRecord, WaitKind, WaitRecord
 from procession._model.task import Call, is_coroutine_function, name_of, options_of
 from procession._model.text import shown, sketch
 from procession._plan.digest import Refused, check_order, combined
-from procession._plan.identity import called, digest_call, identity, moved
+from procession._plan.identity import called, digest_call, identity, is_fixed, moved
 from procession.errors import (
     DigestError,
     PlanChangedError,
@@ -428,7 +428,7 @@ class RecordedCalls:
 def _is_unchanged(call: Call, digest: bytes) -> bool:
     """Return whether the arguments of a call that was made still have their digest."""
     try:
-        return digest_call(*call) == digest
+        return is_fixed(*call) or digest_call(*call) == digest
     except Exception:  # it may hold what has no digest now, or be changed by another thread right now
         return False
 

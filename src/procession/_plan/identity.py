@@ -138,6 +138,16 @@ def digest_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
     return found
 
 
+def is_fixed(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return whether no call can change what it is given, as that is all of simple types.
+
+    >>> is_fixed(len, ("abc",), {}), is_fixed(len, (["abc"],), {})
+    (True, False)
+    """
+    simple = SIMPLE.issuperset(map(type, args)) and SIMPLE.issuperset(map(type, kwargs.values()))
+    return simple and said(function)
+
+
 def unnamed_in(values: Sequence[object], digester: Digester) -> list[Unnamed]:
     """Return the unnamed functions and classes in callables and arguments, at any depth, in a fixed order."""
     found: list[Unnamed] = []
