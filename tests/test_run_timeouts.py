@@ -7,7 +7,16 @@ from functools import partial
 
 import pytest
 
-from procession import Process, RunCancelledError, RunTimeoutError, TaskTimeoutError, current_task, stream, task
+from procession import (
+    Process,
+    RunCancelledError,
+    RunTimeoutError,
+    TaskTimeoutError,
+    WorkerProcesses,
+    current_task,
+    stream,
+    task,
+)
 from procession._engine import run_deadline
 from procession.journal import Journal
 
@@ -264,3 +273,97 @@ def test_what_is_no_time_is_refused(way, timeout, error, words):
         asyncio.run(begin()) if way == "execute_async" else begin()
     assert CALLED == []
     assert process.execute() == [1]
+
+
+def never_more():
+    """Give what there is, and wait for what does not come."""
+    yield from range(3)
+    hang(3)
+
+
+def more():
+    yield from range(5)
+
+
+def together(numbers):
+    return [quick(number) for number in numbers]
+
+
+async def quick_async(number):
+    return quick(number)
+
+
+@pytest.fixture(scope="module")
+def workers():
+    """A worker process that is there already."""
+    with WorkerProcesses(1) as workers:
+        workers.submit(abs, 1).result(60)
+        yield workers
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
+@pytest.mark.parametrize("kind", ["threads", "batches", "coroutines", "processes", "processes for one", "stream"])
+def test_a_source_that_gives_nothing_is_left_behind(kind, strategy, workers):
+    """Wherever the elements are called, and whoever takes them. So a run may draw from a queue."""
+    kinds = {"batches": together, "coroutines": quick_async, "processes for one": task(executor=workers)(quick)}
+    for timeout in TIMEOUTS:
+        where = workers if kind == "processes" else "threads"
+        process = Process("slow", strategy, 2, executor=where, on_error="return")
+        numbers = process.map(kinds.get(kind, quick), never_more(), batch=2 if kind == "batches" else None)
+        if kind == "stream":
+            process.task(sum, stream(numbers))
+        with pytest.raises(RunTimeoutError):
+            process.execute(timeout=timeout)
+        if BEGUN.is_set():
+            break
+    assert BEGUN.is_set()
+    assert not GATE.is_set()
+    assert set(states(process)) == {"cancelled"}
+    assert process.last_run.progress.failed == 0
+
+
+def test_a_source_that_was_left_behind_is_gone_on_with(where):
+    """By the next execution, which calls none of the recorded elements again."""
+    for timeout in TIMEOUTS:
+        CALLED.clear()
+        process = Process("slow", "parallel", 2)
+        process.map(quick, never_more())
+        with Journal(where) as journal:
+            with pytest.raises(RunTimeoutError):
+                process.execute(run_id=f"{timeout}", journal=journal, timeout=timeout)
+            if sorted(CALLED) != [0, 1, 2]:
+                continue
+            process = Process("slow", "parallel", 2)
+            process.map(quick, more())
+            GATE.set()
+            assert process.execute(run_id=f"{timeout}", journal=journal, timeout=60) == [[0, 1, 2, 3, 4]]
+        break
+    assert sorted(CALLED) == [0, 1, 2, 3, 4]
+
+
+def test_a_source_in_time_is_drawn_from_as_ever():
+    """It sees the task that draws, its errors come out as they are, and its thread ends with the run."""
+
+    def seen():
+        for number in range(200):
+            yield number, current_task().name, threading.current_thread().name
+
+    def broken():
+        yield 1
+        raise LookupError("no more")
+
+    process = Process("bounded", "parallel", 2)
+    rows = process.map(tuple, seen())
+    process.map(tuple, iter([]))
+    results = process.execute(timeout=60)
+    assert process.last_run[rows] == [(number, "map of tuple", "procession-bounded-source") for number in range(200)]
+    assert results[1] == []
+    process = Process("bounded", "parallel", 2)
+    process.map(str, broken())
+    with pytest.raises(LookupError, match="no more"):
+        process.execute(timeout=60)
+    process = Process("bounded", "parallel", 2)
+    process.map(pow, iter(range(3)), iter(range(2)))
+    with pytest.raises(ValueError, match="after 2 elements, argument 2 is shorter than argument 1"):
+        process.execute(timeout=60)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("procession-bounded")]

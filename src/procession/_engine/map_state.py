@@ -156,7 +156,11 @@ class MapState:
         try:
             return self.window.draw(most, tell, since=since)
         except SourceFailed as failed:
-            self.fail(failed.error)
+            error = ended_early(self._run_state, failed.error)
+            if isinstance(error, TaskCancelled) and self._run_state.ledger.halted:
+                self.drop()
+            else:
+                self.fail(error)
         self.window.note_drawn()
         return False
 

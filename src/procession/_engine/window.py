@@ -16,6 +16,7 @@ from itertools import islice
 from operator import length_hint
 from typing import Any
 
+from procession._engine.bounded_source import BoundedSource
 from procession._engine.element_batches import Element, ElementBatches
 from procession._engine.element_ends import ElementEnds
 from procession._engine.feed import Feed
@@ -23,6 +24,7 @@ from procession._engine.map_shares import MapShares
 from procession._engine.outlet import Outlet
 from procession._engine.run_state import RunState
 from procession._engine.streams import WINDOW, window_of
+from procession._model.text import shown
 from procession._plan.pipelines import AT_HAND
 
 QUICK_S = 0.001
@@ -45,6 +47,7 @@ class Window:
 
     __slots__ = (
         "_cut_short",
+        "_deadline",
         "_dropped",
         "_ends",
         "_is_closed",
@@ -53,6 +56,7 @@ class Window:
         "_ledger",
         "_lock",
         "_max_workers",
+        "_name",
         "_outlet",
         "_refill",
         "_shares",
@@ -77,6 +81,8 @@ class Window:
         where: str,
     ) -> None:
         self._ledger = run_state.ledger
+        self._deadline = run_state.deadline
+        self._name = f"procession-{shown(run_state.process_name, 40)}"
         self._max_workers = run_state.max_workers
         self._ends = ends
         self._outlet = ends.outlet
@@ -142,6 +148,8 @@ class Window:
         self.at_hand = all(type(iterable) in AT_HAND for iterable in iterables)
         iterators = [iter(iterable) for iterable in iterables]
         self._iterator = zip(*iterators, strict=True)
+        if self._deadline is not None and not self.at_hand:
+            self._iterator = BoundedSource(self._iterator, self._deadline, f"{self._name}-source")
         return any(iterator is iterable for iterator, iterable in zip(iterators, iterables, strict=True))
 
     def draw(self, most: int = WINDOW, tell: Callable[[], object] | None = None, *, since: int | None = None) -> bool:
@@ -331,7 +339,9 @@ class Window:
 
     def let_go(self) -> None:
         """Let go of the iterables: the map has ended."""
-        self._iterator = None
+        iterator, self._iterator = self._iterator, None
+        if isinstance(iterator, BoundedSource):
+            iterator.close()
 
     def _close(self) -> None:
         """Draw nothing more, and begin nothing more: nobody takes it."""
