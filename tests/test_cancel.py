@@ -1,5 +1,6 @@
 """Runs: waited for, iterated, asked how far they are, and cancelled."""
 
+import asyncio
 import threading
 import time
 
@@ -281,6 +282,35 @@ def test_a_cancelled_map_begins_no_further_elements(workers):
     assert run.outcomes[0].state == "cancelled"
     with pytest.raises(RunCancelledError):
         _ = run[mapped]
+
+
+@pytest.mark.parametrize("executor", ["threads", "loop", "processes", "batches"])
+def test_elements_that_were_cancelled_have_not_failed(executor):
+    """As tasks that were: they have not ended, and no count of failures has them."""
+
+    def plain(number):
+        if number > 1:
+            current_task().sleep(40)
+        return number
+
+    async def coroutine(number):
+        await asyncio.sleep(40 if number > 1 else 0)
+        return number
+
+    def together(numbers):
+        return [plain(number) for number in numbers]
+
+    process = Process("count", "parallel", 4, executor="processes" if executor == "processes" else "threads")
+    function = coroutine if executor == "loop" else together if executor == "batches" else plain
+    process.map(function, range(5), batch=2 if executor == "batches" else None)
+    run = process.start()
+    until = time.monotonic() + 40
+    while run.progress.ended < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    run.cancel()
+    run.wait(20)
+    assert run.progress == (2, 0, 5)
+    assert states(run) == ["cancelled"]
 
 
 # What a task can know

@@ -190,7 +190,7 @@ class MapState:
     def raised(
         self, place: int, error: BaseException, start: float, attempts: int = 1, args: tuple[Any, ...] = ()
     ) -> int:
-        """Settle an element whose call raised. Returns how many elements have failed with that.
+        """Settle an element whose call raised. Returns how many have failed with that: none if it was cancelled.
 
         `args` are the arguments of a call that was made, for another one. Raises the error where it came after the
         call had returned: it is the engine's.
@@ -219,7 +219,7 @@ class MapState:
             self.fail(error)
         else:
             self.ends.keep_error(places, error)
-        return len(places)
+        return 0 if stopped else len(places)
 
     def drop(self) -> None:
         """Count an element that was drawn and will not be called: the map cannot complete."""
