@@ -1,6 +1,7 @@
 """Runs that wait, on the command line: how they are shown, answered and gone on with."""
 
 import json
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -104,6 +105,22 @@ def test_an_answer_is_given_once(folder):
     assert procession("answer", "news", "approval", '{"by": "Ann"}', cwd=folder).returncode == 0
     done = procession("answer", "news", "approval", "false", cwd=folder)
     assert (done.returncode, done.stderr) == (1, "procession: run 'news' has been given 'approval' already\n")
+
+
+def test_who_answers_is_told_what_resumes_the_run(folder):
+    """A command that finds the journal; none for a program whose arguments nobody knows."""
+    begin(folder, "news", "--journal", "the news.db")
+    answered = procession("answer", "news", "approval", "yes", "--journal", "the news.db", cwd=folder)
+    command = answered.stdout.partition("is resumed with: ")[2]
+    assert command == "procession resume news --journal 'the news.db'\n"
+    done = procession(*shlex.split(command)[1:], cwd=folder)
+    assert (done.returncode, done.stdout) == (0, "called\n")
+    script = "from pipeline import build\nbuild().execute(run_id='later', journal='runs.db')\n"
+    (folder / "later.py").write_text(script)
+    subprocess.run([sys.executable, "later.py", "argument"], cwd=folder, capture_output=True, timeout=50)
+    answered = procession("answer", "later", "approval", "yes", cwd=folder)
+    assert answered.stdout == "run later has its answer approval, and is resumed when its program executes it again\n"
+    assert procession("resume", "later", cwd=folder).returncode == 1
 
 
 def test_which_of_several_is_answered_has_to_be_said(folder):

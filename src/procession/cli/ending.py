@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Final, cast
 
 from procession import JournalError, Outcome, Run, RunUnknownError
 from procession._model.label import is_template
-from procession._model.secret import masked
 from procession._model.table import lasting, table
 from procession._model.text import in_a_line, shown
 from procession.cli.demo import demo_target
-from procession.cli.recorded import DEFAULT_JOURNAL
+from procession.cli.recorded import journal_option
 from procession.cli.terminal import tell
 
 if TYPE_CHECKING:
@@ -70,8 +69,7 @@ def tell_end(run: Run, journal: "Journal | None", address: str | None) -> None:
         slowest = nlargest(_SLOW, ended, key=lambda outcome: outcome.duration or 0.0)
         tell(table(("slowest", "state", "took"), map(_row, slowest), right={"took"}))
     if address is not None:
-        where = "" if address == DEFAULT_JOURNAL else f" --journal {shlex.quote(masked(address))}"
-        tell(f"→ procession show {shlex.quote(run.id)} --failed{where}")
+        tell(f"→ procession show {shlex.quote(run.id)} --failed{journal_option(address)}")
 
 
 def without_ours(error: BaseException) -> traceback.TracebackException:

@@ -12,6 +12,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from procession import RunUnknownError
+from procession._model.secret import masked
 from procession._model.table import lasting
 from procession._model.text import answer_of, counted, headline, shown
 from procession.cli.nearest import meant
@@ -148,6 +149,11 @@ def _print_table(rows: Sequence[Sequence[str]], more: int) -> None:
         say(f"… and {more:,} more: see --limit")
 
 
+def journal_option(address: str) -> str:
+    """Return what a command needs to find the journal at an address, after a blank; nothing for the default."""
+    return "" if address == DEFAULT_JOURNAL else f" --journal {shlex.quote(masked(address))}"
+
+
 def cancel_run(where: str, run_id: str) -> int:
     """Ask the program that executes a run to cancel it."""
     with open_journal(where, run_id) as journal:
@@ -160,10 +166,19 @@ def answer_run(where: str, run_id: str, name: str, text: str, *, task: int | Non
     """Give a run the answer that it waits for: what the text is as JSON, or else the text itself."""
     with open_journal(where, run_id) as journal:
         journal.answer(run_id, name, answer_of(text), task=task, element=element)
-        going = journal.run(run_id).status == "running"
-    goes_on = "goes on" if going else f"is resumed with: procession resume {shlex.quote(run_id)}"
+        info = journal.run(run_id)
+    goes_on = "goes on" if info.status == "running" else _how_resumed(info, where)
     say(f"run {shown(run_id)} has its answer {shown(name)}, and {goes_on}")
     return 0
+
+
+def _how_resumed(info: "RunInfo", where: str) -> str:
+    """Say what resumes a run: a command, unless its program has to be begun with arguments that are not kept."""
+    from procession.journal.origin import resumable, script_of
+
+    if resumable(info.origin.get("argv", [])) is None and script_of(info.origin) is None:
+        return "is resumed when its program executes it again"
+    return f"is resumed with: procession resume {shlex.quote(info.id)}{journal_option(where)}"
 
 
 def _wait_line(wait: "WaitInfo") -> str:
