@@ -122,6 +122,29 @@ def test_attempts_are_told_by_their_number(kind, strategy):
     assert {type(event.error) for event in kept.events if event.name == "task_retrying"} == {OSError}
 
 
+@pytest.mark.parametrize("executor", ["threads", "loop", "processes", "processes for one"])
+def test_attempts_of_elements_are_told_with_their_places(executor):
+    """So who reads the log knows which of a thousand calls has to be tried again."""
+    kept = Kept()
+
+    def flaky(number):
+        if number % 2 and current_task().attempt == 1:
+            raise OSError
+        return number
+
+    async def flaky_async(number):
+        return flaky(number)
+
+    options = task(retries=RULES, executor="processes" if executor == "processes for one" else None)
+    function = options(flaky_async if executor == "loop" else flaky)
+    where = "processes" if executor == "processes" else "threads"
+    process = Process("tries", "parallel", 2, executor=where, observers=[kept])
+    process.map(function, range(5))
+    assert process.execute() == [[0, 1, 2, 3, 4]]
+    tries = [(event.index, event.element, event.attempt) for event in kept.events if event.name == "task_retrying"]
+    assert sorted(tries) == [(0, 1, 1), (0, 3, 1)]
+
+
 @pytest.mark.parametrize("kind", [Kept, Immediate])
 def test_a_task_that_stops_with_its_run_is_told_as_cancelled(kind):
     """Neither as failed nor as completed, and tasks that never started are not told of."""

@@ -119,6 +119,27 @@ def test_failures_and_retries_are_said_as_they_happen(terminal):
     seen.end()
 
 
+def test_an_attempt_of_an_element_is_said_with_its_place(terminal):
+    """Of a thousand calls of one function, it says which one is made again."""
+    seen = terminal(
+        "import sys\n"
+        "from procession import Process, task, current_task\n"
+        "def halve(number): return number // 2 // (current_task().attempt - (number == 6))\n"
+        "process = Process('halves', 'parallel', 1)\n"
+        "process.add_task(sys.stdin.readline)\n"
+        "process.map(task(retries=1)(halve), [2, 4, 6])\n"
+        "process.add_task(sys.stdin.readline)\n"
+        "process.execute(progress=True)\n"
+    )
+    seen.until(lambda rows: "0/" in rows[-1])
+    seen.key()
+    seen.until(lambda rows: "trying again" in "".join(rows))
+    said = "".join(seen.rows)
+    assert "halves: task 1 (map of halve), element 2, attempt 1 failed: ZeroDivisionError" in said
+    seen.key()
+    seen.end()
+
+
 def test_of_two_runs_at_the_same_time_one_has_the_bottom_of_the_terminal(terminal):
     """The other one says a line now and then, above its bars."""
     seen = terminal(

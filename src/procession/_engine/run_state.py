@@ -558,7 +558,7 @@ class RunState:
     ) -> None:
         """Tell that an attempt failed and another follows. `start` and `end` are as for `FailedAttempts.add`."""
         self.failed_attempts.add(index, element, start, error, end)
-        self.report("task_retrying", index, attempt, None, error)
+        self.report("task_retrying", index, attempt, None, error, None if element == WHOLE else element)
 
     # Inside
 

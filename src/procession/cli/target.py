@@ -39,7 +39,7 @@ def process_of(found: object, target: str, arguments: Arguments) -> Process:
         found = found(*arguments.args, **arguments.kwargs)
     if not isinstance(found, Process):
         raise TargetError(
-            f"{target} is a {type(found).__name__}, and neither a Process nor a function that returns one"
+            f"{target} is of type {type(found).__name__}, and neither a Process nor a function that returns one"
         )
     return found
 

@@ -121,10 +121,11 @@ class Display:
 
 def _told(event: Event, label: str | None) -> str:
     name = "" if event.task_name is None else f" ({shown(label or event.task_name, 40)})"
+    element = "" if event.element is None else f", element {event.element}"
     attempt = f", attempt {event.attempt}" if event.attempt != 1 or event.name == "task_retrying" else ""
     error = "" if event.error is None else f": {in_a_line(event.error)}"
     more = " · trying again" if event.name == "task_retrying" else ""
-    return f"{shown(event.process_name, 40)}: task {event.index}{name}{attempt} failed{error}{more}"
+    return f"{shown(event.process_name, 40)}: task {event.index}{name}{element}{attempt} failed{error}{more}"
 
 
 def _log_is_shown() -> bool:
