@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from failing_tasks import POLICIES, STRATEGIES, caught_from, same, states, throw
-from procession import Process, TaskSkippedError, stream
+from procession import Process, TaskSkippedError, stream, task
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -236,3 +236,43 @@ def test_who_takes_elements_of_a_map_that_cannot_begin_is_skipped(function, sink
     error, *taken = process.execute()
     assert [type(error), *map(type, taken)] == [OSError, TaskSkippedError, TaskSkippedError]
     assert states(process) == ["failed", "skipped", "skipped"]
+
+
+def fail_at_three(number):
+    if number == 3:
+        raise ValueError("three")
+    return number
+
+
+def first(*values):
+    return values[0]
+
+
+@pytest.mark.parametrize(
+    ("where", "placed", "keep", "beside", "by_element"),
+    [
+        ("threads", None, True, None, True),
+        ("threads", "processes", True, None, True),
+        ("processes", None, False, None, True),
+        ("processes", None, True, None, True),
+        ("threads", None, True, "generator", False),
+        ("threads", None, True, "value", False),
+        ("threads", None, True, "list", True),
+    ],
+)
+def test_what_follows_from_a_failed_element_is_skipped_or_all_where_whole_lists_go(
+    where, placed, keep, beside, by_element
+):
+    """Whole lists go to a map that draws from a generator or a value, too."""
+    process = Process("skips", "parallel", 2, executor=where, on_error="return")
+    value = process.task(list, range(5))
+    options = task(executor=placed)
+    numbers = process.map(task(keep=keep)(options(fail_at_three)), range(5))
+    others = {"generator": (number for number in range(5)), "list": [*range(5)], "value": value}
+    rows = [numbers] if beside is None else [numbers, others[beside]]
+    process.map(options(first), *rows)
+    result = process.execute()[-1]
+    if by_element:
+        assert [type(one) for one in result] == [int, int, int, TaskSkippedError, int]
+    else:
+        assert isinstance(result, TaskSkippedError)
