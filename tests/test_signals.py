@@ -469,9 +469,10 @@ def test_a_started_run_finishes_what_it_has_begun_when_the_interpreter_exits(str
         for number in range(3):
             process.add_task(work, number)
         run = process.start()
+        atexit.register(say, "at exit")
         begun.wait()
     """) as child:
-        assert child.rest() == (0, "0\n1\n2\n", "")
+        assert child.rest() == (0, "0\n1\n2\nat exit\n", "")
 
 
 @pytest.mark.parametrize("mapped", [False, True])

@@ -16,6 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from procession._engine.awaited_thread import leave_behind, start_awaited
 from procession._engine.call_context import CURRENT_CALL
 from procession._engine.latch import Latch
 from procession._engine.parts import whole_progress
@@ -61,6 +62,7 @@ class Execution:
         "_audience",
         "_cpu",
         "_cpu_with_children",
+        "_driver",
         "_executors",
         "_on_end",
         "_parent",
@@ -103,6 +105,7 @@ class Execution:
         self._executors: TaskExecutors | None = None
         deadline = None if timeout is None else RunDeadline(timeout)
         self._watcher: Watcher | None = None
+        self._driver: threading.Thread | None = None
         self.over = Latch()
         self.notice: Callable[[], object] | None = None
         """What is called once when all is over; whatever it raises is logged."""
@@ -212,14 +215,28 @@ class Execution:
         """Run all tasks in a thread of their own. Raises what keeps that from being started."""
         try:
             name = f"procession-{shown(self.run_state.process_name, 40)}"
-            driver = threading.Thread(target=self.drive, name=name)
-            driver.start()
+            self._driver = threading.Thread(target=self.drive, name=name)
+            start_awaited(self._driver)
         except BaseException as error:
             self.run_state.interrupt(error)
             try:
                 self._close_books()
             finally:
                 self._let_go(completed=False)
+            raise
+
+    def stop_by_key(self) -> None:
+        """Cancel a run that was started, as Ctrl-C came where it is waited for, and wait; a second one leaves it."""
+        self.run_state.cancel(by_key=True)
+        self.run_state.say_stopping()
+        try:
+            self.over.wait()
+        except BaseException:
+            if self._driver is not None:
+                leave_behind(self._driver)
+            engine = getattr(self, "engine", None)  # gone if the run has ended just now
+            if engine is not None:
+                engine.leave_behind()
             raise
 
     def take(self) -> list[Any]:

@@ -27,6 +27,10 @@ class Engine(Protocol):
         """Run every stage. Raises nothing of a task."""
         ...
 
+    def leave_behind(self) -> None:
+        """Keep the interpreter's exit from waiting for what runs: nobody waits for this run any more."""
+        ...
+
 
 def engine_of(executor: "ExecutorLike", run_state: RunState) -> Engine:
     """Return the engine that drives a run state where the tasks are to run."""

@@ -570,7 +570,7 @@ class Process:
         The run has a thread of its own, in which sequential stages and an event loop for coroutines run. Wait for it by
         `run.result()`, or in a coroutine by `await run`. If a block `with process.start() as run:` is left early, the
         run is cancelled, and the block waits until the running tasks have finished. At exit the interpreter waits for
-        the run, but can start no more threads: without a worker yet, the run makes its calls one after another.
+        the run, but may start no more threads: without a worker yet, the run makes its calls one after another.
 
         Args:
             run_id: As for `execute`.

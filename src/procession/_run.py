@@ -114,8 +114,7 @@ class Run:
         try:
             ended = self.wait(timeout)
         except KeyboardInterrupt:
-            self.cancel()
-            self.wait()
+            self._execution.stop_by_key()
             raise
         if not ended:
             raise TimeoutError(f"run {self.id} of process {shown(self.process_name)!r} goes on after {timeout:g} s")
@@ -182,7 +181,7 @@ class Run:
         """Enter a block at whose end the run is over: `with process.start() as run:`."""
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Cancel the run unless it has ended, and wait until its running tasks have.
 
         Example:
@@ -197,6 +196,8 @@ class Run:
             (1, 'cancelled')
 
         """
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._execution.stop_by_key()
         self.cancel()
         self.wait()
 

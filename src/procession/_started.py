@@ -1,9 +1,10 @@
 """Runs in the event loop of the coroutine that starts them, and runs that are made in a thread beside it."""
 
-from asyncio import CancelledError, Future, ensure_future
+from asyncio import CancelledError, Future, ensure_future, get_running_loop
 from collections.abc import Awaitable, Callable
 
 from procession._loop.side_threads import in_thread, shield_once
+from procession._loop.stop import stop
 from procession._run import Run
 
 
@@ -25,11 +26,14 @@ class StartedHere:
         self._driver = ensure_future(run._execution.drive_async())
         return run
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Cancel the run unless it has ended, and wait until its running tasks have."""
         assert self._run is not None
         assert self._driver is not None
-        self._run.cancel()
+        stop(self._run._run_state)
+        if kind is not None and issubclass(kind, CancelledError):
+            # The next cancellation is the second one, which leaves at once. Not now: it may not have begun.
+            get_running_loop().call_soon(self._driver.cancel)
         try:
             await shield_once(self._driver, self._driver.cancel)
         except CancelledError:

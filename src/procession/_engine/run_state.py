@@ -68,6 +68,7 @@ class RunState:
         "attempts",
         "attentive",
         "began",
+        "by_key",
         "call_contexts",
         "calls",
         "children",
@@ -128,7 +129,7 @@ class RunState:
         self.plan, self.deadline = plan, deadline
         self.process_name, self.run_id = process_name, run_id
         self.max_workers = max_workers
-        self.tell, self.verbose, self.on_ctrl_c = tell, verbose, on_ctrl_c
+        self.tell, self.verbose, self.on_ctrl_c, self.by_key = tell, verbose, on_ctrl_c, False
         self.recorder, self.note_drawn = recorder, note_drawn
         """What is told of each element of a map, with its index, before it is called; `None` in a run without a
         journal."""
@@ -340,13 +341,13 @@ class RunState:
 
     def interrupt(self, error: BaseException) -> None:
         """Record what stopped the run from outside of any task."""
+        self.by_key = self.by_key or isinstance(error, KeyboardInterrupt)
         self.ledger.interrupt(error)
         self._note_halt()
         for cancel_child in list(self.children.values()):
             cancel_child()
-        on_ctrl_c, self.on_ctrl_c = self.on_ctrl_c, None
-        if on_ctrl_c is not None and isinstance(error, KeyboardInterrupt):
-            on_ctrl_c(self)
+        if isinstance(error, KeyboardInterrupt):
+            self.say_stopping()
 
     def break_down(self, error: BaseException) -> None:
         """Record what hit the engine outside of any call: it may not know any more how each call ended."""
@@ -380,14 +381,24 @@ class RunState:
 
     # For the run's caller
 
-    def cancel(self) -> bool:
-        """Cancel the run, and the runs that its tasks have started; return whether that changes anything."""
+    def cancel(self, *, by_key: bool = False) -> bool:
+        """Cancel the run, and the runs that its tasks have started; return whether that changes anything.
+
+        `by_key` says that Ctrl-C came, and that a second one is raised where the run is waited for.
+        """
+        self.by_key = self.by_key or by_key
         changed = self.ledger.cancel()
         self._cancelled.open()
         self._note_halted()
         for cancel_child in list(self.children.values()):
             cancel_child()
         return changed
+
+    def say_stopping(self) -> None:
+        """Say what the run still waits for, once: Ctrl-C came."""
+        on_ctrl_c, self.on_ctrl_c = self.on_ctrl_c, None
+        if on_ctrl_c is not None:
+            on_ctrl_c(self)
 
     def progress(self) -> Progress:
         """Return how far the run has come."""

@@ -18,6 +18,7 @@ from functools import partial
 from operator import call
 from typing import TYPE_CHECKING, Any
 
+from procession._engine.awaited_thread import is_awaited_now
 from procession._engine.call_context import CURRENT_CALL, CallContext, comparable
 from procession._engine.callbacks import breaks_down
 from procession._engine.calls import TaskCalls
@@ -183,11 +184,10 @@ class ThreadEngine:
     def _do_without(self) -> None:
         """Go on where there is no worker: in this thread if the interpreter waits for it before it exits, else fail."""
         self._alone = False
-        here, main = threading.current_thread(), threading.main_thread()
-        if here is main or here.daemon or main.is_alive():
-            self.run_state.interrupt(no_workers(self.run_state.process_name))
-        else:
+        if is_awaited_now(threading.current_thread()):
             self._drive_in_order()
+        else:
+            self.run_state.interrupt(no_workers(self.run_state.process_name))
 
     def _recruit_from_daemon(self, count: int) -> None:
         # A pool's threads are daemons if the thread that makes them is one, and only daemons can be left behind

@@ -8,6 +8,7 @@ execute_async ─▶ drive_async ──┬─ coroutines ───────�
 
 import asyncio
 import threading
+from functools import partial
 from typing import Protocol
 
 from procession._engine.run_state import RunState
@@ -15,6 +16,7 @@ from procession._engine.threads import ThreadEngine
 from procession._loop.own_loop import OwnLoop, own_loop
 from procession._loop.side_threads import SideThreads, shield_once
 from procession._loop.stage import StageInLoop
+from procession._loop.stop import stop
 from procession._model.strategy import Stage
 from procession._model.text import shown
 from procession._plan.plan import segments
@@ -42,7 +44,7 @@ async def drive_async(engine: AnyEngine) -> None:
         if isinstance(engine, CoroutineEngine):
             await engine.drive_async()
         else:
-            await shield_once(side_threads.call(engine.drive), run_state.cancel)
+            await shield_once(side_threads.call(engine.drive), partial(stop, run_state))
     except asyncio.CancelledError:
         run_state.cancel()
         if isinstance(engine, CoroutineEngine | ThreadEngine):
@@ -111,7 +113,9 @@ class CoroutineEngine:
                 if awaited:
                     await self._drive(stage)
                 else:
-                    await shield_once(self._side_threads.call(self._threads.drive_stage, stage), run_state.cancel)
+                    await shield_once(
+                        self._side_threads.call(self._threads.drive_stage, stage), partial(stop, run_state)
+                    )
         finally:
             self._close()
 

@@ -30,6 +30,7 @@ from procession._loop.parked_calls import ParkedCalls
 from procession._loop.plain import Pauses, PlainCalls
 from procession._loop.side_threads import SideThreads, hand_over, shield_once
 from procession._loop.slots import Slots
+from procession._loop.stop import stop
 from procession._loop.tasks import CoroutineTasks
 from procession._loop.turns import Turns
 from procession._model.strategy import Stage
@@ -100,11 +101,11 @@ class StageInLoop:
             try:
                 run_state.ledger.open(self._stage)
                 self.fill()
-                await shield_once(self._vacant, run_state.cancel)
+                await shield_once(self._vacant, partial(stop, run_state))
                 while not self._broken and may_go_on(run_state) and await self._looks_again():
                     self._vacant = self._loop.create_future()
                     self.fill()
-                    await shield_once(self._vacant, run_state.cancel)
+                    await shield_once(self._vacant, partial(stop, run_state))
             except Exception as error:
                 self.break_down(error)
             if self._broken:

@@ -122,6 +122,11 @@ class Coordinator:
             coordinator.join(_LEAVING_S)
             raise
 
+    def leave_behind(self) -> None:
+        """End the workers, as nobody waits for this run any more. From another thread."""
+        self._left = True
+        self._wake()
+
     def _coordinate(self) -> None:
         run_state, here = self.run_state, threading.get_ident()
         if self._commit_thread is not None:

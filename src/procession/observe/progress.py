@@ -102,7 +102,7 @@ class Display:
         if self._stopping or not run_state.ledger.cancelled:
             return
         self._stopping = True
-        line = stopping(run_state, by_key=isinstance(run_state.ledger.failure, KeyboardInterrupt))
+        line = stopping(run_state, by_key=run_state.by_key)
         if line is not None:
             screen.say(line)
 
