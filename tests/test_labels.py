@@ -1,6 +1,7 @@
 """Names that are templates: what they give is a label, which tells the calls of one function apart."""
 
 import logging
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -105,7 +106,7 @@ def test_a_label_is_in_no_log_and_in_no_error(caplog):
 @pytest.mark.parametrize(
     ("value", "label"),
     [
-        ("a" * 10_000, f"get {'a' * 195}…"),
+        ("a" * 10_000, f"get {'a' * 96}…{'a' * 99}"),
         ("\x1b[31m\n\u202e\0", r"get \x1b[31m\n\u202e\x00"),
         ("\0" * 300, None),
         (b"\0" * 10_000, None),
@@ -242,3 +243,24 @@ def test_the_command_line_shows_labels(path, capsys):
     assert "fetch a " in capsys.readouterr().out
     assert main(["show", "run", "--failed", "--journal", path]) == 0
     assert "1.1 fetch broken" in capsys.readouterr().out
+
+
+LONG = "https://example.org/archive/of/everything/that/was/ever/written/down/by/anybody/anywhere/page"
+
+
+def test_long_labels_that_differ_at_their_ends_are_told_apart_everywhere(path, opened, capsys):
+    """They are shortened in the middle: in summary, timeline and graph, on the command line, and on each page."""
+    process = Process("labels", "parallel", on_error="return")
+    urls = [f"{LONG}/{number}" for number in range(3)]
+    for url in urls:
+        process.add_task(fetch, url)
+    process.map(fetch, urls)
+    process.execute(journal=path, run_id="run")
+    run = process.last_run
+    assert main(["show", "run", "--journal", path]) == 0
+    page = opened(path)
+    texts = [run.summary(), run.timeline().svg(), capsys.readouterr().out]
+    texts += [page.get(f"/run/1{part}").text for part in ("", "/graph", "/task/3", "/time")]
+    for text in texts:
+        found = {at for at in range(3) if re.search(rf'fetch https[^<>"\n]*/{at}(?![\d"])', text)}
+        assert found == {0, 1, 2}, text

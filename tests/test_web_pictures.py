@@ -172,7 +172,7 @@ def test_the_graph_shows_labels(where, opened):
         "fetch {url} #5: not started",
         "double #6: completed",
     ]
-    assert f"<title>fetch {'x' * 193}…\n1 task: 2</title>" in text
+    assert f"<title>fetch {'x' * 94}…{'x' * 99}\n1 task: 2</title>" in text
     assert "<title>double takes the value of fetch a</title>" in text
     assert "fetch a" in texts_of(text)
     assert "<script" not in text.partition("</head>")[2].replace("<script src=", "")

@@ -1,8 +1,9 @@
 """Name templates of tasks, such as "fetch {url}", and the labels that they give for the arguments of a call."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from procession._model.columns import shortened
 from procession._model.text import shown, sketch
 
 if TYPE_CHECKING:
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
 
 LABEL_LIMIT: Final = 200
 """Characters of a label, at most."""
+
+_Text = TypeVar("_Text", str, bytes)
 
 _CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
 
@@ -64,24 +67,30 @@ def label_of(name: str, signature: "Signature", args: tuple[Any, ...], kwargs: M
         return None
     given.apply_defaults()
     parts = (f"{literal}{'' if field is None else _said(given.arguments[field])}" for literal, field in _parts_of(name))
-    text = shown("".join(parts), LABEL_LIMIT)
-    return text if len(text) <= LABEL_LIMIT else f"{text[: LABEL_LIMIT - 1]}…"  # escapes have made it longer
+    return shortened("".join(parts), LABEL_LIMIT)
 
 
 def _said(value: object) -> str:
     """Return a value as text. Only so much of it is made text as may be shown."""
     try:
         if isinstance(value, str):
-            return value[:LABEL_LIMIT]
-        if isinstance(value, bytes | bytearray):
-            return repr(value[:LABEL_LIMIT])
+            return _ends(value)
+        if isinstance(value, bytes):
+            return repr(_ends(value))
+        if isinstance(value, bytearray):
+            return repr(_ends(bytes(value)))
         if type(value) in _CONTAINERS:
             import reprlib  # as above
 
             return reprlib.repr(value)
-        return str(value)[:LABEL_LIMIT]
+        return _ends(str(value))
     except Exception:
         return sketch(value)
+
+
+def _ends(value: _Text) -> _Text:
+    """Return what can be seen of a long value in a label: its beginning and its end."""
+    return value if len(value) <= 2 * LABEL_LIMIT else value[:LABEL_LIMIT] + value[-LABEL_LIMIT:]
 
 
 def _parts_of(name: str) -> list[tuple[str, str | None]]:

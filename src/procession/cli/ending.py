@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from procession import JournalError, Outcome, Run, RunUnknownError
+from procession._model.columns import shortened
 from procession._model.label import is_template
 from procession._model.table import lasting, table
-from procession._model.text import in_a_line, shown
+from procession._model.text import in_a_line
 from procession.cli.demo import demo_target
 from procession.cli.recorded import journal_option
 from procession.cli.terminal import tell
@@ -146,9 +147,9 @@ def _place(outcome: Outcome, error: BaseException) -> tuple[int, int | None]:
 def _named(place: tuple[int, int | None], outcome: Outcome, label: Label | None) -> str:
     task, element = place
     if element is None:
-        return f"task {task} ({shown(outcome.label or outcome.name, 40)})"
+        return f"task {task} ({shortened(outcome.label or outcome.name, 40)})"
     name = label(task, element) if label is not None and is_template(outcome.name) else None
-    return f"task {task}.{element} ({shown(name or outcome.name, 40)})"
+    return f"task {task}.{element} ({shortened(name or outcome.name, 40)})"
 
 
 def _label(journal: "Journal", run_id: str, task: int, element: int) -> str | None:
@@ -161,7 +162,7 @@ def _label(journal: "Journal", run_id: str, task: int, element: int) -> str | No
 
 def _row(outcome: Outcome) -> tuple[str, ...]:
     return (
-        f"{outcome.index} {shown(outcome.label or outcome.name, 40)}",
+        f"{outcome.index} {shortened(outcome.label or outcome.name, 40)}",
         outcome.state,
         lasting(outcome.duration or 0.0),
     )

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from procession._model.columns import columns as columns_of
+from procession._model.columns import shortened
 from procession._model.text import shown
 from procession.cli.terminal import DIM, STATE_COLOURS, Styled, say_styled, width_of
 
 _CELL: Final = 60
 _GAP: Final = 2
 _STATES: Final = ("state", "status")
+_SENTENCES: Final = ("error",)
+"""Columns whose cells are cut at their end: all others have names."""
 
 
 class Column(NamedTuple):
@@ -28,7 +31,8 @@ class Column(NamedTuple):
 
 def say_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on standard output."""
-    cells = [[shown(cell, _CELL) for cell in row] for row in rows]
+    cuts = [shown if column.head in _SENTENCES else shortened for column in columns]
+    cells = [[cut(cell, _CELL) for cut, cell in zip(cuts, row, strict=True)] for row in rows]
     fitted = fit(columns, cells, width_of(sys.stdout))
     lines = [[Styled(_aligned(column.head, width, column)) for _, column, width in fitted]]
     lines += [[_styled(row[place], width, column) for place, column, width in fitted] for row in cells]
@@ -86,8 +90,12 @@ def _styled(cell: str, width: int, column: Column) -> Styled:
 
 def _aligned(cell: str, width: int, column: Column) -> str:
     if columns_of(cell) > width:
-        while columns_of(cell) >= width and cell:
-            cell = cell[:-1]
-        cell += "…"
+        cell = _begun(cell, width) if column.head in _SENTENCES else shortened(cell, width)
     room = " " * (width - columns_of(cell))
     return room + cell if column.right else cell + room
+
+
+def _begun(text: str, width: int) -> str:
+    while columns_of(text) >= width and text:
+        text = text[:-1]
+    return f"{text}…"

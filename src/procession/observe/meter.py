@@ -6,9 +6,9 @@ from typing import Final, NamedTuple
 from procession._engine.parts import known_sizes, parts_of
 from procession._engine.run_progress import with_parts
 from procession._engine.run_state import RunState
+from procession._model.columns import shortened
 from procession._model.held_back import held_back_by
 from procession._model.progress import Progress
-from procession._model.text import shown
 from procession.observe.column import Column
 
 PARTS: Final = 8
@@ -60,12 +60,12 @@ class Meter:
             here = {index: part for index, part in sizes.items() if stage.start <= index < stage.stop}
             progress = with_parts(run_state.ledger, plain, here)
             what = "" if len(stages) == 1 else ": at once" if stage.at_once else ": in order"
-            label = f"{shown(run_state.process_name, 40)}{what}"
+            label = f"{shortened(run_state.process_name, 40)}{what}"
             readings.append(self._reading(number, label, progress, progress.total, now))
         lazy = {index: part.progress for index, part in list(run_state.maps.items()) if index not in parts}
         last = sorted(parts.keys() | lazy.keys(), key=lambda index: (ends[index] is None, index))[-PARTS:]
         for index in sorted(last):
-            label = f"  {index}: {shown(run_state.label(index) or run_state.name(index), 40)}"
+            label = f"  {index}: {shortened(run_state.label(index) or run_state.name(index), 40)}"
             progress = parts.get(index) or lazy[index]
             total = progress.total if index in parts else None
             readings.append(self._reading(("part", index), label, progress, total, now))

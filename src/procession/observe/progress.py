@@ -15,8 +15,9 @@ from collections import deque
 from typing import Final
 
 from procession._engine.run_state import RunState
+from procession._model.columns import shortened
 from procession._model.event import Event
-from procession._model.text import counted, in_a_line, shown
+from procession._model.text import counted, in_a_line
 from procession.observe.log import log_trouble
 from procession.observe.meter import Meter
 from procession.observe.screen import Screen, screen_for
@@ -120,12 +121,12 @@ class Display:
 
 
 def _told(event: Event, label: str | None) -> str:
-    name = "" if event.task_name is None else f" ({shown(label or event.task_name, 40)})"
+    name = "" if event.task_name is None else f" ({shortened(label or event.task_name, 40)})"
     element = "" if event.element is None else f", element {event.element}"
     attempt = f", attempt {event.attempt}" if event.attempt != 1 or event.name == "task_retrying" else ""
     error = "" if event.error is None else f": {in_a_line(event.error)}"
     more = " · trying again" if event.name == "task_retrying" else ""
-    return f"{shown(event.process_name, 40)}: task {event.index}{name}{element}{attempt} failed{error}{more}"
+    return f"{shortened(event.process_name, 40)}: task {event.index}{name}{element}{attempt} failed{error}{more}"
 
 
 def _log_is_shown() -> bool:

@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from procession._model.columns import shortened
 from procession._model.outcome import Outcome
 from procession._model.printable import printable
 from procession._model.states import RunStatus, TaskState
@@ -62,7 +63,7 @@ class Summary(NamedTuple):
 def _row(outcome: Outcome) -> tuple[str, ...]:
     return (
         str(outcome.index),
-        shown(outcome.label or outcome.name, 40),
+        shortened(outcome.label or outcome.name, 40),
         outcome.state,
         str(outcome.attempts),
         "" if outcome.start is None else lasting(outcome.start),

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+from procession._model.columns import shortened
 from procession._model.held_back import HeldBack
 from procession._model.states import RunStatus
 from procession._model.strategy import Stage
 from procession._model.table import lasting
 from procession._model.text import counted
 from procession.pictures.forecast import Work, forecast, works_of
-from procession.pictures.picture import TIMES, label
+from procession.pictures.picture import TIMES
 from procession.pictures.schedule import (
     Busy,
     Lane,
@@ -114,7 +115,7 @@ class Account:
     @cached_property
     def told(self) -> list[str]:
         """Why the run is not faster, in a few sentences."""
-        head = f"{label(self.process_name, 60)}: {self.status} in {lasting(self.duration)}"
+        head = f"{shortened(self.process_name, 60)}: {self.status} in {lasting(self.duration)}"
         if not self.work:
             return [f"{head}. No task has run.{self._calls_made()}"]
         reached, ideal = self.speed_up
@@ -139,7 +140,9 @@ class Account:
             f"{self.status} in {lasting(self.duration)}  ·  {_times(reached)} {TIMES} as fast as one after another, "
             f"{_times(ideal)} {TIMES} at most  ·  critical path {self.critical / self.duration:.0%}"
             + (f"  ·  workers idle {self._idle_part:.0%}" if self._workers > 1 else "")
-            + "".join(f"  ·  held back by {label(one.limit, 40)}: {lasting(one.seconds)}" for one in self.held_back[:2])
+            + "".join(
+                f"  ·  held back by {shortened(one.limit, 40)}: {lasting(one.seconds)}" for one in self.held_back[:2]
+            )
         )
 
     @property
@@ -205,7 +208,7 @@ class Account:
 
     def _step(self, span: Span) -> str:
         """Return the name of a step of the critical path: a task, or the longest element of a map."""
-        name = label(span.name, 40)
+        name = shortened(span.name, 40)
         work = self._works[span.index]
         return f"the longest element of {name}" if span.duration == max(work.calls) != sum(work.calls) else name
 
@@ -232,11 +235,13 @@ class Account:
         if not self.work or most is None or most.seconds < 0.5 * self.duration:
             return None
         part = f"{most.seconds / self.duration:.0%} of the run"
-        return f"The limit {label(most.limit, 40)} held calls back for {part}: more workers would not make it faster."
+        return (
+            f"The limit {shortened(most.limit, 40)} held calls back for {part}: more workers would not make it faster."
+        )
 
     def _held_back(self) -> list[str]:
         return [
-            f"The limit {label(one.limit, 40)} held {counted(one.calls, 'call')} back, for "
+            f"The limit {shortened(one.limit, 40)} held {counted(one.calls, 'call')} back, for "
             f"{lasting(one.seconds)} of the run."
             for one in self.held_back[:_STEPS]
         ]
@@ -283,7 +288,9 @@ class Account:
         """What to say of a run that is little longer than its critical path."""
         slow = max(self.critical_path, key=lambda span: self._works[span.index].drawn)
         if self._works[slow.index].drawn > 0.5 * self.duration:
-            return f"More workers would not make it faster: the elements of {label(slow.name, 40)} are slow to come."
+            return (
+                f"More workers would not make it faster: the elements of {shortened(slow.name, 40)} are slow to come."
+            )
         longest = self._step(max(self.critical_path, key=lambda span: span.duration or 0.0))
         if self.critical < _SURE * self.duration:  # of a map only the longest call is known, so forecasts may err
             return f"The critical path is {self.critical / self.duration:.0%} of the run: shorten {longest} first."
@@ -332,11 +339,13 @@ class Account:
         if change == "stages":
             return "Most is lost while tasks run in order: move what need not wait out of there."
         if len(self._works[last.index].calls) > 1:
-            return f"An element of {label(last.name, 40)} ended long after others: begin with those that take longest."
+            return (
+                f"An element of {shortened(last.name, 40)} ended long after others: begin with those that take longest."
+            )
         if self.needs:
             return "Most is lost waiting for values: begin with what others wait for, and split what takes longest."
         return (
-            f"Task {last.index} ({label(last.name, 40)}) was the last to end, long after others: start it "
+            f"Task {last.index} ({shortened(last.name, 40)}) was the last to end, long after others: start it "
             "earlier, or split it."
         )
 

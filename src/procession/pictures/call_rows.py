@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from procession._model.columns import columns
+from procession._model.columns import columns, shortened
 from procession._model.states import TaskState
 from procession._model.table import lasting
 from procession._model.text import counted
 from procession.pictures.bars import Bar
-from procession.pictures.picture import MONO, TIMES, Style, label, text
+from procession.pictures.picture import MONO, TIMES, Style, text
 from procession.pictures.schedule import Span, states_of
 
 HEIGHT: Final = 14
@@ -62,7 +62,7 @@ def drawn_calls(
             yield "</a>"
         if width > _NAMED:
             room = int((width - 8) / _CHARACTER)
-            said = label(span.name, room) if bar.calls == 1 else f"{bar.calls:,} {TIMES}"
+            said = shortened(span.name, room) if bar.calls == 1 else f"{bar.calls:,} {TIMES}"
             if columns(said) <= room:
                 yield f'<text class="named{all_failed}" x="{left + 5:.1f}" y="{y + 11}">{text(said)}</text>'
 
@@ -86,7 +86,7 @@ def _several(bar: Bar, states: Counter[TaskState]) -> str:
     said = ""
     if len(bar.spans) == bar.calls:  # of what was summed up before, not all names are known
         names = Counter(span.name for _, _, span in bar.spans).most_common(3)
-        said = ", ".join(f"{text(label(name, 40))} {TIMES} {count:,}" for name, count in names) + "\n"
+        said = ", ".join(f"{text(shortened(name, 40))} {TIMES} {count:,}" for name, count in names) + "\n"
     took = sum(end - start if span.busy is None else span.busy for start, end, span in bar.spans)
     return f"{counted(bar.calls, 'recorded call')}{failed}\n{said}{lasting(took)} together"
 

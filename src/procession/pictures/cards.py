@@ -5,10 +5,10 @@ from itertools import pairwise
 from math import inf
 from typing import NamedTuple
 
-from procession._model.columns import columns
+from procession._model.columns import columns, shortened
 from procession.pictures.layout import Columns, Layout, Point, arranged, bends, beside, in_columns, ranked
 from procession.pictures.nodes import Edge, Outline, places_said, stage_said, tag_of
-from procession.pictures.picture import MONO, Style, label, part_of, sheet, svg_of, text
+from procession.pictures.picture import MONO, Style, part_of, sheet, svg_of, text
 
 # Geometry, in pixels.
 _MARGIN = 24
@@ -84,7 +84,7 @@ class NodeStatus(NamedTuple):
 def svg_of_graph(outline: Outline) -> str:
     """Return the outline as SVG."""
     drawing = _Drawing(outline)
-    title = label(outline.name, 60)
+    title = shortened(outline.name, 60)
     width = max(drawing.right, 2 * _MARGIN + 9.2 * columns(title)) + _MARGIN
     head = [f'<text class="title" x="{_MARGIN}" y="32">{text(title)}</text>']
     if not outline.nodes:
@@ -217,7 +217,7 @@ class _Drawing:
 
     def _width(self, number: int) -> float:
         node = self.outline.nodes[number]
-        return max(96.0, 30 + columns(label(node.name, _NAME)) * _CHARACTER + len(self._tag(number)) * 6.6)
+        return max(96.0, 30 + columns(shortened(node.name, _NAME)) * _CHARACTER + len(self._tag(number)) * 6.6)
 
     def _tag(self, number: int) -> str:
         tag = tag_of(self.outline.nodes[number])
@@ -268,7 +268,7 @@ class _Drawing:
                 f'height="{_HEIGHT - 6}" rx="4"/>'
             )
         yield (
-            f'<text class="name" x="{left + 11:.1f}" y="{top + 20.5:.1f}">{text(label(node.name, _NAME))}</text>'
+            f'<text class="name" x="{left + 11:.1f}" y="{top + 20.5:.1f}">{text(shortened(node.name, _NAME))}</text>'
             f'<text class="tag" x="{left + width - 10:.1f}" y="{top + 20:.1f}">{self._tag(number)}</text>{bar}{end}'
         )
 
@@ -298,7 +298,7 @@ class _Drawing:
             )
             if size
         )
-        name = f"{text(label(node.name, _NAME))} {tag_of(node)}: {said}"  # as it is seen, so that it can be spoken
+        name = f"{text(shortened(node.name, _NAME))} {tag_of(node)}: {said}"  # as it is seen, so that it can be spoken
         return f'<a class="node {state}" href="{text(address)}" aria-label="{name}">', bar, "</a>"
 
     def _edge(self, edge: Edge) -> Iterator[str]:
@@ -307,7 +307,7 @@ class _Drawing:
         # The line ends inside its tip, which would else be as blunt as the line is wide.
         points = [*points[:-1], (x, y - 5) if downwards else (x - 5, y)]
         tip = f"M{x:.1f} {y:.1f}l-4 -8h8z" if downwards else f"M{x:.1f} {y:.1f}l-8 -4v8z"
-        names = [text(label(self.outline.nodes[number].name, 60)) for number in (edge.source, edge.target)]
+        names = [text(shortened(self.outline.nodes[number].name, 60)) for number in (edge.source, edge.target)]
         said = f"{names[1]} takes the value of {names[0]}" if edge.takes_value else f"{names[1]} comes after {names[0]}"
         yield (
             f"<g><title>{said}{f' ({edge.note})' if edge.note else ''}</title>"

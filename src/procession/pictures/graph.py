@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from procession._model.columns import shortened
 from procession._model.text import counted, shown
 from procession._plan.shape import Shape
 from procession.pictures.cards import svg_of_graph
 from procession.pictures.endings import GRAPH, format_of
 from procession.pictures.nodes import Outline, outline_of, stage_said, tag_of
-from procession.pictures.picture import TIMES, Picture, label
+from procession.pictures.picture import TIMES, Picture
 
 
 class Graph(Outline, Picture):
@@ -48,7 +49,7 @@ class Graph(Outline, Picture):
                 if node.stage == place:
                     left, right = {"task": ("[", "]"), "map": ("[[", "]]"), "process": ("([", "])")}[node.kind]
                     tag = f" {tag_of(node)}" if len(node.tasks) > 1 else ""
-                    lines.append(f'        task{number}{left}"{_coded(label(node.name, 60))}{tag}"{right}')
+                    lines.append(f'        task{number}{left}"{_coded(shortened(node.name, 60))}{tag}"{right}')
             lines.append("    end")
         for edge in self.edges:
             note = f'|"{edge.note}"|' if edge.note else ""

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
+from procession._model.columns import shortened
 from procession._model.strategy import Stage
 from procession._model.text import counted
 from procession._plan.shape import Kind, Shape
 from procession.pictures.fold import Folded, fold
-from procession.pictures.picture import TIMES, label
+from procession.pictures.picture import TIMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def _node(group: Sequence[int], looks: Sequence[tuple[str, Kind]], stage: int) -
     last = looks[group[-1]][0]
     alike = len({looks[index][0] for index in group}) == 1
     return Node(
-        name=(first if first.strip() else "(no name)") if alike else f"{label(first, 24)} … {label(last, 24)}",
+        name=(first if first.strip() else "(no name)") if alike else f"{shortened(first, 24)} … {shortened(last, 24)}",
         kind=kind if len({looks[index][1] for index in group}) == 1 else "task",
         tasks=tuple(group),
         stage=stage,

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from html import escape
 from typing import Protocol
 
-from procession._model.columns import columns
 from procession._model.text import shown
 
 SANS = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
@@ -96,24 +95,6 @@ def text(said: str) -> str:
     '&lt;script&gt;\\x1b'
     """
     return escape(shown(said))
-
-
-def label(said: str, limit: int) -> str:
-    """Return text that came from a user, not yet XML, in at most `limit` columns: shortened in its middle.
-
-    >>> label("package.module.<locals>.function", 16)
-    'package.…unction'
-    """
-    said = shown(said)
-    if columns(said) <= limit:
-        return said
-    head, tail = "", ""
-    for place in range(len(said)):
-        longer = columns(head) > columns(tail)
-        head, tail = (head, said[-1 - len(tail)] + tail) if longer else (head + said[len(head)], tail)
-        if columns(head) + columns(tail) >= limit - 1 or place > limit:
-            break
-    return f"{head}…{tail}"
 
 
 def _rules(kind: str, style: Style, mode: int) -> str:

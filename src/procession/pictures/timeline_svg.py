@@ -14,7 +14,7 @@ from html import escape
 from itertools import accumulate, islice
 from typing import Final, Literal
 
-from procession._model.columns import columns
+from procession._model.columns import columns, shortened
 from procession._model.states import TaskState
 from procession._model.table import lasting
 from procession._model.text import counted
@@ -22,7 +22,7 @@ from procession.pictures import call_rows
 from procession.pictures.account import Account
 from procession.pictures.bars import NARROW, Bar, bars_of
 from procession.pictures.legend import PATTERNED, WORST, legend_of
-from procession.pictures.picture import MONO, TIMES, Style, label, part_of, sheet, svg_of, text
+from procession.pictures.picture import MONO, TIMES, Style, part_of, sheet, svg_of, text
 from procession.pictures.schedule import Busy, Span, load, states_of
 
 LIMIT = 1200
@@ -151,7 +151,7 @@ class Chart:
         self.others = account.lanes[lanes:]
         self.over = width == _PHONE
         """Whether the names of lanes stand above them: beside them there is no room."""
-        named = max((columns(label(lane.worker, 22)) for lane in self.lanes), default=0)
+        named = max((columns(shortened(lane.worker, 22)) for lane in self.lanes), default=0)
         self.left = 2.0 if self.over else _MARGIN + max(56.0, named * _CHARACTER + 10)
         self.right = float(width - 2 if self.over else width - _MARGIN - _RIGHT)
         self.scale = (self.right - self.left) / self.duration
@@ -225,7 +225,7 @@ class Chart:
             if not lane.place:
                 idle = account.idle[lane.worker]
                 busy = 1 - idle / self.duration
-                name = text(label(lane.worker, 32 if self.over else 22))
+                name = text(shortened(lane.worker, 32 if self.over else 22))
                 calls = counted(count[lane.worker], self.noun)
                 named = f'class="mono right" x="{self.left - 10:.1f}" y="{y + 13}"'
                 busied = f'class="small" x="{self.right + 8}" y="{y + 13}"'
@@ -330,7 +330,7 @@ class Chart:
             room = int((width - 10) / _CHARACTER)
             on = f"on {state}" if state in PATTERNED else "on"
             at = f'x="{x + 6 + 5 * (span.attempts > 1):.1f}" y="{y + 12.5}"'
-            yield f'<text class="{on}" {at}>{text(label(span.name, room))}</text>'
+            yield f'<text class="{on}" {at}>{text(shortened(span.name, room))}</text>'
 
     def _block(self, bar: Bar, x: float, y: float, place: str) -> tuple[str, list[str]]:
         """Return the title of several calls, and their rectangles."""
@@ -343,7 +343,7 @@ class Chart:
         said = ""
         if len(bar.spans) == bar.calls:  # of what was summed up before, not all names are known
             names = Counter(span.name for _, _, span in bar.spans).most_common(3)
-            said = ", ".join(f"{text(label(name, 40))} {TIMES} {count:,}" for name, count in names) + "\n"
+            said = ", ".join(f"{text(shortened(name, 40))} {TIMES} {count:,}" for name, count in names) + "\n"
         bad = "".join(f", {count:,} {state}" for state, count in states.items() if state != "completed")
         title = f"{bar.calls:,} {self.noun}s{bad}\n{said}busy for {part:.0%} of {lasting(bar.end - bar.start)}"
         strength = 0.4 + 0.2 * sum(part > step for step in _STEPS)
@@ -413,7 +413,7 @@ class _Whole(Chart):
         body = [
             f"<desc>{escape(' '.join(account.told))}</desc>",
             _PATTERNS,
-            f'<text class="title" x="{_MARGIN}" y="34">{text(label(account.process_name, 80))}</text>',
+            f'<text class="title" x="{_MARGIN}" y="34">{text(shortened(account.process_name, 80))}</text>',
             f'<text class="sub" x="{_MARGIN}" y="55">{text(account.headline)}</text>',
             *(
                 f'<text class="said" x="{_MARGIN}" y="{78 + _LINE * place}">{text(line)}</text>'

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from procession._model.columns import shortened
 from procession._model.table import lasting
 from procession._model.text import answer_of, counted, headline
 from procession.errors import JournalError, RunUnknownError
@@ -312,6 +313,7 @@ def _templates() -> jinja2.Environment:
         formatting.lines,
         formatting.traceback,
         headline,
+        shortened,
         formatting.count,
         formatting.entries,
         formatting.json_text,
