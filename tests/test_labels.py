@@ -12,6 +12,7 @@ from labelled_tasks import fetch, fetch_awaited
 from procession import Process, task
 from procession.cli.main import main
 from procession.journal import Journal
+from terminals import terminal
 from web_pages import BEGUN, HELD, _nothing_broken, hold, opened, path, rows_of
 
 engines = pytest.mark.parametrize("engine", ["in order", "threads", "loop", "executor", "processes"])
@@ -264,3 +265,57 @@ def test_long_labels_that_differ_at_their_ends_are_told_apart_everywhere(path, o
     for text in texts:
         found = {at for at in range(3) if re.search(rf'fetch https[^<>"\n]*/{at}(?![\d"])', text)}
         assert found == {0, 1, 2}, text
+
+
+RUNS = """
+import sys
+from procession import Process, task
+
+@task(name="hold {url} {side}")
+def hold(url, side="left"):
+    sys.stdin.readline()
+    if url.endswith("0"):
+        raise ValueError("no")
+
+urls = [f"https://example.org/archive/of/everything/{number}" for number in range(3)]
+process = Process("pages", "parallel", 1, on_error="return")
+process.add_task(hold, urls[0])
+process.map(hold, urls, constants={"side": "right"})
+process.execute(progress=True)
+"""
+
+
+def test_bars_show_what_runs_where_there_is_room(terminal):
+    """The label of a task, or of an element, in a run without a journal; on narrow terminals the bars come first."""
+    wide, narrow = terminal(RUNS, columns=130), terminal(RUNS, columns=80)
+    wide.until(lambda rows: rows[-1].endswith("hold https://example…f/everything/0 left"))
+    narrow.until(lambda rows: "0/4" in rows[-1])
+    assert "https" not in narrow.text
+    for shown in wide, narrow:
+        shown.key()
+    for number in range(3):
+        wide.until(lambda rows, at=number: rows[-1].endswith(f"hold https://example…/everything/{at} right"))
+        for shown in wide, narrow:
+            shown.key()
+    wide.end()
+    narrow.end()
+    assert "task 0 (hold https://example…f/everything/0 left) failed" in wide.text
+    assert not wide.rows[-2].endswith(("left", "right"))
+
+
+@pytest.mark.parametrize("journal", [None, "runs.db"])
+def test_a_label_of_an_element_has_the_constants_of_its_map(tmp_path, journal):
+    """They are parameters like any others."""
+
+    @task(name="power {number} of {exponent}")
+    def power(number, *, exponent):
+        return number**exponent
+
+    process = Process("labels", "parallel")
+    exponent = process.task(int, "3")
+    process.map(power, [2], constants={"exponent": exponent})
+    process.execute(journal=None if journal is None else tmp_path / journal, run_id=None if journal is None else "run")
+    assert process.last_run._run_state.label(1, 0) == "power 2 of 3"
+    if journal is not None:
+        with Journal(tmp_path / journal) as recorded, recorded.reader() as reader:
+            assert [one.label for one in reader.tasks(reader.key("run"), task=1)] == ["power 2 of 3"]

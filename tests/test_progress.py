@@ -479,7 +479,7 @@ class Books:
     class ledger:
         ends, errors, stopped = [], {}, ()
 
-    admission = None
+    admission = labels = None
 
     def __init__(self, part):
         self.maps, self.nested = {0: part}, {}
@@ -503,7 +503,7 @@ def test_the_time_left_follows_from_the_rate_of_the_last_seconds():
     assert (first.rate, first.left_s) == (None, None)
     part.progress = Progress(20, 1, 100)
     (second,) = meter.read(2.0)
-    assert second == ("  0: each", 20, 1, 100, 10.0, 8.0, "")
+    assert second == ("  0: each", 20, 1, 100, 10.0, 8.0, "", "")
     for now in range(3, 20):
         part.progress = Progress(20 + now, 1, 100)
         (later,) = meter.read(float(now))

@@ -467,9 +467,11 @@ class RunState:
             self._named = function, name
         return name
 
-    def label(self, index: int) -> str | None:
-        """Return the label of a task: its name with its arguments filled in; `None` if the name is no template."""
-        return None if self.labels is None else self.labels.of_task(index)
+    def label(self, index: int, element: int = WHOLE) -> str | None:
+        """Return the label of a call: its name with its arguments filled in; `None` if the name is no template."""
+        if self.labels is None:
+            return None
+        return self.labels.of_task(index) if element == WHOLE else self.labels.of_element(index, element)
 
     def moment(self, reading: float) -> float:
         """Return the seconds since the epoch that a reading of the clock stands for."""

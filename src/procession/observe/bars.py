@@ -11,6 +11,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from procession._model.columns import shortened
 from procession.observe.footer import Footer
 from procession.observe.meter import Reading, clock, pace
 
@@ -24,6 +25,10 @@ _PACE: Final = 7
 _LEFT: Final = 9
 """Columns for rate and time left, at least, so that the bars do not change their length all the time."""
 _GAPS: Final = 5
+_WIDE: Final = 100
+"""Columns of a terminal that has room for the label of what runs, too."""
+_RUNNING: Final = 40
+"""Columns for such a label, at most."""
 
 
 def bars_on(stream: TextIO) -> "Bars | None":
@@ -57,7 +62,7 @@ class Bars:
 
     def close(self, readings: Sequence[Reading], now: float) -> None:
         """Leave the bars behind as what they were at the end."""
-        final = [reading._replace(rate=None, left_s=None) for reading in readings]
+        final = [reading._replace(rate=None, left_s=None, running="") for reading in readings]
         self._footer.close(self._drawn(final, now, self._console.width))
 
     def _drawn(self, readings: Sequence[Reading], now: float, columns: int) -> list[str]:
@@ -73,9 +78,13 @@ class Bars:
         rows.add_column(ratio=1)
         for width in count, told, pace_, left:
             rows.add_column(no_wrap=True, justify="right", width=width)
+        room = min(_RUNNING, columns // 3) if columns >= _WIDE and any(one.running for one in readings) else 0
+        if room:
+            rows.add_column(no_wrap=True, width=room)
         for reading, (counted, *said) in zip(readings, figures, strict=True):
             style = "red" if reading.failed else "yellow"
             bar = _Bar(reading.ended, reading.failed, reading.total)
+            said += [shortened(reading.running, room)] * bool(room)  # noqa: PLW2901
             rows.add_row(Text(reading.label), bar, Text(counted), Text(said[0], style=style), *map(Text, said[1:]))
         self._console.width = columns
         with self._console.capture() as captured:
@@ -85,7 +94,7 @@ class Bars:
 
 def _figures(reading: Reading, now: float) -> tuple[str, str, str, str]:
     """Return how far a part has come, what is wrong with it, its rate, and the time left, or that it took."""
-    _, ended, failed, total, rate, left, held_back = reading
+    _, ended, failed, total, rate, left, held_back, _ = reading
     over = total is not None and ended >= total
     return (
         f"{ended:,}" if total is None else f"{ended:,}/{total:,}",

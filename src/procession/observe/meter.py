@@ -31,6 +31,8 @@ class Reading(NamedTuple):
     """How many seconds it will take, if it goes on like this."""
     held_back: str = ""
     """How many calls wait for which limits, in words."""
+    running: str = ""
+    """The label of the first task or element that runs, where names are templates."""
 
 
 class Meter:
@@ -61,14 +63,16 @@ class Meter:
             progress = with_parts(run_state.ledger, plain, here)
             what = "" if len(stages) == 1 else ": at once" if stage.at_once else ": in order"
             label = f"{shortened(run_state.process_name, 40)}{what}"
-            readings.append(self._reading(number, label, progress, progress.total, now))
+            running = self._running(range(stage.start, stage.stop))
+            readings.append(self._reading(number, label, progress, progress.total, now)._replace(running=running))
         lazy = {index: part.progress for index, part in list(run_state.maps.items()) if index not in parts}
         last = sorted(parts.keys() | lazy.keys(), key=lambda index: (ends[index] is None, index))[-PARTS:]
         for index in sorted(last):
             label = f"  {index}: {shortened(run_state.label(index) or run_state.name(index), 40)}"
             progress = parts.get(index) or lazy[index]
             total = progress.total if index in parts else None
-            readings.append(self._reading(("part", index), label, progress, total, now))
+            running = self._running(range(index, index + 1))
+            readings.append(self._reading(("part", index), label, progress, total, now)._replace(running=running))
         shown_maps = dict(zip(sorted(last), range(len(stages), len(readings)), strict=True))
         for held in run_state.admission.held_back if run_state.admission is not None else ():
             if words := held_back_by([held]):
@@ -76,6 +80,15 @@ class Meter:
                 before = readings[place].held_back
                 readings[place] = readings[place]._replace(held_back=f"{before}, {words}" if before else words)
         return readings
+
+    def _running(self, indices: range) -> str:
+        """Return the label of what runs of these tasks: of the first task or element, or "" where none has one."""
+        run_state = self._run_state
+        if run_state.labels is None:
+            return ""
+        contexts = list(run_state.call_contexts)
+        places = sorted((one.index, one.element) for one in contexts if one.index in indices and not one.over)
+        return next((label for place in places if (label := run_state.label(*place)) is not None), "")
 
     def _place_of(self, limit: str, readings: list[Reading], shown_maps: dict[int, int]) -> int:
         """Return the reading that is to say what a limit holds back: of those that go on, a part that the limit is for.

@@ -17,6 +17,7 @@ from typing import Final
 from procession._engine.run_state import RunState
 from procession._model.columns import shortened
 from procession._model.event import Event
+from procession._model.record import WHOLE
 from procession._model.text import counted, in_a_line
 from procession.observe.log import log_trouble
 from procession.observe.meter import Meter
@@ -116,7 +117,9 @@ class Display:
         if count > len(events):
             screen.say(f"… {counted(count - len(events), 'more failure')}")
         for event in events:
-            label = None if event.index is None else run_state.label(event.index)
+            label = None
+            if event.index is not None:
+                label = run_state.label(event.index, WHOLE if event.element is None else event.element)
             screen.say(_told(event, label))
 
 
