@@ -145,6 +145,23 @@ def test_axe_finds_nothing(pipeline, open_page, addresses, scheme, width):
 
 
 @pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_the_page_that_asks_for_the_key(pipeline, browser, scheme, width):
+    """Which is all that is shown without it."""
+    context = browser.new_context(
+        bypass_csp=True, reduced_motion="reduce", color_scheme=scheme, viewport={"width": width, "height": 800}
+    )
+    page = context.new_page()
+    assert page.goto(pipeline.base).status == 403
+    page.add_script_tag(path=AXE)
+    problems = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
+    assert [(problem["id"], [node["html"][:200] for node in problem["nodes"][:3]]) for problem in problems] == []
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+    assert page.evaluate(TOO_WIDE_OR_SMALL) == []
+    context.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
 def test_what_is_shortened_is_told_whole(pipeline, open_page, addresses, width):
     """Whoever points at a name, an error or a label that does not fit is told all of it."""
     page = open_page(pipeline.base, viewport={"width": width, "height": 800})

@@ -319,3 +319,29 @@ def test_a_label_of_an_element_has_the_constants_of_its_map(tmp_path, journal):
     if journal is not None:
         with Journal(tmp_path / journal) as recorded, recorded.reader() as reader:
             assert [one.label for one in reader.tasks(reader.key("run"), task=1)] == ["power 2 of 3"]
+
+
+def test_a_signature_that_cannot_be_told_is_refused_plainly():
+    """Python runs code of the user to tell it: from 3.14 on that of annotations, always that of `__signature__`."""
+
+    class Odd:
+        @property
+        def __signature__(self):
+            return Missing  # noqa: F821
+
+        def __call__(self, url):
+            pass
+
+    with pytest.raises(ValueError, match="takes no parameter 'url': none of its parameters has a name that is known"):
+        task(name="fetch {url}")(Odd())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated at once")
+def test_annotations_are_not_evaluated_for_labels():
+    """They may name what is only there for type checkers."""
+    found = {}
+    exec("def get(url: Missing): return url", found)
+    process = Process("labels")
+    process.add_task(task(name="get {url}")(found["get"]), "a")
+    process.execute()
+    assert process.last_run.outcomes[0].label == "get a"

@@ -106,3 +106,23 @@ def test_a_map_that_a_later_execution_would_go_on_with_is_interrupted(tmp_path):
     with Journal(tmp_path / "runs.db") as journal, journal.reader() as reader:
         info = reader.run(reader.key("a"))
         assert reader.status(reader.key("a"), info, 0).state == "interrupted"
+
+
+def test_a_cancelled_map_is_so_in_a_completed_run_in_which_something_has_failed(tmp_path, capsys):
+    """A map that follows from what failed is interrupted: a later execution goes on with it."""
+
+    def odd(number):
+        if number % 2:
+            raise ValueError(number)
+        return number
+
+    CALLED[:] = itertools.count(), itertools.count()
+    process = Process("mixed", "parallel", 3, journal=tmp_path / "runs.db", on_error="return")
+    rows = process.map(task(keep=False)(first_stage), itertools.count())
+    process.task(take, stream(rows))
+    process.map(second_stage, process.map(odd, range(10)))
+    process.execute(run_id="a")
+    assert [outcome.state for outcome in process.last_run.outcomes] == ["cancelled", "completed", "failed", "skipped"]
+    assert main(["show", "a", "--json", "--journal", str(tmp_path / "runs.db")]) == 0
+    found = [one["state"] for one in json.loads(capsys.readouterr().out)["tasks"]]
+    assert found == ["cancelled", "completed", "failed", "interrupted"]

@@ -79,8 +79,11 @@ def test_without_the_key_nothing_is_shown(path, opened, address, query, cookies)
     answer = opened(path, cookies=cookies).get(address + query)
     assert answer.status_code == 403
     assert answer.headers["content-type"].startswith("text/plain")
-    assert "`procession ui` has printed in its terminal" in answer.text
-    assert not re.search("secret-run|function|set-cookie", answer.text + str(answer.headers))
+    seen = opened(path, cookies=cookies).get(address + query, headers={"accept": "text/html,*/*"})
+    assert (seen.status_code, "<title>Forbidden · Procession</title>" in seen.text) == (403, True)
+    for one in answer, seen:
+        assert "`procession ui` has printed in its terminal" in one.text
+        assert not re.search("secret-run|function|set-cookie|static", one.text + str(one.headers))
 
 
 def test_the_address_with_the_key_leads_in_and_the_key_is_gone_from_it(path, opened):

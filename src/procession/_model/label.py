@@ -1,5 +1,6 @@
 """Name templates of tasks, such as "fetch {url}", and the labels that they give for the arguments of a call."""
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -51,7 +52,14 @@ def signature_of(function: Callable[..., Any]) -> "Signature":
     """Return the signature of a callable. Raises `TypeError` or `ValueError` where it is not known."""
     from inspect import signature  # takes long to import, and few names are templates
 
-    return signature(function)
+    try:
+        if sys.version_info >= (3, 14):  # where annotations are evaluated when they are asked for
+            from annotationlib import Format
+
+            return signature(function, annotation_format=Format.STRING)
+        return signature(function)
+    except NameError as error:  # in code of the user that says what the signature is
+        raise ValueError(f"its signature cannot be told: {error}") from error
 
 
 def label_of(name: str, signature: "Signature", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:

@@ -7,6 +7,7 @@ A key is the number the journal gave a run; it is never used again, and the late
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
@@ -339,7 +340,9 @@ class Reader:
     def status(self, key: int, info: RunInfo, task: int) -> TaskStatus:
         """Return how a task of a run stands, whether or not it has ended, with all of its error and log."""
         ended = self.task(key, task, None)
-        return task_statuses(self._connection, key, info, [task], {} if ended is None else {task: ended})[0]
+        return task_statuses(
+            self._connection, key, info, [task], {} if ended is None else {task: ended}, partial(self._of_failed, key)
+        )[0]
 
     def statuses(self, key: int, info: RunInfo, tasks: Sequence[int]) -> list[TaskStatus]:
         """Return how these tasks of a run stand; of an error that is long, only the beginning is there."""
@@ -347,12 +350,21 @@ class Reader:
         for start in range(0, len(tasks), _PART):
             part = tasks[start : start + _PART]
             ended = {one.task: one for one in self.tasks(key, among=part, limit=_PART)}
-            found += task_statuses(self._connection, key, info, part, ended)
+            found += task_statuses(self._connection, key, info, part, ended, partial(self._of_failed, key))
         return found
 
     def statuses_of(self, key: int, info: RunInfo, ended: Sequence[TaskInfo]) -> list[TaskStatus]:
         """Return how tasks of a run stand, from their records. A task that has failed may run again."""
-        return task_statuses(self._connection, key, info, [one.task for one in ended], {one.task: one for one in ended})
+        by_task = {one.task: one for one in ended}
+        of_failed = partial(self._of_failed, key)
+        return task_statuses(self._connection, key, info, [one.task for one in ended], by_task, of_failed)
+
+    def _of_failed(self, key: int) -> set[int]:
+        """Return the tasks that failed, and those that follow from them, as far as that is known."""
+        c = records.c
+        query = select(c.task).where(c.run == key, is_failed(), c.element == WHOLE)
+        shape, failed = self.shape(key), set(self._connection.execute(query).scalars())
+        return failed if shape is None else shape.following(failed)
 
     def ended(self, key: int) -> int:
         """Return how many calls have a record. Takes time in proportion."""

@@ -1,6 +1,7 @@
 """How a task of a run stands, whether or not it has ended: decided here, for all that show it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +20,8 @@ _ROUNDING_S = 1e-3
 class TaskStatus:
     """How a task stands. `ended` says how it ended, if it has, `since` when it began, if it runs (as `started_at`).
 
-    A map of a completed run is `"cancelled"` if only a part of its elements was called, as nobody took others.
+    A map of a completed run is `"cancelled"` if only a part of its elements was called, as nobody took others. If it
+    follows from a task that failed, it is `"interrupted"`: a later execution goes on with both.
     """
 
     task: int
@@ -33,14 +35,24 @@ class TaskStatus:
 
 
 def task_statuses(
-    connection: Connection, key: int, info: RunInfo, tasks: Sequence[int], ended: Mapping[int, TaskInfo]
+    connection: Connection,
+    key: int,
+    info: RunInfo,
+    tasks: Sequence[int],
+    ended: Mapping[int, TaskInfo],
+    of_failed: Callable[[], AbstractSet[int]],
 ) -> list[TaskStatus]:
-    """Return how these tasks of a run stand, from the records of those that have `ended`, and what it has reported."""
+    """Return how these tasks of a run stand, from the records of those that have `ended`, and what it has reported.
+
+    `of_failed` returns the tasks that failed, and those that follow from them. It is asked where that matters.
+    """
     goes_on = info.status == "running"
     partly = set[int]() if goes_on else _partly(connection, key, [task for task in tasks if task not in ended])
     pausing = {one.task for one in info.pausing}
     running = {one.task: one for one in (*info.pausing, *info.running)}
     waiting = {one.within(info.id) for one in info.waits}
+    whole = info.status == "completed"
+    open_ones = of_failed() if whole and partly and (info.progress is None or info.progress.failed) else ()
     return [
         _task_status(
             task,
@@ -50,7 +62,7 @@ def task_statuses(
             partly=task in partly,
             pausing=task in pausing,
             waits=task in waiting,
-            whole=info.status == "completed" and not (info.progress is None or info.progress.failed),
+            completed=whole and task not in open_ones,
         )
         for task in tasks
     ]
@@ -65,20 +77,20 @@ def _task_status(
     partly: bool,
     pausing: bool = False,
     waits: bool = False,
-    whole: bool = False,
+    completed: bool = False,
 ) -> TaskStatus:
     """Return how a task stands: from its record, and from what its run has reported if that says that it runs.
 
     `goes_on` says whether the run does, `partly` whether the journal has a part of the task, `pausing` whether it is
-    between two attempts, `waits` whether the run is suspended, as the task waits, `whole` whether the run has completed
-    and nothing has failed.
+    between two attempts, `waits` whether the run is suspended, as the task waits, `completed` whether the run
+    has, and the task does not follow from one that failed.
     """
     # What has failed before is called again.
     if ended is not None and (running is None or running.started_at < ended.started_at + _ROUNDING_S):
         return TaskStatus(task, ended.state, ended, label=ended.label)
     if waits:
         return TaskStatus(task, "suspended")
-    if whole and partly:
+    if completed and partly:
         return TaskStatus(task, "cancelled")
     if running is None:
         return TaskStatus(task, "waiting" if goes_on else "interrupted" if partly else "not started")

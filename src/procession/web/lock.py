@@ -11,15 +11,33 @@ from typing import Final
 from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 PARAMETER: Final = "key"
 
 _REFUSED = (
-    "Forbidden: this page has a key. Open the address that `procession ui` has printed in its terminal; it is another "
+    "this page has a key. Open the address that `procession ui` has printed in its terminal; it is another "
     "one each time that is started. If the page was open before, and a link of another site has led you here, go to "
-    "the address bar and press Enter.\n"
+    "the address bar and press Enter."
 )
+
+# Without a style sheet, as strangers get no file of ours.
+_PAGE = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Forbidden · Procession</title>
+</head>
+<body>
+<main>
+<h1>Forbidden</h1>
+<p>{_REFUSED[0].upper()}{_REFUSED[1:]}</p>
+</main>
+</body>
+</html>
+"""
 
 
 def new_key() -> str:
@@ -39,7 +57,9 @@ class Lock:
             return self._admission(request)
         if self._has_cookie(request):
             return None
-        return PlainTextResponse(_REFUSED, HTTPStatus.FORBIDDEN)
+        if "text/html" in request.headers.get("accept", ""):  # a browser, with somebody before it
+            return HTMLResponse(_PAGE, HTTPStatus.FORBIDDEN)
+        return PlainTextResponse(f"Forbidden: {_REFUSED}\n", HTTPStatus.FORBIDDEN)
 
     def is_known(self, request: Request) -> bool:
         """Return whether a request has the key, in one way or the other."""
