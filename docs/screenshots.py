@@ -2,7 +2,8 @@
 
     pip install -e ".[browser]" && python docs/screenshots.py
 
-Needs Chromium, and some 40 seconds. The pictures go to docs/images.
+Needs Chromium, and some two minutes. The pictures go to docs/images, each in the dark and in the light, for a desk and
+for a phone: the pages of the documentation show the one that suits their reader.
 """
 
 import re
@@ -11,11 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
 IMAGES = Path(__file__).with_name("images")
+PHONE = 390
+SCREENS = {"desk": 1240, "phone": PHONE}
+"""The widths for which pictures are made."""
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
@@ -96,11 +101,24 @@ def start(folder: Path, run_id: str, call: str) -> "subprocess.Popen[bytes]":
     )
 
 
-def take(page: Page, name: str, height: int = 760) -> None:
-    """Take a picture of what the page shows."""
-    page.set_viewport_size({"width": 1240, "height": height})
-    page.evaluate("document.fonts.ready")
-    page.screenshot(path=IMAGES / f"{name}.png")
+def opened(pages: dict[str, Page], address: str, *late: str) -> None:
+    """Open an address on every screen, and wait for the parts of it that come late."""
+    for page in pages.values():
+        page.goto(address)
+        for selector in late:
+            page.locator(selector).first.wait_for(state="attached")  # a phone shows other parts than a desk
+        page.evaluate("document.fonts.ready")
+
+
+def take(pages: dict[str, Page], name: str, height: int = 760, part: str | None = None) -> None:
+    """Take the picture of what the page, or a part of it, shows on every screen; a phone shows less of it."""
+    for screen, page in pages.items():
+        if part is not None:
+            page.locator(part).first.screenshot(path=IMAGES / f"{name}-{screen}.png")
+            continue
+        width = SCREENS[screen.rpartition("-")[0]]
+        page.set_viewport_size({"width": width, "height": height if width > PHONE else min(height, 640)})
+        page.screenshot(path=IMAGES / f"{name}-{screen}.png")
 
 
 def main(folder: Path) -> None:
@@ -115,36 +133,42 @@ def main(folder: Path) -> None:
             start(folder, run_id, call).wait()
         live = start(folder, "2026-11-25", "build(6, nightly.hold)")
         command = [sys.executable, "-m", "procession", "ui", "--port", "0"]
-        with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+        with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server, ExitStack() as ending:
+            ending.callback(server.terminate)  # before it is waited for, whatever happens
             assert server.stdout is not None
             found = re.search(r"(http://\S+)/\?key=\S+", server.stdout.readline())
             assert found is not None
             entrance, base = found[0], found[1]
             browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
-            light, dark = (browser.new_page(color_scheme=scheme) for scheme in ("light", "dark"))
-            for page in light, dark:
-                page.goto(entrance)
-                page.goto(f"{base}/run?id=2026-11-25")
-                page.locator("#time figure svg").wait_for()
-                page.locator("#graph svg").wait_for()
+            pages = {
+                f"{screen}-{scheme}": browser.new_page(
+                    color_scheme=scheme, viewport={"width": width, "height": 800}, device_scale_factor=2 - width // 1000
+                )
+                for screen, width in SCREENS.items()
+                for scheme in ("light", "dark")
+            }
+            opened(pages, entrance)
+            opened(pages, f"{base}/run?id=2026-11-25", "#time figure svg", "#graph svg")
             time.sleep(3)
-            take(dark, "run-live", 900)
-            light.goto(base)
-            take(light, "runs", 420)
-            light.goto(f"{base}/run?id=2026-11-24")
-            light.locator("#time figure svg").wait_for()
-            light.locator("#graph svg").wait_for()
-            take(light, "run", 1040)
-            light.get_by_role("link", name="Show what failed").click()
-            light.locator("#time figure svg").wait_for()
-            light.locator("table.tasks tbody a").first.click()
-            take(light, "task", 600)
-            dark.goto(f"{base}/run?id=2026-11-24")
-            dark.get_by_role("link", name="Compare").click()
-            dark.locator("#failures").wait_for()
-            take(dark, "compared", 640)
+            take(pages, "run-live", 900)
+            opened(pages, base)
+            take(pages, "runs", 420)
+            opened(pages, f"{base}/run?id=2026-11-24", "#time figure svg", "#graph svg")
+            take(pages, "run", 1040)
+            take(pages, "graph", part="#drawn")
+            take(pages, "timeline", part="#spent")
+            for page in pages.values():
+                page.get_by_role("link", name="Show what failed").click()
+                page.locator("#time figure svg").first.wait_for(state="attached")
+                page.locator("table.tasks tbody a").first.click()
+                page.locator(".traceback").first.wait_for()
+            take(pages, "task", 600)
+            opened(pages, f"{base}/run?id=2026-11-24")
+            for page in pages.values():
+                page.get_by_role("link", name="Compare").click()
+                page.locator("#failures").wait_for()
+            take(pages, "compared", 640)
             browser.close()
-            server.terminate()
         live.kill()
         live.wait()
 
