@@ -170,13 +170,14 @@ class Coordinator:
                 continue
             committing = run_state.commits.busy  # before it is looked what is ready: a commit makes others ready
             busy = [some for some in self._backends() if some.busy]
-            if not busy and queue.is_empty:
-                if not committing:
-                    if may_go_on(run_state) and look_again(run_state):
-                        continue
+            if not busy and queue.rests:
+                if committing:
+                    run_state.commits.flush()  # there is nothing else to do: no time goes into waking another thread
+                    continue
+                if may_go_on(run_state) and look_again(run_state):
+                    continue
+                if queue.is_empty:
                     return
-                run_state.commits.flush()  # there is nothing else to do, and no time goes into waking another thread
-                continue
             if self._commit_thread is not None:
                 self._commit_thread.commit()
             if busy or committing or run_state.admission is not None or run_state.streams is not None:

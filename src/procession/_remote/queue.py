@@ -67,6 +67,13 @@ class CallQueue:
         return not (self._back or self._later or self._held or self.open or self._run_state.ledger.ready)
 
     @property
+    def rests(self) -> bool:
+        """Whether nothing can be sent unless what waits is answered: open maps, if any, have nothing to draw."""
+        if self._back or self._later or self._held or self._risen or self._run_state.ledger.ready:
+            return False
+        return all(job.sleeps and not job.out for job in self.open)
+
+    @property
     def waits(self) -> bool:
         """Whether a call pauses, or is held back by its limits."""
         return bool(self._later or self._held)
