@@ -1,24 +1,23 @@
 """A run: one execution of a process, as users meet it. How it is carried out stands in `_execution`."""
 
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from contextlib import aclosing
 from datetime import UTC, datetime
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-from procession._engine.ends import Ends
+from procession._engine.ends import Ends, next_end, wait_for_end
 from procession._engine.followed import FollowedElements, followed, good_elements
-from procession._engine.latch import SLICE_S, Latch
+from procession._engine.task_outcomes import TaskOutcomes
 from procession._execution import Execution
 from procession._model.handle import Elements, Handle, Owner, index_of, owner_of
-from procession._model.outcome import HANDED_OVER, NO_VALUE, Outcome, Outcomes, at_hand
+from procession._model.outcome import Outcome, Outcomes
 from procession._model.progress import Progress
 from procession._model.states import RunStatus, TaskState
-from procession._model.task import PLAIN, MapFunction
+from procession._model.task import PLAIN
 from procession._model.text import counted, shown, sketch
 from procession._model.where import usable_cores
-from procession._plan.wiring import bound
 from procession.errors import HandleError
 
 if TYPE_CHECKING:
@@ -43,13 +42,14 @@ class Run:
 
     """
 
-    __slots__ = ("__weakref__", "_execution", "_owner", "_plan", "_run_state", "id", "process_name")
+    __slots__ = ("__weakref__", "_execution", "_owner", "_plan", "_run_state", "_tasks", "id", "process_name")
 
     def __init__(self, execution: Execution, owner: Owner) -> None:
         self._execution = execution
         self._owner = owner
         self._plan = execution.plan
         self._run_state = execution.run_state
+        self._tasks = TaskOutcomes(execution.run_state)
         self.id: Final = self._run_state.run_id
         self.process_name: Final = self._run_state.process_name
 
@@ -76,7 +76,7 @@ class Run:
     @property
     def outcomes(self) -> Outcomes:
         """How each task ended, or how it stands, in the order added. Each access shows the run as it is then."""
-        return Outcomes(self._outcome, len(self._plan.calls), self._rows)
+        return Outcomes(self._tasks.of, len(self._plan.calls), self._tasks.rows)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return a row for each task and element: see `Outcomes.to_dicts`."""
@@ -217,11 +217,11 @@ class Run:
         with Ends(self._run_state, ended.put) as ends:
             if self._execution.over.is_open:
                 ended.put(None)
-            yield from map(self._outcome, ends.before)
-            while (index := _get(ended, self._check_loop)) is not None:
+            yield from map(self._tasks.of, ends.before)
+            while (index := next_end(ended, self._check_loop)) is not None:
                 if ends.first(index):
-                    yield self._outcome(index)
-            yield from map(self._outcome, ends.missing())
+                    yield self._tasks.of(index)
+            yield from map(self._tasks.of, ends.missing())
 
     async def __aiter__(self) -> AsyncIterator[Outcome]:
         """Yield the outcomes in a coroutine, without blocking its event loop: `async for outcome in run`."""
@@ -232,12 +232,12 @@ class Run:
             if self._execution.over.is_open:
                 ended.put(None)
             for index in ends.before:
-                yield self._outcome(index)
+                yield self._tasks.of(index)
             while (now := await ended.get()) is not None:
                 if ends.first(now):
-                    yield self._outcome(now)
+                    yield self._tasks.of(now)
             for index in ends.missing():
-                yield self._outcome(index)
+                yield self._tasks.of(index)
 
     @overload
     def __getitem__(self, handle: Handle, /) -> Any: ...
@@ -270,8 +270,8 @@ class Run:
         index = self._index_of(handle, "run[...]")
         if not self._plan.options.get(index, PLAIN).keep:
             raise HandleError(f"{handle!r} has no value to ask for: the values of the task are not kept (keep=False)")
-        self._wait_for(index)
-        outcome = self._outcome(index)
+        wait_for_end(self._run_state, index, self._execution.over, self._check_loop)
+        outcome = self._tasks.of(index)
         if outcome.error is not None:
             error = outcome.error
             try:
@@ -439,18 +439,8 @@ class Run:
             start, end = ledger.starts[index], ledger.ends[index]
             return states[index] != "failed", -(end - start) if start is not None and end is not None else 1.0
 
-        worst = [self._outcome(index) for index in sorted(range(len(states)), key=weight)[:limit]]
+        worst = [self._tasks.of(index) for index in sorted(range(len(states)), key=weight)[:limit]]
         return Summary(self.process_name, self.id, self.status, self.duration, states, ledger.failure, worst)
-
-    def _rows(self, outcome: Outcome) -> Iterable[dict[str, Any]]:
-        from procession._model.rows import rows_of  # asked for by few
-
-        elements, index, run_state = None, outcome.index, self._run_state
-        if isinstance(self._plan.calls[index][0], MapFunction):
-            values = run_state.ledger.values
-            kept = values.get(index) if isinstance(values, dict) else values[index]
-            elements = at_hand(kept) if isinstance(kept, list) else None
-        return rows_of(outcome, elements, lambda element: run_state.attempts.get((index, element), 1))
 
     def _index_of(self, handle: object, where: str) -> int:
         """Return the index of a task of this run. Raises `HandleError` for what is no handle of such a task."""
@@ -465,10 +455,10 @@ class Run:
     def _streamed(self, index: int, feed: "Feed | None") -> Generator[Any]:
         if feed is not None:
             yield from followed(self._run_state, feed, self._execution.over, self._check_loop)
-        self._wait_for(index)
+        wait_for_end(self._run_state, index, self._execution.over, self._check_loop)
         if self._run_state.ledger.state(index) == "completed":
             if feed is None:
-                yield from self._outcome(index).value
+                yield from self._tasks.of(index).value
             return
         if feed is None:
             yield from good_elements(self._run_state.ledger, index)
@@ -485,29 +475,12 @@ class Run:
             if outcome.index == index:
                 break
         if self._run_state.ledger.state(index) == "completed":
-            for element in self._outcome(index).value if feed is None else ():
+            for element in self._tasks.of(index).value if feed is None else ():
                 yield element
             return
         for element in good_elements(self._run_state.ledger, index) if feed is None else ():
             yield element
         await self  # raises, unless failures are among the results
-
-    def _wait_for(self, index: int) -> None:
-        """Wait until a task has ended, or the run has."""
-        ended = Latch()
-
-        def watch(other: int | None) -> None:
-            if other == index or other is None:
-                ended.open()
-
-        self._run_state.watch(watch)
-        try:
-            # Watching began before this look, so that neither can end unseen between the two.
-            if self._run_state.ledger.ends[index] is None and not self._execution.over.is_open:
-                self._check_loop()
-                ended.wait()
-        finally:
-            self._run_state.unwatch(watch)
 
     async def _awaited(self) -> list[Any]:
         async for _ in self:
@@ -525,51 +498,3 @@ class Run:
                 "would never end; in a coroutine: `await run`, `async for outcome in run`, or "
                 "`async for element in run.stream(handle)`"
             )
-
-    def _outcome(self, index: int) -> Outcome:
-        """Return how a task stands. There may be many: what most tasks do not have is not looked up."""
-        run_state, ledger = self._run_state, self._run_state.ledger
-        start, end, values = ledger.starts[index], ledger.ends[index], ledger.values
-        recorded = run_state.recorded.get(index) if run_state.recorded else None
-        plain = end is not None and not (ledger.errors or ledger.stopped or ledger.suspended)
-        state: TaskState = "completed" if plain else ledger.state(index)
-        if state == "running" and index in run_state.failed_attempts.pausing:
-            state = "waiting"
-        duration = recorded.duration if recorded is not None else None
-        if start is not None and end is not None:
-            duration = end - start
-        value: object = NO_VALUE
-        if state == "completed":
-            value = values.get(index, HANDED_OVER) if isinstance(values, dict) else values[index]
-        attempts = 0 if start is None else 1
-        return Outcome(
-            index=index,
-            name=run_state.name(index),
-            state=state,
-            value=value,
-            error=ledger.errors.get(index),
-            attempts=run_state.attempts.get(index, attempts) if run_state.attempts else attempts,
-            start=None if start is None else start - run_state.began,
-            duration=duration,
-            recorded=recorded is not None,
-            worker=run_state.workers[index],
-            again=self._again,
-            label=run_state.label(index),
-        )
-
-    def _again(self, index: int) -> object:
-        function, args, kwargs = self._plan.calls[index]
-        if index in self._plan.needs:
-            args, kwargs = bound(args, kwargs, {need: self._outcome(need).value for need in self._plan.needs[index]})
-        return function(*args, **kwargs)
-
-
-def _get(queue: "SimpleQueue[int | None]", check: Callable[[], None]) -> int | None:
-    try:
-        return queue.get_nowait()
-    except Empty:  # and not `suppress`, which takes longer than all the rest
-        pass
-    while True:
-        check()
-        with suppress(Empty):
-            return queue.get(timeout=SLICE_S)

@@ -1,8 +1,14 @@
-"""Following the ends of a run's tasks: each end is seen exactly once, also if it comes while following begins."""
+"""Following the ends of a run's tasks: each end is seen exactly once, also if it comes while following begins.
+
+Who waits looks from time to time whether to wait here is allowed, by what is called `check`.
+"""
 
 from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Self
 
+from procession._engine.latch import SLICE_S, Latch
 from procession._engine.run_state import RunState
 
 
@@ -38,3 +44,33 @@ class Ends:
     def missing(self) -> list[int]:
         """Return the tasks that never ended."""
         return [index for index in range(len(self._run_state.ledger.ends)) if index not in self._seen]
+
+
+def next_end(queue: "SimpleQueue[int | None]", check: Callable[[], None]) -> int | None:
+    """Wait for the next item of a queue, and return it."""
+    try:
+        return queue.get_nowait()
+    except Empty:  # and not `suppress`, which takes longer than all the rest
+        pass
+    while True:
+        check()
+        with suppress(Empty):
+            return queue.get(timeout=SLICE_S)
+
+
+def wait_for_end(run_state: RunState, index: int, over: Latch, check: Callable[[], None]) -> None:
+    """Wait until a task has ended, or the run is `over`."""
+    ended = Latch()
+
+    def watch(other: int | None) -> None:
+        if other == index or other is None:
+            ended.open()
+
+    run_state.watch(watch)
+    try:
+        # Watching began before this look, so that neither can end unseen between the two.
+        if run_state.ledger.ends[index] is None and not over.is_open:
+            check()
+            ended.wait()
+    finally:
+        run_state.unwatch(watch)

@@ -251,7 +251,7 @@ class ThreadMap:
     ) -> bool:
         """Call elements until there are none; return early, with True, when the context is used up.
 
-        The hot path, laid out as in `ThreadEngine`.
+        The hot path, laid out as in `CallLoop`.
         """
         state, clock, ledger = self.state, time.perf_counter, self._run_state.ledger
         claim, function, results = self._window.elements.popleft, self._function, state.ends.results

@@ -1,7 +1,7 @@
 """The engine for threads: stages in order in the caller's thread, stages at once on a pool that draws from the ledger.
 
-    caller ──▶ drive ──┬─ in order ──▶ _work ─┐
-                       └─ at once ──▶ n workers, each _work ─┴──▶ pop an index, call, note the time, settle
+    caller ──▶ drive ──┬─ in order ──▶ CallLoop.work ────────────────┐
+                       └─ at once ──▶ n workers, each CallLoop.work ─┴──▶ pop an index, call, note the time, settle
 
 No Future a task: a pool's thread gets one call of `_serve` and keeps drawing until nothing is ready; then it sleeps
 until it is recruited again, or the stage is over. A worker that makes several tasks ready takes one itself and recruits
@@ -9,9 +9,7 @@ others for the rest, up to `max_workers`. A worker whose call takes longer than 
 another has its place. A task that pauses between two attempts has no worker.
 """
 
-import contextvars
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -19,7 +17,7 @@ from operator import call
 from typing import TYPE_CHECKING, Any
 
 from procession._engine.awaited_thread import is_awaited_now
-from procession._engine.call_context import CURRENT_CALL, CallContext, comparable
+from procession._engine.call_loop import CallLoop
 from procession._engine.callbacks import breaks_down
 from procession._engine.calls import TaskCalls
 from procession._engine.idle_thread import IdleThread
@@ -28,11 +26,10 @@ from procession._engine.maps import ThreadMaps
 from procession._engine.pauses import Pauses
 from procession._engine.places import Places
 from procession._engine.pools import forget, no_workers
-from procession._engine.retry import Abandoned, GiveUp
+from procession._engine.retry import Abandoned
 from procession._engine.run_state import RunState
 from procession._engine.suspension import is_stuck, look_again, may_go_on
 from procession._engine.worker import Worker
-from procession._engine.workers import GiveWay, LeaveTask
 from procession._model.strategy import Stage
 from procession._model.task import MapFunction
 from procession._model.text import shown
@@ -74,6 +71,7 @@ class ThreadEngine:
         name = f"procession-{shown(run_state.process_name, 40)}-watcher"
         self._pauses = Pauses(self._lock, name, self._resume, self._note_vacancy, self.break_down)
         self._calls = TaskCalls(run_state, self)
+        self._call_loop = CallLoop(run_state, self._calls)
 
     def drive(self) -> None:
         """Run every stage, in the calling thread or on a pool that it waits for. Never raises what a task raised.
@@ -122,7 +120,7 @@ class ThreadEngine:
         here = threading.get_ident()
         self._at[here] = Worker(self, call_context, alone=True)
         try:
-            self._work(call_context)
+            self._call_loop.work(call_context)
         except BaseException as error:
             self.run_state.break_down(error)
         finally:
@@ -318,7 +316,7 @@ class ThreadEngine:
         """Work until there is nothing ready, or until another has this worker's place; then do as `_fill_place`."""
         while True:
             try:
-                self._work(worker.call_context)
+                self._call_loop.work(worker.call_context)
             except Abandoned:
                 return self._come_back(worker)
             with self._lock:
@@ -339,17 +337,6 @@ class ThreadEngine:
         else:
             self._idle.append(idle)
         return idle
-
-    def _work(self, call_context: CallContext) -> None:
-        base = self.run_state.context.copy()
-        base.run(CURRENT_CALL.set, call_context)
-        draw = self._draw_plain if self.run_state.recorder is None else self._draw_recorded
-        while True:
-            context = base.copy()
-            if not context.run(draw, call_context, context, base) and (
-                not self.run_state.ledger.ready or not self._in_order
-            ):
-                return
 
     def commit(self) -> bool:
         """Commit what was recorded, unless another thread does; return whether this worker still has its place.
@@ -474,89 +461,6 @@ class ThreadEngine:
                 self._left_behind.remove(worker.thread)
                 worker.thread.name = worker.thread.name.removesuffix("-abandoned")
             return self._fill_place()
-
-    def _draw_plain(self, call_context: CallContext, context: contextvars.Context, base: contextvars.Context) -> bool:
-        """Run ready tasks until there are none; return early, with True, when the context is used up.
-
-        The hot path. Measured on 3.13, of some 0.18 µs a task (a bare loop over the calls: 0.055): drawing 0.02,
-        clock 0.04, leaving out an empty `**kwargs` saves 0.02, `context != base` 0.01 where a copied and entered
-        context for each task costs 0.15. A task that changed its context makes it unequal, and the next one gets a
-        fresh copy.
-        """
-        run_state = self.run_state
-        ledger = run_state.ledger
-        values, starts, ends = ledger.values, ledger.starts, ledger.ends
-        calls, workers, attentive, clock = self._calls.calls, run_state.workers, run_state.attentive, time.perf_counter
-        index, worker = -1, call_context.worker
-        now = clock()
-        try:
-            for index in iter(ledger.ready.popleft, None):
-                if attentive:
-                    if ledger.halted:  # as in `ledger.claim`, without a call
-                        return False
-                    now = clock()  # what it waited for may have ended since
-                call_context.index = index
-                workers[index] = worker
-                starts[index] = now
-                function, args, kwargs = calls[index]
-                values[index] = function(*args, **kwargs) if kwargs else function(*args)
-                ends[index] = now = clock()
-                if attentive:
-                    run_state.ended(index)
-                if context != base:
-                    return True
-        except BaseException as error:
-            return self._went_wrong(index, error, context, base)
-        raise AssertionError("unreachable")
-
-    def _draw_recorded(
-        self, call_context: CallContext, context: contextvars.Context, base: contextvars.Context
-    ) -> bool:
-        """Do the same in a run with a journal, in which a task has ended only when that is committed."""
-        run_state, claim, clock = self.run_state, self.run_state.ledger.claim, time.perf_counter
-        index = -1
-        try:
-            while run_state.commit():
-                index = claim()
-                call_context.index = index
-                own = call_context.own(index)
-                CURRENT_CALL.set(own)
-                base.run(CURRENT_CALL.set, own)
-                run_state.workers[index] = call_context.worker
-                run_state.ledger.starts[index] = clock()
-                function, args, kwargs = self._calls.calls[index]
-                try:
-                    value = function(*args, **kwargs)
-                finally:
-                    own.over = True
-                try:
-                    run_state.finished(index, value, clock())
-                except Exception as error:  # it cannot be recorded, and another attempt would do no better
-                    raise GiveUp(error) from None
-                del value
-                index = -1  # its end is noted by the thread that commits it
-                if context != base:
-                    return True
-        except BaseException as error:
-            return self._went_wrong(index, error, context, base)
-        return False  # another has its place
-
-    def _went_wrong(
-        self, index: int, error: BaseException, context: contextvars.Context, base: contextvars.Context
-    ) -> bool:
-        """Handle the exception that ended a loop; return whether to begin another. Raises what is not from a task."""
-        if isinstance(error, Abandoned):
-            raise error
-        if isinstance(error, LeaveTask):
-            return not isinstance(error, GiveWay)
-        if index >= 0 and self.run_state.ledger.ends[index] is None:
-            self._calls.failed(index, error)
-            return True
-        if isinstance(error, IndexError):
-            return False  # `ready` is empty
-        if isinstance(error, Exception) and not comparable(context, base):
-            return True
-        raise error
 
     def work_on_map(self, index: int, map_function: MapFunction) -> "list[Any] | NotKept":
         """Work on a map; return its results in the last worker on it, else raise `LeaveTask`."""
