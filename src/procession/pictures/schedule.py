@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from procession._model.attempt import FailedAttempt
 from procession._model.states import TaskState
@@ -66,6 +66,56 @@ class Span:
     """What an attempt raised that was followed by another one, where the span is that attempt."""
     call: int | None = None
     """The place of a recorded call among those of its task, or element, where the span is such a call."""
+
+
+class Calls(Protocol):
+    """Calls of one worker that followed each other, or a single one."""
+
+    @property
+    def task(self) -> int:
+        """The index of the task in its process; of several calls, that of the first."""
+        ...
+
+    @property
+    def calls(self) -> int:
+        """How many calls these are: 0 for one that has not ended."""
+        ...
+
+    @property
+    def failed(self) -> int:
+        """How many of the calls failed."""
+        ...
+
+    @property
+    def attempts(self) -> int:
+        """The most that one of the calls took."""
+        ...
+
+    @property
+    def worker(self) -> str:
+        """The name of the worker."""
+        ...
+
+    @property
+    def busy(self) -> float:
+        """How many seconds the calls took together."""
+        ...
+
+
+def span_of_calls(calls: Calls, name: str, start: float, duration: float) -> Span:
+    """Return the span of calls, which may have begun a little before their run, by the clock of another machine."""
+    return Span(
+        calls.task,
+        name,
+        "running" if not calls.calls else "failed" if calls.failed == calls.calls else "completed",
+        calls.attempts,
+        max(0.0, start),
+        duration,
+        calls.worker,
+        failed=calls.failed if calls.calls > 1 else 0,
+        busy=calls.busy,
+        calls=max(1, calls.calls),
+    )
 
 
 class Busy(NamedTuple):

@@ -17,7 +17,7 @@ from procession._model.text import shown
 from procession.pictures.account import Account
 from procession.pictures.endings import TIMELINE, format_of
 from procession.pictures.picture import Picture
-from procession.pictures.schedule import Span
+from procession.pictures.schedule import Span, span_of_calls
 from procession.pictures.timeline_svg import svg_of_timeline
 from procession.pictures.trace_events import trace_events_of
 
@@ -85,18 +85,9 @@ def spans_of_calls(made: Iterable[MadeCalls], under_way: Iterable[MadeCalls], ep
 
 def _spans_of_made(made: Iterable[MadeCalls], epoch: float) -> list[Span]:
     return [
-        Span(
-            one.task,
-            one.name,
-            "failed" if one.failed == one.calls else "completed",
-            one.attempts,
-            max(0.0, one.start - epoch),
-            one.end - one.start,
-            one.worker,
-            failed=one.failed if one.calls > 1 else 0,
-            busy=one.busy,
+        replace(
+            span_of_calls(one, one.name, one.start - epoch, one.end - one.start),
             element=None if one.element == WHOLE else one.element,
-            calls=one.calls,
             call=one.call if one.calls == 1 else None,
         )
         for one in made

@@ -1,6 +1,7 @@
 """The timeline of a recorded run, and what it says of where the time went."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -11,7 +12,7 @@ from procession._model.text import counted
 from procession._plan.shape import Shape
 from procession.journal import Mark
 from procession.pictures.account import Account
-from procession.pictures.schedule import Span, most_at_once
+from procession.pictures.schedule import Span, most_at_once, span_of_calls
 from procession.pictures.timeline_svg import part_of_timeline
 
 CELLS = 240
@@ -77,18 +78,9 @@ def timeline_of(
 
 
 def _span(mark: Mark, begin: float, shape: Shape | None) -> Span:
-    return Span(
-        mark.task,
-        mark.head.label or mark.name,
-        "running" if not mark.calls else "failed" if mark.failed == mark.calls else "completed",
-        mark.attempts,
-        max(0.0, mark.begin - begin),
-        mark.end - mark.begin,
-        mark.worker,
-        failed=mark.failed if mark.calls > 1 else 0,
-        busy=mark.busy,
+    return replace(
+        span_of_calls(mark, mark.head.label or mark.name, mark.begin - begin, mark.end - mark.begin),
         element=mark.element if mark.calls == 1 else None,
-        calls=max(1, mark.calls),
         elements=1 if shape and mark.element is not None else None,
         failed_attempts=mark.head.failed_attempts,
         call=mark.call,
