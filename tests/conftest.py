@@ -12,6 +12,7 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from clusters import ray_here
 from postgres import Server, Unavailable
 from procession import Process
 
@@ -136,6 +137,14 @@ def where(request, tmp_path):
     if request.param == "sqlite":
         return str(tmp_path / "runs.db")
     return request.getfixturevalue("postgres").new_database()
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """What to give as `executor`, while Ray runs, if it is installed."""
+    pytest.importorskip("ray", reason='Ray is not here: pip install "procession[ray]"')
+    with ray_here() as executor:
+        yield executor
 
 
 @pytest.fixture

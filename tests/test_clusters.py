@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_attempt
 
-from clusters import HERE, dask_here, ray_here
+from clusters import HERE, dask_here
 from cluster_jobs import (
     Awaiting,
     append_to,
@@ -80,14 +80,6 @@ def narrow():
     """A client of a Dask cluster of one worker with one thread."""
     with dask_here(workers=1) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def ray():
-    """Ray, if it is installed."""
-    pytest.importorskip("ray", reason='Ray is not here: pip install "procession[ray]"')
-    with ray_here() as executor:
-        yield executor
 
 
 @pytest.fixture(params=["dask", "ray"])

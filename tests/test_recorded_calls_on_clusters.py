@@ -3,7 +3,7 @@
 import pytest
 
 from cluster_jobs import ask, chain, double, make_do
-from clusters import dask_here, ray_here
+from clusters import dask_here
 from procession import Process
 from procession.journal import Journal
 
@@ -18,13 +18,6 @@ def dask():
     pytest.importorskip("distributed", reason='pip install "procession[dask]"')
     with dask_here(workers=1) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def ray():
-    pytest.importorskip("ray", reason='Ray is not here: pip install "procession[ray]"')
-    with ray_here() as executor:
-        yield executor
 
 
 @pytest.fixture(params=["dask", "ray"])

@@ -1,14 +1,9 @@
 """Elements through stages: each goes on as soon as it may, in bounded memory, and nothing waits without end."""
 
-import asyncio
-import gc
 import itertools
-import sys
 import threading
 import time
-import weakref
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,88 +15,24 @@ from procession import (
     NotKept,
     Process,
     RunCancelledError,
-    TaskSkippedError,
     TaskTimeoutError,
     stream,
     task,
 )
 from procession._engine.map import ThreadMap
-
-WAIT_S = 20
-WINDOW = 64
-
-
-def twice(number):
-    return 2 * number
-
-
-async def twice_async(number):
-    await asyncio.sleep(0)
-    return 2 * number
-
-
-def pair(*values):
-    return values
-
-
-async def pair_async(*values):
-    return values
-
-
-def listed(elements):
-    return list(elements)
-
-
-async def listed_async(elements):
-    return [element async for element in elements]
-
-
-def odd_only(number):
-    if number % 2 == 0:
-        raise ValueError(number)
-    return number
-
-
-async def odd_only_async(number):
-    return odd_only(number)
-
-
-PLAIN = {"map": twice, "pair": pair, "sink": listed, "odd": odd_only}
-AWAITED = {"map": twice_async, "pair": pair_async, "sink": listed_async, "odd": odd_only_async}
-KINDS = {
-    "threads": (PLAIN, PLAIN, PLAIN),
-    "coroutines": (AWAITED, AWAITED, AWAITED),
-    "coroutines first": (AWAITED, PLAIN, PLAIN),
-    "coroutines last": (PLAIN, PLAIN, AWAITED),
-    "coroutines between": (PLAIN, AWAITED, PLAIN),
-}
-ELSEWHERE = {"on an executor": KINDS["threads"], "on an executor, coroutines last": KINDS["coroutines last"]}
-
-
-@pytest.fixture(params=[*KINDS, *ELSEWHERE])
-def kinds(request, monkeypatch):
-    """The functions of a first stage, of a second stage, and of what takes their elements.
-
-    In the latter kinds, processes have their calls made on an executor: one of threads, as the functions here tell each
-    other what they do.
-    """
-    if request.param in KINDS:
-        yield KINDS[request.param]
-    else:
-        with ThreadPoolExecutor(8) as executor:
-            monkeypatch.setattr(sys.modules[__name__], "Process", partial(Process, executor=executor))
-            yield ELSEWHERE[request.param]
-
-
-def made(kind, function):
-    """Return a function with the behaviour of a plain one, as a coroutine function where that is wanted."""
-    if kind is PLAIN:
-        return function
-
-    async def awaited(*args):
-        return await asyncio.to_thread(function, *args)
-
-    return awaited
+from stream_kinds import (  # noqa: F401 - a fixture among them
+    AWAITED,
+    PLAIN,
+    WAIT_S,
+    WINDOW,
+    kinds,
+    listed,
+    listed_async,
+    made,
+    pair,
+    twice,
+    twice_async,
+)
 
 
 # Pipelines
@@ -178,101 +109,6 @@ def test_a_coroutine_that_an_element_returns_fails_it():
     process.map(twice, process.map(lambda _: unawaited(), [1]))
     with pytest.raises(TypeError, match="nobody awaits"):
         process.execute()
-
-
-# Failures
-
-
-@pytest.mark.parametrize("on_error", ["continue", "return"])
-def test_a_failed_element_takes_only_its_own_successors(on_error, kinds):
-    """Good elements pass; a sink gets these; who takes a whole list with holes is skipped."""
-    first, second, last = kinds
-    process = Process("holes", "parallel", 2, on_error=on_error)
-    odd = process.map(first["odd"], range(6))
-    doubled = process.map(second["map"], odd)
-    process.map(first["map"], doubled)
-    process.task(last["sink"], stream(doubled))
-    process.task(len, doubled)
-    if on_error == "return":
-        failed, skipped, further, taken, whole = process.execute()
-        assert [type(value) for value in failed] == [ValueError, int] * 3
-        assert [type(value) for value in skipped] == [TaskSkippedError, int] * 3
-        assert [type(value) for value in further] == [TaskSkippedError, int] * 3
-        assert taken == [2, 6, 10]
-        assert isinstance(whole, TaskSkippedError)
-    else:
-        with pytest.raises(ExceptionGroup) as caught:
-            process.execute()
-        assert len(caught.value.exceptions) == 1  # of the map that failed
-    states = [outcome.state for outcome in process.last_run.outcomes]
-    assert states == ["failed", "skipped", "skipped", "completed", "skipped"]
-
-
-def breaking(count):
-    yield from range(count)
-    raise OSError("the source is gone")
-
-
-@pytest.mark.parametrize("on_error", ["continue", "return"])
-def test_a_sink_of_a_map_that_fails_as_a_whole_is_skipped(on_error, kinds):
-    """Even if it has made something of the elements it had: it would be a wrong value."""
-    first, second, last = kinds
-    process = Process("gone", "parallel", 2, on_error=on_error)
-    begun = process.map(first["map"], breaking(10))
-    process.task(last["sink"], stream(begun))
-    process.map(second["map"], begun)
-    if on_error == "return":
-        error, taken, mapped = process.execute()
-        assert [type(error), type(taken), type(mapped)] == [OSError, TaskSkippedError, TaskSkippedError]
-    else:
-        with pytest.raises(ExceptionGroup):
-            process.execute()
-    assert [outcome.state for outcome in process.last_run.outcomes] == ["failed", "skipped", "skipped"]
-
-
-def test_a_failure_ends_the_run_while_a_sink_waits(kinds):
-    """The failure is raised as itself, and the sink is told to stop."""
-    first, _, last = kinds
-    process = Process("failing", "parallel", 2)
-    process.task(last["sink"], stream(process.map(first["odd"], [1, 2, *range(3, 100, 2)])))
-    with pytest.raises(ValueError, match="2"):
-        process.execute()
-    assert process.last_run.outcomes[1].state != "completed"
-
-
-def test_a_sink_that_fails_leaves_the_map_to_the_others():
-    """Under "return", what is kept goes on."""
-
-    def fail(elements):
-        raise ValueError(next(elements))
-
-    process = Process("sink fails", "parallel", 2, on_error="return")
-    doubled = process.map(twice, range(200))
-    process.task(fail, stream(doubled))
-    values, error = process.execute()
-    assert values == [2 * n for n in range(200)]
-    assert isinstance(error, ValueError)
-
-
-def test_a_retried_sink_gets_the_whole_stream_again(kinds):
-    """Values that are kept are there for each attempt."""
-    first, _, last = kinds
-    attempts = []
-
-    def third(elements):
-        attempts.append(list(elements))
-        if len(attempts) < 3:
-            raise ConnectionError
-        return len(attempts)
-
-    async def third_async(elements):
-        return third([element async for element in elements])
-
-    process = Process("again", "parallel", 2)
-    function = third if last is PLAIN else third_async
-    process.task(task(retries=2)(function), stream(process.map(first["map"], range(100))))
-    assert process.execute()[1] == 3
-    assert attempts == [[2 * n for n in range(100)]] * 3
 
 
 # Sinks
@@ -548,124 +384,6 @@ def test_a_sink_has_a_limit_like_any_other_task(kinds):
     values, *taken, error = process.execute()
     assert taken == [values, values]
     assert isinstance(error, ValueError)
-
-
-# Values that are not kept
-
-
-def test_values_that_are_not_kept_are_let_go(kinds):
-    """At most a window of them is there at any time, and the results say how many there were."""
-    first, second, last = kinds
-
-    class Value:
-        alive = weakref.WeakSet()
-
-        def __init__(self, number):
-            self.number = number
-            Value.alive.add(self)
-
-    most = []
-
-    def make(number):
-        most.append(len(Value.alive))
-        return Value(number)
-
-    def number_of(value):
-        return value.number
-
-    process = Process("let go", "parallel", 2)
-    values = process.map(task(keep=False)(made(first, make)), range(500))
-    numbers = process.map(task(keep=False)(made(second, number_of)), values)
-    process.task(last["sink"], stream(numbers))
-    assert process.execute() == [NotKept(500), NotKept(500), list(range(500))]
-    assert max(most) <= 2 * WINDOW + 4
-    gc.collect()
-    assert not Value.alive
-
-
-def test_failures_among_values_that_are_not_kept_are_among_the_results(kinds):
-    """There is no list in which they could stand."""
-    first, _, last = kinds
-
-    def odd_fails(number):
-        if number % 2:
-            raise ValueError(number)
-        return number
-
-    process = Process("not kept", "parallel", 2, on_error="return")
-    numbers = process.map(task(keep=False)(made(first, odd_fails)), range(5))
-    process.task(last["sink"], stream(numbers))
-    failed, taken = process.execute()
-    assert [error.args for error in failed.exceptions] == [(1,), (3,)]
-    assert taken == [0, 2, 4]
-
-
-def test_a_sink_may_return_while_an_element_has_failed_in_one_map_and_is_missing_in_another(kinds):
-    """Nothing is left of that element to be let go."""
-    first, second, last = kinds
-    failed, go_on = threading.Event(), threading.Event()
-
-    def fails(number):
-        if number == 0:
-            raise ValueError(number)
-        failed.set()  # those that have ended before are handed on in one go
-        return number
-
-    def late(number):
-        assert number or go_on.wait(WAIT_S)
-        return number
-
-    def none(_):
-        assert failed.wait(WAIT_S)
-        return None
-
-    process = Process("early", "parallel", 3, on_error="return")
-    numbers = process.map(task(keep=False)(made(first, fails)), range(3))
-    others = process.map(task(keep=False)(made(first, late)), range(3))
-    pairs = process.map(task(keep=False)(second["pair"]), numbers, others)
-    process.task(lambda _: go_on.set(), process.task(made(last, none), stream(pairs)))
-    failure, _, _, *nothing = process.execute()
-    assert [error.args for error in failure.exceptions] == [(0,)]
-    assert nothing == [None, None]
-
-
-def test_an_early_return_cancels_what_feeds_only_that_sink(kinds):
-    """Of a source without an end, too; what is kept, or has other takers, goes on."""
-    first, second, last = kinds
-
-    def two(elements):
-        return next(elements), next(elements)
-
-    async def two_async(elements):
-        return await anext(elements), await anext(elements)
-
-    take = two if last is PLAIN else two_async
-    process = Process("early", "parallel", 2)
-    endless = process.map(task(keep=False)(first["map"]), itertools.count())
-    process.task(take, stream(process.map(task(keep=False)(second["map"]), endless)))
-    kept = process.map(first["map"], range(200))
-    process.task(take, stream(kept))
-    closed, also_closed, pair_of_endless, all_of_them, pair_of_kept = process.execute()
-    assert isinstance(closed, NotKept)
-    assert isinstance(also_closed, NotKept)
-    assert (pair_of_endless, pair_of_kept) == ((0, 4), (0, 2))
-    assert all_of_them == [2 * n for n in range(200)]
-    outcomes = process.last_run.outcomes
-    assert [outcomes[0].state, outcomes[1].state, outcomes[3].state] == ["cancelled", "cancelled", "completed"]
-
-
-@pytest.mark.parametrize("strategy", ["sequential", "parallel"])
-@pytest.mark.parametrize("executor", ["threads", "executor"])
-def test_what_is_taken_as_a_whole_is_let_go_after_that(executor, strategy):
-    """Of a map and of a task; a task that nobody takes anything of leaves a marker, too."""
-    with ThreadPoolExecutor(2) as pool:
-        process = Process("whole", strategy, 2, executor=pool if executor == "executor" else executor)
-        doubled = process.map(task(keep=False)(twice), range(5))
-        total = process.task(task(keep=False)(sum), doubled)
-        process.task(str, total)
-        process.add_task(task(keep=False)(len), "ab")
-        process.map(task(keep=False)(twice), range(100))
-        assert process.execute() == [NotKept(5), NotKept(1), "20", NotKept(1), NotKept(100)]
 
 
 # Recorded runs

@@ -13,7 +13,7 @@ import pytest
 
 from procession import HandleError, NotKept, Process, RunCancelledError, stream, task
 from procession._engine.elements import Elements
-from test_streams import WAIT_S, WINDOW, odd_only, twice, twice_async
+from stream_kinds import WAIT_S, WINDOW, odd_only, twice, twice_async
 
 KINDS = {"threads": twice, "coroutines": twice_async}
 
