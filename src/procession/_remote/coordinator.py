@@ -170,20 +170,23 @@ class Coordinator:
                 continue
             committing = run_state.commits.busy  # before it is looked what is ready: a commit makes others ready
             busy = [some for some in self._backends() if some.busy]
-            if not busy and queue.rests:
-                if committing:
-                    run_state.commits.flush()  # there is nothing else to do: no time goes into waking another thread
-                    continue
-                if may_go_on(run_state) and look_again(run_state):
-                    continue
-                if queue.is_empty:
-                    return
+            if not busy and queue.rests and self._goes_on(committing=committing):
+                continue
+            if not busy and queue.is_empty:
+                return
             if self._commit_thread is not None:
                 self._commit_thread.commit()
             if busy or committing or run_state.admission is not None or run_state.streams is not None:
                 self._receive(busy or [backend])  # which can be woken
             else:
                 run_state.wait_halted(self._pause())
+
+    def _goes_on(self, *, committing: bool) -> bool:
+        """Return whether there may be something to do after all: what is committed now, was answered or is due."""
+        if committing:
+            self.run_state.commits.flush()  # there is nothing else to do: no time goes into waking another thread
+            return True
+        return may_go_on(self.run_state) and look_again(self.run_state)
 
     def _receive(self, backends: Sequence[Backend]) -> None:
         """Wait for batches to come back, or for something to be committed, and settle what has come."""

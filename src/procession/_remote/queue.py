@@ -69,9 +69,9 @@ class CallQueue:
     @property
     def rests(self) -> bool:
         """Whether nothing can be sent unless what waits is answered: open maps, if any, have nothing to draw."""
-        if self._back or self._later or self._held or self._risen or self._run_state.ledger.ready:
+        if self._back or self._later or self._held or self._run_state.ledger.ready:
             return False
-        return all(job.sleeps and not job.out for job in self.open)
+        return not self.open or (not self._risen and all(job.sleeps and not job.out for job in self.open))
 
     @property
     def waits(self) -> bool:
