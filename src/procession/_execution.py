@@ -218,12 +218,16 @@ class Execution:
             self._driver = threading.Thread(target=self.drive, name=name)
             start_awaited(self._driver)
         except BaseException as error:
-            self.run_state.interrupt(error)
-            try:
-                self._close_books()
-            finally:
-                self._let_go(completed=False)
+            self.give_up(error)
             raise
+
+    def give_up(self, error: BaseException) -> None:
+        """End a run that was not begun, as an error has kept it from that."""
+        self.run_state.interrupt(error)
+        try:
+            self._close_books()
+        finally:
+            self._let_go(completed=False)
 
     def stop_by_key(self) -> None:
         """Cancel a run that was started, as Ctrl-C came where it is waited for, and wait; a second one leaves it."""

@@ -750,6 +750,7 @@ class Process:
         strategy = check_definition(where, self.strategy, self.max_workers, self.on_error, self.executor, self.journal)
         check_execution(where, run_id, journal, allow_changes=allow_changes, progress=progress, timeout=timeout)
         observers = observers_in(where, self.observers) + observers_in(where, observers)
+        check_on_end(where, self.on_end)
         if definition.options and self.executor == "threads" and is_by_halves(strategy):
             definition.warn_of_threads(self.tasks, strategy, definition.options)
         if definition.options and self.executor != "threads":
@@ -778,10 +779,13 @@ class Process:
         except BaseException:
             self.status = "failed"
             raise
-        self._last_run = run = Run(execution, definition.owner)
-        if self.on_end is not None:
-            check_on_end(where, self.on_end)
-            execution.notice = partial(self.on_end, run)
+        try:
+            self._last_run = run = Run(execution, definition.owner)
+            if self.on_end is not None:
+                execution.notice = partial(self.on_end, run)
+        except BaseException as error:
+            execution.give_up(error)
+            raise
         return run
 
     async def _made(self, make: "Callable[[], Run]", *, recorded: bool) -> "Run":

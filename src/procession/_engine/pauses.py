@@ -69,7 +69,8 @@ class Pauses:
             self._over = True
         if self._watcher is not None:
             self._watcher.close()
-        del self._resumed, self._ended, self._break_down
+        with self._lock:  # another run may be at admitting a call of this one
+            del self._resumed, self._ended, self._break_down
 
     def _made(self) -> Watcher:
         """Return the watcher. With the lock held."""
@@ -81,11 +82,19 @@ class Pauses:
         # Threads that are started from a thread that is no daemon, as another run's may be, would be none, either.
         if threading.current_thread().daemon:
             self._resume(resume)
-        else:
-            self.watcher.at(0.0, partial(self._resume, resume))
+            return
+        with self._lock:
+            watcher = None if self._over else self._made()
+        if watcher is not None:
+            watcher.at(0.0, partial(self._resume, resume))
 
     def _resume(self, resume: Callable[[], object]) -> None:
-        self._resumed(resume)
+        with self._lock:
+            resumed = None if self._over else self._resumed
+        if resumed is None:
+            return
+        resumed(resume)
         with self._lock:
             self.count -= 1
-            self._ended()
+            if not self._over:
+                self._ended()
