@@ -48,11 +48,6 @@ class Way(NamedTuple):
     within: Callable[[], Any] = nullcontext
     needs: str | None = None  # what must be installed, and need not be
 
-    @property
-    def hands_on(self):
-        """Whether a map of another map gets each element as it ends: on threads and loops."""
-        return self.options is dict
-
     def marks(self):
         missing = self.needs is not None and find_spec(self.needs) is None
         return [pytest.mark.skip(f'{self.name} is not here: pip install "procession[{self.needs}]"')] if missing else []
@@ -168,10 +163,10 @@ class Spec(NamedTuple):
             and job.source.index >= self.first
         )
 
-    def before(self, index, hands_on):
-        """What must have succeeded before a task starts, where elements are handed on, and where they are not."""
+    def before(self, index, hands_on=True):
+        """What must have succeeded before a task starts, where elements are handed on, or are not."""
         if hands_on and self.takes_elements(index):
-            return self.before(self.tasks[index].source.index, hands_on)
+            return self.before(self.tasks[index].source.index)
         return set(range(min(index, self.first))) | refs_of(self.tasks[index])
 
 
@@ -232,11 +227,11 @@ class End(NamedTuple):
     attempts: int
 
 
-def reference(spec, sheet, hands_on, prefix=""):
+def reference(spec, sheet, prefix=""):
     """Return what each task comes to, if no failure stops tasks that run at once."""
     ends = []
     for index, job in enumerate(spec.tasks):
-        if hands_on and spec.takes_elements(index) and ends[job.source.index].value is not None:
+        if spec.takes_elements(index) and ends[job.source.index].value is not None:
             ends.append(beside(job, spec.policy, sheet, f"{prefix}{index}", ends[job.source.index]))
         elif all(ends[n].state == "completed" for n in spec.before(index, hands_on=False)):
             ends.append(alone(job, spec.policy, sheet, f"{prefix}{index}", [end.value for end in ends]))
@@ -259,7 +254,7 @@ def beside(job, policy, sheet, key, source):
 
 def alone(job, policy, sheet, key, values):
     if isinstance(job, Spec):
-        return persistent(lambda: concluded(job, reference(job, sheet, True, f"{key}-")), 1)
+        return persistent(lambda: concluded(job, reference(job, sheet, f"{key}-")), 1)
     if isinstance(job, Call):
         args, kwargs = filled_call(job, values)
         return persistent(partial(CALLS[1], sheet, key, job.fails, job.error, *args, **kwargs), job.attempts)
@@ -333,9 +328,9 @@ def seen(spec, way, run):
         return Seen(process, ending, list(process.last_run.outcomes), noted_calls(sheet))
 
 
-def expected(spec, way):
+def expected(spec):
     with tempfile.TemporaryDirectory() as sheet:
-        return reference(spec, sheet, way.hands_on), noted_calls(sheet)
+        return reference(spec, sheet), noted_calls(sheet)
 
 
 def told(value):
@@ -383,7 +378,7 @@ def assert_possible(spec, what, ends, way, *, cancelled=False):
     for index, (job, outcome, end) in enumerate(zip(spec.tasks, what.outcomes, ends, strict=True)):
         key = str(index)
         assert outcome.state in ("completed", "failed", "skipped", "cancelled")
-        begun_early = way.hands_on and spec.takes_elements(index)
+        begun_early = spec.takes_elements(index)
         assert outcome.state != "cancelled" or interrupted or begun_early or (outcome.attempts and isinstance(job, Map))
         if outcome.state == "skipped" and outcome.attempts:
             assert begun_early
@@ -394,7 +389,7 @@ def assert_possible(spec, what, ends, way, *, cancelled=False):
             called = any(name == key or name.startswith(f"{key}-") for name in what.calls)
             assert not called
             continue
-        assert all(what.outcomes[n].state == "completed" for n in spec.before(index, way.hands_on))
+        assert all(what.outcomes[n].state == "completed" for n in spec.before(index))
         if outcome.state == "cancelled" and interrupted and way.awaited(index):
             continue  # a coroutine, which ended at its next wait: it has one before its call
         if isinstance(job, Call):
@@ -421,7 +416,7 @@ def assert_possible(spec, what, ends, way, *, cancelled=False):
         )
 
 
-def assert_in_order(way, spec, what):
+def assert_in_order(spec, what):
     """Nothing started before what it waits for had ended, and never were there more at once than workers."""
     times = {
         index: (outcome.start, outcome.start + outcome.duration)
@@ -430,7 +425,7 @@ def assert_in_order(way, spec, what):
     }
     rounding = 1e-6
     for index, (start, _) in times.items():
-        assert all(times[n][1] <= start + rounding for n in spec.before(index, way.hands_on))
+        assert all(times[n][1] <= start + rounding for n in spec.before(index))
     # Between the attempts of a task, and the elements of a map, there may be others.
     one_call = [n for n, job in enumerate(spec.tasks) if not isinstance(job, Map) and what.outcomes[n].attempts == 1]
     times = {index: times[index] for index in one_call if index in times}
@@ -570,7 +565,7 @@ def test_a_process_comes_to_the_same_everywhere(way, strategy, policy, rounds):
     @search(way, strategy, policy, rounds)
     @given(outer(strategy, policy))
     def check(spec):
-        ends, calls = expected(spec, way)
+        ends, calls = expected(spec)
         what = seen(spec, way, way.run)
         if any(stops(end.error, spec.policy) for end in ends[spec.first :]):
             assert_possible(spec, what, ends, way)
@@ -578,7 +573,7 @@ def test_a_process_comes_to_the_same_everywhere(way, strategy, policy, rounds):
             assert stops(what.ending, spec.policy)
         else:
             assert_the_same(spec, what, ends, calls)
-        assert_in_order(way, spec, what)
+        assert_in_order(spec, what)
         assert_noted(spec, what)
 
     check()
@@ -603,11 +598,11 @@ def test_a_cancelled_process_has_done_right_whatever_it_did(way, strategy, polic
                     run.cancel()
             return run.result(50)
 
-        ends, _ = expected(spec, way)
+        ends, _ = expected(spec)
         what = seen(spec, way, run)
         assert sorted(told_of) == list(range(len(spec.tasks)))
         assert_possible(spec, what, ends, way, cancelled=True)
-        assert_in_order(way, spec, what)
+        assert_in_order(spec, what)
         status = what.process.last_run.status
         assert isinstance(what.ending, RunCancelledError | KeyboardInterrupt) == (status == "cancelled")
 

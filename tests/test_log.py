@@ -25,8 +25,8 @@ def throw(error):
 
 
 def fields(record):
-    """Return what an event adds to a record. (Where Ray has been imported, every record has a field of its own.)"""
-    others = {*vars(NOTHING), "message", "_ray_timestamp_ns"}
+    """Return what an event adds to a record. (Where Ray has been imported, every record has fields of its own.)"""
+    others = {*vars(NOTHING), "message", "asctime", "_ray_timestamp_ns"}
     return {key: value for key, value in vars(record).items() if key not in others}
 
 

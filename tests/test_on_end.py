@@ -74,3 +74,8 @@ def test_it_can_be_set_later_and_is_checked():
     for wrong in "mail", coroutine:
         with pytest.raises(TypeError, match="on_end takes a plain function"):
             Process("told", on_end=wrong)
+        process.on_end = wrong
+        with pytest.raises(TypeError, match="on_end takes a plain function"):
+            process.execute()
+    process.on_end = None
+    assert process.execute() == []

@@ -355,3 +355,24 @@ def test_who_comes_when_all_is_over_is_not_waited_for(used):
 
 def fail(*_):
     raise AssertionError
+
+
+@pytest.mark.parametrize("daemon", [True, False])
+def test_a_call_that_another_run_admits_once_its_stage_is_over_is_not_made_ready(daemon):
+    """A limit that several runs share admits it from a thread of theirs, at any instant: that harms nobody."""
+    failures, made = [], []
+    pauses = Pauses(threading.Lock(), "late", lambda resume: resume(), lambda: None, failures.append)
+    wake = pauses.hold(lambda: made.append("ready"))
+    pauses.close()
+    before = set(threading.enumerate())
+
+    def admit():
+        try:
+            wake()
+        except BaseException as error:
+            failures.append(error)
+
+    other = threading.Thread(target=admit, daemon=daemon)
+    other.start()
+    other.join(20)
+    assert (failures, made, set(threading.enumerate()) - before) == ([], [], set())

@@ -176,6 +176,7 @@ def failing_journal(at: int, way: Failure = "once") -> Generator[Callable[[], bo
         A function that returns whether at least `at` writes have been made.
 
     Example:
+        >>> from procession import JournalError
         >>> process = Process("durable")
         >>> process.add_task(len, "abc")
         >>> with memory_journal() as journal:
