@@ -111,19 +111,27 @@ class _Tracer:
         threading.settrace(self._before)
 
     def _called(self, frame, event, arg):
-        return self._happened if self._looks_at(frame.f_code) else None
+        if not self._looks_at(frame.f_code):
+            return None
+        before = None
+
+        def happened(frame, event, arg):
+            nonlocal before
+            if event == "line" and self._on:
+                # Once for a comprehension. From Python 3.12 on, it is a part of the function, each round comes to the
+                # line again, and what is raised by a trace function then gets past the `with` statement around it.
+                line, before = before, frame.f_lineno
+                place = None if line == before else _place(frame.f_code, before)
+                if place is not None:
+                    self._on_place(place)
+            return happened
+
+        return happened
 
     def _looks_at(self, code):
         if self._only is None:
             return code.co_filename.startswith(MACHINERY)
         return (code.co_filename, code.co_name) == (self._only.path, self._only.function)
-
-    def _happened(self, frame, event, arg):
-        if event == "line" and self._on:
-            place = _place(frame.f_code, frame.f_lineno)
-            if place is not None:
-                self._on_place(place)
-        return self._happened
 
 
 def ended(call):
