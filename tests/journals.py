@@ -1,5 +1,6 @@
 """What tests of the journal share: a plan, its records, interpreters beside this one, and time that has passed."""
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -124,3 +125,21 @@ def wait_for(condition):
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+class Keyed:
+    """A codec that reads nothing that was written with another key."""
+
+    name = "keyed"
+
+    def __init__(self, key):
+        self.key = key
+
+    def encode(self, value):
+        return f"{self.key} {json.dumps(value)}".encode()
+
+    def decode(self, data):
+        key, _, value = data.decode().partition(" ")
+        if key != self.key:
+            raise ValueError("another key")
+        return json.loads(value)

@@ -19,6 +19,18 @@ def pipelines(draw, *, streams):
     return plan
 
 
+@st.composite
+def mixed_pipelines(draw):
+    """Return for each stage the maps that it takes, whether it is a map, a coroutine function, and is kept."""
+    plan = [((), True, draw(st.booleans()), draw(st.booleans()))]
+    for _ in range(draw(st.integers(1, 4))):
+        maps = [place for place, (_, is_map, _, _) in enumerate(plan) if is_map]
+        is_map = draw(st.booleans())
+        taken = draw(st.lists(st.sampled_from(maps), min_size=1, max_size=2 if is_map else 1, unique=True))
+        plan.append((tuple(taken), is_map, draw(st.booleans()), draw(st.booleans())))
+    return plan
+
+
 def maps_in_order(plan):
     """Return the maps of which somebody further on takes elements in order, or side by side with another map."""
     found = set()

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from barriers import attend, attend_async, hall, quick, quick_async
-from clusters import dask_here, ray_here
+from elsewhere import HERE, MADE, NEEDED, made_on
 from errands import called, noted
 from placed_jobs import wait_for_file
 from procession import Limit, Process, RunCancelledError, TaskSkippedError, WorkerProcesses, task
@@ -20,28 +20,17 @@ from procession.journal import Journal
 from procession.testing import recorded_calls
 from single_tasks import no_backoff
 
-MADE = {
-    "worker processes": lambda: WorkerProcesses(2),
-    "threads of others": lambda: ThreadPoolExecutor(2),
-    "processes of others": lambda: ProcessPoolExecutor(2, mp_context=get_context("spawn")),
-    "dask": dask_here,
-    "ray": ray_here,
-}
-
-
-HERE, CLUSTERS = ["threads", "processes"], {"dask": "distributed", "ray": "ray"}
-
 
 @pytest.fixture(scope="module", params=[*HERE, *MADE])
 def process_of(request):
     """Make a process whose calls are made on each executor, by two workers."""
-    yield from made_on(request.param)
+    yield from made_on(request.param, "chained")
 
 
-@pytest.fixture(scope="module", params=[name for name in (*HERE, *MADE) if name not in CLUSTERS])
+@pytest.fixture(scope="module", params=[name for name in (*HERE, *MADE) if name not in NEEDED])
 def prompt_process_of(request):
     """The same where no call of a batch waits for long behind another one."""
-    yield from made_on(request.param)
+    yield from made_on(request.param, "chained")
 
 
 @pytest.fixture(scope="module", params=["worker processes", "threads of others"])
@@ -49,16 +38,6 @@ def quick_process_of(request):
     """The same, for so many workers as are asked for, on two executors on which a run takes little time."""
     with MADE[request.param]() as executor:
         yield partial(Process, "chained", "parallel", executor=executor)
-
-
-def made_on(name):
-    if name in HERE:
-        yield partial(Process, "chained", "parallel", 2, executor=name)
-        return
-    if name in CLUSTERS:
-        pytest.importorskip(CLUSTERS[name])
-    with MADE[name]() as executor:
-        yield partial(Process, "chained", "parallel", 2, executor=executor)
 
 
 # The second map begins while the first goes on

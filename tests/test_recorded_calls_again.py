@@ -22,6 +22,7 @@ from calling_tasks import (  # noqa: F401 - fixtures among them
     one,
     recorded,
 )
+from journals import Keyed
 from procession import (
     DigestError,
     JournalError,
@@ -191,26 +192,13 @@ def test_a_call_that_changed_its_arguments_is_refused_when_it_would_be_recalled(
 def test_a_recorded_call_whose_value_cannot_be_read_is_made_again_where_changes_are_allowed(tmp_path):
     """Without that, the task fails with the name of the call, and nothing is lost."""
 
-    class Rotated:
-        name = "rotated"
-        key = "one"
-
-        def encode(self, value):
-            return f"{self.key} {json.dumps(value)}".encode()
-
-        def decode(self, data):
-            key, _, value = data.decode().partition(" ")
-            if key != self.key:
-                raise ValueError("another key")
-            return json.loads(value)
-
     def both():
         me = current_task()
         found = [me.call(double, 1), me.call(double, 2)]
         fail()
         return found
 
-    process, codec = one(both), Rotated()
+    process, codec = one(both), Keyed("one")
     with Journal(tmp_path / "runs.db", codec=codec) as journal:
         with pytest.raises(ConnectionError):
             process.execute(run_id="a", journal=journal)

@@ -9,7 +9,7 @@ from multiprocessing import get_context
 import pytest
 
 from barriers import attend, attend_async, hall, quick, quick_async
-from clusters import dask_here, ray_here
+from elsewhere import MADE, made_on
 from errands import called, noted
 from placed_jobs import fetched, parsed
 from procession import Limit, NotKept, Process, WorkerProcesses, current_task, stream, task
@@ -17,26 +17,11 @@ from single_tasks import no_backoff
 
 WINDOW, TOGETHER = 64, 16
 
-MADE = {
-    "worker processes": lambda: WorkerProcesses(2),
-    "threads of others": lambda: ThreadPoolExecutor(2),
-    "processes of others": lambda: ProcessPoolExecutor(2, mp_context=get_context("spawn")),
-    "dask": dask_here,
-    "ray": ray_here,
-}
-NEEDED = {"dask": "distributed", "ray": "ray"}
-
 
 @pytest.fixture(scope="module", params=["processes", *MADE])
 def process_of(request):
     """Make a process whose calls are made on each executor, by two workers."""
-    if request.param == "processes":
-        yield partial(Process, "elsewhere", "parallel", 2, executor="processes")
-        return
-    if request.param in NEEDED:
-        pytest.importorskip(NEEDED[request.param])
-    with MADE[request.param]() as executor:
-        yield partial(Process, "elsewhere", "parallel", 2, executor=executor)
+    yield from made_on(request.param, "elsewhere")
 
 
 @pytest.mark.parametrize("function", [attend, attend_async])

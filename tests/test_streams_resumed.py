@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines import mixed_pipelines
 from procession import NotKept, Process, stream, task
 from procession.journal import Journal
 from procession.testing import recorded_calls
@@ -43,18 +44,6 @@ def gathered(rows, stage):
 async def gathered_async(rows, stage):
     rows = [row async for row in rows]
     return rows, step((-1, 0), stage=stage)
-
-
-@st.composite
-def plans(draw):
-    """Return for each stage the maps that it takes, whether it is a map, a coroutine function, and is kept."""
-    plan = [((), True, draw(st.booleans()), draw(st.booleans()))]
-    for _ in range(draw(st.integers(1, 4))):
-        maps = [place for place, (_, is_map, _, _) in enumerate(plan) if is_map]
-        is_map = draw(st.booleans())
-        taken = draw(st.lists(st.sampled_from(maps), min_size=1, max_size=2 if is_map else 1, unique=True))
-        plan.append((tuple(taken), is_map, draw(st.booleans()), draw(st.booleans())))
-    return plan
 
 
 def made(plan, strategy, policy, executor):
@@ -103,7 +92,7 @@ def pool():
 
 @settings(deadline=None, max_examples=60)
 @given(
-    plan=plans(),
+    plan=mixed_pipelines(),
     strategy=st.sampled_from(["sequential", "parallel", "hybrid"]),
     policy=st.sampled_from(["stop", "continue", "return"]),
     elsewhere=st.booleans(),

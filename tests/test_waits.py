@@ -8,6 +8,7 @@ import time
 import pytest
 import tenacity
 
+from journals import Keyed
 from procession import (
     Process,
     ResultError,
@@ -52,24 +53,6 @@ async def note_later(value):
     MADE.append(value)
     await asyncio.sleep(0)
     return value
-
-
-class Keyed:
-    """A codec that reads nothing that was written with another key."""
-
-    name = "keyed"
-
-    def __init__(self, key):
-        self.key = key
-
-    def encode(self, value):
-        return f"{self.key} {json.dumps(value)}".encode()
-
-    def decode(self, data):
-        key, _, value = data.decode().partition(" ")
-        if key != self.key:
-            raise ValueError("another key")
-        return json.loads(value)
 
 
 def wait_for_approval():

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from held_runs import held, until
 from procession import Limit, Process, RunCancelledError, RunSuspendedError, current_task, task
 from procession.journal import Journal, schema
 from procession.journal.waits import WaitRecords
 
 DAY_S = 86400.0
-PATIENCE_S = 20.0
 
 
 @pytest.fixture
@@ -43,14 +43,6 @@ def looks(monkeypatch):
         return LOOKS[-1]
 
     monkeypatch.setattr(WaitRecords, "ready", noted)
-
-
-def until(condition, what="it"):
-    """Return once a condition holds; fail where it never does."""
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, f"{what} has not come about"
-        time.sleep(0.01)
 
 
 async def hold_later(path):
@@ -161,18 +153,6 @@ def pass_time(journal):
         connection.execute(schema.waits.update().values(due=1.0))
 
 
-@contextmanager
-def held(process, journal, path, holds=hold):
-    """Start a process with a last task that keeps the run going, and have that task end at the end."""
-    process.add_task(holds, str(path))
-    run = process.start(run_id="a", journal=journal)
-    try:
-        yield run
-    finally:
-        path.touch()
-        run.wait(PATIENCE_S)
-
-
 def test_elements_have_their_answers_while_another_task_goes_on(engine, journal, folder, tmp_path):
     """Each by itself, given through another connection, and nothing that was recorded is done again."""
     process = engine.process()
@@ -263,7 +243,7 @@ def test_a_nested_run_has_its_answer_while_another_task_goes_on(function, journa
     else:
         process.add_task(inner)
     nested = {"recorded call": "a/0#0", "element": "a/0.1#0"}.get(function, "a/0")
-    with held(process, journal, tmp_path / "open") as run:
+    with held(process, journal, tmp_path / "open", hold) as run:
         until_waits(journal, [(nested, 0, None)])
         until_state(run, 0, "suspended")
         assert journal.run(nested).status == "suspended"
@@ -315,7 +295,7 @@ def test_an_element_of_a_nested_run_that_was_left_has_its_answer(journal, folder
     between.add_task(inner)
     process = Process("outer", "parallel", 2)
     process.add_task(between)
-    with held(process, journal, tmp_path / "open") as run:
+    with held(process, journal, tmp_path / "open", hold) as run:
         until_waits(journal, [("a/0/0", 0, 1), ("a/0/0", 0, 3)])
         until_state(run, 0, "suspended")
         journal.answer("a", "approval", "yes", element=3)

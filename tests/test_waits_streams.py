@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from held_runs import PATIENCE_S, held, until
+from pipelines import mixed_pipelines
 from procession import (
     NotKept,
     Process,
@@ -27,7 +29,6 @@ from waiting_tasks import hold, sign, sign_later
 
 COUNT = 150
 WAITING = {7, 57, 107}
-PATIENCE_S = 20.0
 CALLED = deque()
 
 
@@ -87,13 +88,6 @@ async def sink_later(rows):
     return taken
 
 
-def until(condition, what="it"):
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, f"{what} has not come about"
-        time.sleep(0.01)
-
-
 def open_waits(journal):
     with journal.reader() as reader:
         return {one.element for one in reader.waits(reader.key("a")) if not one.answered}
@@ -114,18 +108,6 @@ def signed(numbers):
 
 def states(run):
     return [outcome.state for outcome in run.outcomes]
-
-
-@contextmanager
-def held(process, journal, path):
-    """Start a process with a last task that keeps the run going, and have that task end at the end."""
-    process.add_task(hold, str(path))
-    run = process.start(run_id="a", journal=journal)
-    try:
-        yield run
-    finally:
-        path.touch()
-        run.wait(PATIENCE_S)
 
 
 def test_the_others_flow_on_while_elements_wait(engine, journal, tmp_path):
@@ -316,18 +298,6 @@ async def gathered_async(rows):
     return [row async for row in rows]
 
 
-@st.composite
-def plans(draw):
-    """Return for each stage the maps that it takes, whether it is a map, a coroutine function, and is kept."""
-    plan = [((), True, draw(st.booleans()), draw(st.booleans()))]
-    for _ in range(draw(st.integers(1, 4))):
-        maps = [place for place, (_, is_map, _, _) in enumerate(plan) if is_map]
-        is_map = draw(st.booleans())
-        taken = draw(st.lists(st.sampled_from(maps), min_size=1, max_size=2 if is_map else 1, unique=True))
-        plan.append((tuple(taken), is_map, draw(st.booleans()), draw(st.booleans())))
-    return plan
-
-
 def made(plan, count, policy, executor, path):
     process = Process("pipeline", "parallel", 2, on_error=policy, executor=executor)
     handles = []
@@ -375,7 +345,7 @@ def pool():
 
 @settings(deadline=None, max_examples=40)
 @given(
-    plan=plans(),
+    plan=mixed_pipelines(),
     count=st.sampled_from(ELEMENTS),
     policy=st.sampled_from(["stop", "continue", "return"]),
     elsewhere=st.booleans(),
